@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the agent can say of itself: plain data that the admin API serialises (docs/api.md) and sidetrackctl prints.
+// Field names are the JSON names. Times are Unix seconds with fraction. No I/O.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "agent/kube/model.h"
+#include "sidetrack/result.h"
+
+namespace sidetrack::admin {
+
+struct ProgramView {
+  std::string name, hook;
+  bool attached = false;
+  std::uint64_t cgroup_id = 0;
+  std::uint32_t program_id = 0;
+  std::string detail;
+};
+struct MapView {
+  std::string map;
+  std::uint64_t entries = 0, capacity = 0;
+};
+struct ProblemView {
+  std::string severity;  // error, warning
+  std::string object, key, value, reason;
+  std::string action;  // what to do
+};
+struct EngineView {
+  std::string kind;   // embedded, external, none
+  std::string state;  // up, down, full, draining, none
+  std::string detail;
+  std::int64_t pid = 0;
+  double last_beat_age_s = -1;  // -1 = never
+  std::uint64_t connections = 0;
+};
+struct StatusView {
+  std::string version;
+  std::string agent_state;  // starting, ready, degraded, standby
+  std::int64_t pid = 0;
+  double started = 0;
+  std::string node, source, pin_dir, cgroup;
+  std::string kernel;  // release
+  std::vector<EngineView> engines;
+  std::vector<ProgramView> programs;
+  std::uint64_t pods_wanted = 0, pods_enrolled = 0, pods_drift = 0, pods_skipped = 0;
+  std::map<std::string, std::uint64_t> drift_reasons;
+  std::string fast_path, fast_path_reason;
+  bool bypass = false;
+  std::vector<MapView> maps;
+  std::vector<ProblemView> problems;
+};
+struct PodView {
+  std::string namespace_name, pod;  // JSON "namespace"
+  std::string mode;
+  std::string state;  // enrolled, pending, skipped, drift
+  std::string reason, reason_detail;
+  std::string fast_path, fast_path_reason;
+  std::string on_engine_loss;
+  std::vector<std::uint16_t> engine_ports;  // IPv4 listeners
+  std::vector<std::uint16_t> engine_ports_v6;
+  std::uint64_t netns_cookie = 0;
+  std::uint64_t connections = 0;
+  std::uint32_t policy_id = 0;
+};
+struct RuleView {
+  std::string object, key, value;
+};
+struct PolicyEntryView {
+  std::string name;  // mode, fast_path, on_engine_loss, exclude_outbound_ports, ...
+  std::string value;
+  RuleView origin;
+};
+struct PolicyView {
+  std::string namespace_name, pod;
+  std::uint32_t policy_id = 0;
+  std::vector<PolicyEntryView> entries;
+};
+struct ExplainView {
+  std::string namespace_name, pod, destination;
+  std::string verdict, reason, path;
+  std::string explanation;  // one sentence for a person
+  std::optional<RuleView> rule;
+  std::uint32_t policy_id = 0;
+  bool agrees_with_kernel = true;
+  std::vector<std::string> endpoints;  // where the engine would send it, if the destination is a Service
+  std::string service;
+};
+struct FlowView {
+  double start = 0;
+  double end = 0;  // 0 = still open
+  std::string namespace_name, pod, source, destination, endpoint;
+  std::string verdict, reason, path;
+  std::uint64_t bytes_out = 0, bytes_in = 0;
+  std::string close;  // empty = still open
+};
+struct CounterView {
+  std::string namespace_name;  // "" = outside of every namespace
+  std::map<std::string, std::uint64_t> connections;  // by reason, zero rows left out
+  std::map<std::string, std::uint64_t> bytes_out, bytes_in;  // by path
+  std::uint64_t flows_dropped = 0, records_full = 0, storage_full = 0, record_fallback = 0;
+};
+struct FlowQuery {
+  std::string namespace_name;  // "" = all
+  double since = 0;            // Unix time, 0 = everything kept
+  std::uint64_t after_sequence = 0;  // for -f: only closed flows with a larger sequence number
+};
+struct FlowPage {
+  std::vector<FlowView> flows;     // closed ones first, oldest first, then live ones
+  std::uint64_t next_sequence = 0;  // pass as after_sequence
+};
+
+// Implemented by the agent; called on its one thread. kNotFound names the object and says how to list the known ones.
+class Views {
+ public:
+  virtual ~Views() = default;
+  virtual StatusView status() = 0;
+  virtual std::vector<PodView> pods(const std::string& namespace_name) = 0;
+  virtual Result<PolicyView> policy(const std::string& namespace_name, const std::string& pod) = 0;
+  virtual Result<ExplainView> explain(const std::string& namespace_name, const std::string& pod,
+                                      const std::string& destination) = 0;
+  virtual FlowPage flows(const FlowQuery& query) = 0;
+  virtual std::vector<CounterView> counters() = 0;
+  virtual Result<void> set_bypass(bool on) = 0;
+  // Liveness: the loop runs. Readiness: programs attached, first sync done, socket up.
+  virtual bool ready() = 0;
+  virtual double last_policy_apply_s() = 0;
+};
+
+}  // namespace sidetrack::admin

@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: Apache-2.0
+// The kernel side in domain verbs: the only user of libbpf. Owns the pinned programs, links and maps of one pin folder.
+// Not thread-safe: one thread calls it. Everything it reports is read from the kernel at the time of the call.
+// Ports in host order unless named _be.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "sidetrack/abi/types.h"
+#include "sidetrack/decide.h"
+#include "sidetrack/result.h"
+
+namespace sidetrack::dataplane {
+
+struct Options {
+  std::string pin_dir = "/sys/fs/bpf/sidetrack";
+  std::string cgroup_dir;         // where the programs attach; empty = the cgroup2 root
+  std::string engine_cgroup_dir;  // empty = no engine
+};
+
+struct ProgramState {
+  std::string name;      // st_connect4
+  std::string hook;      // cgroup/connect4
+  bool attached = false;  // link -> program -> cgroup, read back
+  std::uint64_t cgroup_id = 0;
+  std::uint32_t program_id = 0;
+  std::string detail;  // why not attached
+};
+
+struct MapFill {
+  std::string name;
+  std::uint64_t entries = 0;
+  std::uint64_t capacity = 0;
+};
+
+// A port set, 65,536 bits, little-endian words: bit p of word p/64.
+using PortBits = std::vector<std::uint64_t>;
+
+struct PolicyCidr {
+  st_addr address{};
+  std::uint8_t prefix = 0;
+  PortBits exclude, include;  // empty vector = no ports
+};
+struct PolicyContent {
+  PortBits exclude_ports, include_ports;
+  bool has_include = false;
+  std::vector<PolicyCidr> cidrs;
+};
+
+struct CounterRow {
+  std::string namespace_name;  // empty = not of an enrolled namespace
+  st_counters counters{};
+};
+
+struct LiveSocket {
+  st_socket state{};
+  std::uint64_t bytes_out = 0;
+  std::uint64_t bytes_in = 0;
+  std::uint16_t source_port = 0;
+  st_addr source{};
+};
+
+class Dataplane {
+ public:
+  // Opens the pinned state if there is one, else makes it; loads programs, replaces those of an older agent by link update.
+  // kUnsupported: this kernel cannot run it (message says what is missing).
+  [[nodiscard]] static Result<std::unique_ptr<Dataplane>> open(const Options& options);
+  ~Dataplane();
+
+  // Programs whose link is gone or points elsewhere are attached again; returns the names of those repaired.
+  [[nodiscard]] Result<std::vector<std::string>> repair();
+  [[nodiscard]] std::vector<ProgramState> programs() const;
+  [[nodiscard]] std::vector<MapFill> fill() const;
+
+  [[nodiscard]] Result<void> set_config(const st_config& config);
+  [[nodiscard]] Result<st_config> config() const;
+
+  // A descriptor of st_engines to hand to an engine, which maps it (BPF_F_MMAPABLE). Owned by the Dataplane.
+  [[nodiscard]] int engines_fd() const;
+  [[nodiscard]] Result<void> set_engine(std::uint16_t slot, const st_engine& engine);
+  [[nodiscard]] Result<st_engine> engine(std::uint16_t slot) const;
+
+  // Policies: content in, id out. Equal content shares one id. A released policy stays until collect() finds it unused
+  // for `kGraceMs`, so that a connect() under way never sees half of it.
+  [[nodiscard]] Result<std::uint32_t> acquire_policy(const std::string& fingerprint, const PolicyContent& content);
+  void collect_policies();
+
+  // The slot of a namespace's counters, found or made. kFull: all are in use (the caller counts under slot 0).
+  [[nodiscard]] Result<std::uint32_t> namespace_slot(std::string_view name);
+
+  [[nodiscard]] Result<void> upsert_pod(std::uint64_t netns_cookie, const st_pod& row);
+  [[nodiscard]] Result<void> erase_pod(std::uint64_t netns_cookie);
+  [[nodiscard]] Result<std::optional<st_pod>> pod(std::uint64_t netns_cookie) const;
+  [[nodiscard]] Result<std::vector<std::pair<std::uint64_t, st_pod>>> pods() const;
+  [[nodiscard]] Result<std::optional<st_pod_state>> pod_state(std::uint64_t netns_cookie) const;
+
+  // The pure decide() on rows read back from the kernel's maps.
+  [[nodiscard]] Result<st_reason> explain(std::uint64_t netns_cookie, const st_connect& connect, std::uint16_t port) const;
+
+  [[nodiscard]] Result<std::vector<CounterRow>> counters() const;
+  [[nodiscard]] Result<std::vector<LiveSocket>> live_sockets() const;
+
+  // Ring buffers: poll when the descriptor is readable. Callbacks run inside drain().
+  [[nodiscard]] int ring_fd() const;
+  void drain(const std::function<void(const st_flow&)>& on_flow, const std::function<void(const st_event&)>& on_event);
+
+  // Detaches and unpins everything of this pin folder; returns what was removed, a line each.
+  [[nodiscard]] static Result<std::vector<std::string>> uninstall(const std::string& pin_dir);
+
+ private:
+  struct Impl;
+  explicit Dataplane(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+// The emergency switch: one map cell, by its pin; works without an agent.
+[[nodiscard]] Result<void> set_bypass(const std::string& pin_dir, bool on);
+[[nodiscard]] Result<bool> bypass(const std::string& pin_dir);
+
+// The cgroup id (kernfs inode number) of a cgroup2 folder.
+[[nodiscard]] Result<std::uint64_t> cgroup_id(const std::string& dir);
+
+}  // namespace sidetrack::dataplane

@@ -1,0 +1,175 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The verdict on one connect(): which way it goes and why. One pure function for the BPF programs, `sidetrackctl explain`
+ * and the unit tests. No I/O: the caller gathers the facts; rules and engine state are asked for through callbacks, only when
+ * the verdict depends on them. The order is docs/policy.md, "Verdict order".
+ */
+#ifndef SIDETRACK_DECIDE_H
+#define SIDETRACK_DECIDE_H
+
+#include "sidetrack/abi/types.h"
+
+/* What is asked of the pod's policy for one destination. */
+struct st_rules {
+	__u8 excluded_port;
+	__u8 excluded_cidr;
+	__u8 has_include; /* an include list is present */
+	__u8 included;	  /* and the destination is on one */
+};
+
+/* The facts about one connect(). */
+struct st_connect {
+	struct st_addr destination;
+	struct st_addr bound_source; /* what bind() chose, zero = nothing */
+	__u8 tcp;
+	__u8 bypass;
+	__u8 engine_socket;
+	__u8 bound_device;
+	__u8 transparent;
+	__u8 mptcp;
+};
+
+/* The state of the engine for one connect(). */
+enum st_engine_state {
+	ST_ENGINE_READY,
+	ST_ENGINE_DOWN,
+	ST_ENGINE_FULL,
+	ST_ENGINE_PORTS_USED, /* the pod's port budget is used up */
+	ST_ENGINE_NO_RECORD,  /* no room to remember the original destination */
+};
+
+static inline int st_addr_is_v4(const struct st_addr *a)
+{
+	const __u8 *b = a->bytes;
+
+	return !(b[0] | b[1] | b[2] | b[3] | b[4] | b[5] | b[6] | b[7] | b[8] | b[9]) && b[10] == 0xff && b[11] == 0xff;
+}
+
+static inline int st_addr_is_zero(const struct st_addr *a)
+{
+	__u8 any = 0;
+	int i;
+
+	for (i = 0; i < 16; i++)
+		any |= a->bytes[i];
+	return !any;
+}
+
+static inline int st_addr_equal(const struct st_addr *a, const struct st_addr *b)
+{
+	__u8 differ = 0;
+	int i;
+
+	for (i = 0; i < 16; i++)
+		differ |= a->bytes[i] ^ b->bytes[i];
+	return !differ;
+}
+
+/* 127.0.0.0/8 or ::1. */
+static inline int st_addr_is_loopback(const struct st_addr *a)
+{
+	static const struct st_addr one = {{0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1}};
+
+	return st_addr_is_v4(a) ? a->bytes[12] == 127 : st_addr_equal(a, &one);
+}
+
+/* Destinations that are never redirected: unspecified (the kernel connects those to loopback), loopback, link-local, multicast. */
+static inline int st_addr_is_local(const struct st_addr *a)
+{
+	const __u8 *b = a->bytes;
+
+	if (st_addr_is_v4(a))
+		return b[12] == 127 || (b[12] == 169 && b[13] == 254) || b[12] >= 224 ||
+		       !(b[12] | b[13] | b[14] | b[15]);
+	return st_addr_is_zero(a) || st_addr_is_loopback(a) || (b[0] == 0xfe && (b[1] & 0xc0) == 0x80) || b[0] == 0xff;
+}
+
+/* Steps 1 to 5: everything that needs neither rules nor engine. ST_REASON_COUNT = not decided. `pod` is 0 for a netns without a row. */
+static inline enum st_reason st_decide_early(const struct st_connect *connect, const struct st_pod *pod)
+{
+	if (!connect->tcp)
+		return ST_REASON_NOT_TCP;
+	if (connect->bypass)
+		return ST_REASON_BYPASS;
+	if (!pod)
+		return ST_REASON_UNKNOWN_NETNS;
+	if (pod->mode == ST_MODE_DISABLED)
+		return ST_REASON_NOT_ENROLLED;
+	if (connect->engine_socket)
+		return ST_REASON_ENGINE_SOCKET;
+	if (pod->mode == ST_MODE_PASSTHROUGH)
+		return ST_REASON_PASSTHROUGH;
+	/* A source bound to loopback cannot leave the pod: without us connect() fails, and so it does with us. */
+	if (st_addr_is_local(&connect->destination) || st_addr_equal(&connect->destination, &pod->own_v4) ||
+	    st_addr_equal(&connect->destination, &pod->own_v6) || st_addr_is_loopback(&connect->bound_source))
+		return ST_REASON_LOCAL_DESTINATION;
+	if (connect->bound_device)
+		return ST_REASON_BOUND_DEVICE;
+	if (connect->transparent)
+		return ST_REASON_TRANSPARENT;
+	if (connect->mptcp)
+		return ST_REASON_MPTCP;
+	return ST_REASON_COUNT;
+}
+
+/* Step 6. Excludes win over includes; a connection on either include list is in. */
+static inline enum st_reason st_decide_rules(const struct st_rules *rules)
+{
+	if (rules->excluded_port)
+		return ST_REASON_EXCLUDED_PORT;
+	if (rules->excluded_cidr)
+		return ST_REASON_EXCLUDED_CIDR;
+	if (rules->has_include && !rules->included)
+		return ST_REASON_NOT_INCLUDED;
+	return ST_REASON_COUNT;
+}
+
+/* Steps 7 and 8. The port budget always falls back to direct: the engine is well, only the ports are used. */
+static inline enum st_reason st_decide_engine(const struct st_pod *pod, enum st_engine_state state)
+{
+	if (state == ST_ENGINE_READY)
+		return ST_REASON_REDIRECTED;
+	if (state == ST_ENGINE_PORTS_USED)
+		return ST_REASON_PORT_BUDGET;
+	if (pod->on_engine_loss == ST_ON_ENGINE_LOSS_CLOSED)
+		return ST_REASON_ENGINE_DOWN_CLOSED;
+	if (state == ST_ENGINE_DOWN)
+		return ST_REASON_ENGINE_DOWN;
+	return state == ST_ENGINE_FULL ? ST_REASON_ENGINE_FULL : ST_REASON_INTERNAL_ERROR;
+}
+
+typedef void (*st_rules_reader)(void *context, struct st_rules *rules);
+typedef enum st_engine_state (*st_engine_reader)(void *context);
+
+/* The whole order. The callbacks run at most once each, and only if the verdict needs them. */
+static inline __attribute__((always_inline)) enum st_reason
+st_decide(const struct st_connect *connect, const struct st_pod *pod, st_rules_reader read_rules,
+	  st_engine_reader read_engine, void *context)
+{
+	struct st_rules rules = {0, 0, 0, 0};
+	enum st_reason reason = st_decide_early(connect, pod);
+
+	if (reason != ST_REASON_COUNT)
+		return reason;
+	read_rules(context, &rules);
+	reason = st_decide_rules(&rules);
+	if (reason != ST_REASON_COUNT)
+		return reason;
+	return st_decide_engine(pod, read_engine(context));
+}
+
+static inline enum st_verdict st_verdict_of(enum st_reason reason)
+{
+	switch (reason) {
+#define ST_REASON(NAME, name, verdict) \
+	case ST_REASON_##NAME:         \
+		return ST_VERDICT_##verdict;
+#include "sidetrack/abi/counters.def"
+#undef ST_REASON
+	case ST_REASON_COUNT:
+		break;
+	}
+	return ST_VERDICT_direct;
+}
+
+#endif
