@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+# Thin: CMake presets build, scripts/ does the rest. V=1 shows the commands.
+ifeq ($(V),1)
+Q :=
+VERBOSE := --verbose
+else
+Q := @
+VERBOSE :=
+endif
+
+BUILD := build
+.DEFAULT_GOAL := build
+.PHONY: help build test test-unit test-dataplane demo lint format clean
+
+help: ## shows this list
+	$(Q)awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## builds the programs into build/bin (release preset); installs missing packages if root
+	$(Q)scripts/install-packages.sh build run
+	$(Q)cmake --preset release
+	$(Q)cmake --build --preset release $(VERBOSE)
+
+.PHONY: build-ci
+build-ci:
+	$(Q)scripts/install-packages.sh build run test
+	$(Q)cmake --preset ci
+	$(Q)cmake --build --preset ci $(VERBOSE)
+
+test: build-ci ## installs packages, builds with warnings as errors, runs every test
+	$(Q)scripts/run-tests.sh $(BUILD)
+
+test-unit: build-ci ## runs the tests that need no root
+	$(Q)scripts/run-tests.sh $(BUILD) unit
+
+test-dataplane: build-ci ## runs the tests that attach programs in a lab of their own (root)
+	$(Q)scripts/run-tests.sh $(BUILD) 'dataplane|e2e'
+
+demo: ## shows redirection, exclusions and failover in a lab of network namespaces (root, about a minute)
+	$(Q)scripts/demo.sh
+
+lint: ## checks format, scripts, YAML and the dependencies between folders
+	$(Q)scripts/lint.sh
+
+format: ## formats all C and C++ files
+	$(Q)scripts/lint.sh --fix
+
+clean: ## removes the build folder
+	$(Q)rm -rf $(BUILD)
