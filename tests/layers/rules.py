@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which folder may include what. Dependencies point one way: see ARCHITECTURE.md, "Folders".
+
+ROOMS maps a path prefix (the longest that matches a file wins) to a Room. `project` are the prefixes that an include in
+quotes may have; `system` are regular expressions that every include in angle brackets must match, `forbidden` ones that
+none may match.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Room:
+    project: tuple[str, ...]
+    system: tuple[str, ...] = (r".*",)
+    forbidden: tuple[str, ...] = (r"bpf/.*", r".*\.skel\.h")
+
+
+SHARED = ("sidetrack/abi/", "sidetrack/decide.h", "sidetrack/result.h", "sidetrack/unique_fd.h")
+PURE_FORBIDDEN = (
+    r"bpf/.*", r".*\.skel\.h", r"sys/.*", r"unistd\.h", r"fcntl\.h", r"poll\.h", r"sched\.h", r"signal\.h",
+    r"thread", r"mutex", r"shared_mutex", r"atomic", r"condition_variable", r"future", r"chrono", r"ctime", r"time\.h",
+    r"boost/asio.*", r"boost/beast.*", r"spdlog/.*", r"filesystem", r"fstream",
+)
+
+ROOMS = {
+    "include/sidetrack/abi/": Room(project=("sidetrack/abi/",), system=(r"linux/types\.h",)),
+    "include/sidetrack/decide.h": Room(project=("sidetrack/abi/",), system=()),
+    "include/sidetrack/result.": Room(project=("sidetrack/result.h",), forbidden=PURE_FORBIDDEN),
+    "include/sidetrack/unique_fd.h": Room(project=(), system=(r"unistd\.h", r"utility")),
+    "include/sidetrack/": Room(project=("sidetrack/",)),
+    "bpf/": Room(
+        project=("sidetrack/abi/", "sidetrack/decide.h", "lib/"), system=(r"bpf/.*", r"linux/.*", r"std(bool|def|int)\.h"),
+        forbidden=()),
+    "agent/policy/": Room(
+        project=("agent/policy/", "agent/kube/model.h", "sidetrack/abi/", "sidetrack/decide.h", "sidetrack/result.h"),
+        forbidden=PURE_FORBIDDEN),
+    "agent/kube/": Room(project=("agent/kube/", "agent/sys/", "sidetrack/result.h", "sidetrack/unique_fd.h")),
+    "agent/sys/": Room(project=("agent/sys/", "sidetrack/result.h", "sidetrack/unique_fd.h")),
+    "agent/pods/": Room(
+        project=("agent/pods/", "agent/sys/", "sidetrack/result.h", "sidetrack/unique_fd.h")),
+    "agent/dataplane/": Room(project=("agent/dataplane/", "agent/sys/", "sidetrack_bpf.skel.h") + SHARED, forbidden=()),
+    "agent/engines/": Room(
+        project=("agent/engines/", "agent/policy/", "agent/sys/", "sidetrack/wire/") + SHARED),
+    "agent/reconcile/": Room(
+        project=("agent/reconcile/", "agent/policy/", "agent/pods/", "agent/kube/", "agent/dataplane/", "agent/engines/",
+                 "agent/sys/", "agent/admin/views.h") + SHARED),
+    "agent/admin/": Room(
+        project=("agent/admin/", "agent/reconcile/", "agent/dataplane/", "agent/policy/", "agent/kube/model.h",
+                 "agent/sys/", "agent/metrics/") + SHARED),
+    "agent/metrics/": Room(
+        project=("agent/metrics/", "agent/admin/views.h", "agent/reconcile/", "agent/dataplane/", "agent/sys/") + SHARED),
+    "agent/ctl/": Room(project=("agent/ctl/", "agent/admin/", "agent/dataplane/", "agent/policy/", "agent/sys/") + SHARED),
+    "agent/": Room(project=("agent/", "sidetrack/")),
+    "engine/": Room(project=("engine/", "sidetrack/wire/") + SHARED),
+    "cni/": Room(project=("cni/", "sidetrack/wire/", "sidetrack/result.h", "sidetrack/unique_fd.h")),
+}
