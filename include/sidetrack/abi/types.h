@@ -51,6 +51,7 @@ enum {
 	ST_MAX_PODS = 4096,	     /* rows of st_pods */
 	ST_MAX_NAMESPACES = 2048,    /* slots of st_counters and st_namespaces; slot 0 = not a namespace of ours */
 	ST_MAX_ENGINES = 8,	     /* cells of st_engines */
+	ST_EXTERNAL_ENGINE_SLOT = 0, /* the cell of an external engine; embedded ones get 1 and up */
 	ST_MAX_POLICIES = 4096,	     /* rows of st_policies */
 	ST_MAX_CIDRS = 262144,	     /* rows of st_cidrs, all policies together */
 	ST_MAX_PORT_PAGES = 65536,   /* rows of st_port_pages, all port sets together */

@@ -1,0 +1,363 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/* cgroup/connect4, cgroup/connect6: the verdict on each connect() and, for `redirected`, the rewrite to the engine. */
+#include "lib/common.h"
+
+enum { ST_CGROUP_REFUSE = 0, ST_CGROUP_ALLOW = 1 };
+
+/* Where a redirected connection goes. */
+struct st_target {
+	struct st_addr addr;
+	__u16 port_be;
+};
+
+/* One connect() while it is being decided; the callbacks of st_decide() read and fill it. */
+struct st_attempt {
+	struct bpf_sock_addr *ctx;
+	const struct st_config *config;
+	const struct st_pod *pod;
+	struct st_connect connect;
+	struct st_target target;
+	__u64 netns_cookie;
+	__u32 port; /* asked for */
+	__u8 budget_index;
+};
+
+static __always_inline int st_port_in_set(__u32 set_id, __u32 port)
+{
+	struct st_port_page_key key = {.set_id = set_id, .page = (port & 0xffff) / ST_PORTS_PER_PAGE};
+	struct st_port_page *page;
+	__u32 bit = port % ST_PORTS_PER_PAGE;
+
+	if (set_id == ST_PORT_SET_NONE)
+		return 0;
+	if (set_id == ST_PORT_SET_ALL)
+		return 1;
+	page = bpf_map_lookup_elem(&st_port_pages, &key);
+	return page && (page->bits[bit / 64] >> (bit % 64)) & 1;
+}
+
+static __always_inline void st_read_rules(void *context, struct st_rules *rules)
+{
+	struct st_attempt *attempt = context;
+	struct st_cidr_key key = {.prefix_bits = 32 + 128};
+	__u32 policy_id = attempt->pod->policy_id;
+	struct st_policy *policy;
+	struct st_cidr *cidr;
+
+	if (!policy_id)
+		return;
+	policy = bpf_map_lookup_elem(&st_policies, &policy_id);
+	if (!policy) {
+		/* Never seen: rows outlive the pods that name them. What was to be excluded is not captured. */
+		rules->excluded_cidr = 1;
+		return;
+	}
+	rules->has_include = policy->has_include;
+	rules->excluded_port = st_port_in_set(policy->exclude_ports, attempt->port);
+	if (!rules->excluded_port && policy->has_cidrs) {
+		key.policy_id = policy_id;
+		key.addr = attempt->connect.destination;
+		cidr = bpf_map_lookup_elem(&st_cidrs, &key);
+		if (cidr) {
+			rules->excluded_cidr = st_port_in_set(cidr->exclude_ports, attempt->port);
+			rules->included = st_port_in_set(cidr->include_ports, attempt->port);
+		}
+	}
+	if (rules->has_include && !rules->included)
+		rules->included = st_port_in_set(policy->include_ports, attempt->port);
+}
+
+/* Kernel truth about the listener in this netns: there, ours, and with room in its accept queue (a full one drops SYNs: 1 s stall). */
+static __always_inline enum st_engine_state st_look_at_listener(struct bpf_sock_addr *ctx, const struct st_target *target,
+								 __u64 cookie)
+{
+	enum st_engine_state state = ST_ENGINE_DOWN;
+	struct bpf_sock_tuple tuple = {};
+	struct bpf_sock *found;
+	struct tcp_sock *listener;
+	const struct sock *sk;
+
+	if (st_addr_is_v4(&target->addr)) {
+		tuple.ipv4.daddr = st_addr_to_v4(&target->addr);
+		tuple.ipv4.dport = target->port_be;
+		found = bpf_skc_lookup_tcp(ctx, &tuple, sizeof(tuple.ipv4), BPF_F_CURRENT_NETNS, 0);
+	} else {
+		__builtin_memcpy(tuple.ipv6.daddr, &target->addr, sizeof(target->addr));
+		tuple.ipv6.dport = target->port_be;
+		found = bpf_skc_lookup_tcp(ctx, &tuple, sizeof(tuple.ipv6), BPF_F_CURRENT_NETNS, 0);
+	}
+	if (!found)
+		return ST_ENGINE_DOWN;
+	listener = bpf_skc_to_tcp_sock(found);
+	if (listener) {
+		sk = &listener->inet_conn.icsk_inet.sk;
+		if (sk->__sk_common.skc_state == BPF_TCP_LISTEN && (__u64)sk->__sk_common.skc_cookie.counter == cookie)
+			state = sk->sk_ack_backlog > sk->sk_max_ack_backlog - sk->sk_max_ack_backlog / 4 ? ST_ENGINE_FULL :
+													   ST_ENGINE_READY;
+	}
+	bpf_sk_release(found);
+	return state;
+}
+
+/* Spreads destinations over the listeners: each has its own space of local ports. */
+static __always_inline __u32 st_pick(const struct st_attempt *attempt, __u32 count)
+{
+	__u32 words[4];
+	__u32 hash;
+
+	__builtin_memcpy(words, &attempt->connect.destination, sizeof(words));
+	hash = (words[0] ^ words[1] ^ words[2] ^ words[3] ^ attempt->port * 0x9e3779b1U) * 0x85ebca6bU;
+	hash ^= hash >> 16;
+	return hash % count;
+}
+
+static __always_inline int st_engine_beats(__u32 slot, struct st_engine **cell)
+{
+	struct st_engine *engine = bpf_map_lookup_elem(&st_engines, &slot);
+
+	*cell = engine;
+	return engine && engine->beat_ns && bpf_ktime_get_ns() - engine->beat_ns < ST_HEARTBEAT_STALE_NS;
+}
+
+static __always_inline enum st_engine_state st_choose_external(struct st_attempt *attempt, struct st_engine *engine, int v4)
+{
+	const struct st_config *config = attempt->config;
+
+	attempt->target.addr = v4 ? config->external_v4 : config->external_v6;
+	attempt->target.port_be = v4 ? config->external_v4_port_be : config->external_v6_port_be;
+	attempt->budget_index = v4 ? 0 : ST_MAX_LISTENERS;
+	if (!attempt->target.port_be || !(v4 ? engine->listener_cookie_v4 : engine->listener_cookie_v6))
+		return ST_ENGINE_DOWN;
+	return ST_ENGINE_READY;
+}
+
+static __always_inline enum st_engine_state st_choose_listener(struct st_attempt *attempt, int v4)
+{
+	const struct st_pod *pod = attempt->pod;
+	__u32 count = v4 ? pod->listeners_v4 : pod->listeners_v6;
+	__u32 index;
+
+	if (!count)
+		return ST_ENGINE_DOWN;
+	index = st_pick(attempt, count) & (ST_MAX_LISTENERS - 1);
+	attempt->budget_index = v4 ? index : ST_MAX_LISTENERS + index;
+	attempt->target.port_be = v4 ? pod->port_v4_be[index] : pod->port_v6_be[index];
+	if (!attempt->target.port_be)
+		return ST_ENGINE_DOWN;
+	if (v4)
+		st_addr_from_v4(&attempt->target.addr, bpf_htonl(0x7f000001));
+	else
+		attempt->target.addr.bytes[15] = 1;
+	return st_look_at_listener(attempt->ctx, &attempt->target,
+				   v4 ? pod->listener_cookie_v4[index] : pod->listener_cookie_v6[index]);
+}
+
+static __always_inline enum st_engine_state st_read_engine(void *context)
+{
+	struct st_attempt *attempt = context;
+	const struct st_pod *pod = attempt->pod;
+	int v4 = st_addr_is_v4(&attempt->connect.destination);
+	struct st_pod_state *pod_state;
+	enum st_engine_state state;
+	struct st_engine *engine;
+
+	if (!st_engine_beats(pod->engine_slot, &engine))
+		return ST_ENGINE_DOWN;
+	if (engine->full)
+		return ST_ENGINE_FULL;
+	state = pod->external ? st_choose_external(attempt, engine, v4) : st_choose_listener(attempt, v4);
+	if (state != ST_ENGINE_READY)
+		return state;
+	pod_state = bpf_map_lookup_elem(&st_pod_state, &attempt->netns_cookie);
+	if (!pod_state || pod_state->records >= ST_RECORD_QUOTA)
+		return ST_ENGINE_NO_RECORD;
+	if (st_budget_used(&pod_state->budget[attempt->budget_index & (2 * ST_MAX_LISTENERS - 1)], st_budget_epoch(pod)) >=
+	    pod->port_budget)
+		return ST_ENGINE_PORTS_USED;
+	return ST_ENGINE_READY;
+}
+
+/* Reports a netns that has no row to the agent, once. */
+static __always_inline void st_report_unknown(__u64 netns_cookie)
+{
+	__u8 seen = 1;
+
+	if (bpf_map_lookup_elem(&st_seen, &netns_cookie))
+		return;
+	if (!bpf_map_update_elem(&st_seen, &netns_cookie, &seen, BPF_NOEXIST))
+		st_send_event(ST_EVENT_UNKNOWN_NETNS, netns_cookie, 0);
+}
+
+/* Remembers what the application asked for. 0 = no storage to be had. */
+static __always_inline int st_remember(struct st_attempt *attempt, __u8 role, __u8 reason)
+{
+	const struct st_pod *pod = attempt->pod;
+	struct st_socket *state = bpf_sk_storage_get(&st_sockets, attempt->ctx->sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+
+	if (!state)
+		return 0;
+	__builtin_memset(state, 0, sizeof(*state));
+	state->destination = attempt->connect.destination;
+	state->port_be = bpf_htons(attempt->port);
+	if (role == ST_ROLE_REDIRECTED) {
+		state->own = st_addr_is_v4(&state->destination) ? pod->own_v4 : pod->own_v6;
+		state->budget_index = attempt->budget_index;
+		state->record_scope = pod->external ? 0 : attempt->netns_cookie;
+	}
+	state->netns_cookie = attempt->netns_cookie;
+	state->client_cookie = bpf_get_socket_cookie(attempt->ctx);
+	state->start_ns = bpf_ktime_get_ns();
+	state->namespace_slot = pod->namespace_slot;
+	state->role = role;
+	state->reason = reason;
+	return 1;
+}
+
+/* The facts that only a pod in mode redirect needs: each costs a read of the socket. */
+static __always_inline void st_read_socket(struct st_attempt *attempt)
+{
+	struct bpf_sock *sk = attempt->ctx->sk;
+	struct tcp_sock *tp = sk ? bpf_skc_to_tcp_sock(sk) : 0;
+
+	if (!tp)
+		return;
+	attempt->connect.bound_device = sk->bound_dev_if != 0;
+	attempt->connect.transparent = st_is_transparent(tp);
+	attempt->connect.mptcp = st_is_mptcp(tp);
+	if (sk->family == ST_AF_INET) {
+		if (sk->src_ip4)
+			st_addr_from_v4(&attempt->connect.bound_source, sk->src_ip4);
+	} else {
+		__u32 words[4] = {sk->src_ip6[0], sk->src_ip6[1], sk->src_ip6[2], sk->src_ip6[3]};
+
+		__builtin_memcpy(&attempt->connect.bound_source, words, sizeof(words));
+	}
+}
+
+/* Direct verdicts that still get a flow record: the mode says that the pod takes part and no rule excludes the connection. */
+static __always_inline int st_is_observed(struct st_attempt *attempt, enum st_reason reason)
+{
+	struct st_rules rules = {};
+
+	if (reason != ST_REASON_PASSTHROUGH)
+		return reason == ST_REASON_ENGINE_DOWN || reason == ST_REASON_ENGINE_FULL || reason == ST_REASON_PORT_BUDGET;
+	if (st_addr_is_local(&attempt->connect.destination) ||
+	    st_addr_equal(&attempt->connect.destination, &attempt->pod->own_v4) ||
+	    st_addr_equal(&attempt->connect.destination, &attempt->pod->own_v6))
+		return 0;
+	st_read_rules(attempt, &rules);
+	return st_decide_rules(&rules) == ST_REASON_COUNT;
+}
+
+static __always_inline enum st_reason st_settle(struct st_attempt *attempt, enum st_reason reason)
+{
+	const struct st_pod *pod = attempt->pod;
+	struct st_counters *counters;
+
+	if (reason == ST_REASON_REDIRECTED) {
+		if (st_remember(attempt, ST_ROLE_REDIRECTED, reason))
+			return reason;
+		counters = st_get_counters(pod->namespace_slot);
+		if (counters)
+			counters->storage_full++;
+		return pod->on_engine_loss == ST_ON_ENGINE_LOSS_CLOSED ? ST_REASON_ENGINE_DOWN_CLOSED : ST_REASON_INTERNAL_ERROR;
+	}
+	if (pod && st_is_observed(attempt, reason) && st_remember(attempt, ST_ROLE_OBSERVED, reason))
+		return reason;
+	/* What an earlier connect() of this socket left would be taken for this one's. */
+	bpf_sk_storage_delete(&st_sockets, attempt->ctx->sk);
+	return reason;
+}
+
+/* The verdict for `attempt->connect.destination` and `port`, counted. */
+static __always_inline enum st_reason st_on_connect(struct st_attempt *attempt)
+{
+	struct bpf_sock_addr *ctx = attempt->ctx;
+	volatile __u32 protocol = ctx->protocol;
+	enum st_reason reason;
+	__u32 zero = 0;
+	__u32 *bypass;
+
+	if (protocol != ST_IPPROTO_TCP || !ctx->sk)
+		return ST_REASON_NOT_TCP;
+	bypass = bpf_map_lookup_elem(&st_bypass, &zero);
+	attempt->connect.tcp = 1;
+	attempt->connect.bypass = bypass && *bypass;
+	attempt->netns_cookie = bpf_get_netns_cookie(ctx);
+	attempt->pod = bpf_map_lookup_elem(&st_pods, &attempt->netns_cookie);
+	attempt->config = st_get_config();
+	if (!attempt->config)
+		return ST_REASON_INTERNAL_ERROR;
+	if (attempt->pod && attempt->pod->mode != ST_MODE_DISABLED) {
+		attempt->connect.engine_socket = bpf_get_current_cgroup_id() == attempt->config->engine_cgroup_id;
+		if (attempt->pod->mode == ST_MODE_REDIRECT && !attempt->connect.engine_socket)
+			st_read_socket(attempt);
+	}
+	reason = st_settle(attempt, st_decide(&attempt->connect, attempt->pod, st_read_rules, st_read_engine, attempt));
+	if (reason == ST_REASON_UNKNOWN_NETNS)
+		st_report_unknown(attempt->netns_cookie);
+	st_count(attempt->pod ? attempt->pod->namespace_slot : 0, reason);
+	return reason;
+}
+
+/* The kernel's own answer to a refused hook is EPERM; an application knows ECONNREFUSED. bpf_set_retval: 5.18. */
+static __always_inline int st_refuse(void)
+{
+	if (bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_set_retval))
+		bpf_set_retval(-ST_ECONNREFUSED);
+	return ST_CGROUP_REFUSE;
+}
+
+SEC("cgroup/connect4")
+int st_connect4(struct bpf_sock_addr *ctx)
+{
+	volatile __u32 port_be = ctx->user_port;
+	struct st_attempt attempt = {.ctx = ctx, .port = bpf_ntohs(port_be)};
+	enum st_reason reason;
+
+	st_addr_from_v4(&attempt.connect.destination, ctx->user_ip4);
+	reason = st_on_connect(&attempt);
+	if (st_verdict_of(reason) == ST_VERDICT_refused)
+		return st_refuse();
+	if (reason == ST_REASON_REDIRECTED) {
+		ctx->user_ip4 = st_addr_to_v4(&attempt.target.addr);
+		ctx->user_port = attempt.target.port_be;
+	}
+	return ST_CGROUP_ALLOW;
+}
+
+SEC("cgroup/connect6")
+int st_connect6(struct bpf_sock_addr *ctx)
+{
+	volatile __u32 port_be = ctx->user_port;
+	struct st_attempt attempt = {.ctx = ctx, .port = bpf_ntohs(port_be)};
+	enum st_reason reason;
+	__u32 words[4];
+
+	/* One word at a time: the compiler must not merge the reads, the verifier refuses wider ones. */
+	words[0] = ctx->user_ip6[0];
+	barrier();
+	words[1] = ctx->user_ip6[1];
+	barrier();
+	words[2] = ctx->user_ip6[2];
+	barrier();
+	words[3] = ctx->user_ip6[3];
+	__builtin_memcpy(&attempt.connect.destination, words, sizeof(words));
+	reason = st_on_connect(&attempt);
+	if (st_verdict_of(reason) == ST_VERDICT_refused)
+		return st_refuse();
+	if (reason == ST_REASON_REDIRECTED) {
+		__builtin_memcpy(words, &attempt.target.addr, sizeof(words));
+		ctx->user_ip6[0] = words[0];
+		barrier();
+		ctx->user_ip6[1] = words[1];
+		barrier();
+		ctx->user_ip6[2] = words[2];
+		barrier();
+		ctx->user_ip6[3] = words[3];
+		ctx->user_port = attempt.target.port_be;
+	}
+	return ST_CGROUP_ALLOW;
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";

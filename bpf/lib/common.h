@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* What more than one hook family does: counting, addresses, events, the budget of local ports. */
+#ifndef SIDETRACK_BPF_COMMON_H
+#define SIDETRACK_BPF_COMMON_H
+
+#include "lib/maps.h"
+#include "sidetrack/decide.h"
+
+static __always_inline const struct st_config *st_get_config(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&st_config, &zero);
+}
+
+/* The counters of a namespace; an index out of range counts under slot 0. Never 0 in practice, but the verifier asks. */
+static __always_inline struct st_counters *st_get_counters(__u32 slot)
+{
+	__u32 key = slot < ST_MAX_NAMESPACES ? slot : 0;
+
+	return bpf_map_lookup_elem(&st_counters, &key);
+}
+
+static __always_inline void st_count(__u32 slot, __u32 reason)
+{
+	struct st_counters *counters = st_get_counters(slot);
+
+	if (counters && reason < 32)
+		counters->connections[reason]++;
+}
+
+static __always_inline void st_addr_from_v4(struct st_addr *addr, __u32 v4_be)
+{
+	__u32 words[4] = {0, 0, bpf_htonl(0xffff), v4_be};
+
+	__builtin_memcpy(addr, words, sizeof(*addr));
+}
+
+static __always_inline __u32 st_addr_to_v4(const struct st_addr *addr)
+{
+	__u32 v4_be;
+
+	__builtin_memcpy(&v4_be, &addr->bytes[12], sizeof(v4_be));
+	return v4_be;
+}
+
+static __always_inline void st_send_event(__u32 kind, __u64 netns_cookie, __u64 socket_cookie)
+{
+	struct st_event *event = bpf_ringbuf_reserve(&st_events, sizeof(*event), 0);
+
+	if (!event)
+		return;
+	event->kind = kind;
+	event->reserved = 0;
+	event->netns_cookie = netns_cookie;
+	event->socket_cookie = socket_cookie;
+	bpf_ringbuf_submit(event, 0);
+}
+
+static __always_inline __u32 st_budget_epoch(const struct st_pod *pod)
+{
+	return bpf_ktime_get_ns() >> (pod->budget_shift & 63);
+}
+
+/* Local ports that a listener's connections hold: live ones, and those closed a moment ago (TIME_WAIT). */
+static __always_inline __u64 st_budget_used(const struct st_budget *budget, __u32 epoch)
+{
+	__s64 used = budget->live > 0 ? budget->live : 0;
+
+	if (budget->epoch == epoch)
+		used += budget->closed + budget->closed_before;
+	else if (budget->epoch + 1 == epoch)
+		used += budget->closed;
+	return used;
+}
+
+/* One closed connection more. Two CPUs at the turn of an epoch may lose a few: the budget leaves 20 % of the ports free. */
+static __always_inline void st_budget_close(struct st_budget *budget, __u32 epoch)
+{
+	if (budget->epoch != epoch) {
+		budget->closed_before = budget->epoch + 1 == epoch ? budget->closed : 0;
+		budget->closed = 0;
+		budget->epoch = epoch;
+	}
+	__sync_fetch_and_add(&budget->closed, 1);
+	__sync_fetch_and_add(&budget->live, -1);
+}
+
+/* Removes a record if it is still there and gives its room back to the netns. Whoever deletes it, once, counts. */
+static __always_inline void st_record_drop(const struct st_record_key *key, __u64 netns_cookie)
+{
+	struct st_pod_state *state;
+
+	if (bpf_map_delete_elem(&st_records, key))
+		return;
+	state = bpf_map_lookup_elem(&st_pod_state, &netns_cookie);
+	if (state)
+		__sync_fetch_and_add(&state->records, -1);
+}
+
+#endif

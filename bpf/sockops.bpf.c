@@ -1,0 +1,328 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/*
+ * sockops: carries the original destination from the client's socket to the engine's accepted one, counts live connections,
+ * writes a flow record when one closes, and sees the engine's listeners come and go.
+ */
+#include "lib/common.h"
+
+enum { ST_SOCKOPS_DONE = 1 };
+
+static __always_inline int st_is_listener_port(const struct st_config *config, __u32 port)
+{
+	return port >= config->listener_port_low && port <= config->listener_port_high;
+}
+
+static __always_inline int st_is_external_port(const struct st_config *config, __u32 port)
+{
+	__u16 port_be = bpf_htons(port);
+
+	return port && (port_be == config->external_v4_port_be || port_be == config->external_v6_port_be);
+}
+
+static __always_inline void st_watch_states(struct bpf_sock_ops *ctx, int on)
+{
+	__u32 flags = ctx->bpf_sock_ops_cb_flags;
+
+	bpf_sock_ops_cb_flags_set(ctx, on ? flags | BPF_SOCK_OPS_STATE_CB_FLAG : flags & ~BPF_SOCK_OPS_STATE_CB_FLAG);
+}
+
+/* connect() is on its way: from here on the socket counts, and its close will be seen. */
+static __always_inline void st_on_connecting(struct bpf_sock_ops *ctx, struct bpf_sock *sk)
+{
+	struct st_socket *socket = bpf_sk_storage_get(&st_sockets, sk, 0, 0);
+	struct st_pod_state *state;
+	__u64 netns_cookie;
+
+	if (!socket || socket->counted || socket->role == ST_ROLE_ACCEPTED)
+		return;
+	st_watch_states(ctx, 1);
+	netns_cookie = socket->netns_cookie;
+	state = bpf_map_lookup_elem(&st_pod_state, &netns_cookie);
+	if (!state)
+		return;
+	socket->counted = 1;
+	if (socket->role == ST_ROLE_REDIRECTED)
+		__sync_fetch_and_add(&state->budget[socket->budget_index & (2 * ST_MAX_LISTENERS - 1)].live, 1);
+	else
+		__sync_fetch_and_add(&state->observed, 1);
+}
+
+/* The client's side is established: publish where it wanted to go, for the engine's side. */
+static __always_inline void st_on_active(struct bpf_sock_ops *ctx, struct bpf_sock *sk)
+{
+	struct st_socket *socket = bpf_sk_storage_get(&st_sockets, sk, 0, 0);
+	struct st_record_key key = {};
+	struct st_record record = {};
+	struct st_counters *counters;
+	struct st_pod_state *state;
+	__u64 netns_cookie;
+
+	if (!socket || socket->role != ST_ROLE_REDIRECTED)
+		return;
+	key.scope = socket->record_scope;
+	key.client_sequence = ctx->snd_nxt;
+	key.server_sequence = ctx->rcv_nxt;
+	record.destination = socket->destination;
+	record.port_be = socket->port_be;
+	record.netns_cookie = socket->netns_cookie;
+	record.client_cookie = socket->client_cookie;
+	record.namespace_slot = socket->namespace_slot;
+	if (bpf_map_update_elem(&st_records, &key, &record, BPF_NOEXIST)) {
+		/* The engine will refuse the connection; connect() makes this rare by looking at the room first. */
+		counters = st_get_counters(socket->namespace_slot);
+		if (counters)
+			counters->records_full++;
+		return;
+	}
+	socket->client_sequence = key.client_sequence;
+	socket->server_sequence = key.server_sequence;
+	socket->record_live = 1;
+	netns_cookie = socket->netns_cookie;
+	state = bpf_map_lookup_elem(&st_pod_state, &netns_cookie);
+	if (state)
+		__sync_fetch_and_add(&state->records, 1);
+}
+
+/* The engine's side is established: the record moves into its socket. */
+static __always_inline void st_on_passive(struct bpf_sock_ops *ctx, struct bpf_sock *sk)
+{
+	const struct st_config *config = st_get_config();
+	volatile __u32 port = ctx->local_port;
+	struct st_record_key key = {};
+	struct st_record *record;
+	struct st_socket *socket;
+
+	if (!config)
+		return;
+	if (st_is_listener_port(config, port))
+		key.scope = bpf_get_netns_cookie(ctx);
+	else if (!st_is_external_port(config, port) || bpf_get_netns_cookie(ctx) != config->node_netns_cookie)
+		return;
+	/* Children inherit the listener's flag; the end of an accepted socket is of no interest. */
+	st_watch_states(ctx, 0);
+	key.client_sequence = ctx->rcv_nxt;
+	key.server_sequence = ctx->snd_nxt;
+	record = bpf_map_lookup_elem(&st_records, &key);
+	if (!record)
+		return;
+	socket = bpf_sk_storage_get(&st_sockets, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	if (!socket)
+		return; /* getsockopt finds the record by the sequence numbers */
+	socket->destination = record->destination;
+	socket->port_be = record->port_be;
+	socket->netns_cookie = record->netns_cookie;
+	socket->client_cookie = record->client_cookie;
+	socket->namespace_slot = record->namespace_slot;
+	socket->role = ST_ROLE_ACCEPTED;
+	st_record_drop(&key, socket->netns_cookie);
+}
+
+static __always_inline void st_on_listen(struct bpf_sock_ops *ctx)
+{
+	const struct st_config *config = st_get_config();
+	volatile __u32 port = ctx->local_port;
+	__u32 slot = ST_EXTERNAL_ENGINE_SLOT;
+	struct st_engine *engine;
+	__u64 cookie;
+
+	if (!config)
+		return;
+	if (st_is_listener_port(config, port))
+		st_watch_states(ctx, 1);
+	if (!st_is_external_port(config, port) || bpf_get_netns_cookie(ctx) != config->node_netns_cookie)
+		return;
+	engine = bpf_map_lookup_elem(&st_engines, &slot);
+	if (!engine)
+		return;
+	/* Whether the address fits, and the process, is the agent's to check: it is told. */
+	st_watch_states(ctx, 1);
+	cookie = bpf_get_socket_cookie(ctx);
+	st_send_event(ST_EVENT_LISTENER_BACK, config->node_netns_cookie, cookie);
+}
+
+static __always_inline void st_clear_ports(struct st_pod *pod, __u64 cookie)
+{
+	int i;
+
+	for (i = 0; i < ST_MAX_LISTENERS; i++) {
+		if (pod->listener_cookie_v4[i] == cookie)
+			pod->port_v4_be[i] = 0;
+		if (pod->listener_cookie_v6[i] == cookie)
+			pod->port_v6_be[i] = 0;
+	}
+}
+
+static __always_inline void st_on_listener_closed(struct bpf_sock_ops *ctx)
+{
+	__u64 netns_cookie = bpf_get_netns_cookie(ctx);
+	struct st_pod *pod = bpf_map_lookup_elem(&st_pods, &netns_cookie);
+	__u64 cookie = bpf_get_socket_cookie(ctx);
+	__u32 slot = ST_EXTERNAL_ENGINE_SLOT;
+	struct st_engine *engine = bpf_map_lookup_elem(&st_engines, &slot);
+
+	if (pod)
+		st_clear_ports(pod, cookie);
+	if (engine && engine->listener_cookie_v4 == cookie)
+		engine->listener_cookie_v4 = 0;
+	if (engine && engine->listener_cookie_v6 == cookie)
+		engine->listener_cookie_v6 = 0;
+	st_send_event(ST_EVENT_LISTENER_LOST, netns_cookie, cookie);
+}
+
+/* How the client saw its connection end. `old` is the state it had before TCP_CLOSE. */
+static __always_inline __u8 st_close_reason(int error, __u32 old)
+{
+	if (error == ST_ECONNREFUSED)
+		return ST_CLOSE_REFUSED;
+	if (error == ST_ETIMEDOUT)
+		return ST_CLOSE_TIMEOUT;
+	if (error == ST_ECONNABORTED)
+		return ST_CLOSE_KILLED;
+	if (error)
+		return ST_CLOSE_RST_REMOTE;
+	return old == BPF_TCP_ESTABLISHED || old == BPF_TCP_CLOSE_WAIT || old == BPF_TCP_SYN_SENT ? ST_CLOSE_RST_LOCAL :
+												       ST_CLOSE_FIN;
+}
+
+static __always_inline void st_read_bytes(struct bpf_sock *sk, __u64 *out, __u64 *in, int *error)
+{
+	struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
+
+	if (!tp)
+		return;
+	*out = tp->bytes_sent - tp->bytes_retrans;
+	*in = tp->bytes_received;
+	/* A received FIN counts as a byte there. */
+	if (*in && (tp->inet_conn.icsk_inet.sk.__sk_common.skc_flags >> ST_SOCK_DONE_BIT) & 1)
+		*in -= 1;
+	*error = tp->inet_conn.icsk_inet.sk.sk_err;
+}
+
+static __always_inline void st_source(struct bpf_sock_ops *ctx, const struct st_socket *socket, struct st_addr *source)
+{
+	if (!st_addr_is_zero(&socket->own)) {
+		*source = socket->own;
+	} else if (ctx->family == ST_AF_INET) {
+		st_addr_from_v4(source, ctx->local_ip4);
+	} else {
+		__u32 words[4] = {ctx->local_ip6[0], ctx->local_ip6[1], ctx->local_ip6[2], ctx->local_ip6[3]};
+
+		__builtin_memcpy(source, words, sizeof(words));
+	}
+}
+
+static __always_inline void st_emit_flow(struct bpf_sock_ops *ctx, struct bpf_sock *sk, struct st_socket *socket, __u32 old)
+{
+	__u8 path = socket->role == ST_ROLE_REDIRECTED ? ST_PATH_ENGINE : ST_PATH_DIRECT;
+	struct st_counters *counters = st_get_counters(socket->namespace_slot);
+	__u64 client_cookie = socket->client_cookie;
+	__u64 bytes_out = 0, bytes_in = 0;
+	struct st_report *report;
+	struct st_flow *flow;
+	int error = 0;
+
+	st_read_bytes(sk, &bytes_out, &bytes_in, &error);
+	if (counters) {
+		counters->bytes_out[path] += bytes_out;
+		counters->bytes_in[path] += bytes_in;
+	}
+	flow = bpf_ringbuf_reserve(&st_flows, sizeof(*flow), 0);
+	if (!flow) {
+		if (counters)
+			counters->flows_dropped++;
+		return;
+	}
+	__builtin_memset(flow, 0, sizeof(*flow));
+	flow->netns_cookie = socket->netns_cookie;
+	flow->start_ns = socket->start_ns;
+	flow->end_ns = bpf_ktime_get_ns();
+	flow->bytes_out = bytes_out;
+	flow->bytes_in = bytes_in;
+	st_source(ctx, socket, &flow->source);
+	flow->source_port_be = bpf_htons(ctx->local_port);
+	flow->destination = socket->destination;
+	flow->destination_port_be = socket->port_be;
+	flow->path = path;
+	flow->reason = socket->reason;
+	flow->namespace_slot = socket->namespace_slot;
+	flow->close = st_close_reason(error, old);
+	report = path == ST_PATH_ENGINE ? bpf_map_lookup_elem(&st_endpoints, &client_cookie) : 0;
+	if (report) {
+		flow->endpoint = report->endpoint;
+		flow->endpoint_port_be = report->port_be;
+		if (report->close != ST_CLOSE_OPEN)
+			flow->close = report->close;
+	}
+	bpf_ringbuf_submit(flow, 0);
+	if (report)
+		bpf_map_delete_elem(&st_endpoints, &client_cookie);
+}
+
+/* A client socket of ours is closed: the record goes, the budget is given back, the flow is told. */
+static __always_inline void st_on_closed(struct bpf_sock_ops *ctx, struct bpf_sock *sk, __u32 old)
+{
+	struct st_socket *socket = bpf_sk_storage_get(&st_sockets, sk, 0, 0);
+	struct st_record_key key = {};
+	struct st_pod_state *state;
+	__u64 netns_cookie;
+	struct st_pod *pod;
+
+	if (!socket || socket->role == ST_ROLE_ACCEPTED || !socket->counted)
+		return;
+	socket->counted = 0;
+	netns_cookie = socket->netns_cookie;
+	if (socket->record_live) {
+		socket->record_live = 0;
+		key.scope = socket->record_scope;
+		key.client_sequence = socket->client_sequence;
+		key.server_sequence = socket->server_sequence;
+		st_record_drop(&key, netns_cookie);
+	}
+	state = bpf_map_lookup_elem(&st_pod_state, &netns_cookie);
+	pod = bpf_map_lookup_elem(&st_pods, &netns_cookie);
+	if (state && socket->role == ST_ROLE_OBSERVED)
+		__sync_fetch_and_add(&state->observed, -1);
+	else if (state)
+		st_budget_close(&state->budget[socket->budget_index & (2 * ST_MAX_LISTENERS - 1)],
+				pod ? st_budget_epoch(pod) : 0);
+	st_emit_flow(ctx, sk, socket, old);
+}
+
+SEC("sockops")
+int st_sockops(struct bpf_sock_ops *ctx)
+{
+	volatile __u32 op = ctx->op;
+	struct bpf_sock *sk = ctx->sk;
+	__u32 old;
+
+	if (!sk)
+		return ST_SOCKOPS_DONE;
+	switch (op) {
+	case BPF_SOCK_OPS_TCP_CONNECT_CB:
+		st_on_connecting(ctx, sk);
+		break;
+	case BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB:
+		st_on_active(ctx, sk);
+		break;
+	case BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB:
+		st_on_passive(ctx, sk);
+		break;
+	case BPF_SOCK_OPS_TCP_LISTEN_CB:
+		st_on_listen(ctx);
+		break;
+	case BPF_SOCK_OPS_STATE_CB:
+		old = ctx->args[0];
+		if (ctx->args[1] != BPF_TCP_CLOSE)
+			break;
+		if (old == BPF_TCP_LISTEN)
+			st_on_listener_closed(ctx);
+		else
+			st_on_closed(ctx, sk, old);
+		break;
+	default:
+		break;
+	}
+	return ST_SOCKOPS_DONE;
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
