@@ -1,0 +1,263 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# demo.sh: shows on a node made of network namespaces what Sidetrack does with a pod's connections, and cleans up.
+# Root, a kernel with BPF and cgroup2. The last line says how many things were shown and how many failed.
+# Environment: SIDETRACK_BIN = folder of the programs (default: build/bin, built if needed), KEEP_LOGS=1 keeps the logs.
+set -euo pipefail
+root=$(cd "$(dirname "$0")/.." && pwd)
+cd "$root"
+export PATH="$PATH:/usr/sbin:/sbin"
+# shellcheck source=scripts/lib.sh
+. scripts/lib.sh
+# shellcheck source=scripts/demo-lab.sh
+. scripts/demo-lab.sh
+
+shown=0
+failed=0
+engine_pid=
+bold='' dim='' red='' plain=''
+if [ -t 1 ]; then
+  bold=$'\e[1m' dim=$'\e[2m' red=$'\e[31m' plain=$'\e[0m'
+fi
+
+say() { printf '%s\n' "$*"; }
+heading() { printf '\n%s== %s%s\n' "$bold" "$*" "$plain"; }
+ctl() { "$bin/sidetrackctl" --state-dir "$dir/state" "$@"; }
+
+# check WHAT GOT WANTED: one line; counts a failure if they differ.
+check() {
+  if [ "$2" = "$3" ]; then
+    printf '   %-18s %s\n' "$1" "$2"
+  else
+    printf '   %-18s %s%s   <- wrong, expected: %s%s\n' "$1" "$red" "$2" "$3" "$plain"
+    block_failed=1
+  fi
+}
+
+begin() {
+  heading "$*"
+  block_failed=0
+}
+
+end() {
+  shown=$((shown + 1))
+  failed=$((failed + block_failed))
+}
+
+# How often the kernel gave this reason so far, in all namespaces.
+kernel_count() {
+  ctl counters -o json | jq --arg reason "$1" '[.. | objects | .connections? | objects | .[$reason] // 0] | add // 0'
+}
+
+# The newest flow from a pod to a destination, as JSON; waits until the record of the closed connection is there.
+flow_of() {
+  local flow
+  for _ in $(seq 60); do
+    flow=$(ctl flows -n "${1%%/*}" --since 1m -o json | jq -c --arg pod "${1##*/}" --arg to "$2" --argjson after "$3" \
+      '[.. | objects | select(.pod? == $pod and .destination? == $to and .start? > $after - 0.02)] | last // empty')
+    [ -z "$flow" ] || break
+    sleep 0.05
+  done
+  printf '%s\n' "${flow:-{\}}"
+}
+
+# request NAMESPACE/POD URL ADDRESS:PORT PATH REASON CLIENT_ADDRESS SERVER_PORT: asks from inside the pod, and compares what came
+# back, the kernel's counters, `explain` and `flows` with what is expected.
+request() {
+  local pod=$1 url=$2 destination=$3 path=$4 reason=$5 client=$6 port=$7
+  local before answer after explained flow start
+  say "   ${dim}$pod asks $url$plain"
+  before=$(kernel_count "$reason")
+  start=$(date +%s.%N)
+  answer=$(curl_in_pod "${pod##*/}" "$url" 2>&1) || true
+  after=$(kernel_count "$reason")
+  explained=$(ctl explain "$pod" "$destination" -o json) || true
+
+  check "answer" "$answer" "served by shop/api on port $port, client address $client"
+  check "kernel says" "$reason +$((after - before))" "$reason +1"
+  check "explain says" "$(jq -r '.reason' <<<"$explained")" "$reason"
+  jq -r 'select(.rule != null and .rule.object != null) | "   rule               \(.rule.object), \(.rule.key): \(.rule.value)"' <<<"$explained"
+  case $reason in
+    redirected | passthrough)
+      flow=$(flow_of "$pod" "$destination" "$start")
+      check "path in flows" "$(jq -r '.path' <<<"$flow")" "$path"
+      if [ "$path" = engine ]; then
+        check "endpoint in flows" "$(jq -r '.endpoint' <<<"$flow")" "${8:-$destination}"
+      fi
+      jq -r '"   bytes, end         \(.bytes_out) out, \(.bytes_in) in, \(.close)"' <<<"$flow"
+      ;;
+    *) printf '   %-18s %s (left fully alone: no flow record)\n' "path" "$path" ;;
+  esac
+}
+
+start_agent() {
+  become_in agent "$node" "$bin/sidetrack-agent" run --node demo-node --objects "$dir/objects" --cgroup "$cgroup" \
+    --engine-cgroup "$cgroup/engine" --state-dir "$dir/state" --pin-dir "$dir/bpf/sidetrack" --cache-dir "$dir/cache" \
+    --http 127.0.0.1:15880 >"$dir/agent.log" 2>&1 </dev/null &
+  agent_pid=$!
+  pids+=("$agent_pid")
+}
+
+start_engine() {
+  become_in engine "$node" "$bin/sidetrack-engine" run --state-dir "$dir/state" --http off \
+    >>"$dir/engine.log" 2>&1 </dev/null &
+  engine_pid=$!
+  pids+=("$engine_pid")
+}
+
+pod_is() {
+  [ "$(ctl pods -n "${1%%/*}" -o json | jq -r --arg pod "${1##*/}" \
+    '[.. | objects | select(.pod? == $pod)] | first | "\(.state) \(.mode)"')" = "$2" ]
+}
+
+explains() {
+  [ "$(ctl explain "$1" "$2" -o json | jq -r .verdict)" = "$3" ]
+}
+
+label_shop() {
+  sed "s|sidetrack.io/mode: .*|sidetrack.io/mode: $1|" "$dir/objects/namespaces.yaml" >"$dir/objects/.edited"
+  mv "$dir/objects/.edited" "$dir/objects/namespaces.yaml"
+}
+
+netfilter_rules() {
+  local name rules=0
+  for name in web api cron node; do
+    rules=$((rules + $(netfilter_rules_in "$prefix-$name")))
+  done
+  echo "$rules"
+}
+
+netfilter_rules_in() {
+  {
+    cat <(in_netns "$1" cat /proc/net/ip_tables_names 2>/dev/null) <(in_netns "$1" cat /proc/net/ip6_tables_names 2>/dev/null)
+    if command -v nft >/dev/null; then
+      in_netns "$1" nft list ruleset
+    fi
+  } | grep -c . || true
+}
+
+prepare() {
+  [ "$(id -u)" = 0 ] || { echo "demo: needs root: it makes network namespaces and attaches BPF programs" >&2; exit 2; }
+  scripts/install-packages.sh build run demo
+  if [ -n "${SIDETRACK_BIN:-}" ]; then
+    bin=$(realpath "$SIDETRACK_BIN")
+  else
+    bin=$root/build/bin
+    [ -e build/build.ninja ] || cmake --preset release
+    cmake --build build --target sidetrack-agent sidetrack-engine sidetrackctl
+  fi
+  bpf_works || { echo "demo: BPF or cgroup2 is not to be had here" >&2; exit 3; }
+  exec 9>"/run/$prefix.lock"
+  flock -n 9 || { echo "demo: another demo is running" >&2; exit 1; }
+  dir=$(mktemp -d "/tmp/$prefix.XXXXXX")
+  trap cleanup EXIT
+  trap 'exit 130' INT TERM
+  cp -r demo/objects "$dir/objects"
+}
+
+cleanup() {
+  local status=$?
+  trap '' INT TERM
+  set +e
+  if [ $status -ne 0 ] && [ $status -ne 130 ] && [ "${finished:-0}" = 0 ]; then
+    say "demo: stopped early; last lines of the logs:"
+    tail -n 15 "$dir"/agent.log "$dir"/engine.log 2>/dev/null
+  fi
+  lab_down
+  if [ -n "${KEEP_LOGS:-}" ]; then
+    say "demo: logs are in $dir" >&2
+  else
+    rm -rf "$dir"
+  fi
+  exit $status
+}
+
+show_passthrough() {
+  begin "Namespace shop is labelled passthrough: connections are observed, not touched"
+  request shop/web http://$service/ $service:80 direct passthrough 10.244.7.10 80
+  end
+}
+
+show_switch() {
+  local start
+  begin "The label is changed to redirect, live"
+  start=$(date +%s%N)
+  label_shop redirect
+  wait_until 10 "shop/web to be enrolled" pod_is shop/web "enrolled redirect"
+  wait_until 10 "explain to say redirected" explains shop/web $service:80 redirected
+  say "   in force after      $((($(date +%s%N) - start) / 1000000)) ms, read back from the kernel"
+  request shop/web http://$service/ $service:80 engine redirected 10.244.7.10 8080 10.244.7.20:8080
+  end
+}
+
+show_addresses() {
+  begin "A pod's address is redirected too, and the server still sees the client pod's own"
+  request shop/web http://10.244.7.20:8080/ 10.244.7.20:8080 engine redirected 10.244.7.10 8080
+  end
+  begin "The same over IPv6"
+  request shop/web 'http://[fd00:244:7::20]:8080/' '[fd00:244:7::20]:8080' engine redirected fd00:244:7::10 8080
+  end
+}
+
+show_exclusions() {
+  begin "Port 8500 is excluded by an annotation of the namespace"
+  request shop/web http://10.244.7.20:8500/ 10.244.7.20:8500 direct excluded_port 10.244.7.10 8500
+  end
+  begin "A pod of a namespace without the label is left alone"
+  request legacy/cron http://$service/ $service:80 direct not_enrolled 10.244.7.30 80
+  end
+  begin "No iptables or nftables rule exists in any of these network namespaces"
+  check "rules" "$(netfilter_rules)" 0
+  end
+}
+
+show_engine_loss() {
+  begin "The engine is killed (kill -9): the very next connection goes direct"
+  kill -9 "$engine_pid"
+  wait "$engine_pid" 2>/dev/null || true
+  request shop/web http://$service/ $service:80 direct engine_down 10.244.7.10 80
+  end
+  begin "The engine is started again: redirection comes back"
+  start_engine
+  wait_until 10 "explain to say redirected" explains shop/web $service:80 redirected
+  request shop/web http://$service/ $service:80 engine redirected 10.244.7.10 8080 10.244.7.20:8080
+  end
+}
+
+show_uninstall() {
+  begin "Uninstall: programs, links and maps are gone, the pod goes on"
+  kill "$engine_pid" "$agent_pid"
+  wait "$engine_pid" "$agent_pid" 2>/dev/null || true
+  "$bin/sidetrack-agent" uninstall --state-dir "$dir/state" --pin-dir "$dir/bpf/sidetrack" --cache-dir "$dir/cache" \
+    --drain 1s >"$dir/uninstall.log" 2>&1 || { block_failed=1; cat "$dir/uninstall.log"; }
+  check "pins left" "$(find "$dir/bpf" -type f | wc -l)" 0
+  check "programs attached" "$(bpftool cgroup show "$cgroup" 2>/dev/null | grep -c ' st_' || true)" 0
+  check "answer" "$(curl_in_pod web http://$service/ 2>&1 || true)" \
+    "served by shop/api on port 80, client address 10.244.7.10"
+  end
+}
+
+main() {
+  prepare
+  heading "A node of three pods: shop/web and legacy/cron (clients), shop/api (nginx behind Service $service:80)"
+  lab_up
+  start_agent
+  wait_until 20 "the agent" ctl status -o json >/dev/null
+  start_engine
+  wait_until 20 "shop/web to be enrolled" pod_is shop/web "enrolled passthrough"
+  ctl status || true
+  show_passthrough
+  show_switch
+  show_addresses
+  show_exclusions
+  show_engine_loss
+  heading "What sidetrackctl flows shows of all this"
+  ctl flows -n shop --since 5m || true
+  show_uninstall
+  finished=1
+  say
+  say "demo: $shown shown, $failed failed"
+  [ "$failed" = 0 ]
+}
+
+main "$@"
