@@ -99,7 +99,8 @@ struct SnapshotBegin {
 struct SnapshotEnd {
   bool operator==(const SnapshotEnd&) const = default;
 };
-// Serve this pod, or replace what is known of it. Descriptor: its netns. Answered by Listening or Failed.
+// Serve this pod, or replace what is known of it: one that the engine serves already keeps its listeners, unless they are on a
+// port that is now reserved. Descriptor: its netns. Always answered, by Listening or Failed.
 struct Pod {
   std::uint64_t request_id = 0;
   std::uint64_t netns_cookie = 0;
@@ -108,7 +109,7 @@ struct Pod {
   std::vector<std::uint16_t> reserved_ports;  // never to be listened on
   bool operator==(const Pod&) const = default;
 };
-// The engine has this pod already and goes on with it.
+// If the engine has this pod, it goes on with it, though no `pod` came in this snapshot (it follows); else nothing.
 struct Keep {
   std::uint64_t netns_cookie = 0;
   bool operator==(const Keep&) const = default;
