@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "agent/admin/http.h"
+
+#include <fmt/format.h>
+
+#include <boost/asio/ip/tcp.hpp>
+#include <charconv>
+#include <utility>
+
+#include "agent/admin/accept_loop.h"
+
+namespace sidetrack::admin {
+namespace {
+
+using Tcp = boost::asio::ip::tcp;
+constexpr const char* kText = "text/plain; charset=utf-8";
+
+Response text(unsigned status, std::string body) {
+  return Response{.status = status, .content_type = kText, .body = std::move(body), .allow = {}};
+}
+
+// One line for everything that keeps the agent from being ready.
+std::string why_not_ready(const StatusView& status) {
+  std::string why = fmt::format("not ready: the agent is {}\n", status.agent_state);
+  for (const auto& program : status.programs) {
+    if (!program.attached) {
+      why += fmt::format("program {} is not attached to {}{}{}\n", program.name, program.hook,
+                         program.detail.empty() ? "" : ": ", program.detail);
+    }
+  }
+  for (const auto& problem : status.problems) {
+    if (problem.severity == "error") {
+      why += fmt::format("{} {}: {}\n", problem.object, problem.key, problem.reason);
+    }
+  }
+  return why;
+}
+
+Result<Tcp::endpoint> parse_endpoint(const std::string& address) {
+  const auto colon = address.rfind(':');
+  const auto wrong = make_error(ErrorCode::kInvalid, address + " is not ADDRESS:PORT (IPv6 as [ADDRESS]:PORT)");
+  if (colon == std::string::npos) {
+    return wrong;
+  }
+  auto host = address.substr(0, colon);
+  if (host.size() > 2 && host.front() == '[' && host.back() == ']') {
+    host = host.substr(1, host.size() - 2);
+  }
+  std::uint16_t port = 0;
+  const char* const end = address.data() + address.size();
+  const auto [stop, error] = std::from_chars(address.data() + colon + 1, end, port);
+  boost::system::error_code bad;
+  const auto parsed = boost::asio::ip::make_address(host, bad);
+  if (error != std::errc{} || stop != end || bad) {
+    return wrong;
+  }
+  return Tcp::endpoint(parsed, port);
+}
+
+}  // namespace
+
+Handler make_health(Views& views, std::function<std::string()> metrics) {
+  return [&views, metrics = std::move(metrics)](const Request& request) {
+    if (request.method != "GET" && request.method != "HEAD") {
+      auto response = text(405, "only GET\n");
+      response.allow = "GET, HEAD";
+      return response;
+    }
+    if (request.path == "/metrics") {
+      return Response{.content_type = "text/plain; version=0.0.4; charset=utf-8", .body = metrics(), .allow = {}};
+    }
+    if (request.path == "/healthz") {
+      return text(200, "ok\n");
+    }
+    if (request.path == "/readyz") {
+      return views.ready() ? text(200, "ready\n") : text(503, why_not_ready(views.status()));
+    }
+    return text(404, "there are /metrics, /healthz and /readyz\n");
+  };
+}
+
+struct HttpServer::Impl {
+  std::unique_ptr<Sessions> sessions;
+  std::shared_ptr<AcceptLoop<Tcp>> loop;  // shared with its pending accept
+  std::uint16_t port = 0;
+};
+
+Result<std::unique_ptr<HttpServer>> HttpServer::listen(boost::asio::io_context& context, const std::string& address,
+                                                       Handler handler, Limits limits) {
+  const auto endpoint = parse_endpoint(address);
+  ST_TRY(endpoint);
+  Tcp::acceptor acceptor(context);
+  boost::system::error_code error;
+  acceptor.open(endpoint->protocol(), error);
+  if (!error) {
+    acceptor.set_option(Tcp::acceptor::reuse_address(true), error);
+  }
+  if (!error) {
+    acceptor.bind(*endpoint, error);
+  }
+  if (!error) {
+    acceptor.listen(64, error);
+  }
+  if (error) {
+    const auto code = error == boost::asio::error::address_in_use ? ErrorCode::kBusy : ErrorCode::kIo;
+    return Error{code, error.value(), "listen at " + address + ": " + error.message()};
+  }
+  auto impl = std::make_unique<Impl>();
+  impl->port = acceptor.local_endpoint(error).port();
+  impl->sessions = std::make_unique<Sessions>(std::move(handler), limits);
+  impl->loop = std::make_shared<AcceptLoop<Tcp>>(
+      std::move(acceptor), [&sessions = *impl->sessions](Tcp::socket socket) { sessions.start(std::move(socket)); });
+  impl->loop->next();
+  return std::unique_ptr<HttpServer>(new HttpServer(std::move(impl)));
+}
+
+HttpServer::HttpServer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+
+HttpServer::~HttpServer() { impl_->loop->stop(); }
+
+std::uint16_t HttpServer::port() const { return impl_->port; }
+
+}  // namespace sidetrack::admin

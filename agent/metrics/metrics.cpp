@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "agent/metrics/metrics.h"
+
+#include <prometheus/histogram.h>
+#include <prometheus/metric_family.h>
+#include <prometheus/text_serializer.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <map>
+#include <sstream>
+#include <utility>
+
+namespace sidetrack::metrics {
+namespace {
+
+using prometheus::ClientMetric;
+using prometheus::MetricFamily;
+using prometheus::MetricType;
+using Labels = std::vector<ClientMetric::Label>;
+
+double number(std::uint64_t value) { return static_cast<double>(value); }
+
+// A family under construction: one line per sample.
+class FamilyBuilder {
+ public:
+  FamilyBuilder(std::string name, std::string help, MetricType type)
+      : family_{.name = std::move(name), .help = std::move(help), .type = type, .metric = {}} {}
+
+  FamilyBuilder& add(Labels labels, double value) {
+    ClientMetric metric;
+    metric.label = std::move(labels);
+    if (family_.type == MetricType::Counter) {
+      metric.counter.value = value;
+    } else {
+      metric.gauge.value = value;
+    }
+    family_.metric.push_back(std::move(metric));
+    return *this;
+  }
+
+  // A family without samples is left out.
+  void put_into(std::vector<MetricFamily>& families) {
+    if (!family_.metric.empty()) {
+      families.push_back(std::move(family_));
+    }
+  }
+
+ private:
+  MetricFamily family_;
+};
+
+FamilyBuilder gauge(std::string name, std::string help) {
+  return {std::move(name), std::move(help), MetricType::Gauge};
+}
+FamilyBuilder counter(std::string name, std::string help) {
+  return {std::move(name), std::move(help), MetricType::Counter};
+}
+
+// The verdict that goes with a reason, from the one table there is.
+std::string verdict_of(const std::string& reason) {
+  static const std::map<std::string, std::string> kVerdicts = {
+#define ST_REASON(NAME, name, verdict) {#name, #verdict},
+#include "sidetrack/abi/counters.def"
+#undef ST_REASON
+  };
+  const auto found = kVerdicts.find(reason);
+  return found == kVerdicts.end() ? "direct" : found->second;
+}
+
+void add_traffic(const std::vector<admin::CounterView>& rows, std::vector<MetricFamily>& families) {
+  auto connections = counter("sidetrack_connections_total", "connect() calls by what became of them.");
+  auto bytes = counter("sidetrack_flow_bytes_total", "Payload bytes of closed connections, as their clients saw them.");
+  auto fast = gauge("sidetrack_fastpath_connections", "Connections that skip TCP now.");
+  for (const auto& row : rows) {
+    for (const auto& [reason, count] : row.connections) {
+      connections.add(
+          {{"namespace", row.namespace_name}, {"verdict", verdict_of(reason)}, {"reason", reason}}, number(count));
+    }
+    for (const auto& [path, count] : row.bytes_out) {
+      bytes.add({{"namespace", row.namespace_name}, {"path", path}, {"direction", "out"}}, number(count));
+    }
+    for (const auto& [path, count] : row.bytes_in) {
+      bytes.add({{"namespace", row.namespace_name}, {"path", path}, {"direction", "in"}}, number(count));
+    }
+    if (!row.namespace_name.empty()) {
+      fast.add({{"namespace", row.namespace_name}}, 0);  // this version adopts no connections
+    }
+  }
+  connections.put_into(families);
+  bytes.put_into(families);
+  fast.put_into(families);
+}
+
+void add_losses(const std::vector<admin::CounterView>& rows, std::vector<MetricFamily>& families) {
+  admin::CounterView sum;
+  for (const auto& row : rows) {
+    sum.flows_dropped += row.flows_dropped;
+    sum.records_full += row.records_full;
+    sum.storage_full += row.storage_full;
+    sum.record_fallback += row.record_fallback;
+  }
+  counter("sidetrack_flow_records_dropped_total", "Flow records that found the ring buffer full.")
+      .add({}, number(sum.flows_dropped))
+      .put_into(families);
+  counter("sidetrack_records_full_total", "connect() calls that found no room for their original destination.")
+      .add({}, number(sum.records_full))
+      .put_into(families);
+  counter("sidetrack_storage_full_total", "connect() calls that got no socket storage.")
+      .add({}, number(sum.storage_full))
+      .put_into(families);
+  counter("sidetrack_record_fallback_total", "Original destinations asked for before the socket's callback had run.")
+      .add({}, number(sum.record_fallback))
+      .put_into(families);
+}
+
+void add_pods(const admin::StatusView& status, std::vector<MetricFamily>& families) {
+  gauge("sidetrack_pods", "Pods of this node by state.")
+      .add({{"state", "wanted"}}, number(status.pods_wanted))
+      .add({{"state", "enrolled"}}, number(status.pods_enrolled))
+      .add({{"state", "drift"}}, number(status.pods_drift))
+      .add({{"state", "skipped"}}, number(status.pods_skipped))
+      .put_into(families);
+  auto drift = gauge("sidetrack_pod_drift", "Pods that should be enrolled and are not, by reason.");
+  for (const auto& [reason, count] : status.drift_reasons) {
+    drift.add({{"reason", reason}}, number(count));
+  }
+  drift.put_into(families);
+}
+
+// An agent that wants no engine has none to be down.
+bool wants_engine(const admin::StatusView& status) {
+  return status.engines.empty() || std::any_of(status.engines.begin(), status.engines.end(),
+                                               [](const auto& engine) { return engine.kind != "none"; });
+}
+
+void add_node(const admin::StatusView& status, std::vector<MetricFamily>& families) {
+  if (wants_engine(status)) {
+    const bool up = std::any_of(status.engines.begin(), status.engines.end(),
+                                [](const auto& engine) { return engine.state == "up"; });
+    gauge("sidetrack_engine_up", "1 if an engine takes new connections.").add({}, up ? 1 : 0).put_into(families);
+  }
+  auto entries = gauge("sidetrack_map_entries", "Entries of a BPF map.");
+  auto capacity = gauge("sidetrack_map_capacity", "Entries that a BPF map has room for.");
+  for (const auto& map : status.maps) {
+    entries.add({{"map", map.map}}, number(map.entries));
+    capacity.add({{"map", map.map}}, number(map.capacity));
+  }
+  entries.put_into(families);
+  capacity.put_into(families);
+  std::map<std::string, bool> hooks;
+  for (const auto& program : status.programs) {
+    const auto [hook, fresh] = hooks.emplace(program.hook, program.attached);
+    hook->second = hook->second && program.attached;
+  }
+  auto attached = gauge("sidetrack_program_attached", "1 if our program is attached to the hook, read from the kernel.");
+  for (const auto& [hook, is_attached] : hooks) {
+    attached.add({{"hook", hook}}, is_attached ? 1 : 0);
+  }
+  attached.put_into(families);
+}
+
+void add_agent(const admin::StatusView& status, std::vector<MetricFamily>& families) {
+  gauge("sidetrack_policy_rejected", "Values in Kubernetes objects or files that could not be used as written.")
+      .add({}, number(status.problems.size()))
+      .put_into(families);
+  gauge("sidetrack_bypass", "1 while the emergency switch sends every new connection direct.")
+      .add({}, status.bypass ? 1 : 0)
+      .put_into(families);
+  gauge("sidetrack_build_info", "Always 1; the version is the label.")
+      .add({{"version", status.version}}, 1)
+      .put_into(families);
+  gauge("process_start_time_seconds", "When the agent started, Unix time.").add({}, status.started).put_into(families);
+}
+
+}  // namespace
+
+struct Metrics::Impl {
+  admin::Views& views;
+  prometheus::Histogram policy_apply{
+      prometheus::Histogram::BucketBoundaries{0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10}};
+};
+
+Metrics::Metrics(admin::Views& views) : impl_(new Impl{.views = views}) {}
+Metrics::~Metrics() = default;
+
+void Metrics::observe_policy_apply(double seconds) { impl_->policy_apply.Observe(seconds); }
+
+std::vector<MetricFamily> Metrics::Collect() const {
+  std::vector<MetricFamily> families;
+  const auto status = impl_->views.status();
+  const auto rows = impl_->views.counters();
+  add_traffic(rows, families);
+  add_losses(rows, families);
+  add_pods(status, families);
+  add_node(status, families);
+  families.push_back({.name = "sidetrack_policy_apply_seconds",
+                      .help = "From a change of policy until the kernel had it.",
+                      .type = MetricType::Histogram,
+                      .metric = {impl_->policy_apply.Collect()}});
+  add_agent(status, families);
+  return families;
+}
+
+std::string Metrics::text() const {
+  std::ostringstream out;
+  prometheus::TextSerializer().Serialize(out, Collect());
+  return out.str();
+}
+
+}  // namespace sidetrack::metrics
