@@ -78,7 +78,7 @@ request() {
   check "explain says" "$(jq -r '.reason' <<<"$explained")" "$reason"
   jq -r 'select(.rule != null and .rule.object != null) | "   rule               \(.rule.object), \(.rule.key): \(.rule.value)"' <<<"$explained"
   case $reason in
-    redirected | passthrough)
+    redirected | passthrough | engine_down)
       flow=$(flow_of "$pod" "$destination" "$start")
       check "path in flows" "$(jq -r '.path' <<<"$flow")" "$path"
       if [ "$path" = engine ]; then
