@@ -15,14 +15,18 @@ report="$build/tests.xml"
 options=(--test-dir "$build" --output-on-failure --timeout 300 --output-junit "$(realpath "$build")/tests.xml")
 [ -z "$label" ] || options+=(-L "^($label)\$")
 
-tests_labelled() {
-  ctest --test-dir "$build" -N -L "^$1\$" | awk '/^Total Tests:/ { print $3 }'
+dataplane_tests() {
+  ctest --test-dir "$build" -N -L '^dataplane$' | sed -n 's/^ *Test *#[0-9]*: //p'
+}
+
+skipped_tests() {
+  sed -n 's/.*<testcase name="\([^"]*\)".*status="notrun".*/\1/p' "$report"
 }
 
 needs_dataplane=
 if bpf_works && [[ "${label:-dataplane}" == *dataplane* ]]; then
   needs_dataplane=1
-  if [ "$(tests_labelled dataplane)" = 0 ]; then
+  if [ -z "$(dataplane_tests)" ]; then
     echo "run-tests: BPF works here, but there is no test with the label 'dataplane'" >&2
     exit 1
   fi
@@ -30,7 +34,8 @@ fi
 
 rm -f "$report"
 ctest "${options[@]}" </dev/null || exit $?
-if [ -n "$needs_dataplane" ] && grep -q 'status="notrun"' "$report"; then
-  echo "run-tests: BPF works here, but tests were skipped (see above): that is a failure" >&2
+[ -n "$needs_dataplane" ] || exit 0
+if skipped=$(grep -Fx -f <(dataplane_tests) <(skipped_tests)); then
+  printf 'run-tests: BPF works here, but this dataplane test was skipped: %s\n' "$skipped" >&2
   exit 1
 fi
