@@ -39,16 +39,20 @@ struct MapFill {
   std::uint64_t capacity = 0;
 };
 
-// A port set, 65,536 bits, little-endian words: bit p of word p/64.
+// A port set: 1,024 words, port p is bit p % 64 of word p / 64.
 using PortBits = std::vector<std::uint64_t>;
 
+// A set is named by ST_PORT_SET_NONE, ST_PORT_SET_ALL or 1 + its index in PolicyContent::sets.
 struct PolicyCidr {
   st_addr address{};
-  std::uint8_t prefix = 0;
-  PortBits exclude, include;  // empty vector = no ports
+  std::uint8_t prefix = 0;  // 0..128, as policy::CompiledCidr
+  std::uint32_t exclude_set = ST_PORT_SET_NONE;
+  std::uint32_t include_set = ST_PORT_SET_NONE;
 };
 struct PolicyContent {
-  PortBits exclude_ports, include_ports;
+  std::vector<PortBits> sets;
+  std::uint32_t exclude_set = ST_PORT_SET_NONE;
+  std::uint32_t include_set = ST_PORT_SET_NONE;
   bool has_include = false;
   std::vector<PolicyCidr> cidrs;
 };
@@ -56,14 +60,6 @@ struct PolicyContent {
 struct CounterRow {
   std::string namespace_name;  // empty = not of an enrolled namespace
   st_counters counters{};
-};
-
-struct LiveSocket {
-  st_socket state{};
-  std::uint64_t bytes_out = 0;
-  std::uint64_t bytes_in = 0;
-  std::uint16_t source_port = 0;
-  st_addr source{};
 };
 
 class Dataplane {
@@ -104,7 +100,7 @@ class Dataplane {
   [[nodiscard]] Result<st_reason> explain(std::uint64_t netns_cookie, const st_connect& connect, std::uint16_t port) const;
 
   [[nodiscard]] Result<std::vector<CounterRow>> counters() const;
-  [[nodiscard]] Result<std::vector<LiveSocket>> live_sockets() const;
+  [[nodiscard]] Result<std::vector<st_live>> live_sockets() const;
 
   // Ring buffers: poll when the descriptor is readable. Callbacks run inside drain().
   [[nodiscard]] int ring_fd() const;
@@ -113,8 +109,9 @@ class Dataplane {
   // Detaches and unpins everything of this pin folder; returns what was removed, a line each.
   [[nodiscard]] static Result<std::vector<std::string>> uninstall(const std::string& pin_dir);
 
+  struct Impl;  // agent/dataplane/impl.h
+
  private:
-  struct Impl;
   explicit Dataplane(std::unique_ptr<Impl> impl);
   std::unique_ptr<Impl> impl_;
 };

@@ -21,6 +21,12 @@ struct sock_common {
 	st_atomic64 skc_cookie;
 	volatile unsigned char skc_state;
 	unsigned long skc_flags;
+	unsigned short skc_family;
+	__u16 skc_num;
+	__u32 skc_rcv_saddr;
+	struct {
+		__u8 bytes[16];
+	} skc_v6_rcv_saddr;
 };
 
 struct sock {

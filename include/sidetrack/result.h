@@ -91,7 +91,7 @@ class [[nodiscard]] Result<void> {
 // Leaves the function with the error of `expression`, if it has one. The only propagation macro.
 #define ST_TRY(expression)                                  \
   do {                                                      \
-    if (auto st_result = (expression); !st_result) {        \
+    if (auto&& st_result = (expression); !st_result) {   \
       return st_result.error();                             \
     }                                                       \
   } while (false)

@@ -210,6 +210,17 @@ struct st_socket {
 };
 ST_STATIC_ASSERT(sizeof(struct st_socket) == 88, "st_socket");
 
+/* One row of the iterator over sockets (bpf/iterate.bpf.c). */
+struct st_live {
+	struct st_socket state;
+	__u64 bytes_out;
+	__u64 bytes_in;
+	struct st_addr source;
+	__u16 source_port; /* host order */
+	__u16 reserved[3];
+};
+ST_STATIC_ASSERT(sizeof(struct st_live) == 128, "st_live");
+
 /* st_endpoints: client socket cookie -> what the engine said of the connection. Only shown, never decided on. */
 struct st_report {
 	struct st_addr endpoint;

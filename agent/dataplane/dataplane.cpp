@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "agent/dataplane/dataplane.h"
+
+#include <fmt/format.h>
+#include <sys/utsname.h>
+
+#include <cstdarg>
+#include <cstdio>
+
+#include "agent/dataplane/impl.h"
+
+namespace sidetrack::dataplane {
+
+namespace {
+
+// libbpf says why a load failed only through its print callback; the last lines go into the error.
+constexpr std::size_t kLogTail = 2000;
+thread_local std::string g_libbpf_log;
+
+int collect_log(libbpf_print_level level, const char* format, va_list arguments) {
+  if (level == LIBBPF_DEBUG) {
+    return 0;
+  }
+  char line[2048];
+  const int size = vsnprintf(line, sizeof(line), format, arguments);
+  g_libbpf_log += line;
+  if (g_libbpf_log.size() > 4 * kLogTail) {
+    g_libbpf_log.erase(0, g_libbpf_log.size() - kLogTail);
+  }
+  return size;
+}
+
+Error load_error(int error_number) {
+  utsname system{};
+  uname(&system);
+  std::string log = g_libbpf_log.size() > kLogTail ? g_libbpf_log.substr(g_libbpf_log.size() - kLogTail) : g_libbpf_log;
+  const std::string hint = error_number == EPERM ? " (root, or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON, is needed)" : "";
+  Error error = errno_error(fmt::format("load BPF programs on kernel {}{}", system.release, hint), error_number);
+  error.code = error_number == EPERM ? ErrorCode::kPermission : ErrorCode::kUnsupported;
+  error.message += log.empty() ? "" : "; libbpf: " + log;
+  return error;
+}
+
+}  // namespace
+
+Dataplane::Dataplane(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Dataplane::~Dataplane() = default;
+
+int Dataplane::Impl::map_fd(const char* name) const { return bpf_object__find_map_fd_by_name(skeleton->obj, name); }
+
+Result<void> Dataplane::Impl::load() {
+  g_libbpf_log.clear();
+  skeleton.reset(sidetrack_bpf::open());
+  if (!skeleton) {
+    return load_error(errno);
+  }
+  bpf_map* map = nullptr;
+  bpf_object__for_each_map(map, skeleton->obj) {
+    if (bpf_map__is_internal(map)) {
+      continue;
+    }
+    const std::string path = version_dir(options.pin_dir) + "/maps/" + bpf_map__name(map);
+    if (bpf_map__set_pin_path(map, path.c_str()) != 0) {
+      return errno_error("pin " + path, errno);
+    }
+  }
+  if (const int error = sidetrack_bpf::load(skeleton.get()); error != 0) {
+    return load_error(-error);
+  }
+  return {};
+}
+
+Result<std::unique_ptr<Dataplane>> Dataplane::open(const Options& options) {
+  libbpf_set_print(collect_log);
+  auto impl = std::make_unique<Impl>();
+  impl->options = options;
+  auto cgroup = cgroup_id(options.cgroup_dir);
+  ST_TRY(cgroup);
+  impl->cgroup = *cgroup;
+  if (!options.engine_cgroup_dir.empty()) {
+    auto engine = cgroup_id(options.engine_cgroup_dir);
+    ST_TRY(engine);
+    impl->engine_cgroup = *engine;
+  }
+  ST_TRY(make_pin_dirs(options.pin_dir));
+  ST_TRY(impl->load());
+  ST_TRY(impl->policies.open({.policies = impl->map_fd("st_policies"),
+                              .cidrs = impl->map_fd("st_cidrs"),
+                              .port_pages = impl->map_fd("st_port_pages")}));
+  ST_TRY(impl->read_namespaces());
+  ST_TRY(impl->open_rings());
+  for (const Hook& hook : hooks()) {
+    if (!hook.engine || impl->engine_cgroup != 0) {
+      ST_TRY(impl->attach(hook));
+    }
+  }
+  return std::unique_ptr<Dataplane>(new Dataplane(std::move(impl)));
+}
+
+}  // namespace sidetrack::dataplane

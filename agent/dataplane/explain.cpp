@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0
+// decide() on rows read back from the kernel. What connect() sees and this does not: the socket itself, and whether the
+// listener's accept queue is full at that moment.
+#include <ctime>
+
+#include "agent/dataplane/bpf_calls.h"
+#include "agent/dataplane/impl.h"
+
+namespace sidetrack::dataplane {
+
+namespace {
+
+struct Reader {
+  const st_pod* pod = nullptr;
+  const st_connect* connect = nullptr;
+  std::uint16_t port = 0;
+  int policies = -1;
+  int cidrs = -1;
+  int port_pages = -1;
+  int engines = -1;
+
+  [[nodiscard]] bool port_in_set(std::uint32_t set_id) const {
+    if (set_id == ST_PORT_SET_NONE || set_id == ST_PORT_SET_ALL) {
+      return set_id == ST_PORT_SET_ALL;
+    }
+    const st_port_page_key key{.set_id = set_id, .page = static_cast<std::uint32_t>(port / ST_PORTS_PER_PAGE)};
+    const auto page = map_lookup<st_port_page>(port_pages, "st_port_pages", key);
+    const std::uint32_t bit = port % ST_PORTS_PER_PAGE;
+    return page && *page && (((*page)->bits[bit / 64] >> (bit % 64)) & 1) != 0;
+  }
+};
+
+void read_rules(void* context, st_rules* rules) {
+  const auto& reader = *static_cast<Reader*>(context);
+  if (reader.pod->policy_id == 0) {
+    return;
+  }
+  const auto policy = map_lookup<st_policy>(reader.policies, "st_policies", reader.pod->policy_id);
+  if (!policy || !*policy) {
+    rules->excluded_cidr = 1;
+    return;
+  }
+  const st_policy& row = **policy;
+  rules->has_include = row.has_include;
+  rules->excluded_port = reader.port_in_set(row.exclude_ports) ? 1 : 0;
+  const st_cidr_key key{.prefix_bits = 32 + 128, .policy_id = reader.pod->policy_id, .addr = reader.connect->destination};
+  const auto cidr = map_lookup<st_cidr>(reader.cidrs, "st_cidrs", key);
+  if (cidr && *cidr) {
+    rules->excluded_cidr = reader.port_in_set((*cidr)->exclude_ports) ? 1 : 0;
+    rules->included = reader.port_in_set((*cidr)->include_ports) ? 1 : 0;
+  }
+  if (rules->included == 0) {
+    rules->included = reader.port_in_set(row.include_ports) ? 1 : 0;
+  }
+}
+
+st_engine_state read_engine(void* context) {
+  const auto& reader = *static_cast<Reader*>(context);
+  const auto cell = map_lookup<st_engine>(reader.engines, "st_engines", std::uint32_t{reader.pod->engine_slot});
+  timespec now{};
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  const auto now_ns = static_cast<std::uint64_t>(now.tv_sec) * 1000000000U + static_cast<std::uint64_t>(now.tv_nsec);
+  if (!cell || !*cell || (*cell)->beat_ns == 0 || now_ns - (*cell)->beat_ns >= ST_HEARTBEAT_STALE_NS) {
+    return ST_ENGINE_DOWN;
+  }
+  if ((*cell)->full != 0) {
+    return ST_ENGINE_FULL;
+  }
+  const bool v4 = st_addr_is_v4(&reader.connect->destination) != 0;
+  if (reader.pod->external != 0) {
+    return (v4 ? (*cell)->listener_cookie_v4 : (*cell)->listener_cookie_v6) != 0 ? ST_ENGINE_READY : ST_ENGINE_DOWN;
+  }
+  const std::uint16_t* ports = v4 ? reader.pod->port_v4_be : reader.pod->port_v6_be;
+  const int count = v4 ? reader.pod->listeners_v4 : reader.pod->listeners_v6;
+  for (int i = 0; i < count && i < ST_MAX_LISTENERS; ++i) {
+    if (ports[i] != 0) {
+      return ST_ENGINE_READY;
+    }
+  }
+  return ST_ENGINE_DOWN;
+}
+
+}  // namespace
+
+Result<st_reason> Dataplane::explain(std::uint64_t netns_cookie, const st_connect& connect, std::uint16_t port) const {
+  auto row = pod(netns_cookie);
+  ST_TRY(row);
+  auto switched = map_lookup<std::uint32_t>(impl_->map_fd("st_bypass"), "st_bypass", std::uint32_t{0});
+  ST_TRY(switched);
+  st_connect asked = connect;
+  asked.bypass = switched->value_or(0) != 0 ? 1 : 0;
+  Reader reader;
+  reader.pod = *row ? &**row : nullptr;
+  reader.connect = &asked;
+  reader.port = port;
+  reader.policies = impl_->map_fd("st_policies");
+  reader.cidrs = impl_->map_fd("st_cidrs");
+  reader.port_pages = impl_->map_fd("st_port_pages");
+  reader.engines = engines_fd();
+  return st_decide(&asked, reader.pod, read_rules, read_engine, &reader);
+}
+
+}  // namespace sidetrack::dataplane

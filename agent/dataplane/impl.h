@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the parts of Dataplane share. Internal to agent/dataplane.
+#pragma once
+
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "agent/dataplane/dataplane.h"
+#include "agent/dataplane/policies.h"
+#include "sidetrack/unique_fd.h"
+#include "sidetrack_bpf.skel.h"
+
+namespace sidetrack::dataplane {
+
+// Where a program belongs.
+struct Hook {
+  const char* program;
+  const char* name;  // as in the SEC() line
+  bpf_attach_type attach_type;
+  bool engine;  // on the engine's cgroup instead of the common one
+};
+[[nodiscard]] const std::vector<Hook>& hooks();
+
+struct SkeletonDeleter {
+  void operator()(sidetrack_bpf* skeleton) const { sidetrack_bpf::destroy(skeleton); }
+};
+struct RingDeleter {
+  void operator()(ring_buffer* ring) const { ring_buffer__free(ring); }
+};
+
+struct Dataplane::Impl {
+  Options options;
+  std::uint64_t cgroup = 0;
+  std::uint64_t engine_cgroup = 0;  // 0 = no engine
+  std::unique_ptr<sidetrack_bpf, SkeletonDeleter> skeleton;
+  std::unique_ptr<ring_buffer, RingDeleter> ring;
+  PolicyStore policies;
+  std::map<std::string, std::uint32_t> namespace_slots;
+  const std::function<void(const st_flow&)>* on_flow = nullptr;  // set while drain() runs
+  const std::function<void(const st_event&)>* on_event = nullptr;
+
+  [[nodiscard]] int map_fd(const char* name) const;
+  [[nodiscard]] Result<void> load();
+  [[nodiscard]] Result<void> attach(const Hook& hook);
+  [[nodiscard]] ProgramState inspect(const Hook& hook) const;
+  [[nodiscard]] Result<void> read_namespaces();
+  [[nodiscard]] Result<void> open_rings();
+};
+
+// PIN_DIR/v1: the layout of maps and links has a version of its own.
+[[nodiscard]] std::string version_dir(const std::string& pin_dir);
+// Makes the pin folders (0700), mounting bpffs on /sys/fs/bpf if nothing is there yet.
+[[nodiscard]] Result<void> make_pin_dirs(const std::string& pin_dir);
+
+}  // namespace sidetrack::dataplane

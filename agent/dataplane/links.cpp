@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "agent/dataplane/impl.h"
+
+namespace sidetrack::dataplane {
+
+namespace {
+
+std::string link_path(const Options& options, const Hook& hook) {
+  return version_dir(options.pin_dir) + "/links/" + hook.program;
+}
+
+struct LinkInfo {
+  std::uint32_t program_id = 0;
+  std::uint64_t cgroup_id = 0;
+};
+
+Result<LinkInfo> link_info(int fd) {
+  bpf_link_info info{};
+  std::uint32_t size = sizeof(info);
+  if (bpf_obj_get_info_by_fd(fd, &info, &size) != 0) {
+    return errno_error("read link", errno);
+  }
+  // A link whose cgroup is gone, or that was detached by force, says cgroup 0.
+  return LinkInfo{.program_id = info.prog_id, .cgroup_id = info.cgroup.cgroup_id};
+}
+
+// A link can be alive and yet not run: ask the cgroup which programs it has.
+bool cgroup_has(int cgroup_fd, bpf_attach_type type, std::uint32_t program_id) {
+  std::uint32_t ids[64] = {};
+  std::uint32_t count = 64;
+  std::uint32_t flags = 0;
+  if (bpf_prog_query(cgroup_fd, type, 0, &flags, ids, &count) != 0) {
+    return false;
+  }
+  for (std::uint32_t i = 0; i < count; ++i) {
+    if (ids[i] == program_id) {
+      return true;
+    }
+  }
+  return false;
+}
+
+}  // namespace
+
+const std::vector<Hook>& hooks() {
+  static const std::vector<Hook> kHooks = {
+      // sockops and the names before connect: a connection is only redirected when all that follows is in place.
+      {"st_sockops", "sockops", BPF_CGROUP_SOCK_OPS, false},
+      {"st_getsockopt", "cgroup/getsockopt", BPF_CGROUP_GETSOCKOPT, true},
+      {"st_setsockopt", "cgroup/setsockopt", BPF_CGROUP_SETSOCKOPT, true},
+      {"st_getpeername4", "cgroup/getpeername4", BPF_CGROUP_INET4_GETPEERNAME, false},
+      {"st_getpeername6", "cgroup/getpeername6", BPF_CGROUP_INET6_GETPEERNAME, false},
+      {"st_getsockname4", "cgroup/getsockname4", BPF_CGROUP_INET4_GETSOCKNAME, false},
+      {"st_getsockname6", "cgroup/getsockname6", BPF_CGROUP_INET6_GETSOCKNAME, false},
+      {"st_connect4", "cgroup/connect4", BPF_CGROUP_INET4_CONNECT, false},
+      {"st_connect6", "cgroup/connect6", BPF_CGROUP_INET6_CONNECT, false},
+  };
+  return kHooks;
+}
+
+ProgramState Dataplane::Impl::inspect(const Hook& hook) const {
+  ProgramState state;
+  state.name = hook.program;
+  state.hook = hook.name;
+  const std::uint64_t wanted = hook.engine ? engine_cgroup : cgroup;
+  const UniqueFd link(bpf_obj_get(link_path(options, hook).c_str()));
+  if (!link.valid()) {
+    state.detail = "its link is not pinned";
+    return state;
+  }
+  const auto info = link_info(link.get());
+  if (!info) {
+    state.detail = info.error().message;
+    return state;
+  }
+  state.program_id = info->program_id;
+  state.cgroup_id = info->cgroup_id;
+  const std::string& dir = hook.engine ? options.engine_cgroup_dir : options.cgroup_dir;
+  const UniqueFd cgroup_fd(::open(dir.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (info->cgroup_id != wanted) {
+    state.detail = fmt::format("attached to cgroup {}, not {}", info->cgroup_id, wanted);
+  } else if (!cgroup_fd.valid() || !cgroup_has(cgroup_fd.get(), hook.attach_type, info->program_id)) {
+    state.detail = "the cgroup does not list it";
+  } else {
+    state.attached = true;
+  }
+  return state;
+}
+
+Result<void> Dataplane::Impl::attach(const Hook& hook) {
+  const std::string path = link_path(options, hook);
+  const std::string what = std::string("attach ") + hook.name;
+  const int program = bpf_program__fd(bpf_object__find_program_by_name(skeleton->obj, hook.program));
+  if (inspect(hook).attached) {
+    const UniqueFd link(bpf_obj_get(path.c_str()));
+    if (bpf_link_update(link.get(), program, nullptr) != 0) {
+      return errno_error(what + ": replace the older program", errno);
+    }
+    return {};
+  }
+  const std::string& dir = hook.engine ? options.engine_cgroup_dir : options.cgroup_dir;
+  const UniqueFd cgroup_fd(::open(dir.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!cgroup_fd.valid()) {
+    return errno_error(what + ": open " + dir, errno);
+  }
+  const UniqueFd link(bpf_link_create(program, cgroup_fd.get(), hook.attach_type, nullptr));
+  if (!link.valid()) {
+    return errno_error(what + " to " + dir, errno);
+  }
+  // The old pin, if any, holds a link that does not run where it should.
+  if (unlink(path.c_str()) != 0 && errno != ENOENT) {
+    return errno_error(what + ": remove " + path, errno);
+  }
+  if (bpf_obj_pin(link.get(), path.c_str()) != 0) {
+    return errno_error(what + ": pin " + path, errno);
+  }
+  return {};
+}
+
+std::vector<ProgramState> Dataplane::programs() const {
+  std::vector<ProgramState> states;
+  for (const Hook& hook : hooks()) {
+    if (!hook.engine || impl_->engine_cgroup != 0) {
+      states.push_back(impl_->inspect(hook));
+    }
+  }
+  return states;
+}
+
+Result<std::vector<std::string>> Dataplane::repair() {
+  std::vector<std::string> repaired;
+  for (const Hook& hook : hooks()) {
+    if ((hook.engine && impl_->engine_cgroup == 0) || impl_->inspect(hook).attached) {
+      continue;
+    }
+    ST_TRY(impl_->attach(hook));
+    repaired.emplace_back(hook.program);
+  }
+  return repaired;
+}
+
+}  // namespace sidetrack::dataplane

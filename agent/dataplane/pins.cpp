@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <bpf/bpf.h>
+#include <fcntl.h>
+#include <linux/magic.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
+
+#include <filesystem>
+
+#include "agent/dataplane/bpf_calls.h"
+#include "agent/dataplane/impl.h"
+
+namespace sidetrack::dataplane {
+
+namespace {
+
+namespace fs = std::filesystem;
+constexpr const char* kBpffs = "/sys/fs/bpf";
+
+bool on_bpffs(const std::string& path) {
+  struct statfs filesystem {};
+  return statfs(path.c_str(), &filesystem) == 0 && filesystem.f_type == BPF_FS_MAGIC;
+}
+
+Result<void> make_dir(const std::string& path) {
+  if (mkdir(path.c_str(), 0700) != 0 && errno != EEXIST) {
+    return errno_error("make " + path, errno);
+  }
+  return {};
+}
+
+// The nearest folder above `path` that exists.
+std::string existing_parent(const std::string& path) {
+  fs::path parent = fs::path(path).parent_path();
+  while (!parent.empty() && parent != "/" && !fs::exists(parent)) {
+    parent = parent.parent_path();
+  }
+  return parent.string();
+}
+
+Result<UniqueFd> open_bypass(const std::string& pin_dir) {
+  const std::string path = version_dir(pin_dir) + "/maps/st_bypass";
+  UniqueFd fd(bpf_obj_get(path.c_str()));
+  if (!fd.valid()) {
+    return errno_error("open " + path, errno);
+  }
+  return fd;
+}
+
+}  // namespace
+
+std::string version_dir(const std::string& pin_dir) { return pin_dir + "/v1"; }
+
+Result<void> make_pin_dirs(const std::string& pin_dir) {
+  if (pin_dir.rfind(kBpffs, 0) == 0 && !on_bpffs(kBpffs) && mount("bpf", kBpffs, "bpf", 0, "mode=0700") != 0) {
+    return errno_error(std::string("mount bpffs on ") + kBpffs, errno);
+  }
+  if (const std::string parent = existing_parent(pin_dir); !on_bpffs(parent)) {
+    return make_error(ErrorCode::kInvalid, "pin folder " + pin_dir + ": " + parent +
+                                               " is not on a bpf file system; choose a --pin-dir below /sys/fs/bpf");
+  }
+  for (const std::string& dir : {pin_dir, version_dir(pin_dir), version_dir(pin_dir) + "/maps", version_dir(pin_dir) + "/links"}) {
+    ST_TRY(make_dir(dir));
+  }
+  return {};
+}
+
+Result<void> set_bypass(const std::string& pin_dir, bool on) {
+  auto fd = open_bypass(pin_dir);
+  ST_TRY(fd);
+  return map_update(fd->get(), "st_bypass", std::uint32_t{0}, std::uint32_t{on ? 1U : 0U});
+}
+
+Result<bool> bypass(const std::string& pin_dir) {
+  auto fd = open_bypass(pin_dir);
+  ST_TRY(fd);
+  auto cell = map_lookup<std::uint32_t>(fd->get(), "st_bypass", std::uint32_t{0});
+  ST_TRY(cell);
+  return cell->value_or(0) != 0;
+}
+
+Result<std::vector<std::string>> Dataplane::uninstall(const std::string& pin_dir) {
+  std::vector<std::string> removed;
+  std::error_code error;
+  if (!fs::exists(pin_dir, error)) {
+    return removed;
+  }
+  if (!on_bpffs(pin_dir)) {
+    return make_error(ErrorCode::kInvalid, "pin folder " + pin_dir + " is not on a bpf file system: nothing was removed");
+  }
+  // Links first: from then on nothing runs; sockets keep what they have.
+  for (const std::string& part : {version_dir(pin_dir) + "/links", version_dir(pin_dir) + "/maps"}) {
+    for (const auto& entry : fs::directory_iterator(part, error)) {
+      const std::string path = entry.path().string();
+      if (unlink(path.c_str()) != 0) {
+        return errno_error("remove " + path, errno);
+      }
+      removed.push_back(path);
+    }
+    error.clear();
+  }
+  for (const std::string& dir : {version_dir(pin_dir) + "/links", version_dir(pin_dir) + "/maps", version_dir(pin_dir), pin_dir}) {
+    if (rmdir(dir.c_str()) != 0 && errno != ENOENT) {
+      return errno_error("remove " + dir, errno);
+    }
+    removed.push_back(dir);
+  }
+  return removed;
+}
+
+}  // namespace sidetrack::dataplane

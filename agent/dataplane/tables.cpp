@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <cstring>
+
+#include "agent/dataplane/bpf_calls.h"
+#include "agent/dataplane/impl.h"
+
+namespace sidetrack::dataplane {
+
+namespace {
+
+void add(st_counters& sum, const st_counters& part) {
+  for (std::size_t i = 0; i < std::size(sum.connections); ++i) {
+    sum.connections[i] += part.connections[i];
+  }
+  for (std::size_t i = 0; i < ST_PATH_COUNT; ++i) {
+    sum.bytes_out[i] += part.bytes_out[i];
+    sum.bytes_in[i] += part.bytes_in[i];
+  }
+  sum.flows_dropped += part.flows_dropped;
+  sum.records_full += part.records_full;
+  sum.storage_full += part.storage_full;
+  sum.record_fallback += part.record_fallback;
+}
+
+std::uint64_t count_keys(int fd, std::size_t key_bytes) {
+  std::vector<unsigned char> key(key_bytes);
+  std::vector<unsigned char> next(key_bytes);
+  std::uint64_t count = 0;
+  const void* previous = nullptr;
+  while (bpf_map_get_next_key(fd, previous, next.data()) == 0) {
+    ++count;
+    key = next;
+    previous = key.data();
+  }
+  return count;
+}
+
+}  // namespace
+
+Result<void> Dataplane::set_config(const st_config& config) {
+  return map_update(impl_->map_fd("st_config"), "st_config", std::uint32_t{0}, config);
+}
+
+Result<st_config> Dataplane::config() const {
+  auto cell = map_lookup<st_config>(impl_->map_fd("st_config"), "st_config", std::uint32_t{0});
+  ST_TRY(cell);
+  return cell->value_or(st_config{});
+}
+
+int Dataplane::engines_fd() const { return impl_->map_fd("st_engines"); }
+
+Result<void> Dataplane::set_engine(std::uint16_t slot, const st_engine& engine) {
+  return map_update(engines_fd(), "st_engines", std::uint32_t{slot}, engine);
+}
+
+Result<st_engine> Dataplane::engine(std::uint16_t slot) const {
+  auto cell = map_lookup<st_engine>(engines_fd(), "st_engines", std::uint32_t{slot});
+  ST_TRY(cell);
+  return cell->value_or(st_engine{});
+}
+
+Result<std::uint32_t> Dataplane::acquire_policy(const std::string& fingerprint, const PolicyContent& content) {
+  return impl_->policies.acquire(fingerprint, content, PolicyStore::Clock::now());
+}
+
+void Dataplane::collect_policies() {
+  auto rows = pods();
+  if (!rows) {
+    return;  // not knowing who uses what, nothing is deleted
+  }
+  std::set<std::uint32_t> used;
+  for (const auto& [cookie, row] : *rows) {
+    used.insert(row.policy_id);
+  }
+  impl_->policies.collect(used, PolicyStore::Clock::now());
+}
+
+Result<void> Dataplane::Impl::read_namespaces() {
+  for (std::uint32_t slot = 1; slot < ST_MAX_NAMESPACES; ++slot) {
+    auto row = map_lookup<st_namespace>(map_fd("st_namespaces"), "st_namespaces", slot);
+    ST_TRY(row);
+    if (*row && (*row)->name[0] != '\0') {
+      (*row)->name[ST_NAMESPACE_NAME_BYTES - 1] = '\0';
+      namespace_slots[static_cast<const char*>((*row)->name)] = slot;
+    }
+  }
+  return {};
+}
+
+Result<std::uint32_t> Dataplane::namespace_slot(std::string_view name) {
+  const std::string key(name);
+  if (const auto known = impl_->namespace_slots.find(key); known != impl_->namespace_slots.end()) {
+    return known->second;
+  }
+  // Slots are never given back: their counters would start from another namespace's.
+  const auto slot = static_cast<std::uint32_t>(impl_->namespace_slots.size() + 1);
+  if (slot >= ST_MAX_NAMESPACES || key.size() >= ST_NAMESPACE_NAME_BYTES) {
+    return make_error(ErrorCode::kFull, "namespace " + key + ": no counter slot is free (" +
+                                            std::to_string(ST_MAX_NAMESPACES - 1) + " in use); counted without a namespace");
+  }
+  st_namespace row{};
+  std::memcpy(row.name, key.data(), key.size());
+  ST_TRY(map_update(impl_->map_fd("st_namespaces"), "st_namespaces", slot, row));
+  impl_->namespace_slots[key] = slot;
+  return slot;
+}
+
+Result<void> Dataplane::upsert_pod(std::uint64_t netns_cookie, const st_pod& row) {
+  const st_pod_state fresh{};
+  const int state_fd = impl_->map_fd("st_pod_state");
+  // The row names the state, so the state comes first; an existing one keeps its counts.
+  if (auto made = map_update(state_fd, "st_pod_state", netns_cookie, fresh, BPF_NOEXIST);
+      !made && made.error().error_number != EEXIST) {
+    return made.error();
+  }
+  return map_update(impl_->map_fd("st_pods"), "st_pods", netns_cookie, row);
+}
+
+Result<void> Dataplane::erase_pod(std::uint64_t netns_cookie) {
+  ST_TRY(map_delete(impl_->map_fd("st_pods"), "st_pods", netns_cookie));
+  ST_TRY(map_delete(impl_->map_fd("st_pod_state"), "st_pod_state", netns_cookie));
+  return map_delete(impl_->map_fd("st_seen"), "st_seen", netns_cookie);
+}
+
+Result<std::optional<st_pod>> Dataplane::pod(std::uint64_t netns_cookie) const {
+  return map_lookup<st_pod>(impl_->map_fd("st_pods"), "st_pods", netns_cookie);
+}
+
+Result<std::vector<std::pair<std::uint64_t, st_pod>>> Dataplane::pods() const {
+  auto keys = map_keys<std::uint64_t>(impl_->map_fd("st_pods"), "st_pods");
+  ST_TRY(keys);
+  std::vector<std::pair<std::uint64_t, st_pod>> rows;
+  rows.reserve(keys->size());
+  for (const std::uint64_t cookie : *keys) {
+    auto row = pod(cookie);
+    ST_TRY(row);
+    if (*row) {
+      rows.emplace_back(cookie, **row);
+    }
+  }
+  return rows;
+}
+
+Result<std::optional<st_pod_state>> Dataplane::pod_state(std::uint64_t netns_cookie) const {
+  return map_lookup<st_pod_state>(impl_->map_fd("st_pod_state"), "st_pod_state", netns_cookie);
+}
+
+Result<std::vector<CounterRow>> Dataplane::counters() const {
+  const int cpus = libbpf_num_possible_cpus();
+  if (cpus <= 0) {
+    return errno_error("count CPUs", -cpus);
+  }
+  std::map<std::uint32_t, std::string> slots{{0, ""}};
+  for (const auto& [name, slot] : impl_->namespace_slots) {
+    slots[slot] = name;
+  }
+  std::vector<CounterRow> rows;
+  std::vector<st_counters> cells(static_cast<std::size_t>(cpus));
+  for (const auto& [slot, name] : slots) {
+    if (bpf_map_lookup_elem(impl_->map_fd("st_counters"), &slot, cells.data()) != 0) {
+      return map_error("st_counters", "lookup", errno);
+    }
+    CounterRow row{.namespace_name = name};
+    for (const st_counters& cell : cells) {
+      add(row.counters, cell);
+    }
+    rows.push_back(row);
+  }
+  return rows;
+}
+
+std::vector<MapFill> Dataplane::fill() const {
+  return {
+      {"st_pods", count_keys(impl_->map_fd("st_pods"), sizeof(std::uint64_t)), ST_MAX_PODS},
+      {"st_records", count_keys(impl_->map_fd("st_records"), sizeof(st_record_key)), ST_MAX_RECORDS},
+      {"st_namespaces", impl_->namespace_slots.size(), ST_MAX_NAMESPACES - 1},
+      {"st_policies", impl_->policies.policies(), ST_MAX_POLICIES},
+      {"st_cidrs", impl_->policies.cidrs(), ST_MAX_CIDRS},
+      {"st_port_pages", impl_->policies.port_pages(), ST_MAX_PORT_PAGES},
+  };
+}
+
+}  // namespace sidetrack::dataplane
