@@ -12,7 +12,7 @@ build=${1:?usage: run-tests.sh BUILD_DIR [LABEL]}
 label=${2:-}
 report="$build/tests.xml"
 
-options=(--test-dir "$build" --output-on-failure --timeout 300 --output-junit "$(realpath "$build")/tests.xml")
+options=(--test-dir "$build" --output-on-failure --no-tests=error --timeout 300 --output-junit "$(realpath "$build")/tests.xml")
 [ -z "$label" ] || options+=(-L "^($label)\$")
 
 dataplane_tests() {
