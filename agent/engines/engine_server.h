@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // The agent's end of the engine protocol (include/sidetrack/wire/engine.h): a unix socket on which engines register, are
 // sent the pods and service routes, and report their listeners. Keeps every session in step with one desired state;
-// no pod can block another. One thread (the io_context's); callbacks run on it and may call back in.
+// no pod can block another. One thread (the io_context's); callbacks run on it and may call back in (not destroy the server).
 #pragma once
 
 #include <boost/asio/io_context.hpp>
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -66,12 +67,23 @@ struct Callbacks {
   std::function<Result<UniqueFd>(std::uint64_t netns_cookie)> open_netns;
 };
 
+struct Timings {
+  std::chrono::milliseconds hello{2000};         // from connect to hello
+  std::chrono::milliseconds answer{5000};        // a pod that is not answered for so long has failed
+  std::chrono::milliseconds retry_first{500};    // doubles with each failure of the pod
+  std::chrono::milliseconds retry_last{30000};
+  std::chrono::milliseconds stalled{10000};      // an engine that has read nothing for so long is given up
+};
+
 class EngineServer {
  public:
-  EngineServer(boost::asio::io_context& context, Callbacks callbacks);
+  EngineServer(boost::asio::io_context& context, Callbacks callbacks, const Timings& timings = {});
   ~EngineServer();
-  // Listens on `path` (mode 0600); a stale socket file is replaced.
+  EngineServer(const EngineServer&) = delete;
+  EngineServer& operator=(const EngineServer&) = delete;
+  // Listens on `path` (mode 0600); a stale socket file is replaced. kExists: somebody answers on it, or it is no socket.
   [[nodiscard]] Result<void> listen(const std::string& path);
+  // Ends all sessions and removes the socket file; no callback runs after it.
   void stop();
 
   // Desired state. Repeating an equal call costs nothing on the wire.
@@ -88,7 +100,7 @@ class EngineServer {
 
  private:
   struct Impl;
-  std::unique_ptr<Impl> impl_;
+  std::shared_ptr<Impl> impl_;  // shared: callbacks that wait in the io_context hold it weakly
 };
 
 }  // namespace sidetrack::engines

@@ -1,0 +1,288 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "agent/engines/engine_server.h"
+
+#include <spdlog/spdlog.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <boost/asio/posix/stream_descriptor.hpp>
+#include <boost/asio/post.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <optional>
+#include <utility>
+
+#include "agent/engines/route_message.h"
+#include "agent/engines/session.h"
+#include "agent/engines/unix_listener.h"
+
+namespace sidetrack::engines {
+namespace {
+
+using boost::system::error_code;
+
+// Registered or not; more than engines can ever be, and few enough to be no burden.
+constexpr std::size_t kMaxSessions = 2 * ST_MAX_ENGINES;
+constexpr std::chrono::milliseconds kAcceptPause{100};
+
+}  // namespace
+
+struct EngineServer::Impl final : SessionHost, std::enable_shared_from_this<EngineServer::Impl> {
+  Impl(boost::asio::io_context& io, Callbacks calls, const Timings& times)
+      : context(io), callbacks(std::move(calls)), timing(times), listener(io), accept_pause(io) {}
+
+  void wait_for_engine();
+  void accept_all();
+  void stop();
+  [[nodiscard]] Session* find(SessionId id) const;
+  // Runs `event` from the loop, so that the agent's callbacks never run inside of ours, unless the server stops before.
+  template <typename F>
+  void later(F event);
+
+  [[nodiscard]] const Desired& desired() const override { return state; }
+  [[nodiscard]] const Timings& timings() const override { return timing; }
+  [[nodiscard]] Result<Admission> admit(std::int64_t pid, const std::string& build) override;
+  [[nodiscard]] Result<UniqueFd> open_netns(std::uint64_t netns_cookie) override;
+  void on_listening(SessionId session, std::uint64_t netns_cookie) override;
+  void on_failed(SessionId session, std::uint64_t netns_cookie, const std::string& reason) override;
+  void on_draining(SessionId session) override;
+  void on_ended(Session& session, const std::string& reason) override;
+
+  boost::asio::io_context& context;
+  Callbacks callbacks;
+  Timings timing;
+  boost::asio::posix::stream_descriptor listener;
+  boost::asio::steady_timer accept_pause;
+  std::string path;
+  bool stopped = false;
+  Desired state;
+  SessionId last_id = 0;
+  std::vector<std::shared_ptr<Session>> sessions;  // shared with the handlers that wait on their sockets
+};
+
+template <typename F>
+void EngineServer::Impl::later(F event) {
+  boost::asio::post(context, [weak = weak_from_this(), event = std::move(event)] {
+    const auto self = weak.lock();
+    if (self && !self->stopped) {
+      event(*self);
+    }
+  });
+}
+
+Session* EngineServer::Impl::find(SessionId id) const {
+  const auto found = std::find_if(sessions.begin(), sessions.end(),
+                                  [id](const auto& session) { return session->registered() && session->info().id == id; });
+  return found == sessions.end() ? nullptr : found->get();
+}
+
+void EngineServer::Impl::wait_for_engine() {
+  listener.async_wait(boost::asio::posix::descriptor_base::wait_read, [weak = weak_from_this()](const error_code& error) {
+    const auto self = weak.lock();
+    if (self && !error && !self->stopped) {
+      self->accept_all();
+    }
+  });
+}
+
+void EngineServer::Impl::accept_all() {
+  for (;;) {
+    auto socket = accept_unix(listener.native_handle());
+    if (!socket) {
+      // Out of files: the connection stays in the backlog, and polling would spin.
+      spdlog::warn("component=engines event=accept_failed error=\"{}\"", socket.error().message);
+      accept_pause.expires_after(kAcceptPause);
+      accept_pause.async_wait([weak = weak_from_this()](const error_code& error) {
+        const auto self = weak.lock();
+        if (self && !error && !self->stopped) {
+          self->wait_for_engine();
+        }
+      });
+      return;
+    }
+    if (!socket->valid()) {
+      break;
+    }
+    const auto peer = peer_credentials(socket->get());
+    if (!peer || (peer->uid != 0 && peer->uid != ::geteuid())) {
+      spdlog::warn("component=engines event=peer_rejected uid={}", peer ? static_cast<std::int64_t>(peer->uid) : -1);
+      continue;
+    }
+    if (sessions.size() >= kMaxSessions) {
+      spdlog::warn("component=engines event=peer_rejected pid={} reason=\"too many sessions\"", peer->pid);
+      continue;
+    }
+    sessions.push_back(std::make_shared<Session>(context, std::move(*socket), *peer, *this));
+    sessions.back()->start();
+  }
+  wait_for_engine();
+}
+
+void EngineServer::Impl::stop() {
+  if (std::exchange(stopped, true)) {
+    return;
+  }
+  if (listener.is_open()) {
+    ::unlink(path.c_str());
+  }
+  error_code ignored;
+  listener.close(ignored);
+  accept_pause.cancel();
+  for (const auto& session : std::exchange(sessions, {})) {
+    session->abandon();
+  }
+}
+
+Result<SessionHost::Admission> EngineServer::Impl::admit(std::int64_t pid, const std::string& build) {
+  const SessionId id = ++last_id;
+  auto welcome = callbacks.on_hello(id, pid, build);
+  if (!welcome) {
+    spdlog::warn("component=engines event=engine_refused pid={} version=\"{}\" reason=\"{}\"", pid, build,
+                 welcome.error().message);
+    return welcome.error();
+  }
+  spdlog::info("component=engines event=engine_registered session={} pid={} version=\"{}\" slot={}", id, pid, build,
+               welcome->slot);
+  return Admission{.id = id, .welcome = *welcome};
+}
+
+Result<UniqueFd> EngineServer::Impl::open_netns(std::uint64_t netns_cookie) {
+  auto fd = callbacks.open_netns(netns_cookie);
+  if (fd && !fd->valid()) {
+    return make_error(ErrorCode::kInternal, "open netns: no descriptor");
+  }
+  return fd;
+}
+
+void EngineServer::Impl::on_listening(SessionId session, std::uint64_t netns_cookie) {
+  later([session, netns_cookie](Impl& self) {
+    const Session* const found = self.find(session);
+    const PodListeners* const now = found == nullptr ? nullptr : found->listeners(netns_cookie);
+    if (now != nullptr) {
+      const PodListeners copy = *now;  // the callback may remove the pod
+      self.callbacks.on_listening(session, netns_cookie, copy);
+    }
+  });
+}
+
+void EngineServer::Impl::on_failed(SessionId session, std::uint64_t netns_cookie, const std::string& reason) {
+  later([session, netns_cookie, reason](Impl& self) {
+    if (self.find(session) != nullptr && self.state.pods.contains(netns_cookie)) {
+      self.callbacks.on_failed(session, netns_cookie, reason);
+    }
+  });
+}
+
+void EngineServer::Impl::on_draining(SessionId session) {
+  later([session](Impl& self) {
+    if (self.find(session) != nullptr) {
+      self.callbacks.on_draining(session);
+    }
+  });
+}
+
+void EngineServer::Impl::on_ended(Session& session, const std::string& reason) {
+  const SessionId id = session.info().id;
+  const bool known = session.was_registered();
+  spdlog::info("component=engines event=session_ended session={} pid={} reason=\"{}\"", id, session.info().pid, reason);
+  std::erase_if(sessions, [&session](const auto& other) { return other.get() == &session; });
+  if (known) {
+    callbacks.on_lost(id);  // this runs from the loop already
+  }
+}
+
+EngineServer::EngineServer(boost::asio::io_context& context, Callbacks callbacks, const Timings& timings)
+    : impl_(std::make_shared<Impl>(context, std::move(callbacks), timings)) {}
+
+EngineServer::~EngineServer() { impl_->stop(); }
+
+Result<void> EngineServer::listen(const std::string& path) {
+  auto socket = listen_unix(path);
+  if (!socket) {
+    return socket.error().within("engine socket");
+  }
+  error_code error;
+  const int fd = socket->get();
+  impl_->listener.assign(fd, error);
+  if (error) {
+    return make_error(ErrorCode::kIo, "engine socket " + path + ": " + error.message());
+  }
+  static_cast<void>(socket->release());
+  impl_->path = path;
+  impl_->wait_for_engine();
+  return {};
+}
+
+void EngineServer::stop() { impl_->stop(); }
+
+void EngineServer::upsert_pod(const PodSpec& pod) {
+  auto [found, inserted] = impl_->state.pods.try_emplace(pod.netns_cookie, pod);
+  if (!inserted) {
+    PodSpec& known = found->second;
+    if (known.namespace_name == pod.namespace_name && known.name == pod.name && known.reserved_ports == pod.reserved_ports) {
+      return;
+    }
+    known = pod;
+  }
+  for (const auto& session : impl_->sessions) {
+    session->upsert_pod(pod.netns_cookie);
+  }
+}
+
+void EngineServer::remove_pod(std::uint64_t netns_cookie, bool cut) {
+  if (impl_->state.pods.erase(netns_cookie) == 0) {
+    return;
+  }
+  for (const auto& session : impl_->sessions) {
+    session->remove_pod(netns_cookie, cut);
+  }
+}
+
+void EngineServer::reopen_pod(std::uint64_t netns_cookie) {
+  for (const auto& session : impl_->sessions) {
+    session->reopen_pod(netns_cookie);
+  }
+}
+
+void EngineServer::set_services(const std::map<std::string, policy::ServiceRoute>& routes) {
+  auto& known = impl_->state.routes;
+  std::set<std::string> changed;
+  for (auto route = known.begin(); route != known.end();) {
+    if (routes.contains(route->first)) {
+      ++route;
+    } else {
+      changed.insert(route->first);
+      route = known.erase(route);
+    }
+  }
+  for (const auto& [key, route] : routes) {
+    auto& slot = known[key];
+    if (!slot || !same_route(*slot, route)) {
+      slot = std::make_shared<const policy::ServiceRoute>(route);
+      changed.insert(key);
+    }
+  }
+  if (changed.empty()) {
+    return;
+  }
+  for (const auto& session : impl_->sessions) {
+    session->touch_routes(changed);
+  }
+}
+
+std::vector<SessionInfo> EngineServer::sessions() const {
+  std::vector<SessionInfo> all;
+  for (const auto& session : impl_->sessions) {
+    if (session->registered()) {
+      all.push_back(session->info());
+    }
+  }
+  std::sort(all.begin(), all.end(), [](const SessionInfo& a, const SessionInfo& b) { return a.id < b.id; });
+  return all;
+}
+
+const PodListeners* EngineServer::listeners(SessionId session, std::uint64_t netns_cookie) const {
+  const Session* const found = impl_->find(session);
+  return found == nullptr ? nullptr : found->listeners(netns_cookie);
+}
+
+}  // namespace sidetrack::engines

@@ -1,0 +1,411 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "agent/engines/session.h"
+
+#include <fcntl.h>
+
+#include <algorithm>
+#include <boost/asio/post.hpp>
+#include <utility>
+#include <variant>
+
+#include "agent/engines/route_message.h"
+
+namespace sidetrack::engines {
+namespace {
+
+using Clock = PodLedger::Clock;
+using boost::system::error_code;
+
+// Beyond this much in the queue nothing more is encoded until the engine has read: what is due is kept as keys, not as bytes.
+constexpr std::size_t kHighWaterBytes = std::size_t{2} << 20;
+
+PodListeners from_wire(const wire::Listening& message) {
+  PodListeners listeners;
+  const auto convert = [](const wire::Listener& listener) {
+    return Listener{.port = listener.port, .cookie = listener.cookie};
+  };
+  std::transform(message.v4.begin(), message.v4.end(), std::back_inserter(listeners.v4), convert);
+  std::transform(message.v6.begin(), message.v6.end(), std::back_inserter(listeners.v6), convert);
+  return listeners;
+}
+
+wire::Welcome to_wire(const Welcome& welcome) {
+  return {.version = wire::kEngineProtocolVersion,
+          .slot = welcome.slot,
+          .cgroup_id = welcome.cgroup_id,
+          .listener_port_low = welcome.listener_port_low,
+          .listener_port_high = welcome.listener_port_high,
+          .listeners_per_pod = welcome.listeners_per_pod};
+}
+
+std::vector<UniqueFd> one_fd(UniqueFd fd) {
+  std::vector<UniqueFd> fds;
+  fds.push_back(std::move(fd));
+  return fds;
+}
+
+}  // namespace
+
+Session::Session(boost::asio::io_context& context, UniqueFd socket, PeerCredentials peer, SessionHost& host)
+    : socket_(context, socket.release()), timer_(context), peer_(peer), host_(&host), pods_(host.timings()) {}
+
+void Session::start() {
+  hello_until_ = Clock::now() + host_->timings().hello;
+  arm_timer();
+  wait_readable();
+}
+
+void Session::close() {
+  stage_ = Stage::kEnded;
+  error_code ignored;
+  socket_.close(ignored);
+  timer_.cancel();
+  reader_ = {};
+  writer_ = wire::FrameWriter();
+}
+
+void Session::abandon() {
+  host_ = nullptr;
+  close();
+}
+
+// The host forgets the session later, from the loop: it may be going through its sessions now.
+void Session::end(const std::string& reason) {
+  if (stage_ == Stage::kEnded) {
+    return;
+  }
+  close();
+  boost::asio::post(socket_.get_executor(), [self = shared_from_this(), reason] {
+    if (self->host_ != nullptr) {
+      self->host_->on_ended(*self, reason);
+    }
+  });
+}
+
+void Session::wait_readable() {
+  socket_.async_wait(boost::asio::posix::descriptor_base::wait_read, [self = shared_from_this()](const error_code& error) {
+    if (!error && self->stage_ != Stage::kEnded) {
+      self->on_readable();
+    }
+  });
+}
+
+void Session::on_readable() {
+  auto received = reader_.read(socket_.native_handle());
+  if (!received) {
+    end(received.error().message);
+    return;
+  }
+  for (wire::Frame& frame : received->frames) {
+    handle(frame);
+    if (stage_ == Stage::kEnded) {
+      return;
+    }
+  }
+  if (received->closed) {
+    end("closed by the engine");
+    return;
+  }
+  wait_readable();
+}
+
+void Session::wait_writable() {
+  if (waits_writable_) {
+    return;
+  }
+  waits_writable_ = true;
+  socket_.async_wait(boost::asio::posix::descriptor_base::wait_write, [self = shared_from_this()](const error_code& error) {
+    self->waits_writable_ = false;
+    if (!error && self->stage_ != Stage::kEnded) {
+      self->pump();
+    }
+  });
+}
+
+void Session::flush() {
+  const std::size_t before = writer_.queued_bytes();
+  if (const auto flushed = writer_.flush(socket_.native_handle()); !flushed) {
+    end(flushed.error().message);
+    return;
+  }
+  if (writer_.empty()) {
+    stalled_at_.reset();
+    if (stage_ == Stage::kRefused) {
+      end("refused");
+    }
+    return;
+  }
+  if (!stalled_at_ || writer_.queued_bytes() < before) {
+    stalled_at_ = Clock::now() + host_->timings().stalled;
+  }
+  wait_writable();
+}
+
+void Session::send(const wire::EngineMessage& message, std::vector<UniqueFd> fds) {
+  auto body = wire::encode(message);
+  const auto pushed = body ? writer_.push(std::move(*body), std::move(fds)) : Result<void>(body.error());
+  if (!pushed) {
+    end(pushed.error().message);
+  }
+}
+
+void Session::refuse(const std::string& reason) {
+  info_.id = 0;
+  send(wire::Refused{.reason = reason});
+  stage_ = Stage::kRefused;
+  schedule_pump();
+}
+
+void Session::handle(wire::Frame& frame) {
+  if (stage_ == Stage::kRefused) {
+    return;
+  }
+  const auto message = wire::decode(frame.body);
+  if (!message) {
+    if (message.error().code != ErrorCode::kUnsupported) {
+      end(message.error().message);
+    }
+    return;
+  }
+  const bool hello = std::holds_alternative<wire::Hello>(*message);
+  if (hello != (stage_ == Stage::kNew) || frame.fds.size() != wire::descriptors_of(*message)) {
+    end("unexpected " + std::string(wire::kind_of(*message)));
+    return;
+  }
+  std::visit(
+      [this](const auto& m) {
+        if constexpr (requires { handle_message(m); }) {
+          handle_message(m);
+        } else {
+          end("a message that only the agent sends");
+        }
+      },
+      *message);
+}
+
+void Session::handle_message(const wire::Hello& hello) {
+  if (hello.version != wire::kEngineProtocolVersion) {
+    refuse("engine " + hello.build + " speaks protocol version " + std::to_string(hello.version) +
+           ", this agent speaks version " + std::to_string(wire::kEngineProtocolVersion));
+    return;
+  }
+  // The pid that the kernel knows; 0 when the engine lives in a pid namespace that is not below ours.
+  info_.pid = peer_.pid != 0 ? peer_.pid : hello.pid;
+  info_.version = hello.build;
+  const auto admission = host_->admit(info_.pid, hello.build);
+  if (stage_ == Stage::kEnded) {
+    return;  // the callback stopped the server
+  }
+  if (!admission) {
+    refuse(admission.error().message);
+    return;
+  }
+  UniqueFd engines(::fcntl(admission->welcome.engines_fd, F_DUPFD_CLOEXEC, 0));
+  if (!engines.valid()) {
+    refuse(errno_error("st_engines", errno).message);
+    return;
+  }
+  info_.id = admission->id;
+  info_.slot = admission->welcome.slot;
+  stage_ = Stage::kRegistered;
+  send(to_wire(admission->welcome), one_fd(std::move(engines)));
+  begin_snapshot();
+}
+
+// An engine that lived through a restart of the agent drops what is no longer desired at the end of the snapshot. Pods follow
+// after it, at their pace: one that is slow to open must not hold the end back, so all of them are kept first.
+void Session::begin_snapshot() {
+  send(wire::SnapshotBegin{});
+  for (const auto& [cookie, spec] : host_->desired().pods) {
+    send(wire::Keep{.netns_cookie = cookie});
+    pods_.want(cookie);
+  }
+  for (const auto& [key, route] : host_->desired().routes) {
+    due_routes_.insert(key);
+  }
+  snapshot_open_ = true;
+  schedule_pump();
+}
+
+void Session::handle_message(const wire::Listening& listening) {
+  if (pods_.answered(listening.netns_cookie, listening.request_id, from_wire(listening))) {
+    host_->on_listening(info_.id, listening.netns_cookie);
+  }
+  schedule_pump();
+}
+
+void Session::handle_message(const wire::Failed& failed) {
+  if (pods_.refused(failed.netns_cookie, failed.request_id, Clock::now())) {
+    host_->on_failed(info_.id, failed.netns_cookie, failed.reason);
+  }
+  schedule_pump();
+}
+
+void Session::handle_message(const wire::Draining& /*draining*/) {
+  if (!info_.draining) {
+    info_.draining = true;
+    pods_.stop_asking();
+    host_->on_draining(info_.id);
+  }
+}
+
+void Session::handle_message(const wire::Stats& stats) { info_.connections = stats.connections; }
+
+void Session::upsert_pod(std::uint64_t netns_cookie) {
+  if (registered()) {
+    pods_.want(netns_cookie);
+    schedule_pump();
+  }
+}
+
+void Session::remove_pod(std::uint64_t netns_cookie, bool cut) {
+  if (registered()) {
+    pods_.forget(netns_cookie);
+    send(wire::Remove{.netns_cookie = netns_cookie, .cut = cut});
+    schedule_pump();
+  }
+}
+
+void Session::reopen_pod(std::uint64_t netns_cookie) {
+  if (registered()) {
+    pods_.want_reopen(netns_cookie);
+    schedule_pump();
+  }
+}
+
+void Session::touch_routes(const std::set<std::string>& keys) {
+  if (registered()) {
+    due_routes_.insert(keys.begin(), keys.end());
+    schedule_pump();
+  }
+}
+
+void Session::schedule_pump() {
+  if (std::exchange(pump_posted_, true)) {
+    return;
+  }
+  boost::asio::post(socket_.get_executor(), [self = shared_from_this()] {
+    self->pump_posted_ = false;
+    if (self->stage_ != Stage::kEnded) {
+      self->pump();
+    }
+  });
+}
+
+void Session::pump() {
+  while (registered() && !due_routes_.empty() && writer_.queued_bytes() < kHighWaterBytes) {
+    send_route(due_routes_.extract(due_routes_.begin()).value());
+  }
+  if (registered() && snapshot_open_ && due_routes_.empty()) {
+    snapshot_open_ = false;
+    send(wire::SnapshotEnd{});
+  }
+  while (registered() && !snapshot_open_ && writer_.queued_bytes() < kHighWaterBytes) {
+    const auto cookie = pods_.next_due();
+    if (!cookie) {
+      break;
+    }
+    send_pod(*cookie);
+  }
+  if (stage_ != Stage::kEnded) {
+    flush();
+  }
+  if (stage_ != Stage::kEnded) {
+    arm_timer();
+  }
+}
+
+void Session::send_route(const std::string& key) {
+  const auto& desired = host_->desired().routes;
+  const auto wanted = desired.find(key);
+  const auto sent = sent_routes_.find(key);
+  if (wanted == desired.end()) {
+    if (sent != sent_routes_.end()) {
+      send(wire::RouteRemove{.front = wire_endpoint(sent->second->front)});
+      sent_routes_.erase(sent);
+    }
+    return;
+  }
+  if (sent == sent_routes_.end() || !same_route(*sent->second, *wanted->second)) {
+    send(route_message(*wanted->second));
+    sent_routes_[key] = wanted->second;
+  }
+}
+
+void Session::send_pod(std::uint64_t netns_cookie) {
+  const auto request = pods_.begin(netns_cookie, Clock::now());
+  if (!request) {
+    return;
+  }
+  if (request->reopen) {
+    send(wire::Reopen{.request_id = request->id, .netns_cookie = netns_cookie});
+    return;
+  }
+  auto netns = host_->open_netns(netns_cookie);
+  if (!registered()) {
+    return;  // the callback stopped the server
+  }
+  const auto& desired = host_->desired().pods;
+  const auto spec = desired.find(netns_cookie);
+  if (spec == desired.end()) {
+    return;  // the callback removed the pod
+  }
+  if (!netns) {
+    fail_pod(netns_cookie, netns.error().message);
+    return;
+  }
+  auto body = wire::encode(wire::Pod{.request_id = request->id,
+                                     .netns_cookie = netns_cookie,
+                                     .namespace_name = spec->second.namespace_name,
+                                     .name = spec->second.name,
+                                     .reserved_ports = spec->second.reserved_ports});
+  if (!body) {
+    fail_pod(netns_cookie, body.error().message);
+  } else if (const auto pushed = writer_.push(std::move(*body), one_fd(std::move(*netns))); !pushed) {
+    end(pushed.error().message);
+  }
+}
+
+void Session::fail_pod(std::uint64_t netns_cookie, const std::string& reason) {
+  pods_.fail(netns_cookie, Clock::now());
+  host_->on_failed(info_.id, netns_cookie, reason);
+}
+
+void Session::arm_timer() {
+  std::optional<Clock::time_point> next = pods_.next_expiry();
+  const auto consider = [&next](Clock::time_point when) { next = next ? std::min(*next, when) : when; };
+  if (stage_ == Stage::kNew) {
+    consider(hello_until_);
+  }
+  if (stalled_at_) {
+    consider(*stalled_at_);
+  }
+  timer_.cancel();
+  if (!next) {
+    return;
+  }
+  timer_.expires_at(*next);
+  timer_.async_wait([self = shared_from_this()](const error_code& error) {
+    if (!error && self->stage_ != Stage::kEnded) {
+      self->on_timer();
+    }
+  });
+}
+
+void Session::on_timer() {
+  const auto now = Clock::now();
+  if (stage_ == Stage::kNew && now >= hello_until_) {
+    end("no hello in time");
+    return;
+  }
+  if (stalled_at_ && now >= *stalled_at_) {
+    end("the engine reads too slowly");
+    return;
+  }
+  for (const std::uint64_t cookie : pods_.expire(now)) {
+    host_->on_failed(info_.id, cookie, "the engine did not answer in time");
+  }
+  pump();
+}
+
+}  // namespace sidetrack::engines
