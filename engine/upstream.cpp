@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "engine/upstream.h"
+
+#include <linux/sockios.h>
+#include <netinet/tcp.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <cerrno>
+
+namespace sidetrack::engine {
+namespace {
+
+std::uint8_t close_of(int error_number) {
+  if (error_number == 0) {
+    return ST_CLOSE_OPEN;
+  }
+  return error_number == ETIMEDOUT ? ST_CLOSE_TIMEOUT : ST_CLOSE_REFUSED;
+}
+
+}  // namespace
+
+Opened open_upstream(const SocketAddress& destination) {
+  const KernelAddress address = to_kernel(destination);
+  const int family = address.get()->sa_family;
+  const int fd = ::socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, IPPROTO_TCP);
+  if (fd < 0) {
+    return Opened{.error_number = errno};
+  }
+  const int on = 1;
+  ::setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+  if (::connect(fd, address.get(), address.size) != 0 && errno != EINPROGRESS) {
+    const int saved = errno;
+    ::close(fd);
+    return Opened{.error_number = saved};
+  }
+  return Opened{.fd = fd};
+}
+
+int socket_error(int fd) {
+  int value = 0;
+  socklen_t size = sizeof value;
+  return ::getsockopt(fd, SOL_SOCKET, SO_ERROR, &value, &size) == 0 ? value : errno;
+}
+
+std::uint32_t unacknowledged(int fd) {
+  int value = 0;
+  return ::ioctl(fd, SIOCOUTQ, &value) == 0 && value > 0 ? static_cast<std::uint32_t>(value) : 0;
+}
+
+void report(int accepted, bool accepted_v4, const SocketAddress& endpoint, int error_number) {
+  st_report value{};
+  value.endpoint = endpoint.address;
+  value.port_be = htons(endpoint.port);
+  value.close = close_of(error_number);
+  // The kernel itself knows no such option: without our program this fails, and nobody misses it.
+  ::setsockopt(accepted, accepted_v4 ? SOL_IP : SOL_IPV6, ST_SO_REPORT, &value, sizeof value);
+}
+
+void close_with_reset(int fd) {
+  const linger now{.l_onoff = 1, .l_linger = 0};
+  ::setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof now);
+  ::close(fd);
+}
+
+}  // namespace sidetrack::engine
