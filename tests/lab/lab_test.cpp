@@ -247,9 +247,12 @@ TEST(Process, reports_exit_output_and_time_out) {
 }
 
 TEST(Process, says_what_cannot_be_started) {
-  ST_ASSERT_VALUE(auto missing, run_command({.arguments = {"st-no-such-program"}}));
-  EXPECT_EQ(missing.exit_status, 127);
-  EXPECT_NE(missing.output.find("st-no-such-program"), std::string::npos);
+  const auto missing = run_command({.arguments = {"st-no-such-program"}});
+  ASSERT_FALSE(missing.has_value());
+  EXPECT_EQ(missing.error().message, "run st-no-such-program: No such file or directory");
+  const auto nowhere = run_command({.arguments = {"true"}, .netns_path = "/run/netns/st-none"});
+  ASSERT_FALSE(nowhere.has_value());
+  EXPECT_EQ(nowhere.error().message, "enter netns /run/netns/st-none: No such file or directory");
 }
 
 TEST(Netns, failing_commands_say_why) {

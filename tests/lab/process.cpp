@@ -77,7 +77,7 @@ std::string program_path(const char* variable, const char* built_in, std::string
   return fmt::format("{}/{}", folder != nullptr && *folder != '\0' ? folder : built_in, name);
 }
 
-Result<pid_t> spawn(const ProcessSpec& spec, int input, int output, int error) {
+Result<pid_t> spawn(const ProcessSpec& spec, int input, int output, int error, int status) {
   std::vector<std::string> arguments = {lab_program("st_launch"), std::to_string(::getpid()), spec.cgroup_path,
                                         spec.netns_path};
   arguments.insert(arguments.end(), spec.arguments.begin(), spec.arguments.end());
@@ -88,6 +88,7 @@ Result<pid_t> spawn(const ProcessSpec& spec, int input, int output, int error) {
   posix_spawn_file_actions_adddup2(&actions, input, STDIN_FILENO);
   posix_spawn_file_actions_adddup2(&actions, output, STDOUT_FILENO);
   posix_spawn_file_actions_adddup2(&actions, error, STDERR_FILENO);
+  posix_spawn_file_actions_adddup2(&actions, status, STDERR_FILENO + 1);  // last: it may stand where a source stood
   posix_spawnattr_t attributes;
   posix_spawnattr_init(&attributes);
   sigset_t signals;
@@ -105,6 +106,21 @@ Result<pid_t> spawn(const ProcessSpec& spec, int input, int output, int error) {
     return errno_error("start " + arguments[0], failure);
   }
   return pid;
+}
+
+// What st_launch says until it has become the program; nothing if it has.
+std::string read_launch_error(int status) {
+  std::string message;
+  std::array<char, 512> buffer;
+  for (ssize_t count = 1; count > 0;) {
+    count = ::read(status, buffer.data(), buffer.size());
+    if (count > 0) {
+      message.append(buffer.data(), static_cast<std::size_t>(count));
+    } else if (count < 0 && errno == EINTR) {
+      count = 1;
+    }
+  }
+  return message;
 }
 
 }  // namespace
@@ -204,7 +220,8 @@ Result<std::unique_ptr<Process>> Process::start(const ProcessSpec& spec) {
   auto input = make_input();
   auto output = make_pipe();
   auto error = make_pipe();
-  if (!input || !output || !error) {
+  auto status = make_pipe();
+  if (!input || !output || !error || !status) {
     return errno_error("make pipes for " + spec.arguments.front(), errno);
   }
   auto state = std::make_unique<State>();
@@ -214,8 +231,13 @@ Result<std::unique_ptr<Process>> Process::start(const ProcessSpec& spec) {
       return errno_error("open " + spec.log_file, errno);
     }
   }
-  auto pid = spawn(spec, input->read.get(), output->write.get(), error->write.get());
+  auto pid = spawn(spec, input->read.get(), output->write.get(), error->write.get(), status->write.get());
   ST_TRY(pid);
+  status->write.reset();
+  if (const std::string failure = read_launch_error(status->read.get()); !failure.empty()) {
+    ::waitpid(*pid, nullptr, 0);
+    return make_error(ErrorCode::kInternal, failure);
+  }
   state->name = spec.arguments.front();
   state->pid = *pid;
   state->pidfd = UniqueFd(static_cast<int>(::syscall(SYS_pidfd_open, *pid, 0)));

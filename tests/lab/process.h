@@ -28,6 +28,7 @@ struct ProcessSpec {
 
 class Process {
  public:
+  // Returns when the program runs, in its place; an error if it cannot be entered or the program not be run.
   static Result<std::unique_ptr<Process>> start(const ProcessSpec& spec);
   Process(const Process&) = delete;
   Process& operator=(const Process&) = delete;

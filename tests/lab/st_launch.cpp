@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // st_launch PARENT_PID CGROUP NETNS PROGRAM [ARGUMENT...]: joins the cgroup folder and the network namespace (each may be
-// empty), then becomes the program, with the pid it has. It exists because a test process has threads, and a forked child
+// empty), then becomes the program, with the pid it has. Descriptor 3 closes when that has come about, or says why not.
+// It exists because a test process has threads, and a forked child
 // of such may only exec: everything between fork and exec happens here instead.
 #include <fcntl.h>
 #include <sched.h>
@@ -16,8 +17,11 @@
 
 namespace {
 
+constexpr int kStatusFd = 3;
+
 int fail(const std::string& what) {
-  std::fprintf(stderr, "st_launch: %s: %s\n", what.c_str(), std::strerror(errno));
+  const std::string message = what + ": " + std::strerror(errno);
+  (void)!::write(kStatusFd, message.data(), message.size());
   return 127;
 }
 
@@ -38,6 +42,7 @@ int main(int argc, char** argv) {
     std::fprintf(stderr, "usage: st_launch PARENT_PID CGROUP NETNS PROGRAM [ARGUMENT...]\n");
     return 2;
   }
+  ::fcntl(kStatusFd, F_SETFD, FD_CLOEXEC);
   ::prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (::getppid() != std::atoi(argv[1])) {
     return 127;  // the parent died before the line above
