@@ -83,7 +83,8 @@ Result<void> Worker::start(std::span<const std::unique_ptr<Worker>> peers) {
 void Worker::stop() {
   if (thread_.joinable()) {
     stopping_.store(true, std::memory_order_release);
-    thread_.join();  // the loop wakes by itself within kLongestWaitMs
+    ::eventfd_write(wake_.get(), 1);
+    thread_.join();
   }
 }
 
