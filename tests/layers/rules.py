@@ -51,6 +51,10 @@ ROOMS = {
     "agent/metrics/": Room(
         project=("agent/metrics/", "agent/admin/views.h", "agent/reconcile/", "agent/dataplane/", "agent/sys/") + SHARED),
     "agent/ctl/": Room(project=("agent/ctl/", "agent/admin/", "agent/dataplane/", "agent/policy/", "agent/sys/") + SHARED),
+    # The one exception to "only agent/dataplane uses libbpf": doctor reads which programs, also of other products, sit on the
+    # hooks, when there may be neither an agent nor a data plane of ours.
+    "agent/ctl/hooks.": Room(
+        project=("agent/ctl/",) + SHARED, forbidden=(r"bpf/libbpf\.h", r".*\.skel\.h")),
     "agent/": Room(project=("agent/", "sidetrack/")),
     "engine/": Room(project=("engine/", "sidetrack/wire/") + SHARED),
     "cni/": Room(project=("cni/", "sidetrack/wire/", "sidetrack/result.h", "sidetrack/unique_fd.h")),
