@@ -17,10 +17,12 @@ struct Metadata {
   std::string uid;
   std::map<std::string, std::string> labels;
   std::map<std::string, std::string> annotations;
+  bool operator==(const Metadata&) const = default;
 };
 
 struct Namespace {
   Metadata metadata;
+  bool operator==(const Namespace&) const = default;
 };
 
 struct Pod {
@@ -31,12 +33,14 @@ struct Pod {
   std::vector<std::string> addresses;         // status.podIPs (or status.podIP)
   std::vector<std::uint16_t> container_ports;  // spec.containers[].ports[].containerPort, hostPort not included
   std::string owner;                           // "Kind/name" of the controller, empty if none
+  bool operator==(const Pod&) const = default;
 };
 
 struct ServicePort {
   std::string name;
   std::string protocol = "TCP";
   std::uint16_t port = 0;
+  bool operator==(const ServicePort&) const = default;
 };
 
 struct Service {
@@ -48,6 +52,7 @@ struct Service {
   std::uint32_t affinity_timeout_s = 10800;          // spec.sessionAffinityConfig.clientIP.timeoutSeconds
   bool internal_traffic_local = false;               // spec.internalTrafficPolicy: Local
   bool topology_hints = false;                       // annotation topology-mode / trafficDistribution set
+  bool operator==(const Service&) const = default;
 };
 
 struct Endpoint {
@@ -58,12 +63,14 @@ struct Endpoint {
   std::string node_name;
   std::string zone;
   std::vector<std::string> hint_zones;  // hints.forZones[].name
+  bool operator==(const Endpoint&) const = default;
 };
 
 struct EndpointPort {
   std::string name;
   std::string protocol = "TCP";
   std::uint16_t port = 0;
+  bool operator==(const EndpointPort&) const = default;
 };
 
 struct EndpointSlice {
@@ -72,10 +79,12 @@ struct EndpointSlice {
   std::string address_type;  // IPv4, IPv6 (FQDN slices are skipped)
   std::vector<EndpointPort> ports;
   std::vector<Endpoint> endpoints;
+  bool operator==(const EndpointSlice&) const = default;
 };
 
 struct Node {
   Metadata metadata;  // labels: topology.kubernetes.io/zone
+  bool operator==(const Node&) const = default;
 };
 
 // Everything a source knows, keyed "namespace/name" (cluster-scoped: "name").
@@ -85,6 +94,7 @@ struct ObjectSet {
   std::map<std::string, Service> services;
   std::map<std::string, EndpointSlice> endpoint_slices;
   std::map<std::string, Node> nodes;
+  bool operator==(const ObjectSet&) const = default;
 };
 
 // Something in an object or a file that could not be used; shown by `sidetrackctl status` and `doctor`, counted in metrics.
