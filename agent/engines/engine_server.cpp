@@ -11,7 +11,7 @@
 #include <optional>
 #include <utility>
 
-#include "agent/engines/route_message.h"
+#include "agent/engines/messages.h"
 #include "agent/engines/session.h"
 #include "agent/engines/unix_listener.h"
 
@@ -136,8 +136,6 @@ Result<SessionHost::Admission> EngineServer::Impl::admit(std::int64_t pid, const
   const SessionId id = ++last_id;
   auto welcome = callbacks.on_hello(id, pid, build);
   if (!welcome) {
-    spdlog::warn("component=engines event=engine_refused pid={} version=\"{}\" reason=\"{}\"", pid, build,
-                 welcome.error().message);
     return welcome.error();
   }
   spdlog::info("component=engines event=engine_registered session={} pid={} version=\"{}\" slot={}", id, pid, build,
@@ -183,7 +181,8 @@ void EngineServer::Impl::on_draining(SessionId session) {
 void EngineServer::Impl::on_ended(Session& session, const std::string& reason) {
   const SessionId id = session.info().id;
   const bool known = session.was_registered();
-  spdlog::info("component=engines event=session_ended session={} pid={} reason=\"{}\"", id, session.info().pid, reason);
+  spdlog::log(known ? spdlog::level::info : spdlog::level::warn,
+              "component=engines event=session_ended session={} pid={} reason=\"{}\"", id, session.info().pid, reason);
   std::erase_if(sessions, [&session](const auto& other) { return other.get() == &session; });
   if (known) {
     callbacks.on_lost(id);  // this runs from the loop already

@@ -8,7 +8,7 @@
 #include <utility>
 #include <variant>
 
-#include "agent/engines/route_message.h"
+#include "agent/engines/messages.h"
 
 namespace sidetrack::engines {
 namespace {
@@ -18,25 +18,6 @@ using boost::system::error_code;
 
 // Beyond this much in the queue nothing more is encoded until the engine has read: what is due is kept as keys, not as bytes.
 constexpr std::size_t kHighWaterBytes = std::size_t{2} << 20;
-
-PodListeners from_wire(const wire::Listening& message) {
-  PodListeners listeners;
-  const auto convert = [](const wire::Listener& listener) {
-    return Listener{.port = listener.port, .cookie = listener.cookie};
-  };
-  std::transform(message.v4.begin(), message.v4.end(), std::back_inserter(listeners.v4), convert);
-  std::transform(message.v6.begin(), message.v6.end(), std::back_inserter(listeners.v6), convert);
-  return listeners;
-}
-
-wire::Welcome to_wire(const Welcome& welcome) {
-  return {.version = wire::kEngineProtocolVersion,
-          .slot = welcome.slot,
-          .cgroup_id = welcome.cgroup_id,
-          .listener_port_low = welcome.listener_port_low,
-          .listener_port_high = welcome.listener_port_high,
-          .listeners_per_pod = welcome.listeners_per_pod};
-}
 
 std::vector<UniqueFd> one_fd(UniqueFd fd) {
   std::vector<UniqueFd> fds;
@@ -131,7 +112,7 @@ void Session::flush() {
   if (writer_.empty()) {
     stalled_at_.reset();
     if (stage_ == Stage::kRefused) {
-      end("refused");
+      end(refusal_);
     }
     return;
   }
@@ -150,7 +131,7 @@ void Session::send(const wire::EngineMessage& message, std::vector<UniqueFd> fds
 }
 
 void Session::refuse(const std::string& reason) {
-  info_.id = 0;
+  refusal_ = "refused: " + reason;
   send(wire::Refused{.reason = reason});
   stage_ = Stage::kRefused;
   schedule_pump();
@@ -208,7 +189,7 @@ void Session::handle_message(const wire::Hello& hello) {
   info_.id = admission->id;
   info_.slot = admission->welcome.slot;
   stage_ = Stage::kRegistered;
-  send(to_wire(admission->welcome), one_fd(std::move(engines)));
+  send(welcome_message(admission->welcome), one_fd(std::move(engines)));
   begin_snapshot();
 }
 
@@ -228,7 +209,7 @@ void Session::begin_snapshot() {
 }
 
 void Session::handle_message(const wire::Listening& listening) {
-  if (pods_.answered(listening.netns_cookie, listening.request_id, from_wire(listening))) {
+  if (pods_.answered(listening.netns_cookie, listening.request_id, listeners_of(listening))) {
     host_->on_listening(info_.id, listening.netns_cookie);
   }
   schedule_pump();

@@ -104,6 +104,7 @@ class Session : public std::enable_shared_from_this<Session> {
   SessionHost* host_;
   Stage stage_ = Stage::kNew;
   SessionInfo info_;
+  std::string refusal_;
   wire::FrameReader reader_;
   wire::FrameWriter writer_;
   PodLedger pods_;

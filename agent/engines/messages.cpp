@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "agent/engines/route_message.h"
+#include "agent/engines/messages.h"
 
 #include <algorithm>
+#include <iterator>
 
 namespace sidetrack::engines {
 
@@ -29,6 +30,25 @@ wire::Route route_message(const policy::ServiceRoute& route) {
     message.endpoints.push_back(wire_endpoint(route.endpoints[i * all / count]));
   }
   return message;
+}
+
+PodListeners listeners_of(const wire::Listening& message) {
+  PodListeners listeners;
+  const auto convert = [](const wire::Listener& listener) {
+    return Listener{.port = listener.port, .cookie = listener.cookie};
+  };
+  std::transform(message.v4.begin(), message.v4.end(), std::back_inserter(listeners.v4), convert);
+  std::transform(message.v6.begin(), message.v6.end(), std::back_inserter(listeners.v6), convert);
+  return listeners;
+}
+
+wire::Welcome welcome_message(const Welcome& welcome) {
+  return {.version = wire::kEngineProtocolVersion,
+          .slot = welcome.slot,
+          .cgroup_id = welcome.cgroup_id,
+          .listener_port_low = welcome.listener_port_low,
+          .listener_port_high = welcome.listener_port_high,
+          .listeners_per_pod = welcome.listeners_per_pod};
 }
 
 }  // namespace sidetrack::engines

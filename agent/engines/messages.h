@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// From the service compiler's routes to messages of the engine protocol. Pure.
+// Between the agent's types and the messages of the engine protocol. Pure.
 #pragma once
 
+#include "agent/engines/engine_server.h"
 #include "agent/policy/services.h"
 #include "sidetrack/wire/engine.h"
 
@@ -13,5 +14,9 @@ namespace sidetrack::engines {
 
 // At most wire::kMaxEndpoints endpoints, an even choice of them.
 [[nodiscard]] wire::Route route_message(const policy::ServiceRoute& route);
+
+[[nodiscard]] wire::Welcome welcome_message(const Welcome& welcome);
+
+[[nodiscard]] PodListeners listeners_of(const wire::Listening& message);
 
 }  // namespace sidetrack::engines
