@@ -14,6 +14,7 @@
 #include "tests/lab/cgroup.h"
 #include "tests/lab/echo_server.h"
 #include "tests/lab/pod_shell.h"
+#include "tests/lab/sidetrack.h"
 #include "tests/lab/temp_dir.h"
 
 namespace sidetrack::lab {
@@ -230,6 +231,20 @@ TEST_F(LabTest, nothing_is_left_behind) {
   { const TempDir gone = std::move(folder); }
   EXPECT_TRUE(own_entries("/run/netns").empty());
   EXPECT_TRUE(own_entries(root).empty());
+  EXPECT_TRUE(own_entries(temporary).empty());
+}
+
+TEST_F(LabTest, sidetrack_without_programs_fails_clearly_and_leaves_nothing) {
+  const std::string temporary = std::filesystem::temp_directory_path().string();
+  ::setenv("ST_BIN_DIR", "/nonexistent", 1);
+  ST_ASSERT_VALUE(auto sidetrack, Sidetrack::create(*cgroup_, {.netns_path = lab_->node().path()}));
+  EXPECT_EQ(own_entries(temporary).size(), 1U);
+  const auto started = sidetrack->start();
+  EXPECT_FALSE(started.has_value());
+  EXPECT_EQ(started.error().message, "run /nonexistent/sidetrack-agent: No such file or directory");
+  EXPECT_FALSE(sidetrack->get("/v1/status").has_value());
+  sidetrack.reset();
+  ::unsetenv("ST_BIN_DIR");
   EXPECT_TRUE(own_entries(temporary).empty());
 }
 

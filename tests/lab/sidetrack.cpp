@@ -178,8 +178,7 @@ Result<json> Sidetrack::pod(const std::string& pod) const {
   if (!pods) {
     return pods.error();
   }
-  const json& list = pods->is_array() ? *pods : pods->value("pods", json::array());
-  for (const json& entry : list) {
+  for (const json& entry : (*pods)["pods"]) {
     if (entry.value("pod", "") == name_of(pod)) {
       return entry;
     }
@@ -200,6 +199,18 @@ Result<void> Sidetrack::wait_for_pod(const std::string& pod, const std::string& 
                                                     within.count(), last, logs()));
   }
   return {};
+}
+
+Result<json> Sidetrack::dump_map(const std::string& map) const {
+  auto dump = run_command({.arguments = {"bpftool", "-j", "map", "dump", "pinned", pin_dir() + "/v1/maps/" + map}});
+  if (!dump) {
+    return dump.error();
+  }
+  json rows = json::parse(dump->standard_output, nullptr, false);
+  if (dump->exit_status != 0 || rows.is_discarded()) {
+    return make_error(ErrorCode::kInvalid, "dump map " + map + ": " + dump->output);
+  }
+  return rows;
 }
 
 Result<CommandResult> Sidetrack::ctl(const std::vector<std::string>& arguments) const {

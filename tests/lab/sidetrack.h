@@ -71,6 +71,8 @@ class Sidetrack {
                             milliseconds within = kPatience) const;
   // The pod's entry of /v1/pods. kNotFound.
   [[nodiscard]] Result<nlohmann::json> pod(const std::string& pod) const;
+  // The rows of one of its pinned maps as bpftool shows them ("st_pods").
+  [[nodiscard]] Result<nlohmann::json> dump_map(const std::string& map) const;
   // sidetrackctl --state-dir ... ARGUMENTS.
   [[nodiscard]] Result<CommandResult> ctl(const std::vector<std::string>& arguments) const;
   // sidetrack-agent uninstall; nothing is drained.
