@@ -6,6 +6,19 @@
 #include <utility>
 
 namespace sidetrack::engine {
+namespace {
+
+bool suits(const Pod& pod, const ListenerPlan& old_plan, const ListenerPlan& plan) {
+  const auto allowed = [&](const Listener& listener) {
+    const std::uint16_t port = listener.address.port;
+    const auto& reserved = plan.reserved_ports;
+    return port >= plan.port_low && port <= plan.port_high &&
+           std::find(reserved.begin(), reserved.end(), port) == reserved.end();
+  };
+  return old_plan.count == plan.count && std::all_of(pod.listeners.begin(), pod.listeners.end(), allowed);
+}
+
+}  // namespace
 
 Engine::Engine(EngineSettings settings, const OriginalDestination& original_destination) : settings_(settings) {
   for (unsigned i = 0; i < std::max(settings.threads, 1U); ++i) {
@@ -30,6 +43,11 @@ Result<void> Engine::start() {
 }
 
 Result<const Pod*> Engine::add_pod(std::uint64_t netns_cookie, UniqueFd netns, ListenerPlan plan) {
+  if (const auto found = pods_.find(netns_cookie);
+      found != pods_.end() && suits(*found->second.pod, found->second.plan, plan)) {
+    found->second.plan = std::move(plan);
+    return found->second.pod.get();
+  }
   auto shared = std::make_shared<Netns>();
   shared->fd = std::move(netns);
   shared->cookie = netns_cookie;

@@ -45,8 +45,8 @@ class Engine {
 
   [[nodiscard]] Result<void> start();
 
-  // Opens listeners in the pod; listeners that the engine had there are closed, their connections go on. The pod stays as
-  // it was if that fails. The result is valid until the next call.
+  // Opens listeners in the pod, unless it has some already that suit the plan. Others that the engine had there are closed,
+  // their connections go on. The pod stays as it was if that fails. The result is valid until the next call.
   [[nodiscard]] Result<const Pod*> add_pod(std::uint64_t netns_cookie, UniqueFd netns, ListenerPlan plan);
   // The same with the netns and plan of the last add_pod. kNotFound if there is no such pod.
   [[nodiscard]] Result<const Pod*> reopen_pod(std::uint64_t netns_cookie);

@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0
+// A small HTTP server for GET requests: each path has a function that makes its answer. On the io_context's thread.
+#pragma once
+
+#include <boost/asio/io_context.hpp>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+
+#include "engine/options.h"
+
+namespace sidetrack::engine {
+
+struct HttpAnswer {
+  unsigned status = 200;
+  std::string body;
+};
+using HttpHandler = std::function<HttpAnswer()>;
+
+class HttpServer {
+ public:
+  HttpServer(boost::asio::io_context& context, HttpAddress address, std::map<std::string, HttpHandler> handlers);
+  ~HttpServer();
+  // Listens, as soon as the address is free: the engine that is being replaced may still have it.
+  void start();
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace sidetrack::engine

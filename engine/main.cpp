@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <fmt/core.h>
+#include <unistd.h>
+
+#include <exception>
+#include <string>
+#include <vector>
+
+#include "engine/daemon.h"
+#include "engine/log.h"
+#include "engine/options.h"
+
+namespace {
+
+int run(const std::vector<std::string>& arguments) {
+  using sidetrack::engine::Options;
+  std::vector<std::string> environment;
+  for (char** item = environ; *item != nullptr; ++item) {
+    environment.emplace_back(*item);
+  }
+  const auto options = sidetrack::engine::parse_options(arguments, environment);
+  if (!options) {
+    fmt::print(stderr, "sidetrack-engine: {}\n", options.error().message);
+    return 2;
+  }
+  switch (options->command) {
+    case Options::Command::kHelp:
+      fmt::print("{}", sidetrack::engine::usage());
+      return 0;
+    case Options::Command::kVersion:
+      fmt::print("sidetrack-engine {}\n", ST_VERSION);
+      return 0;
+    case Options::Command::kRun:
+      break;
+  }
+  sidetrack::engine::start_log(options->log_level, options->log_format);
+  return sidetrack::engine::run_daemon(*options);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    return run(std::vector<std::string>(argv + 1, argv + argc));
+  } catch (const std::exception& error) {
+    fmt::print(stderr, "sidetrack-engine: {}\n", error.what());
+    return 1;
+  }
+}

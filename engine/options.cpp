@@ -1,0 +1,216 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "engine/options.h"
+
+#include <arpa/inet.h>
+#include <fmt/core.h>
+
+#include <algorithm>
+#include <boost/program_options.hpp>
+#include <cctype>
+#include <charconv>
+#include <sstream>
+#include <thread>
+#include <utility>
+
+namespace sidetrack::engine {
+namespace {
+
+namespace po = boost::program_options;
+
+constexpr std::size_t kLeastBuffer = 4096;
+constexpr std::size_t kMostBuffer = 64U * 1024 * 1024;
+constexpr unsigned kMostThreads = 256;
+
+po::options_description described() {
+  po::options_description options("Options (each also as SIDETRACK_OPTION_NAME in the environment)", 110, 50);
+  const auto text = [](const char* value) { return po::value<std::string>()->default_value(value); };
+  options.add_options()
+      ("state-dir", text("/run/sidetrack"), "where the agent's engine.sock is")
+      ("drain", text("30s"), "how long connections may still run after SIGTERM")
+      ("http", text("127.0.0.1:15881"), "ADDR:PORT of /healthz and /metrics, or off")
+      ("threads", po::value<std::string>(), "event loops; default: one per core")
+      ("buffer", text("256KiB"), "most memory that one connection may hold")
+      ("log-level", text("info"), "error, warn, info, debug")
+      ("log-format", text("text"), "text (key=value) or json")
+      ("help", "this text")
+      ("version", "the version");
+  return options;
+}
+
+// A whole number and what follows it.
+Result<std::pair<std::uint64_t, std::string>> split_number(const std::string& text) {
+  std::uint64_t number = 0;
+  const char* const end = text.data() + text.size();
+  const auto [rest, error] = std::from_chars(text.data(), end, number);
+  if (error != std::errc() || number > 1'000'000'000'000ULL) {
+    return make_error(ErrorCode::kInvalid, fmt::format("'{}' is not a number with a unit", text));
+  }
+  return std::pair{number, std::string(rest, end)};
+}
+
+Result<std::optional<HttpAddress>> parse_http(const std::string& text) {
+  if (text == "off") {
+    return std::optional<HttpAddress>();
+  }
+  const auto colon = text.rfind(':');
+  const Error wrong = make_error(ErrorCode::kInvalid, fmt::format("http: '{}' is neither ADDR:PORT nor off", text));
+  if (colon == std::string::npos) {
+    return wrong;
+  }
+  std::string address = text.substr(0, colon);
+  if (address.size() > 2 && address.front() == '[' && address.back() == ']') {
+    address = address.substr(1, address.size() - 2);
+  }
+  unsigned char scratch[sizeof(in6_addr)];
+  const auto port = split_number(text.substr(colon + 1));
+  if (!port || !port->second.empty() || port->first == 0 || port->first > 65535 ||
+      (::inet_pton(AF_INET, address.c_str(), scratch) != 1 && ::inet_pton(AF_INET6, address.c_str(), scratch) != 1)) {
+    return wrong;
+  }
+  return std::optional(HttpAddress{.address = address, .port = static_cast<std::uint16_t>(port->first)});
+}
+
+Result<LogLevel> parse_level(const std::string& text) {
+  static constexpr std::pair<std::string_view, LogLevel> kLevels[] = {
+      {"debug", LogLevel::kDebug}, {"info", LogLevel::kInfo}, {"warn", LogLevel::kWarn}, {"error", LogLevel::kError}};
+  for (const auto& [name, level] : kLevels) {
+    if (text == name) {
+      return level;
+    }
+  }
+  return make_error(ErrorCode::kInvalid, fmt::format("log-level: '{}' is none of error, warn, info, debug", text));
+}
+
+std::string option_of(const po::options_description& options, const std::string& variable) {
+  constexpr std::string_view kPrefix = "SIDETRACK_";
+  if (!variable.starts_with(kPrefix)) {
+    return "";
+  }
+  std::string name = variable.substr(kPrefix.size());
+  std::transform(name.begin(), name.end(), name.begin(), [](unsigned char c) {
+    return c == '_' ? '-' : static_cast<char>(std::tolower(c));
+  });
+  return options.find_nothrow(name, false) != nullptr ? name : "";
+}
+
+// Adds what the command line does not set: the first value of an option stays.
+void store_environment(const po::options_description& options, const std::vector<std::string>& environment,
+                       po::variables_map& values) {
+  po::parsed_options parsed(&options);
+  for (const std::string& item : environment) {
+    const auto equals = item.find('=');
+    const std::string name = equals == std::string::npos ? "" : option_of(options, item.substr(0, equals));
+    if (!name.empty() && name != "help" && name != "version") {
+      parsed.options.emplace_back(name, std::vector<std::string>{item.substr(equals + 1)});
+    }
+  }
+  po::store(parsed, values);
+}
+
+Result<Options> interpret(const po::variables_map& values) {
+  const auto text = [&](const char* name) { return values[name].as<std::string>(); };
+  Options options;
+  options.state_dir = text("state-dir");
+  options.threads = std::max(1U, std::thread::hardware_concurrency());
+  const auto drain = parse_duration(text("drain"));
+  const auto http = parse_http(text("http"));
+  const auto buffer = parse_size(text("buffer"));
+  const auto level = parse_level(text("log-level"));
+  if (!drain) {
+    return drain.error().within("drain");
+  }
+  if (!http) {
+    return http.error();
+  }
+  if (!buffer || *buffer < kLeastBuffer || *buffer > kMostBuffer) {
+    return make_error(ErrorCode::kInvalid, fmt::format("buffer: '{}' is not from 4KiB to 64MiB", text("buffer")));
+  }
+  if (!level) {
+    return level.error();
+  }
+  if (text("log-format") != "text" && text("log-format") != "json") {
+    return make_error(ErrorCode::kInvalid, fmt::format("log-format: '{}' is neither text nor json", text("log-format")));
+  }
+  if (values.count("threads") != 0) {
+    const auto threads = split_number(text("threads"));
+    if (!threads || !threads->second.empty() || threads->first == 0 || threads->first > kMostThreads) {
+      return make_error(ErrorCode::kInvalid, fmt::format("threads: '{}' is not from 1 to 256", text("threads")));
+    }
+    options.threads = static_cast<unsigned>(threads->first);
+  }
+  options.drain = *drain;
+  options.http = *http;
+  options.buffer_bytes = *buffer;
+  options.log_level = *level;
+  options.log_format = text("log-format") == "json" ? LogFormat::kJson : LogFormat::kText;
+  return options;
+}
+
+}  // namespace
+
+std::string usage() {
+  std::ostringstream out;
+  out << "Usage: sidetrack-engine run [options]\n\n"
+         "Relays the TCP connections that Sidetrack redirects. The agent tells it which pods to serve.\n\n"
+      << described() << "\nExit codes: 0 done, 1 runtime error, 2 usage error.\n";
+  return out.str();
+}
+
+Result<std::size_t> parse_size(const std::string& text) {
+  const auto split = split_number(text);
+  if (!split) {
+    return split.error();
+  }
+  static constexpr std::pair<std::string_view, std::size_t> kUnits[] = {
+      {"", 1}, {"B", 1}, {"KiB", 1024}, {"MiB", 1024 * 1024}};
+  for (const auto& [unit, factor] : kUnits) {
+    if (split->second == unit) {
+      return split->first * factor;
+    }
+  }
+  return make_error(ErrorCode::kInvalid, fmt::format("'{}': the unit must be KiB or MiB", text));
+}
+
+Result<std::chrono::milliseconds> parse_duration(const std::string& text) {
+  const auto split = split_number(text);
+  if (!split) {
+    return split.error();
+  }
+  static constexpr std::pair<std::string_view, std::int64_t> kUnits[] = {
+      {"ms", 1}, {"s", 1000}, {"m", 60'000}, {"h", 3'600'000}};
+  for (const auto& [unit, factor] : kUnits) {
+    if (split->second == unit && split->first <= 1'000'000) {
+      return std::chrono::milliseconds(static_cast<std::int64_t>(split->first) * factor);
+    }
+  }
+  return make_error(ErrorCode::kInvalid, fmt::format("'{}' is no duration like 500ms, 30s, 2m", text));
+}
+
+Result<Options> parse_options(const std::vector<std::string>& arguments, const std::vector<std::string>& environment) {
+  const po::options_description options = described();
+  po::options_description all(options);
+  all.add_options()("command", po::value<std::vector<std::string>>());
+  po::positional_options_description positional;
+  positional.add("command", -1);
+  po::variables_map values;
+  try {
+    po::store(po::command_line_parser(arguments).options(all).positional(positional).run(), values);
+    store_environment(options, environment, values);
+    po::notify(values);
+  } catch (const po::error& error) {
+    return make_error(ErrorCode::kInvalid, error.what());
+  }
+  if (values.count("help") != 0 || values.count("version") != 0) {
+    Options result;
+    result.command = values.count("help") != 0 ? Options::Command::kHelp : Options::Command::kVersion;
+    return result;
+  }
+  const auto words = values.count("command") != 0 ? values["command"].as<std::vector<std::string>>()
+                                                  : std::vector<std::string>();
+  if (words != std::vector<std::string>{"run"}) {
+    return make_error(ErrorCode::kInvalid, "the command is 'run' (see --help)");
+  }
+  return interpret(values);
+}
+
+}  // namespace sidetrack::engine
