@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "agent/ctl/commands.h"
+
+#include <chrono>
+#include <functional>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <ostream>
+
+#include "agent/admin/request.h"
+#include "agent/ctl/client.h"
+#include "agent/ctl/render.h"
+#include "agent/dataplane/dataplane.h"
+
+namespace sidetrack::ctl {
+namespace {
+
+using admin::percent_encode;
+using nlohmann::json;
+using Renderer = std::function<std::string(const json&)>;
+
+// Asks the agent and prints the answer; returns it through `answer` for those who want to look at it.
+int ask(const Options& options, const Streams& streams, const std::string& target, const Renderer& render,
+        json* answer = nullptr) {
+  const auto reply = Client(admin_socket(options)).get(target);
+  if (!reply) {
+    return fail(reply.error(), streams);
+  }
+  streams.out << (options.format == Format::kTable ? render(*reply) : serialise(*reply, options.format));
+  if (answer != nullptr) {
+    *answer = *reply;
+  }
+  return kExitFine;
+}
+
+// "shop/web-0" as query parameters.
+Result<std::string> pod_query(const std::string& name) {
+  const auto slash = name.find('/');
+  if (slash == 0 || slash == std::string::npos || slash + 1 == name.size()) {
+    return make_error(ErrorCode::kInvalid, "\"" + name + "\" is not NAMESPACE/POD");
+  }
+  return "namespace=" + percent_encode(name.substr(0, slash)) + "&pod=" + percent_encode(name.substr(slash + 1));
+}
+
+int run_status(const Options& options, const Streams& streams) {
+  return ask(options, streams, "/v1/status",
+             [&](const json& status) { return render_status(status, streams.painter, now_s()); });
+}
+
+int run_pods(const Options& options, const Streams& streams) {
+  return ask(options, streams, "/v1/pods?namespace=" + percent_encode(options.namespace_name),
+             [&](const json& answer) { return render_pods(answer, streams.painter); });
+}
+
+int run_policy(const Options& options, const Streams& streams) {
+  const auto query = pod_query(options.arguments[0]);
+  if (!query) {
+    return fail(query.error(), streams);
+  }
+  return ask(options, streams, "/v1/policy?" + *query,
+             [&](const json& policy) { return render_policy(policy, streams.painter); });
+}
+
+int run_explain(const Options& options, const Streams& streams) {
+  const auto query = pod_query(options.arguments[0]);
+  if (!query) {
+    return fail(query.error(), streams);
+  }
+  json answer;
+  const int code = ask(options, streams, "/v1/explain?" + *query + "&destination=" + percent_encode(options.arguments[1]),
+                       [&](const json& explain) { return render_explain(explain, streams.painter); }, &answer);
+  return code == kExitFine && !flag_of(answer, "agrees_with_kernel") ? kExitFindings : code;
+}
+
+int run_counters(const Options& options, const Streams& streams) {
+  auto reply = Client(admin_socket(options)).get("/v1/counters");
+  if (!reply) {
+    return fail(reply.error(), streams);
+  }
+  json kept = json::array();
+  for (const auto& row : list_of(*reply, "counters")) {
+    if (options.namespace_name.empty() || text_of(row, "namespace") == options.namespace_name) {
+      kept.push_back(row);
+    }
+  }
+  const json answer = {{"counters", kept}};
+  streams.out << (options.format == Format::kTable ? render_counters(answer, streams.painter)
+                                                   : serialise(answer, options.format));
+  return kExitFine;
+}
+
+int fail_bypass(const Error& error, const Options& options, const Streams& streams) {
+  std::string hint;
+  if (error.code == ErrorCode::kPermission) {
+    hint = " Run this as root.";
+  } else if (error.code == ErrorCode::kNotFound) {
+    hint = " Nothing of Sidetrack is pinned at " + options.pin_dir +
+           ", so nothing is redirected from there; --pin-dir DIR names another folder.";
+  }
+  streams.error << "sidetrackctl: bypass: " << error.message << "." << hint << "\n";
+  return kExitFindings;
+}
+
+int run_bypass(const Options& options, const Streams& streams) {
+  const auto word = options.arguments.empty() ? std::string() : options.arguments[0];
+  if (!word.empty() && word != "on" && word != "off") {
+    return fail(make_error(ErrorCode::kInvalid, "bypass takes on or off, not \"" + word + "\""), streams);
+  }
+  if (!word.empty()) {
+    if (const auto done = dataplane::set_bypass(options.pin_dir, word == "on"); !done) {
+      return fail_bypass(done.error(), options, streams);
+    }
+  }
+  const auto now = dataplane::bypass(options.pin_dir);  // read back: what the kernel holds
+  if (!now) {
+    return fail_bypass(now.error(), options, streams);
+  }
+  if (options.format != Format::kTable) {
+    streams.out << serialise(json{{"bypass", *now}}, options.format);
+    return kExitFine;
+  }
+  if (*now) {
+    streams.out << "bypass is " << streams.painter.paint("on", Colour::kRed)
+                << ": new connections of this node go direct, open ones stay as they are.\n"
+                   "Undo: sidetrackctl bypass off\n";
+  } else {
+    streams.out << "bypass is " << streams.painter.paint("off", Colour::kGreen)
+                << ": new connections go as their policy says.\n"
+                << (word.empty() ? "" : "Undo: sidetrackctl bypass on\n");
+  }
+  return kExitFine;
+}
+
+}  // namespace
+
+double now_s() {
+  return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
+}
+
+std::string admin_socket(const Options& options) { return options.state_dir + "/admin.sock"; }
+
+int fail(const Error& error, const Streams& streams) {
+  streams.error << "sidetrackctl: " << printable(error.message) << "\n";
+  if (error.code == ErrorCode::kIo) {
+    return kExitUnreachable;
+  }
+  return error.code == ErrorCode::kInvalid ? kExitUsage : kExitFindings;
+}
+
+int run_command(const Options& options, const Streams& streams) {
+  using Command = int (*)(const Options&, const Streams&);
+  static const std::map<std::string, Command> kCommands = {
+      {"status", run_status}, {"pods", run_pods},     {"policy", run_policy}, {"explain", run_explain},
+      {"flows", run_flows},   {"bypass", run_bypass}, {"doctor", run_doctor}, {"counters", run_counters},
+  };
+  return kCommands.at(options.command)(options, streams);
+}
+
+}  // namespace sidetrack::ctl

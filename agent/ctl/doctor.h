@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+// The checks of `doctor`, in two halves: what this process sees of the node itself, and what the agent's status says.
+#pragma once
+
+#include <cstdint>
+#include <nlohmann/json_fwd.hpp>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "agent/ctl/finding.h"
+
+namespace sidetrack::ctl {
+
+// One mount of /proc/self/mountinfo.
+struct Mount {
+  std::string root;  // which part of the file system is mounted
+  std::string point;
+  std::string type;
+};
+[[nodiscard]] std::vector<Mount> parse_mountinfo(const std::string& text);
+
+// A BPF program on one of our hooks.
+struct HookedProgram {
+  std::string hook;  // "cgroup/connect4"
+  std::uint32_t id = 0;
+  std::string name;
+};
+
+// Where the node's files are: "" in earnest, a made-up tree in tests.
+struct Host {
+  std::string root;
+  std::string kernel_release;
+  bool is_root = true;
+};
+
+// Kernel release, BTF, cgroup2, bpffs, sysctls. Reads files only.
+void check_kernel(const Host& host, Findings& findings);
+void check_mounts(const Host& host, const std::string& pin_dir, Findings& findings);
+void check_sysctls(const Host& host, Findings& findings);
+// The mount point of cgroup2; "" if there is none.
+[[nodiscard]] std::string cgroup2_dir(const Host& host);
+
+// The agent's status (docs/api.md, /v1/status) and pods.
+void check_status(const nlohmann::json& status, const nlohmann::json& pods, Findings& findings);
+
+// Names the programs that are not ours.
+void check_foreign(const std::vector<HookedProgram>& programs, const std::set<std::uint32_t>& ours, Findings& findings);
+
+}  // namespace sidetrack::ctl

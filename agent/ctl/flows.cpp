@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <fmt/format.h>
+
+#include <csignal>
+#include <ctime>
+#include <nlohmann/json.hpp>
+#include <ostream>
+
+#include "agent/admin/request.h"
+#include "agent/ctl/client.h"
+#include "agent/ctl/commands.h"
+#include "agent/ctl/render.h"
+
+namespace sidetrack::ctl {
+namespace {
+
+using nlohmann::json;
+
+volatile std::sig_atomic_t interrupted = 0;
+
+void on_interrupt(int) { interrupted = 1; }
+
+// Ctrl-C ends -f as its regular end. No SA_RESTART: the pause between two polls is cut short.
+void catch_interrupts() {
+  struct sigaction action {};
+  action.sa_handler = on_interrupt;
+  ::sigaction(SIGINT, &action, nullptr);
+  ::sigaction(SIGTERM, &action, nullptr);
+}
+
+void pause_between_polls() {
+  const std::timespec pause{0, 200'000'000};
+  ::nanosleep(&pause, nullptr);
+}
+
+std::string target_of(const Options& options, double since, std::uint64_t after) {
+  return fmt::format("/v1/flows?namespace={}&since={:.3f}&after={}", admin::percent_encode(options.namespace_name), since,
+                     after);
+}
+
+int follow(const Options& options, const Streams& streams, double since) {
+  catch_interrupts();
+  const Client client(admin_socket(options));
+  std::uint64_t after = 0;
+  bool header_due = options.format == Format::kTable;
+  while (interrupted == 0) {
+    const auto page = client.get(target_of(options, since, after));
+    if (!page) {
+      return fail(page.error(), streams);
+    }
+    if (header_due) {
+      streams.out << flow_header(streams.painter);
+      header_due = false;
+    }
+    for (const auto& flow : list_of(*page, "flows")) {
+      if (seconds_of(flow, "end") == 0) {
+        continue;  // still open: shown once it ends
+      }
+      streams.out << (options.format == Format::kTable ? flow_line(flow, streams.painter)
+                                                       : serialise_item(flow, options.format));
+    }
+    streams.out.flush();
+    after = count_of(*page, "next_sequence");
+    pause_between_polls();
+  }
+  return kExitFine;
+}
+
+}  // namespace
+
+int run_flows(const Options& options, const Streams& streams) {
+  const double since = options.since_s < 0 ? 0 : now_s() - options.since_s;
+  if (options.follow) {
+    return follow(options, streams, since);
+  }
+  const auto page = Client(admin_socket(options)).get(target_of(options, since, 0));
+  if (!page) {
+    return fail(page.error(), streams);
+  }
+  streams.out << (options.format == Format::kTable ? render_flows(*page, streams.painter, now_s())
+                                                   : serialise(*page, options.format));
+  return kExitFine;
+}
+
+}  // namespace sidetrack::ctl

@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+// Text for people: tables, durations, sizes, colours. Pure functions.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace sidetrack::ctl {
+
+enum class Colour { kNone, kRed, kYellow, kGreen, kBold };
+
+// Adds terminal colours, or leaves the text alone.
+class Painter {
+ public:
+  enum class Mode { kPlain, kColour };
+  explicit Painter(Mode mode) : mode_(mode) {}
+  [[nodiscard]] std::string paint(std::string_view text, Colour colour) const;
+
+ private:
+  Mode mode_;
+};
+
+struct Cell {
+  std::string text;
+  Colour colour = Colour::kNone;
+};
+
+// Left-aligned columns two spaces apart; empty cells show as "-"; no space at the ends of lines.
+class Table {
+ public:
+  explicit Table(std::vector<std::string> header);
+  void add(std::vector<Cell> row);
+  [[nodiscard]] bool empty() const { return rows_.empty(); }
+  [[nodiscard]] std::string render(const Painter& painter) const;
+
+ private:
+  std::vector<std::vector<Cell>> rows_;
+  std::vector<Cell> header_;
+};
+
+// "850us", "12ms", "3.4s", "2m05s", "3h12m", "5d04h".
+[[nodiscard]] std::string format_duration(double seconds);
+// "512B", "1.5KiB", "3.0MiB".
+[[nodiscard]] std::string format_bytes(std::uint64_t bytes);
+// "12:31:07.123" local time.
+[[nodiscard]] std::string format_clock(double unix_seconds);
+// Parts as a share of the whole, "12%"; "-" if the whole is 0.
+[[nodiscard]] std::string format_percent(std::uint64_t part, std::uint64_t whole);
+
+// Bytes that could steer a terminal are replaced by '?': what we print comes from Kubernetes objects.
+[[nodiscard]] std::string printable(std::string_view text);
+
+// "90", "90s", "5m", "2h", "1d", "250ms" in seconds; negative if it is not a duration.
+[[nodiscard]] double parse_duration(std::string_view text);
+
+}  // namespace sidetrack::ctl

@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0
+// The agent's answers as text for people. Pure; fields that are missing (an older agent) show as empty.
+#pragma once
+
+#include <nlohmann/json_fwd.hpp>
+#include <string>
+
+#include "agent/ctl/format.h"
+
+namespace sidetrack::ctl {
+
+[[nodiscard]] std::string render_status(const nlohmann::json& status, const Painter& painter, double now);
+[[nodiscard]] std::string render_pods(const nlohmann::json& answer, const Painter& painter);
+[[nodiscard]] std::string render_policy(const nlohmann::json& policy, const Painter& painter);
+[[nodiscard]] std::string render_explain(const nlohmann::json& explain, const Painter& painter);
+[[nodiscard]] std::string render_counters(const nlohmann::json& answer, const Painter& painter);
+[[nodiscard]] std::string render_flows(const nlohmann::json& answer, const Painter& painter, double now);
+// For -f: columns of fixed width.
+[[nodiscard]] std::string flow_header(const Painter& painter);
+[[nodiscard]] std::string flow_line(const nlohmann::json& flow, const Painter& painter);
+
+// The field, or the fallback if it is missing or of another kind.
+[[nodiscard]] std::string text_of(const nlohmann::json& object, const char* key);
+[[nodiscard]] std::uint64_t count_of(const nlohmann::json& object, const char* key);
+[[nodiscard]] double seconds_of(const nlohmann::json& object, const char* key);
+[[nodiscard]] bool flag_of(const nlohmann::json& object, const char* key);
+// The list or object at the key; an empty one if it is missing.
+[[nodiscard]] const nlohmann::json& list_of(const nlohmann::json& object, const char* key);
+
+}  // namespace sidetrack::ctl
