@@ -267,49 +267,56 @@ std::string name_for_issues(const std::string& kind, const json& value) {
   return cluster_scoped ? kind + "/" + name : fmt::format("{}/{}/{}", kind, space.empty() ? "default" : space, name);
 }
 
+bool has_error(const std::vector<Issue>& issues) {
+  return std::any_of(issues.begin(), issues.end(), [](const Issue& issue) { return !issue.warning; });
+}
+
 class Decoder {
  public:
   Decoded run(const json& value) {
-    const Field root(&value, "", decoded_.issues);
+    std::vector<Issue> issues;
+    const Field root(&value, "", issues);
     const std::string kind = value.is_object() ? root.at("kind").text() : std::string();
     constexpr std::string_view kList = "List";
     if (kind.ends_with(kList) && value.contains("items")) {
-      const std::string api_version = root.at("apiVersion").required_text();
-      const std::string item_kind = kind.substr(0, kind.size() - kList.size());
-      for (const Field& item : root.at("items").items()) {
-        decode_one(item, item_kind, item_kind.empty() ? std::string() : api_version);
+      list_kind_ = kind.substr(0, kind.size() - kList.size());
+      list_version_ = list_kind_.empty() ? std::string() : root.at("apiVersion").required_text();
+      static_cast<void>(root.at("items").items());  // notes an issue if this is no list
+      keep(issues, kind);
+      const json& items = value["items"];
+      for (std::size_t i = 0; items.is_array() && i < items.size(); ++i) {
+        decode_one(items[i], fmt::format("/items/{}", i));
       }
     } else {
-      decode_one(root, {}, {});
+      decode_one(value, "");
     }
     return std::move(decoded_);
   }
 
  private:
-  void decode_one(const Field& field, const std::string& list_kind, const std::string& list_api_version) {
-    const std::size_t first_issue = decoded_.issues.size();
+  void decode_one(const json& value, const std::string& pointer) {
+    std::vector<Issue> issues;
+    const Field field(&value, pointer, issues);
     std::string name;
-    if (!field.present() || !field.value()->is_object()) {
+    if (!value.is_object()) {
       field.fail("must be a Kubernetes object");
-    } else if (std::size_t budget = kMaxObjectBytes; !fits(*field.value(), budget, kMaxObjectDepth)) {
+    } else if (std::size_t budget = kMaxObjectBytes; !fits(value, budget, kMaxObjectDepth)) {
       field.fail(fmt::format("is larger than {} MiB or nested deeper than {}", kMaxObjectBytes >> 20U, kMaxObjectDepth));
     } else {
-      name = decode_kind(field, list_kind, list_api_version);
+      name = decode_kind(field, issues);
     }
-    for (std::size_t i = first_issue; i < decoded_.issues.size(); ++i) {
-      decoded_.issues[i].object = name;
-    }
+    keep(issues, name);
   }
 
-  std::string decode_kind(const Field& field, const std::string& list_kind, const std::string& list_api_version) {
-    const std::size_t first_issue = decoded_.issues.size();
+  // Returns what issues call the object.
+  std::string decode_kind(const Field& field, const std::vector<Issue>& issues) {
     const Field kind_field = field.at("kind");
     const Field version_field = field.at("apiVersion");
-    const std::string kind = kind_field.present() || list_kind.empty() ? kind_field.required_text() : list_kind;
-    const std::string version =
-        version_field.present() || list_kind.empty() ? version_field.required_text() : list_api_version;
+    const bool in_list = !list_kind_.empty();
+    const std::string kind = in_list && !kind_field.present() ? list_kind_ : kind_field.required_text();
+    const std::string version = in_list && !version_field.present() ? list_version_ : version_field.required_text();
     std::string name = name_for_issues(cut_shown(kind), *field.value());
-    if (failed_since(first_issue)) {
+    if (has_error(issues)) {
       return name;
     }
     const Kind* known = find_kind(version, kind);
@@ -320,19 +327,29 @@ class Decoder {
       const auto* slice = std::get_if<EndpointSlice>(&object);
       if (slice != nullptr && slice->address_type == "FQDN") {
         field.at("addressType").warn("FQDN endpoints are not used; skipped");
-      } else if (!failed_since(first_issue)) {
+      } else if (!has_error(issues)) {
         decoded_.objects.push_back(DecodedObject{.object = std::move(object), .pointer = field.pointer()});
       }
     }
     return name;
   }
 
-  [[nodiscard]] bool failed_since(std::size_t first) const {
-    return std::any_of(decoded_.issues.begin() + static_cast<std::ptrdiff_t>(first), decoded_.issues.end(),
-                       [](const Issue& issue) { return !issue.warning; });
+  void keep(std::vector<Issue>& issues, const std::string& name) {
+    for (Issue& issue : issues) {
+      const bool first_error = !issue.warning && !error_kept_;
+      if (decoded_.issues.size() < kMaxIssues || first_error) {
+        error_kept_ = error_kept_ || !issue.warning;
+        issue.object = name;
+        decoded_.issues.push_back(std::move(issue));
+      }
+    }
+    issues.clear();
   }
 
   Decoded decoded_;
+  std::string list_kind_;  // "Pod" in a PodList; empty outside such a list
+  std::string list_version_;
+  bool error_kept_ = false;
 };
 
 std::string key_of(const Metadata& metadata) {

@@ -39,9 +39,11 @@ struct DecodedObject {
   std::string pointer;  // "" or "/items/3"
 };
 
+inline constexpr std::size_t kMaxIssues = 1000;
+
 struct Decoded {
   std::vector<DecodedObject> objects;
-  std::vector<Issue> issues;
+  std::vector<Issue> issues;  // about kMaxIssues at most; an error among them if there was one
 };
 
 // Decodes one object, a v1 List, or a list as the API server answers it (PodList: its items name no kind).

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "agent/kube/fields.h"
 
+#include <algorithm>
 #include <utility>
 
 #include <fmt/format.h>
@@ -58,18 +59,18 @@ Field::Field(const json* value, std::string pointer, std::vector<Issue>& issues)
 
 Field Field::at(std::string_view key) const {
   std::string pointer = pointer_ + "/" + escape_token(key);
-  if (value_ == nullptr) {
-    return Field(nullptr, std::move(pointer), *issues_);
+  if (value_ != nullptr && value_->is_object()) {
+    const auto found = value_->find(key);
+    return Field(found == value_->end() ? nullptr : &*found, std::move(pointer), *issues_);
   }
-  if (!value_->is_object()) {
-    // Several members are read from the same place: one issue says enough.
-    if (issues_->empty() || issues_->back().pointer != pointer_) {
-      fail(wrong_type("an object", *value_));
-    }
-    return Field(nullptr, std::move(pointer), *issues_);
+  Field absent(nullptr, std::move(pointer), *issues_);
+  absent.parent_failed_ = parent_failed_ || value_ != nullptr;
+  // Several members are read from the same place: one issue says enough.
+  const auto same_place = [&](const Issue& issue) { return issue.pointer == pointer_; };
+  if (value_ != nullptr && std::none_of(issues_->begin(), issues_->end(), same_place)) {
+    fail(wrong_type("an object", *value_));
   }
-  const auto found = value_->find(key);
-  return Field(found == value_->end() ? nullptr : &*found, std::move(pointer), *issues_);
+  return absent;
 }
 
 std::vector<Field> Field::items() const {
@@ -100,9 +101,15 @@ std::string Field::text(std::string_view fallback) const {
   return value_->get<std::string>();
 }
 
-std::string Field::required_text() const {
-  if (value_ == nullptr) {
+bool Field::missing() const {
+  if (value_ == nullptr && !parent_failed_) {
     fail("is missing");
+  }
+  return value_ == nullptr;
+}
+
+std::string Field::required_text() const {
+  if (missing()) {
     return {};
   }
   std::string result = text();
@@ -141,8 +148,7 @@ std::uint32_t Field::number(std::uint32_t low, std::uint32_t high, std::uint32_t
 }
 
 std::uint16_t Field::required_port() const {
-  if (value_ == nullptr) {
-    fail("is missing");
+  if (missing()) {
     return 0;
   }
   return static_cast<std::uint16_t>(number(1, 65535, 0));
@@ -168,6 +174,9 @@ void Field::fail(std::string reason) const { note(std::move(reason), false); }
 void Field::warn(std::string reason) const { note(std::move(reason), true); }
 
 void Field::note(std::string reason, bool warning) const {
+  if (issues_->size() >= kMaxIssuesOfObject) {
+    return;
+  }
   issues_->push_back(Issue{.object = {},
                            .pointer = pointer_,
                            .value = value_ == nullptr ? std::string() : shown(*value_),

@@ -16,6 +16,8 @@
 namespace sidetrack::kube {
 
 inline constexpr std::size_t kMaxShownBytes = 200;
+// One object's issues beyond this are not noted; the first says that it cannot be used.
+inline constexpr std::size_t kMaxIssuesOfObject = 100;
 
 // `text` cut to what a Problem may show, never within a UTF-8 sequence.
 [[nodiscard]] std::string cut_shown(std::string_view text);
@@ -48,9 +50,12 @@ class Field {
  private:
   void note(std::string reason, bool warning) const;
 
+  [[nodiscard]] bool missing() const;
+
   const nlohmann::json* value_;
   std::string pointer_;
   std::vector<Issue>* issues_;
+  bool parent_failed_ = false;  // absent because its parent is no object, which has been said
 };
 
 }  // namespace sidetrack::kube
