@@ -59,7 +59,8 @@ void Forwarder::start(UniqueFd client, WorkerPod& pod, const SocketAddress& dest
   }
   if (connection->attempt->route && connection->attempt->route->spec().endpoints.empty()) {
     counters_.no_endpoints.add(1);
-    give_up(*connection, ECONNREFUSED);
+    report(connection->side[kClient].fd, v4, destination, ECONNREFUSED);
+    close(*connection, Ending::kReset);
     return;
   }
   try_upstream(*connection);

@@ -52,7 +52,7 @@ std::string metrics_text(const MetricsInput& input) {
       counter("sidetrack_engine_refused_total", "Connections reset before any upstream answered",
               {{{label("reason", "no_original_destination")}, totals.not_redirected},
                {{label("reason", "no_endpoints")}, totals.no_endpoints},
-               {{label("reason", "upstream_failed")}, totals.connect_failed - totals.no_endpoints}}),
+               {{label("reason", "upstream_failed")}, totals.connect_failed}}),
       counter("sidetrack_engine_endpoint_failures_total", "Endpoints that refused or did not answer",
               {{{}, totals.endpoint_failures}}),
       counter("sidetrack_engine_resets_total", "Connections that ended by a reset", {{{}, totals.resets}}),
