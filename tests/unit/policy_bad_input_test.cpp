@@ -1,0 +1,276 @@
+// SPDX-License-Identifier: Apache-2.0
+// docs/policy.md, bad input: last good values, passthrough instead of a wrong capture, and problems that name everything.
+#include "tests/unit/policy_fixture.h"
+
+namespace sidetrack::policy {
+namespace {
+
+using namespace testing;
+using ::testing::AllOf;
+using ::testing::Contains;
+using ::testing::Field;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::Key;
+using ::testing::Not;
+using ::testing::SizeIs;
+
+auto is_problem(const char* object, const char* key, const char* value) {
+  return AllOf(Field("object", &kube::Problem::object, object), Field("key", &kube::Problem::key, HasSubstr(key)),
+               Field("value", &kube::Problem::value, HasSubstr(value)), Field("warning", &kube::Problem::warning, false));
+}
+
+auto is_warning(const char* object, const char* key, const char* value) {
+  return AllOf(Field("object", &kube::Problem::object, object), Field("key", &kube::Problem::key, key),
+               Field("value", &kube::Problem::value, HasSubstr(value)), Field("warning", &kube::Problem::warning, true));
+}
+
+TEST(PolicyBadMode, counts_as_passthrough) {
+  Cluster cluster(Text{{kMode, "redirct"}});
+  const Resolution resolution = cluster.resolve();
+  EXPECT_EQ(resolution.pods[0].state, PodState::kEnrol);
+  EXPECT_EQ(resolution.pods[0].mode, ST_MODE_PASSTHROUGH);
+  EXPECT_EQ(resolution.pods[0].reason, "invalid_mode");
+  EXPECT_THAT(resolution.problems, Contains(is_problem("Namespace/shop", kMode, "redirct")));
+}
+
+TEST(PolicyBadMode, has_no_last_good_value) {
+  Cluster cluster(Text{{kMode, "redirect"}});
+  static_cast<void>(cluster.resolve());
+  cluster.shop().metadata.labels = {{kMode, "Redirect"}};
+  EXPECT_EQ(cluster.resolve_web().mode, ST_MODE_PASSTHROUGH);
+}
+
+TEST(PolicyBadMode, of_the_namespace_does_not_touch_a_pod_with_its_own) {
+  Cluster cluster(Text{{kMode, "on"}});
+  cluster.web().metadata.labels = {{kMode, "redirect"}};
+  const PodIntent web = cluster.resolve_web();
+  EXPECT_EQ(web.mode, ST_MODE_REDIRECT);
+  EXPECT_EQ(web.reason, "");
+}
+
+TEST(PolicyBadToggle, without_a_last_good_value_is_the_default) {
+  Cluster cluster(Text{{kMode, "redirect"}, {"sidetrack.io/fast-path", "turbo"}, {"sidetrack.io/on-engine-loss", "close"}});
+  const Resolution resolution = cluster.resolve();
+  EXPECT_EQ(resolution.pods[0].mode, ST_MODE_REDIRECT);
+  EXPECT_EQ(resolution.pods[0].fast_path, ST_FAST_PATH_AUTO);
+  EXPECT_EQ(resolution.pods[0].on_engine_loss, ST_ON_ENGINE_LOSS_OPEN);
+  EXPECT_THAT(resolution.problems, Contains(is_problem("Namespace/shop", "sidetrack.io/fast-path", "turbo")));
+  EXPECT_THAT(resolution.problems, Contains(is_problem("Namespace/shop", "sidetrack.io/on-engine-loss", "close")));
+}
+
+TEST(PolicyBadToggle, keeps_the_last_good_value) {
+  Cluster cluster(Text{{kMode, "redirect"}, {"sidetrack.io/fast-path", "off"}, {"sidetrack.io/on-engine-loss", "closed"}});
+  static_cast<void>(cluster.resolve());
+  cluster.shop().metadata.labels = {{kMode, "redirect"}, {"sidetrack.io/fast-path", "x"}, {"sidetrack.io/on-engine-loss", "y"}};
+  static_cast<void>(cluster.resolve());
+  const PodIntent web = cluster.resolve_web();
+  EXPECT_EQ(web.fast_path, ST_FAST_PATH_OFF);
+  EXPECT_EQ(web.on_engine_loss, ST_ON_ENGINE_LOSS_CLOSED);
+}
+
+TEST(PolicyBadToggle, of_a_pod_falls_back_to_its_namespace) {
+  Cluster cluster(Text{{kMode, "redirect"}, {"sidetrack.io/fast-path", "off"}});
+  cluster.web().metadata.labels = {{"sidetrack.io/fast-path", "turbo"}};
+  EXPECT_EQ(cluster.resolve_web().fast_path, ST_FAST_PATH_OFF);
+}
+
+class BadListTest : public ::testing::TestWithParam<std::pair<const char*, const char*>> {};
+
+TEST_P(BadListTest, without_a_last_good_value_makes_the_pod_passthrough) {
+  Cluster cluster;
+  const auto [key, text] = GetParam();
+  cluster.web().metadata.annotations = {{key, text}};
+  const Resolution resolution = cluster.resolve();
+  const PodIntent& web = resolution.pods[0];
+  EXPECT_EQ(web.state, PodState::kEnrol);
+  EXPECT_EQ(web.mode, ST_MODE_PASSTHROUGH);
+  EXPECT_EQ(web.fast_path, ST_FAST_PATH_OFF);
+  EXPECT_EQ(web.reason, "invalid_annotation");
+  EXPECT_THAT(web.reason_detail, HasSubstr(key));
+  EXPECT_THAT(resolution.problems, Contains(is_problem("Pod/shop/web", key, text)));
+}
+
+INSTANTIATE_TEST_SUITE_P(PolicyBadInput, BadListTest,
+                         ::testing::Values(std::pair{kExcludePorts, "80,http"}, std::pair{kExcludeCidrs, "10.0.0.0/33"},
+                                           std::pair{kIncludePorts, "0"}, std::pair{kIncludeCidrs, "*"}));
+
+TEST(PolicyBadList, keeps_the_last_good_value_of_that_key_only) {
+  Cluster cluster;
+  cluster.web().metadata.annotations = {{kExcludePorts, "80"}, {kExcludeCidrs, "10.1.0.0/16"}};
+  static_cast<void>(cluster.resolve());
+  cluster.web().metadata.annotations = {{kExcludePorts, "80,http"}, {kExcludeCidrs, "10.2.0.0/16"}};
+  const Resolution resolution = cluster.resolve();
+  const PodIntent& web = resolution.pods[0];
+  EXPECT_EQ(web.mode, ST_MODE_REDIRECT);
+  EXPECT_EQ(verdict(*web.compiled, "1.1.1.1", 80), ST_REASON_EXCLUDED_PORT);
+  EXPECT_EQ(verdict(*web.compiled, "10.2.0.1", 443), ST_REASON_EXCLUDED_CIDR);
+  EXPECT_EQ(verdict(*web.compiled, "10.1.0.1", 443), ST_REASON_REDIRECTED);
+  EXPECT_EQ(web.rules.exclude_ports[0].origin.value, "80");
+  EXPECT_THAT(resolution.problems, Contains(is_problem("Pod/shop/web", kExcludePorts, "80,http")));
+  EXPECT_THAT(resolution.problems[0].reason, AllOf(HasSubstr("\"http\""), HasSubstr("last good value")));
+}
+
+TEST(PolicyBadList, last_good_value_survives_many_rounds) {
+  Cluster cluster;
+  cluster.web().metadata.annotations = {{kExcludePorts, "80"}};
+  static_cast<void>(cluster.resolve());
+  cluster.web().metadata.annotations = {{kExcludePorts, "x"}};
+  static_cast<void>(cluster.resolve());
+  cluster.web().metadata.annotations = {{kExcludePorts, "y"}};
+  static_cast<void>(cluster.resolve());
+  EXPECT_EQ(verdict(*cluster.resolve_web().compiled, "1.1.1.1", 80), ST_REASON_EXCLUDED_PORT);
+}
+
+TEST(PolicyBadList, mode_of_the_same_object_still_applies) {
+  Cluster cluster;
+  cluster.web().metadata.annotations = {{kExcludePorts, "x"}};
+  cluster.web().metadata.labels = {{kMode, "disabled"}};
+  const PodIntent web = cluster.resolve_web();
+  EXPECT_EQ(web.state, PodState::kSkipped);
+  EXPECT_EQ(web.reason, "mode_disabled");
+}
+
+TEST(PolicyBadList, of_a_namespace_touches_all_its_pods_and_no_other) {
+  Cluster cluster;
+  cluster.objects.namespaces["bank"].metadata = {
+      .name = "bank", .namespace_name = "", .uid = "", .labels = {{kMode, "redirect"}}, .annotations = {}};
+  cluster.add_pod("bank", "ledger");
+  cluster.add_pod("shop", "web2");
+  cluster.shop().metadata.annotations = {{kExcludeCidrs, "10.0.0.0/8,typo"}};
+  const Resolution resolution = cluster.resolve();
+  EXPECT_EQ(resolution.pods[0].mode, ST_MODE_REDIRECT);
+  EXPECT_EQ(resolution.pods[1].mode, ST_MODE_PASSTHROUGH);
+  EXPECT_EQ(resolution.pods[2].mode, ST_MODE_PASSTHROUGH);
+  EXPECT_THAT(resolution.problems, SizeIs(1));
+}
+
+TEST(PolicyBadList, of_a_pod_touches_no_other_pod) {
+  Cluster cluster;
+  cluster.add_pod("shop", "web2").metadata.annotations = {{kExcludePorts, "x"}};
+  EXPECT_EQ(cluster.resolve().pods[0].mode, ST_MODE_REDIRECT);
+}
+
+TEST(PolicyBadList, what_did_parse_is_still_excluded) {
+  Cluster cluster;
+  cluster.web().metadata.annotations = {{kExcludePorts, "x"}, {kExcludeCidrs, "10.1.0.0/16"}};
+  EXPECT_EQ(verdict(*cluster.resolve_web().compiled, "10.1.0.1", 80), ST_REASON_EXCLUDED_CIDR);
+}
+
+TEST(PolicyBadList, problem_value_is_cut_to_200_bytes_at_a_character) {
+  Cluster cluster;
+  std::string text(199, 'x');
+  cluster.web().metadata.annotations = {{kExcludePorts, text + "\xc3\xa9 and more"}};
+  const Resolution resolution = cluster.resolve();
+  ASSERT_THAT(resolution.problems, SizeIs(1));
+  EXPECT_EQ(resolution.problems[0].value, text);
+}
+
+TEST(PolicyHostBits, are_cleared_with_a_warning) {
+  Cluster cluster;
+  cluster.web().metadata.annotations = {{kExcludeCidrs, "10.9.1.2/16"}};
+  const Resolution resolution = cluster.resolve();
+  EXPECT_EQ(resolution.pods[0].mode, ST_MODE_REDIRECT);
+  EXPECT_EQ(verdict(*resolution.pods[0].compiled, "10.9.200.1", 80), ST_REASON_EXCLUDED_CIDR);
+  EXPECT_THAT(resolution.problems, Contains(is_warning("Pod/shop/web", kExcludeCidrs, "10.9.1.2/16")));
+}
+
+TEST(PolicyLastGood, holds_every_key_that_parsed) {
+  Cluster cluster(Text{{kMode, "redirect"}, {"sidetrack.io/fast-path", "off"}});
+  cluster.shop().metadata.annotations = {{kExcludePorts, "80"}};
+  cluster.web().metadata.annotations = {{kIncludeCidrs, ""}};
+  const LastGood good = cluster.resolve().last_good;
+  EXPECT_THAT(good.values, Contains(std::pair<const std::string, std::string>("Namespace/shop|sidetrack.io/exclude-outbound-ports", "80")));
+  EXPECT_THAT(good.values, Contains(std::pair<const std::string, std::string>("Namespace/shop|sidetrack.io/fast-path", "off")));
+  EXPECT_THAT(good.values, Contains(std::pair<const std::string, std::string>("Pod/shop/web|sidetrack.io/include-outbound-cidrs", "")));
+}
+
+TEST(PolicyLastGood, forgets_objects_that_are_gone) {
+  Cluster cluster;
+  cluster.web().metadata.annotations = {{kExcludePorts, "80"}};
+  EXPECT_THAT(cluster.resolve().last_good.values, SizeIs(1));
+  cluster.objects.pods.clear();
+  EXPECT_THAT(cluster.resolve().last_good.values, IsEmpty());
+}
+
+TEST(PolicyLastGood, forgets_keys_that_were_removed) {
+  Cluster cluster;
+  cluster.web().metadata.annotations = {{kExcludePorts, "80"}};
+  static_cast<void>(cluster.resolve());
+  cluster.web().metadata.annotations.clear();
+  EXPECT_TRUE(cluster.resolve_web().compiled->empty());
+  cluster.web().metadata.annotations = {{kExcludePorts, "x"}};
+  EXPECT_EQ(cluster.resolve_web().reason, "invalid_annotation");
+}
+
+TEST(PolicyLastGood, of_a_namespace_is_kept_while_no_pod_of_it_is_here) {
+  Cluster cluster;
+  cluster.shop().metadata.annotations = {{kExcludePorts, "80"}};
+  static_cast<void>(cluster.resolve());
+  cluster.objects.pods.clear();
+  cluster.shop().metadata.annotations = {{kExcludePorts, "x"}};
+  EXPECT_THAT(cluster.resolve().problems, IsEmpty());
+  cluster.add_pod("shop", "web");
+  EXPECT_EQ(verdict(*cluster.resolve_web().compiled, "1.1.1.1", 80), ST_REASON_EXCLUDED_PORT);
+}
+
+std::string cidrs(int count, int second_octet) {
+  std::string text;
+  for (int i = 0; i < count; ++i) {
+    text += "10." + std::to_string(second_octet) + "." + std::to_string(i / 250) + "." + std::to_string(i % 250) + ",";
+  }
+  text.pop_back();
+  return text;
+}
+
+TEST(PolicyLimits, merged_list_of_ten_thousand_cidrs_is_used) {
+  Cluster cluster;
+  cluster.shop().metadata.annotations = {{kExcludeCidrs, cidrs(5000, 1)}};
+  cluster.web().metadata.annotations = {{kExcludeCidrs, cidrs(5000, 2)}};
+  const Resolution resolution = cluster.resolve();
+  EXPECT_EQ(resolution.pods[0].mode, ST_MODE_REDIRECT);
+  EXPECT_THAT(resolution.pods[0].compiled->cidrs, SizeIs(10000));
+  EXPECT_THAT(resolution.problems, IsEmpty());
+}
+
+TEST(PolicyLimits, one_more_makes_that_pod_passthrough_and_cuts_nothing) {
+  Cluster cluster;
+  cluster.add_pod("shop", "web2");
+  cluster.shop().metadata.annotations = {{kExcludeCidrs, cidrs(5000, 1)}};
+  cluster.web().metadata.annotations = {{kExcludeCidrs, cidrs(5001, 2)}};
+  const Resolution resolution = cluster.resolve();
+  EXPECT_EQ(resolution.pods[0].state, PodState::kEnrol);
+  EXPECT_EQ(resolution.pods[0].mode, ST_MODE_PASSTHROUGH);
+  EXPECT_EQ(resolution.pods[0].reason, "policy_too_large");
+  EXPECT_EQ(resolution.pods[1].mode, ST_MODE_REDIRECT);
+  EXPECT_THAT(resolution.problems, Contains(is_problem("Pod/shop/web", kExcludeCidrs, "")));
+  EXPECT_THAT(resolution.problems[0].reason, HasSubstr("10001"));
+}
+
+TEST(PolicyLimits, every_port_may_be_listed) {
+  Cluster cluster;
+  cluster.web().metadata.annotations = {{kExcludePorts, "1-65535"}};
+  EXPECT_EQ(cluster.resolve_web().compiled->exclude_ports, ST_PORT_SET_ALL);
+}
+
+TEST(PolicyTcp, is_accepted_and_said_to_be_without_effect) {
+  Cluster cluster;
+  cluster.web().metadata.annotations = {{"sidetrack.io/tcp", "keepalive=60s, user-timeout=30s,congestion=bbr,nodelay"}};
+  const Resolution resolution = cluster.resolve();
+  EXPECT_EQ(resolution.pods[0].mode, ST_MODE_REDIRECT);
+  EXPECT_THAT(resolution.problems, Contains(is_warning("Pod/shop/web", "sidetrack.io/tcp", "keepalive=60s")));
+  EXPECT_THAT(resolution.problems[0].reason, HasSubstr("not applied yet"));
+}
+
+TEST(PolicyTcp, unknown_word_is_a_problem_but_never_changes_the_mode) {
+  Cluster cluster;
+  for (const char* const text : {"keepalives=60s", "keepalive", "nodelay=1", "congestion=", "nodelay,,"}) {
+    cluster.web().metadata.annotations = {{"sidetrack.io/tcp", text}};
+    const Resolution resolution = cluster.resolve();
+    EXPECT_EQ(resolution.pods[0].mode, ST_MODE_REDIRECT) << text;
+    EXPECT_THAT(resolution.problems, Contains(is_problem("Pod/shop/web", "sidetrack.io/tcp", text)));
+  }
+}
+
+}  // namespace
+}  // namespace sidetrack::policy
