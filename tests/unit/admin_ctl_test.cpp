@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: Apache-2.0
+// The built sidetrackctl against a server of made-up views: what it prints and how it exits.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+
+#include <array>
+#include <cstdio>
+#include <nlohmann/json.hpp>
+
+#include "agent/admin/api.h"
+#include "agent/admin/server.h"
+#include "tests/unit/admin_fake_views.h"
+
+namespace sidetrack {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::StartsWith;
+
+struct Outcome {
+  int code = -1;
+  std::string output;  // both streams
+};
+
+Outcome run(const std::string& arguments) {
+  const auto command = std::string(ST_CTL) + " " + arguments + " 2>&1";
+  FILE* pipe = ::popen(command.c_str(), "r");
+  Outcome outcome;
+  std::array<char, 4096> buffer{};
+  while (const auto count = std::fread(buffer.data(), 1, buffer.size(), pipe)) {
+    outcome.output.append(buffer.data(), count);
+  }
+  const int status = ::pclose(pipe);
+  outcome.code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+  return outcome;
+}
+
+class Ctl : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    auto server = admin::AdminServer::listen(loop_.context, folder_.file("admin.sock"), admin::make_api(views_));
+    ASSERT_TRUE(server) << server.error().message;
+    server_ = std::move(*server);
+    loop_.start();
+  }
+  void TearDown() override {
+    loop_.stop();
+    server_.reset();
+  }
+  [[nodiscard]] Outcome ctl(const std::string& arguments) const { return run(arguments + " --state-dir " + folder_.path()); }
+
+  test::FakeViews views_;
+  test::TemporaryFolder folder_;
+  test::LoopThread loop_;
+  std::unique_ptr<admin::AdminServer> server_;
+};
+
+TEST_F(Ctl, status_is_printed_without_colour_to_a_pipe) {
+  const auto outcome = ctl("status");
+  EXPECT_EQ(outcome.code, 0);
+  EXPECT_THAT(outcome.output, StartsWith("agent      ready"));
+}
+
+TEST_F(Ctl, json_is_what_the_agent_says) {
+  const auto outcome = ctl("pods -n bank -o json");
+  EXPECT_EQ(outcome.code, 0);
+  const auto answer = nlohmann::json::parse(outcome.output);
+  EXPECT_EQ(answer["pods"].size(), 1U);
+  EXPECT_EQ(answer["pods"][0]["pod"], "db-0");
+}
+
+TEST_F(Ctl, yaml_is_printed) { EXPECT_THAT(ctl("counters -o yaml").output, HasSubstr("excluded_port: 2\n")); }
+
+TEST_F(Ctl, policy_of_unknown_pod_is_exit_1) {
+  EXPECT_EQ(ctl("policy shop/web-0").code, 0);
+  const auto outcome = ctl("policy shop/nope");
+  EXPECT_EQ(outcome.code, 1);
+  EXPECT_THAT(outcome.output, HasSubstr("no pod shop/nope"));
+}
+
+TEST_F(Ctl, explain_takes_both_families) {
+  EXPECT_THAT(ctl("explain shop/web-0 10.0.0.1:8500").output, HasSubstr("Port 8500 is excluded"));
+  EXPECT_THAT(ctl("explain shop/web-0 '[fd00::1]:8500'").output, HasSubstr("shop/web-0 -> [fd00::1]:8500: direct"));
+}
+
+TEST_F(Ctl, explain_exits_1_when_the_kernel_disagrees) {
+  views_.agrees = false;
+  const auto outcome = ctl("explain shop/web-0 10.0.0.1:8500");
+  EXPECT_EQ(outcome.code, 1);
+  EXPECT_THAT(outcome.output, HasSubstr("The kernel holds another policy"));
+}
+
+TEST_F(Ctl, wrong_usage_is_exit_2) {
+  EXPECT_EQ(ctl("explain shop/web-0 nowhere").code, 2);
+  EXPECT_EQ(ctl("policy web-0").code, 2);
+  EXPECT_EQ(ctl("status -o xml").code, 2);
+  EXPECT_EQ(ctl("bypass maybe").code, 2);
+  EXPECT_EQ(ctl("").code, 2);
+}
+
+TEST_F(Ctl, flows_are_listed) {
+  const auto outcome = ctl("flows -n shop --since 5m");
+  EXPECT_EQ(outcome.code, 0);
+  EXPECT_THAT(outcome.output, HasSubstr("10.96.0.10:80"));
+  EXPECT_GT(views_.last_flow_query.since, 0);
+}
+
+TEST_F(Ctl, following_flows_ends_cleanly_when_interrupted) {
+  const auto outcome = run("flows -f -o json --state-dir " + folder_.path() + " & pid=$!; sleep 1; kill -INT $pid; wait $pid");
+  EXPECT_EQ(outcome.code, 0);
+  EXPECT_EQ(nlohmann::json::parse(outcome.output)["destination"], "10.96.0.10:80");
+}
+
+TEST_F(Ctl, bypass_without_pinned_state_says_so) {
+  const auto outcome = ctl("bypass on --pin-dir " + folder_.file("nothing"));
+  EXPECT_EQ(outcome.code, 1);
+  EXPECT_THAT(outcome.output, HasSubstr("bypass"));
+}
+
+TEST_F(Ctl, doctor_is_json_and_finds_the_missing_pins) {
+  const auto outcome = ctl("doctor -o json --pin-dir " + folder_.file("nothing"));
+  EXPECT_EQ(outcome.code, 1);
+  EXPECT_FALSE(nlohmann::json::parse(outcome.output)["healthy"]);
+}
+
+TEST(CtlAlone, unreachable_agent_is_exit_3_and_names_the_socket) {
+  const auto outcome = run("status --state-dir /nonexistent");
+  EXPECT_EQ(outcome.code, 3);
+  EXPECT_THAT(outcome.output, HasSubstr("/nonexistent/admin.sock"));
+  EXPECT_THAT(outcome.output, HasSubstr("--state-dir"));
+}
+
+TEST(CtlAlone, help_and_version_need_no_agent) {
+  EXPECT_EQ(run("--help").code, 0);
+  EXPECT_EQ(run("flows --help").code, 0);
+  EXPECT_THAT(run("--version").output, StartsWith("sidetrackctl "));
+}
+
+}  // namespace
+}  // namespace sidetrack

@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "agent/admin/json.h"
+#include "agent/ctl/doctor.h"
+#include "tests/unit/admin_fake_views.h"
+
+namespace sidetrack::ctl {
+namespace {
+
+using ::testing::HasSubstr;
+const Painter kPlain(Painter::Mode::kPlain);
+
+std::string text_of_findings(const Findings& findings) { return render_findings(findings, kPlain); }
+
+Findings findings_of(const admin::StatusView& view) {
+  Findings findings;
+  check_status(admin::to_json(view), nlohmann::json::object(), findings);
+  return findings;
+}
+
+void write_file(const std::string& path, const std::string& text) {
+  std::filesystem::create_directories(std::filesystem::path(path).parent_path());
+  std::ofstream(path) << text;
+}
+
+TEST(Doctor, healthy_agent_has_no_findings) { EXPECT_TRUE(is_healthy(findings_of(test::FakeViews().status()))); }
+
+TEST(Doctor, finds_what_the_status_shows) {
+  auto view = test::FakeViews().status();
+  view.engines[0].state = "down";
+  view.programs[0].attached = false;
+  view.pods_drift = 2;
+  view.maps[0].entries = 4000;
+  view.problems = {{.severity = "warning", .object = "Pod/a/b", .key = "k", .value = "v", .reason = "odd", .action = "look"}};
+  const auto findings = findings_of(view);
+  const auto text = text_of_findings(findings);
+  EXPECT_FALSE(is_healthy(findings));
+  EXPECT_THAT(text, HasSubstr("error   the embedded engine is down\n"));
+  EXPECT_THAT(text, HasSubstr("error   st_connect4 is not attached to cgroup/connect4\n"));
+  EXPECT_THAT(text, HasSubstr("error   2 pods should be enrolled and are not\n"));
+  EXPECT_THAT(text, HasSubstr("warning st_pods is 98% full (4000 of 4096)\n"));
+  EXPECT_THAT(text, HasSubstr("warning Pod/a/b k \"v\": odd\n          -> look\n"));
+}
+
+TEST(Doctor, foreign_programs_are_named_by_id) {
+  Findings findings;
+  check_foreign({{.hook = "cgroup/connect4", .id = 5, .name = "theirs"}, {.hook = "sockops", .id = 6, .name = "st_sockops"}}, {6},
+                findings);
+  ASSERT_EQ(findings.size(), 1U);
+  EXPECT_EQ(findings[0].what, "another program is on cgroup/connect4: id 5 theirs");
+}
+
+TEST(Doctor, old_kernel_without_btf_is_an_error) {
+  const test::TemporaryFolder root;
+  Findings findings;
+  check_kernel({.root = root.path(), .kernel_release = "5.4.0-1"}, findings);
+  const auto text = text_of_findings(findings);
+  EXPECT_THAT(text, HasSubstr("older than 5.10"));
+  EXPECT_THAT(text, HasSubstr("/sys/kernel/btf/vmlinux is missing"));
+}
+
+TEST(Doctor, kernel_options_are_looked_up_in_boot) {
+  const test::TemporaryFolder root;
+  write_file(root.file("boot/config-6.1.0"), "CONFIG_BPF_SYSCALL=y\n# CONFIG_CGROUP_BPF is not set\nCONFIG_INET=y\nCONFIG_NET_NS=y\n");
+  write_file(root.file("sys/kernel/btf/vmlinux"), "");
+  Findings findings;
+  check_kernel({.root = root.path(), .kernel_release = "6.1.0"}, findings);
+  EXPECT_THAT(text_of_findings(findings), HasSubstr("CONFIG_CGROUP_BPF is not set in /boot/config-6.1.0"));
+  EXPECT_FALSE(is_healthy(findings));
+}
+
+TEST(Doctor, missing_mounts_are_errors) {
+  const test::TemporaryFolder root;
+  write_file(root.file("proc/self/mountinfo"), "1 0 0:1 / / rw - ext4 /dev/x rw\n");
+  Findings findings;
+  check_mounts({.root = root.path(), .kernel_release = ""}, "/sys/fs/bpf/sidetrack", findings);
+  const auto text = text_of_findings(findings);
+  EXPECT_THAT(text, HasSubstr("no cgroup2 is mounted"));
+  EXPECT_THAT(text, HasSubstr("no bpffs holds /sys/fs/bpf/sidetrack"));
+}
+
+TEST(Doctor, mountinfo_is_read_past_its_optional_fields) {
+  const auto mounts = parse_mountinfo("30 23 0:26 / /sys/fs/cgroup rw,nosuid shared:4 master:1 - cgroup2 cgroup2 rw\n");
+  ASSERT_EQ(mounts.size(), 1U);
+  EXPECT_EQ(mounts[0].point, "/sys/fs/cgroup");
+  EXPECT_EQ(mounts[0].type, "cgroup2");
+}
+
+TEST(Doctor, sysctls_are_judged) {
+  const test::TemporaryFolder root;
+  write_file(root.file("proc/sys/kernel/unprivileged_bpf_disabled"), "0\n");
+  write_file(root.file("proc/sys/net/ipv4/ip_local_port_range"), "40000\t50000\n");
+  write_file(root.file("proc/sys/net/ipv4/tcp_tw_reuse"), "0\n");
+  Findings findings;
+  check_sysctls({.root = root.path(), .kernel_release = ""}, findings);
+  ASSERT_EQ(findings.size(), 3U);
+  EXPECT_EQ(findings[0].severity, Severity::kWarning);
+  EXPECT_EQ(findings[1].severity, Severity::kHint);
+  EXPECT_THAT(findings[1].what, HasSubstr("only 10001 local ports"));
+}
+
+}  // namespace
+}  // namespace sidetrack::ctl

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+
+#include "agent/ctl/format.h"
+#include "agent/ctl/options.h"
+#include "agent/ctl/output.h"
+
+namespace sidetrack::ctl {
+namespace {
+
+TEST(CtlFormat, durations_have_two_parts_at_most) {
+  EXPECT_EQ(format_duration(0.00085), "850us");
+  EXPECT_EQ(format_duration(0.012), "12ms");
+  EXPECT_EQ(format_duration(0.9999), "1.0s");
+  EXPECT_EQ(format_duration(3.44), "3.4s");
+  EXPECT_EQ(format_duration(59.97), "1m00s");
+  EXPECT_EQ(format_duration(125), "2m05s");
+  EXPECT_EQ(format_duration(11520), "3h12m");
+  EXPECT_EQ(format_duration(446400), "5d04h");
+  EXPECT_EQ(format_duration(-1), "-");
+}
+
+TEST(CtlFormat, bytes_are_binary) {
+  EXPECT_EQ(format_bytes(0), "0B");
+  EXPECT_EQ(format_bytes(1023), "1023B");
+  EXPECT_EQ(format_bytes(1536), "1.5KiB");
+  EXPECT_EQ(format_bytes(1048575), "1.0MiB");
+  EXPECT_EQ(format_bytes(UINT64_MAX), "16.0EiB");
+}
+
+TEST(CtlFormat, durations_are_parsed_with_units) {
+  EXPECT_EQ(parse_duration("90"), 90);
+  EXPECT_EQ(parse_duration("5m"), 300);
+  EXPECT_EQ(parse_duration("1.5h"), 5400);
+  EXPECT_EQ(parse_duration("250ms"), 0.25);
+  EXPECT_LT(parse_duration(""), 0);
+  EXPECT_LT(parse_duration("5 minutes"), 0);
+  EXPECT_LT(parse_duration("-5m"), 0);
+}
+
+TEST(CtlFormat, table_aligns_columns_and_marks_empty_cells) {
+  Table table({"A", "LONG"});
+  table.add({{"xyz"}, {""}});
+  EXPECT_EQ(table.render(Painter(Painter::Mode::kPlain)), "A    LONG\nxyz  -\n");
+}
+
+TEST(CtlFormat, colour_only_where_wanted) {
+  EXPECT_EQ(Painter(Painter::Mode::kColour).paint("x", Colour::kRed), "\x1b[31mx\x1b[0m");
+  EXPECT_EQ(Painter(Painter::Mode::kPlain).paint("x", Colour::kRed), "x");
+}
+
+TEST(CtlFormat, control_bytes_never_reach_the_terminal) { EXPECT_EQ(printable("a\x1b[2Jb\n"), "a?[2Jb?"); }
+
+TEST(CtlOutput, yaml_quotes_what_would_change_its_type) {
+  const nlohmann::json value = {{"a", "yes"}, {"b", "10"}, {"c", true}, {"d", nullptr}, {"e", {1, 2}}, {"f", "shop/web"}};
+  EXPECT_EQ(serialise(value, Format::kYaml), "a: \"yes\"\nb: \"10\"\nc: true\nd: ~\ne:\n  - 1\n  - 2\nf: shop/web\n");
+}
+
+TEST(CtlOptions, are_taken_before_and_after_the_command) {
+  const auto options = parse_options({"--state-dir", "/x", "flows", "-f", "-n", "shop", "--since", "5m", "-o", "json"});
+  ASSERT_TRUE(options) << options.error().message;
+  EXPECT_EQ(options->command, "flows");
+  EXPECT_EQ(options->state_dir, "/x");
+  EXPECT_EQ(options->namespace_name, "shop");
+  EXPECT_EQ(options->since_s, 300);
+  EXPECT_TRUE(options->follow);
+  EXPECT_EQ(options->format, Format::kJson);
+}
+
+TEST(CtlOptions, wrong_ones_are_named) {
+  EXPECT_FALSE(parse_options({}));
+  EXPECT_FALSE(parse_options({"nonsense"}));
+  EXPECT_FALSE(parse_options({"status", "extra"}));
+  EXPECT_FALSE(parse_options({"explain", "shop/web-0"}));
+  EXPECT_FALSE(parse_options({"status", "-o", "xml"}));
+  EXPECT_FALSE(parse_options({"status", "-f"}));
+  EXPECT_FALSE(parse_options({"flows", "--since", "soon"}));
+  EXPECT_FALSE(parse_options({"status", "--nope"}));
+}
+
+TEST(CtlOptions, every_command_has_help_with_an_example) {
+  for (const char* command : {"status", "pods", "policy", "explain", "flows", "bypass", "doctor", "counters"}) {
+    EXPECT_NE(help_text(command).find(std::string("  sidetrackctl ") + command), std::string::npos) << command;
+  }
+}
+
+}  // namespace
+}  // namespace sidetrack::ctl

@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <regex>
+#include <set>
+#include <sstream>
+
+#include "agent/metrics/metrics.h"
+#include "tests/unit/admin_fake_views.h"
+
+namespace sidetrack::metrics {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+TEST(Metrics, every_line_is_exposition_text) {
+  test::FakeViews views;
+  Metrics metrics(views);
+  metrics.observe_policy_apply(0.02);
+  const std::regex comment(R"(# (HELP|TYPE) [a-z_]+ .+)");
+  const std::regex sample(R"re([a-z_]+(\{[a-z_]+="[^"]*"(,[a-z_]+="[^"]*")*\})? [-+0-9.einfEINF]+)re");
+  std::istringstream lines(metrics.text());
+  std::set<std::string> seen;
+  for (std::string line; std::getline(lines, line);) {
+    EXPECT_TRUE(std::regex_match(line, comment) || std::regex_match(line, sample)) << line;
+    EXPECT_TRUE(seen.insert(line).second) << "twice: " << line;
+  }
+  EXPECT_GT(seen.size(), 30U);
+}
+
+TEST(Metrics, connections_carry_verdict_and_reason) {
+  test::FakeViews views;
+  const auto text = Metrics(views).text();
+  EXPECT_THAT(text, HasSubstr("# TYPE sidetrack_connections_total counter\n"));
+  EXPECT_THAT(text, HasSubstr("sidetrack_connections_total{namespace=\"shop\",verdict=\"redirected\",reason=\"redirected\"} 5\n"));
+  EXPECT_THAT(text, HasSubstr("verdict=\"direct\",reason=\"excluded_port\"} 2\n"));
+  EXPECT_THAT(text, HasSubstr("verdict=\"refused\",reason=\"engine_down_closed\"} 1\n"));
+}
+
+TEST(Metrics, node_state_is_shown) {
+  test::FakeViews views;
+  views.status_view.bypass = true;
+  views.status_view.drift_reasons = {{"no_listener", 2}};
+  views.status_view.problems.resize(3);
+  const auto text = Metrics(views).text();
+  EXPECT_THAT(text, HasSubstr("sidetrack_flow_bytes_total{namespace=\"shop\",path=\"engine\",direction=\"in\"} 2000\n"));
+  EXPECT_THAT(text, HasSubstr("sidetrack_pods{state=\"enrolled\"} 2\n"));
+  EXPECT_THAT(text, HasSubstr("sidetrack_pod_drift{reason=\"no_listener\"} 2\n"));
+  EXPECT_THAT(text, HasSubstr("sidetrack_engine_up 1\n"));
+  EXPECT_THAT(text, HasSubstr("sidetrack_map_entries{map=\"st_pods\"} 2\n"));
+  EXPECT_THAT(text, HasSubstr("sidetrack_map_capacity{map=\"st_pods\"} 4096\n"));
+  EXPECT_THAT(text, HasSubstr("sidetrack_program_attached{hook=\"cgroup/connect4\"} 1\n"));
+  EXPECT_THAT(text, HasSubstr("sidetrack_policy_rejected 3\n"));
+  EXPECT_THAT(text, HasSubstr("sidetrack_flow_records_dropped_total 4\n"));
+  EXPECT_THAT(text, HasSubstr("sidetrack_bypass 1\n"));
+  EXPECT_THAT(text, HasSubstr("sidetrack_build_info{version=\"0.1.0\"} 1\n"));
+  EXPECT_THAT(text, HasSubstr("sidetrack_fastpath_connections{namespace=\"shop\"} 0\n"));
+  EXPECT_THAT(text, HasSubstr("process_start_time_seconds 17000000"));
+}
+
+TEST(Metrics, engine_down_is_zero_and_no_engine_is_absent) {
+  test::FakeViews views;
+  views.status_view.engines[0].state = "down";
+  EXPECT_THAT(Metrics(views).text(), HasSubstr("sidetrack_engine_up 0\n"));
+  views.status_view.engines[0].kind = "none";
+  EXPECT_THAT(Metrics(views).text(), Not(HasSubstr("sidetrack_engine_up")));
+}
+
+TEST(Metrics, policy_apply_is_a_histogram) {
+  test::FakeViews views;
+  Metrics metrics(views);
+  metrics.observe_policy_apply(0.02);
+  metrics.observe_policy_apply(3);
+  const auto text = metrics.text();
+  EXPECT_THAT(text, HasSubstr("# TYPE sidetrack_policy_apply_seconds histogram\n"));
+  EXPECT_THAT(text, HasSubstr("sidetrack_policy_apply_seconds_count 2\n"));
+  EXPECT_THAT(text, HasSubstr("sidetrack_policy_apply_seconds_bucket{le=\"0.025\"} 1\n"));
+  EXPECT_THAT(text, HasSubstr("sidetrack_policy_apply_seconds_bucket{le=\"+Inf\"} 2\n"));
+}
+
+}  // namespace
+}  // namespace sidetrack::metrics
