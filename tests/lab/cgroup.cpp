@@ -125,6 +125,8 @@ Result<std::string> TestCgroup::child(std::string_view name) const {
   return path;
 }
 
-Result<void> TestCgroup::add(pid_t pid) const { return write_existing(path_ + "/cgroup.procs", std::to_string(pid)); }
+Result<void> TestCgroup::add(pid_t pid) const {
+  return write_existing(path_ + "/cgroup.procs", std::to_string(pid));
+}
 
 }  // namespace sidetrack::lab

@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
-// TestCgroup: a cgroup2 folder of a test's own, at the cgroup2 root that mountinfo names. What is left in it at the end is
-// ended by pid and the folder (with sub-folders that others made in it) removed. Nothing comes into a cgroup of this unique
-// name but what the test put there and its children, so those pids are ours; the calling process itself is never ended.
-// Thread rule: one owner.
+// TestCgroup: a cgroup2 folder of a test's own, at the cgroup2 root that mountinfo names. What is
+// left in it at the end is ended by pid and the folder (with sub-folders that others made in it)
+// removed. Nothing comes into a cgroup of this unique name but what the test put there and its
+// children, so those pids are ours; the calling process itself is never ended. Thread rule: one
+// owner.
 #pragma once
+
+#include <sys/types.h>
 
 #include <cstdint>
 #include <string>
 #include <string_view>
-#include <sys/types.h>
 #include <utility>
 
 #include "sidetrack/result.h"

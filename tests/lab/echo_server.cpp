@@ -5,7 +5,8 @@
 
 namespace sidetrack::lab {
 
-Result<std::unique_ptr<EchoServer>> EchoServer::start(const Place& place, const std::vector<std::string>& listeners) {
+Result<std::unique_ptr<EchoServer>> EchoServer::start(const Place& place,
+                                                      const std::vector<std::string>& listeners) {
   ProcessSpec spec{.arguments = {lab_program("st_echo")},
                    .environment = {},
                    .netns_path = place.netns_path,

@@ -20,7 +20,8 @@ struct Place {
 class EchoServer {
  public:
   // `listeners`: "echo:7000", "hash:0", "stream:0:1000000". Returns when all of them listen.
-  static Result<std::unique_ptr<EchoServer>> start(const Place& place, const std::vector<std::string>& listeners);
+  static Result<std::unique_ptr<EchoServer>> start(const Place& place,
+                                                   const std::vector<std::string>& listeners);
 
   // The port of the (last) listener of `mode`; 0 if there is none.
   [[nodiscard]] std::uint16_t port(const std::string& mode) const;

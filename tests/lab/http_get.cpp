@@ -35,7 +35,8 @@ struct Exchange {
         if (failed(written)) {
           return;
         }
-        http::async_read(stream, buffer, response, [this](error_code read, std::size_t) { failed(read); });
+        http::async_read(stream, buffer, response,
+                         [this](error_code read, std::size_t) { failed(read); });
       });
     });
     context.run();
@@ -48,7 +49,8 @@ struct Exchange {
 };
 
 template <typename Protocol>
-Result<HttpAnswer> exchange(const typename Protocol::endpoint& endpoint, const HttpRequest& request) {
+Result<HttpAnswer> exchange(const typename Protocol::endpoint& endpoint,
+                            const HttpRequest& request) {
   Exchange<Protocol> exchange;
   exchange.request = {http::string_to_verb(request.method), request.target, 11};
   exchange.request.set(http::field::host, "localhost");
@@ -60,7 +62,8 @@ Result<HttpAnswer> exchange(const typename Protocol::endpoint& endpoint, const H
   exchange.request.prepare_payload();
   exchange.run(endpoint, request.within);
   if (exchange.failure) {
-    return make_error(ErrorCode::kIo, request.method + " " + request.target + ": " + exchange.failure.message());
+    return make_error(ErrorCode::kIo,
+                      request.method + " " + request.target + ": " + exchange.failure.message());
   }
   return HttpAnswer{.status = exchange.response.result_int(), .body = exchange.response.body()};
 }
@@ -72,7 +75,8 @@ Result<HttpAnswer> http_over_unix(const std::string& socket_path, const HttpRequ
   return exchange<Protocol>(Protocol::endpoint(socket_path), request);
 }
 
-Result<HttpAnswer> http_over_tcp(const std::string& address, std::uint16_t port, const HttpRequest& request) {
+Result<HttpAnswer> http_over_tcp(const std::string& address, std::uint16_t port,
+                                 const HttpRequest& request) {
   error_code failure;
   const auto parsed = asio::ip::make_address(address, failure);
   if (failure) {

@@ -32,17 +32,26 @@ bool carrier_up(const Netns& netns, const char* device) {
       .has_value();
 }
 
-bool is_v6(std::string_view address) { return address.find(':') != std::string_view::npos; }
+bool is_v6(std::string_view address) {
+  return address.find(':') != std::string_view::npos;
+}
 
 }  // namespace
 
-std::string Lab::v4(int host) const { return fmt::format("10.244.{}.{}", index_, host); }
+std::string Lab::v4(int host) const {
+  return fmt::format("10.244.{}.{}", index_, host);
+}
 // In the form that inet_ntop gives, so that tests can compare text.
 std::string Lab::v6(int host) const {
-  return index_ == 0 ? fmt::format("fd00:10:244::{:x}", host) : fmt::format("fd00:10:244:{:x}::{:x}", index_, host);
+  return index_ == 0 ? fmt::format("fd00:10:244::{:x}", host)
+                     : fmt::format("fd00:10:244:{:x}::{:x}", index_, host);
 }
-std::string Lab::node_v4() const { return v4(1); }
-std::string Lab::node_v6() const { return v6(1); }
+std::string Lab::node_v4() const {
+  return v4(1);
+}
+std::string Lab::node_v6() const {
+  return v6(1);
+}
 
 Result<std::unique_ptr<Lab>> Lab::create(std::string_view name, std::uint8_t node_index) {
   auto node = Netns::create(fmt::format("{}-node", name));
@@ -55,13 +64,15 @@ Result<std::unique_ptr<Lab>> Lab::create(std::string_view name, std::uint8_t nod
 }
 
 Result<void> Lab::set_up_node() {
-  // The detour of Service addresses enters and leaves by the bridge: redirects would teach pods a shortcut meanwhile.
+  // The detour of Service addresses enters and leaves by the bridge: redirects would teach pods a
+  // shortcut meanwhile.
   for (const char* key : {"ipv4/conf/all/send_redirects", "ipv4/conf/default/send_redirects"}) {
     ST_TRY(node_.write_sysctl(key, "0"));
   }
   ST_TRY(node_.write_sysctl("ipv4/ip_forward", "1"));
   ST_TRY(node_.write_sysctl("ipv6/conf/all/forwarding", "1"));
-  // No bridge port is up yet, so the bridge itself has no carrier: nodad alone makes its IPv6 address usable.
+  // No bridge port is up yet, so the bridge itself has no carrier: nodad alone makes its IPv6
+  // address usable.
   return node_.ip(
       fmt::format("link add br0 type bridge stp_state 0 forward_delay 0 mcast_snooping 0\n"
                   "link set br0 up\n"
@@ -83,19 +94,20 @@ Result<Pod*> Lab::add_pod(std::string_view name) {
   ST_TRY(pod->netns.write_sysctl("ipv6/conf/all/accept_redirects", "0"));
   ST_TRY(pod->netns.write_sysctl("ipv6/conf/default/accept_redirects", "0"));
   const std::string port = fmt::format("pod{}", host);
-  ST_TRY(node_.ip(
-      fmt::format("link add {0} type veth peer name eth0 netns {1}\n"
-                  "link set {0} master br0 up\n",
-                  port, pod->netns.name())));
-  ST_TRY(pod->netns.ip(
-      fmt::format("link set eth0 up\n"
-                  "addr add {}/24 dev eth0\n"
-                  "addr add {}/64 dev eth0 nodad\n"
-                  "route add default via {}\n"
-                  "route add default via {}\n",
-                  pod->v4, pod->v6, node_v4(), node_v6())));
+  ST_TRY(
+      node_.ip(fmt::format("link add {0} type veth peer name eth0 netns {1}\n"
+                           "link set {0} master br0 up\n",
+                           port, pod->netns.name())));
+  ST_TRY(
+      pod->netns.ip(fmt::format("link set eth0 up\n"
+                                "addr add {}/24 dev eth0\n"
+                                "addr add {}/64 dev eth0 nodad\n"
+                                "route add default via {}\n"
+                                "route add default via {}\n",
+                                pod->v4, pod->v6, node_v4(), node_v6())));
   if (!eventually(kPatience, [&] {
-        return carrier_up(pod->netns, "eth0") && carrier_up(node_, port.c_str()) && carrier_up(node_, "br0");
+        return carrier_up(pod->netns, "eth0") && carrier_up(node_, port.c_str()) &&
+               carrier_up(node_, "br0");
       })) {
     return make_error(ErrorCode::kBusy, fmt::format("pod {}: its veth has no carrier", name));
   }

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Lab: one node (a netns with a bridge that forwards IPv4 and IPv6) and its pods (a netns each, joined by a veth), as a
-// CNI with host routing would make them: 10.244.NODE.n/24 and fd00:10:244:NODE::n/64 (NODE hexadecimal), default routes by the bridge.
-// Nothing touches the machine's own namespace. Thread rule: one owner.
+// Lab: one node (a netns with a bridge that forwards IPv4 and IPv6) and its pods (a netns each,
+// joined by a veth), as a CNI with host routing would make them: 10.244.NODE.n/24 and
+// fd00:10:244:NODE::n/64 (NODE hexadecimal), default routes by the bridge. Nothing touches the
+// machine's own namespace. Thread rule: one owner.
 #pragma once
 
 #include <cstdint>
@@ -32,8 +33,8 @@ class Lab {
   // Takes the pod and its netns away (as far as no process or socket holds it).
   void remove_pod(const Pod& pod);
 
-  // Makes `address` (v4 or v6, outside the pod networks) lead to one pod, without netfilter: the address stands on the
-  // pod's lo, the node routes to the pod.
+  // Makes `address` (v4 or v6, outside the pod networks) lead to one pod, without netfilter: the
+  // address stands on the pod's lo, the node routes to the pod.
   Result<void> add_service_address(const std::string& address, const Pod& pod);
 
   // net.ipv4.ip_local_port_range, for IPv6 too.

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The lab itself, without Sidetrack: what plain TCP does here is the control of every other dataplane test.
+// The lab itself, without Sidetrack: what plain TCP does here is the control of every other
+// dataplane test.
 #include "tests/lab/lab.h"
 
 #include <fmt/format.h>
@@ -9,6 +10,7 @@
 #include <cerrno>
 #include <filesystem>
 #include <fstream>
+
 #include <nlohmann/json.hpp>
 
 #include "tests/lab/cgroup.h"
@@ -44,8 +46,9 @@ class LabTest : public testing::Test {
     ST_ASSERT_VALUE(lab_, Lab::create("lab"));
     ST_ASSERT_VALUE(client_, lab_->add_pod("client"));
     ST_ASSERT_VALUE(server_, lab_->add_pod("server"));
-    ST_ASSERT_VALUE(echo_, EchoServer::start(place(*server_), {"echo:0", "greeting:0", "hash:0", "whoami:0", "reset:0",
-                                                               "stream:0:1000000", "http:0", "udp:0"}));
+    ST_ASSERT_VALUE(echo_, EchoServer::start(place(*server_),
+                                             {"echo:0", "greeting:0", "hash:0", "whoami:0",
+                                              "reset:0", "stream:0:1000000", "http:0", "udp:0"}));
     ST_ASSERT_VALUE(shell_, PodShell::start(place(*client_)));
   }
 
@@ -77,7 +80,8 @@ TEST_F(LabTest, pods_exchange_bytes_over_ipv6) {
 }
 
 TEST_F(LabTest, mapped_address_reaches_ipv4) {
-  ST_ASSERT_VALUE(auto socket, shell_->connect(server_->v4, echo_->port("whoami"), {.family = Family::kV6}));
+  ST_ASSERT_VALUE(auto socket,
+                  shell_->connect(server_->v4, echo_->port("whoami"), {.family = Family::kV6}));
   EXPECT_EQ(socket.error_number, 0);
   ST_ASSERT_VALUE(auto peer, shell_->peer_name(socket.id));
   EXPECT_EQ(peer.address, "::ffff:" + server_->v4);
@@ -88,8 +92,10 @@ TEST_F(LabTest, mapped_address_reaches_ipv4) {
 TEST_F(LabTest, service_addresses_lead_to_their_pod) {
   ST_ASSERT_OK(lab_->add_service_address("10.96.0.10", *server_));
   ST_ASSERT_OK(lab_->add_service_address("fd00:10:96::a", *server_));
-  ST_ASSERT_VALUE(auto v4, shell_->burst("10.96.0.10", echo_->port("echo"), {.count = 20, .threads = 2}));
-  ST_ASSERT_VALUE(auto v6, shell_->burst("fd00:10:96::a", echo_->port("echo"), {.count = 20, .threads = 2}));
+  ST_ASSERT_VALUE(auto v4,
+                  shell_->burst("10.96.0.10", echo_->port("echo"), {.count = 20, .threads = 2}));
+  ST_ASSERT_VALUE(auto v6,
+                  shell_->burst("fd00:10:96::a", echo_->port("echo"), {.count = 20, .threads = 2}));
   EXPECT_EQ(v4.ok, 20U);
   EXPECT_EQ(v6.ok, 20U);
 }
@@ -125,7 +131,8 @@ TEST_F(LabTest, stream_and_http_answer) {
   ST_ASSERT_VALUE(auto all, shell_->receive_to_end(stream.id));
   EXPECT_EQ(all.length, 1'000'000U);
   ST_ASSERT_VALUE(auto http, shell_->connect(server_->v4, echo_->port("http")));
-  ST_ASSERT_OK(shell_->send(http.id, "GET / HTTP/1.1\r\nHost: x\r\n\r\nGET / HTTP/1.1\r\nHost: x\r\n\r\n"));
+  ST_ASSERT_OK(
+      shell_->send(http.id, "GET / HTTP/1.1\r\nHost: x\r\n\r\nGET / HTTP/1.1\r\nHost: x\r\n\r\n"));
   ST_ASSERT_VALUE(auto heads, shell_->receive(http.id, 130));
   EXPECT_EQ(heads.text.substr(0, 15), "HTTP/1.1 200 OK");
 }
@@ -139,17 +146,20 @@ TEST_F(LabTest, reset_shows_as_econnreset) {
 TEST_F(LabTest, fast_open_delivers_its_data) {
   const std::uint16_t port = echo_->port("echo");
   ST_ASSERT_VALUE(auto sendto,
-                  shell_->connect(server_->v4, port, {.fast_open = FastOpen::kSendto, .fast_open_data = "early"}));
+                  shell_->connect(server_->v4, port,
+                                  {.fast_open = FastOpen::kSendto, .fast_open_data = "early"}));
   ST_ASSERT_VALUE(auto early, shell_->receive(sendto.id, 5));
   EXPECT_EQ(early.text, "early");
-  ST_ASSERT_VALUE(auto deferred, shell_->connect(server_->v4, port, {.fast_open = FastOpen::kConnect}));
+  ST_ASSERT_VALUE(auto deferred,
+                  shell_->connect(server_->v4, port, {.fast_open = FastOpen::kConnect}));
   ST_ASSERT_OK(shell_->send(deferred.id, "later"));
   ST_ASSERT_VALUE(auto later, shell_->receive(deferred.id, 5));
   EXPECT_EQ(later.text, "later");
 }
 
 TEST_F(LabTest, mptcp_client_talks_to_plain_server) {
-  ST_ASSERT_VALUE(auto socket, shell_->connect(server_->v4, echo_->port("echo"), {.protocol = Protocol::kMptcp}));
+  ST_ASSERT_VALUE(auto socket, shell_->connect(server_->v4, echo_->port("echo"),
+                                               {.protocol = Protocol::kMptcp}));
   if (socket.error_number == EPROTONOSUPPORT || socket.error_number == ENOPROTOOPT) {
     GTEST_SKIP() << "this kernel has no MPTCP";
   }
@@ -171,7 +181,8 @@ TEST_F(LabTest, disconnected_socket_connects_elsewhere) {
   EXPECT_EQ(second.error_number, EISCONN);
   ST_ASSERT_VALUE(auto apart, shell_->disconnect(socket.id));
   EXPECT_EQ(apart.error_number, 0);
-  ST_ASSERT_VALUE(auto again, shell_->connect_again(socket.id, server_->v4, echo_->port("greeting")));
+  ST_ASSERT_VALUE(auto again,
+                  shell_->connect_again(socket.id, server_->v4, echo_->port("greeting")));
   EXPECT_EQ(again.error_number, 0);
   ST_ASSERT_VALUE(auto peer, shell_->peer_name(socket.id));
   EXPECT_EQ(peer.port, echo_->port("greeting"));
@@ -208,7 +219,9 @@ TEST_F(LabTest, held_connections_exhaust_a_small_port_range) {
 TEST_F(LabTest, processes_are_in_cgroup_and_netns) {
   std::ifstream text(fmt::format("/proc/{}/cgroup", shell_->process().pid()));
   const std::string groups{std::istreambuf_iterator<char>(text), {}};
-  EXPECT_NE(groups.find(std::filesystem::path(cgroup_->path()).filename().string()), std::string::npos) << groups;
+  EXPECT_NE(groups.find(std::filesystem::path(cgroup_->path()).filename().string()),
+            std::string::npos)
+      << groups;
   EXPECT_NE(cgroup_->id(), 0U);
   ST_ASSERT_VALUE(auto a, client_->netns.cookie());
   ST_ASSERT_VALUE(auto b, server_->netns.cookie());
@@ -249,7 +262,8 @@ TEST_F(LabTest, sidetrack_without_programs_fails_clearly_and_leaves_nothing) {
 }
 
 TEST(Process, reports_exit_output_and_time_out) {
-  ST_ASSERT_VALUE(auto done, run_command({.arguments = {"sh", "-c", "cat; echo oops >&2; exit 3"}, .input = "text\n"}));
+  ST_ASSERT_VALUE(auto done, run_command({.arguments = {"sh", "-c", "cat; echo oops >&2; exit 3"},
+                                          .input = "text\n"}));
   EXPECT_EQ(done.exit_status, 3);
   EXPECT_EQ(done.standard_output, "text\n");
   EXPECT_NE(done.output.find("oops"), std::string::npos);

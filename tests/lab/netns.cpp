@@ -51,9 +51,10 @@ Result<void> make_namespace(const std::string& path) {
     return errno_error("bind mount " + path, errno);
   }
   ST_TRY(bring_loopback_up());
-  for (const char* key : {"ipv6/conf/all/disable_ipv6", "ipv6/conf/default/disable_ipv6", "ipv6/conf/lo/disable_ipv6",
-                          "ipv6/conf/all/accept_dad", "ipv6/conf/default/accept_dad",
-                          "ipv4/conf/all/rp_filter", "ipv4/conf/default/rp_filter"}) {
+  for (const char* key :
+       {"ipv6/conf/all/disable_ipv6", "ipv6/conf/default/disable_ipv6", "ipv6/conf/lo/disable_ipv6",
+        "ipv6/conf/all/accept_dad", "ipv6/conf/default/accept_dad", "ipv4/conf/all/rp_filter",
+        "ipv4/conf/default/rp_filter"}) {
     ST_TRY(sysctl_here(key, "0"));
   }
   return {};
@@ -104,7 +105,8 @@ Result<std::uint64_t> Netns::cookie() const {
     const UniqueFd socket(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
     std::uint64_t value = 0;
     socklen_t size = sizeof(value);
-    if (!socket.valid() || ::getsockopt(socket.get(), SOL_SOCKET, SO_NETNS_COOKIE, &value, &size) != 0) {
+    if (!socket.valid() ||
+        ::getsockopt(socket.get(), SOL_SOCKET, SO_NETNS_COOKIE, &value, &size) != 0) {
       return errno_error("read the netns cookie", errno);
     }
     return value;
@@ -116,12 +118,14 @@ Result<void> Netns::write_sysctl(std::string_view key, std::string_view value) c
 }
 
 Result<void> Netns::ip(std::string_view commands) const {
-  auto done = run_command({.arguments = {"ip", "-n", name(), "-batch", "-"}, .input = std::string(commands)});
+  auto done = run_command(
+      {.arguments = {"ip", "-n", name(), "-batch", "-"}, .input = std::string(commands)});
   if (!done) {
     return done.error();
   }
   if (done->exit_status != 0) {
-    return make_error(ErrorCode::kInternal, fmt::format("ip -n {}: {} (commands: {})", name(), done->output, commands));
+    return make_error(ErrorCode::kInternal,
+                      fmt::format("ip -n {}: {} (commands: {})", name(), done->output, commands));
   }
   return {};
 }

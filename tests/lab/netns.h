@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Netns: a network namespace of a test's own, named under /run/netns as `ip netns add` does, with lo up and IPv6 on. Its
-// destructor takes the name away; the kernel frees the namespace with its last process and socket.
-// Thread rule: code runs inside on a thread made for it, never on the caller's.
+// Netns: a network namespace of a test's own, named under /run/netns as `ip netns add` does, with
+// lo up and IPv6 on. Its destructor takes the name away; the kernel frees the namespace with its
+// last process and socket. Thread rule: code runs inside on a thread made for it, never on the
+// caller's.
 #pragma once
 
 #include <cstdint>
@@ -35,7 +36,9 @@ class Netns {
   // SO_NETNS_COOKIE as seen inside. kUnsupported before Linux 5.14.
   [[nodiscard]] Result<std::uint64_t> cookie() const;
 
-  Result<void> run(const std::function<Result<void>()>& body) const { return run_in_netns(fd_.get(), body); }
+  Result<void> run(const std::function<Result<void>()>& body) const {
+    return run_in_netns(fd_.get(), body);
+  }
 
   // run() for a body that returns Result<T>.
   template <typename Body>

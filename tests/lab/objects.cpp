@@ -5,8 +5,9 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <nlohmann/json.hpp>
 #include <system_error>
+
+#include <nlohmann/json.hpp>
 
 #include "tests/lab/temp_dir.h"
 
@@ -15,10 +16,12 @@ namespace {
 
 using nlohmann::json;
 
-bool is_v6(const std::string& address) { return address.find(':') != std::string::npos; }
+bool is_v6(const std::string& address) {
+  return address.find(':') != std::string::npos;
+}
 
-json metadata_of(const std::string& name, const std::string& namespace_name, const StringMap& labels,
-                 const StringMap& annotations) {
+json metadata_of(const std::string& name, const std::string& namespace_name,
+                 const StringMap& labels, const StringMap& annotations) {
   json metadata = {{"name", name},
                    {"uid", "uid-" + namespace_name + "-" + name},
                    {"labels", labels},
@@ -60,12 +63,13 @@ json slice_of(const ServiceSpec& spec, bool v6) {
     return nullptr;
   }
   const StringMap labels = {{"kubernetes.io/service-name", spec.name}};
-  return {{"apiVersion", "discovery.k8s.io/v1"},
-          {"kind", "EndpointSlice"},
-          {"metadata", metadata_of(spec.name + (v6 ? "-v6" : "-v4"), spec.namespace_name, labels, {})},
-          {"addressType", v6 ? "IPv6" : "IPv4"},
-          {"ports", {{{"name", "main"}, {"protocol", "TCP"}, {"port", spec.target_port}}}},
-          {"endpoints", endpoints}};
+  return {
+      {"apiVersion", "discovery.k8s.io/v1"},
+      {"kind", "EndpointSlice"},
+      {"metadata", metadata_of(spec.name + (v6 ? "-v6" : "-v4"), spec.namespace_name, labels, {})},
+      {"addressType", v6 ? "IPv6" : "IPv4"},
+      {"ports", {{{"name", "main"}, {"protocol", "TCP"}, {"port", spec.target_port}}}},
+      {"endpoints", endpoints}};
 }
 
 }  // namespace
@@ -74,7 +78,8 @@ struct Objects::State {
   std::map<std::string, json> files;  // namespaces and pods, by file name
 };
 
-Objects::Objects(std::filesystem::path folder) : folder_(std::move(folder)), state_(std::make_unique<State>()) {
+Objects::Objects(std::filesystem::path folder)
+    : folder_(std::move(folder)), state_(std::make_unique<State>()) {
   std::error_code ignored;  // a folder that cannot be made shows at the first put
   std::filesystem::create_directories(folder_, ignored);
 }
@@ -113,11 +118,13 @@ Result<void> Objects::put(const PodSpec& spec) {
   }
   const std::string file = file_of(Kind::kPod, spec.namespace_name + "/" + spec.name);
   json& object = state_->files[file];
-  object = {{"apiVersion", "v1"},
-            {"kind", "Pod"},
-            {"metadata", metadata_of(spec.name, spec.namespace_name, spec.labels, annotations)},
-            {"spec", {{"nodeName", spec.node_name}, {"containers", {{{"name", "main"}, {"ports", ports}}}}}},
-            {"status", status}};
+  object = {
+      {"apiVersion", "v1"},
+      {"kind", "Pod"},
+      {"metadata", metadata_of(spec.name, spec.namespace_name, spec.labels, annotations)},
+      {"spec",
+       {{"nodeName", spec.node_name}, {"containers", {{{"name", "main"}, {"ports", ports}}}}}},
+      {"status", status}};
   return put_text(file, object.dump(2));
 }
 
@@ -142,8 +149,8 @@ Result<void> Objects::put(const ServiceSpec& spec) {
       items.push_back(std::move(slice));
     }
   }
-  // One multi-document file, so that no reader sees the Service of one put with the endpoints of another. YAML is a
-  // superset of JSON.
+  // One multi-document file, so that no reader sees the Service of one put with the endpoints of
+  // another. YAML is a superset of JSON.
   std::string text;
   for (const json& item : items) {
     text += "---\n" + item.dump() + "\n";
@@ -151,8 +158,8 @@ Result<void> Objects::put(const ServiceSpec& spec) {
   return put_text(fmt::format("service-{}.{}.yaml", spec.namespace_name, spec.name), text);
 }
 
-Result<void> Objects::edit(Kind kind, const std::string& name, const char* section, const std::string& key,
-                           const std::optional<std::string>& value) {
+Result<void> Objects::edit(Kind kind, const std::string& name, const char* section,
+                           const std::string& key, const std::optional<std::string>& value) {
   const std::string file = file_of(kind, name);
   const auto known = state_->files.find(file);
   if (known == state_->files.end()) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Objects: the folder that the agent's `files` source reads, kept by a test. One JSON file per object, each written
-// atomically, at once with every call. Thread rule: one owner.
+// Objects: the folder that the agent's `files` source reads, kept by a test. One JSON file per
+// object, each written atomically, at once with every call. Thread rule: one owner.
 #pragma once
 
 #include <cstdint>
@@ -68,7 +68,8 @@ class Objects {
   // Any other file, as it is ("broken.yaml").
   Result<void> put_text(const std::string& file_name, const std::string& text) const;
 
-  // Sets or (nullopt) removes one label or annotation. `name`: "NAMESPACE", "NAMESPACE/POD". kNotFound: was never put.
+  // Sets or (nullopt) removes one label or annotation. `name`: "NAMESPACE", "NAMESPACE/POD".
+  // kNotFound: was never put.
   Result<void> set_label(Kind kind, const std::string& name, const std::string& key,
                          const std::optional<std::string>& value);
   Result<void> set_annotation(Kind kind, const std::string& name, const std::string& key,

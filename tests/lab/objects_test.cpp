@@ -30,7 +30,8 @@ class ObjectsTest : public testing::Test {
 };
 
 TEST_F(ObjectsTest, namespaces_and_pods_are_read_back) {
-  ST_ASSERT_OK(objects_->put(NamespaceSpec{.name = "shop", .labels = {{"sidetrack.io/mode", "redirect"}}}));
+  ST_ASSERT_OK(
+      objects_->put(NamespaceSpec{.name = "shop", .labels = {{"sidetrack.io/mode", "redirect"}}}));
   ST_ASSERT_OK(objects_->put(PodSpec{.namespace_name = "shop",
                                      .name = "web",
                                      .netns_path = "/run/netns/x",
@@ -38,7 +39,8 @@ TEST_F(ObjectsTest, namespaces_and_pods_are_read_back) {
                                      .container_ports = {8080}}));
   const kube::Snapshot snapshot = read();
   EXPECT_TRUE(snapshot.problems.empty());
-  EXPECT_EQ(snapshot.objects.namespaces.at("shop").metadata.labels.at("sidetrack.io/mode"), "redirect");
+  EXPECT_EQ(snapshot.objects.namespaces.at("shop").metadata.labels.at("sidetrack.io/mode"),
+            "redirect");
   const kube::Pod& pod = snapshot.objects.pods.at("shop/web");
   EXPECT_EQ(pod.metadata.annotations.at("sidetrack.io/netns"), "/run/netns/x");
   EXPECT_EQ(pod.addresses, (std::vector<std::string>{"10.244.0.2", "fd00:10:244::2"}));
@@ -47,13 +49,14 @@ TEST_F(ObjectsTest, namespaces_and_pods_are_read_back) {
 }
 
 TEST_F(ObjectsTest, services_have_a_slice_per_family) {
-  ST_ASSERT_OK(objects_->put(ServiceSpec{.namespace_name = "shop",
-                                         .name = "api",
-                                         .cluster_addresses = {"10.96.0.10", "fd00:10:96::a"},
-                                         .port = 80,
-                                         .target_port = 8080,
-                                         .backends = {{.addresses = {"10.244.0.3", "fd00:10:244::3"}},
-                                                      {.addresses = {"10.244.0.4"}, .ready = false}}}));
+  ST_ASSERT_OK(
+      objects_->put(ServiceSpec{.namespace_name = "shop",
+                                .name = "api",
+                                .cluster_addresses = {"10.96.0.10", "fd00:10:96::a"},
+                                .port = 80,
+                                .target_port = 8080,
+                                .backends = {{.addresses = {"10.244.0.3", "fd00:10:244::3"}},
+                                             {.addresses = {"10.244.0.4"}, .ready = false}}}));
   const kube::Snapshot snapshot = read();
   EXPECT_TRUE(snapshot.problems.empty());
   EXPECT_EQ(snapshot.objects.services.at("shop/api").cluster_addresses.size(), 2U);
@@ -77,7 +80,8 @@ TEST_F(ObjectsTest, edits_and_removals_show) {
   ST_ASSERT_OK(objects_->remove(Kind::kPod, "shop/web"));
   snapshot = read();
   EXPECT_TRUE(snapshot.objects.pods.empty());
-  EXPECT_EQ(objects_->set_label(Kind::kPod, "shop/web", "a", "b").error().code, ErrorCode::kNotFound);
+  EXPECT_EQ(objects_->set_label(Kind::kPod, "shop/web", "a", "b").error().code,
+            ErrorCode::kNotFound);
 }
 
 }  // namespace

@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-// Bytes that both ends can make and check: Pattern gives the byte stream of a seed, Digest a fingerprint (CRC-64) of what
-// went by, in order. Used by st_pod_shell, st_echo and tests. Thread rule: plain values.
+// Bytes that both ends can make and check: Pattern gives the byte stream of a seed, Digest a
+// fingerprint (CRC-64) of what went by, in order. Used by st_pod_shell, st_echo and tests. Thread
+// rule: plain values.
 #pragma once
 
-#include <boost/crc.hpp>
 #include <cstddef>
 #include <cstdint>
 #include <span>
 #include <string>
+
+#include <boost/crc.hpp>
 
 namespace sidetrack::lab {
 
@@ -72,7 +74,8 @@ class Digest {
   char buffer[4096];
   while (digest.length() < length) {
     const std::uint64_t left = length - digest.length();
-    const std::span<char> part(buffer, left < sizeof(buffer) ? static_cast<std::size_t>(left) : sizeof(buffer));
+    const std::span<char> part(
+        buffer, left < sizeof(buffer) ? static_cast<std::size_t>(left) : sizeof(buffer));
     pattern.fill(part);
     digest.add(part);
   }

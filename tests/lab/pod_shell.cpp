@@ -4,12 +4,15 @@
 #include <fmt/format.h>
 
 #include <cerrno>
+
 #include <nlohmann/json.hpp>
 
 namespace sidetrack::lab {
 namespace {
 
-bool is_v6(std::string_view address) { return address.find(':') != std::string_view::npos; }
+bool is_v6(std::string_view address) {
+  return address.find(':') != std::string_view::npos;
+}
 
 std::string bytes_of(const std::string& hex) {
   std::string bytes;
@@ -27,10 +30,12 @@ std::string hex_of(std::string_view bytes) {
   return text;
 }
 
-std::string connect_line(const std::string& address, std::uint16_t port, const ConnectOptions& options) {
+std::string connect_line(const std::string& address, std::uint16_t port,
+                         const ConnectOptions& options) {
   const bool v6 = is_v6(address) || options.family == Family::kV6;
-  std::string line = fmt::format("connect {} {}{} {} timeout_ms={}", v6 ? "v6" : "v4",
-                                 v6 && !is_v6(address) ? "::ffff:" : "", address, port, options.timeout.count());
+  std::string line =
+      fmt::format("connect {} {}{} {} timeout_ms={}", v6 ? "v6" : "v4",
+                  v6 && !is_v6(address) ? "::ffff:" : "", address, port, options.timeout.count());
   if (!options.bind.empty()) {
     line += " bind=" + options.bind;
   }
@@ -111,24 +116,34 @@ Result<Received> PodShell::receive_command(const std::string& line) {
                   .digest = answer->value("digest", "")};
 }
 
-Result<SocketState> PodShell::connect(const std::string& address, std::uint16_t port, const ConnectOptions& options) {
+Result<SocketState> PodShell::connect(const std::string& address, std::uint16_t port,
+                                      const ConnectOptions& options) {
   return socket_command(connect_line(address, port, options));
 }
 
-Result<SocketState> PodShell::connect_again(int id, const std::string& address, std::uint16_t port) {
+Result<SocketState> PodShell::connect_again(int id, const std::string& address,
+                                            std::uint16_t port) {
   return socket_command(fmt::format("connect_again {} {} {}", id, address, port));
 }
 
-Result<SocketState> PodShell::disconnect(int id) { return socket_command(fmt::format("disconnect {}", id)); }
-
-Result<Endpoint> PodShell::listen(const std::string& address, std::uint16_t port, int backlog) {
-  return endpoint_command(
-      fmt::format("listen {} {} {} backlog={}", is_v6(address) ? "v6" : "v4", address, port, backlog));
+Result<SocketState> PodShell::disconnect(int id) {
+  return socket_command(fmt::format("disconnect {}", id));
 }
 
-Result<Endpoint> PodShell::accept(int id) { return endpoint_command(fmt::format("accept {}", id)); }
-Result<Endpoint> PodShell::peer_name(int id) { return endpoint_command(fmt::format("getpeername {}", id)); }
-Result<Endpoint> PodShell::socket_name(int id) { return endpoint_command(fmt::format("getsockname {}", id)); }
+Result<Endpoint> PodShell::listen(const std::string& address, std::uint16_t port, int backlog) {
+  return endpoint_command(fmt::format("listen {} {} {} backlog={}", is_v6(address) ? "v6" : "v4",
+                                      address, port, backlog));
+}
+
+Result<Endpoint> PodShell::accept(int id) {
+  return endpoint_command(fmt::format("accept {}", id));
+}
+Result<Endpoint> PodShell::peer_name(int id) {
+  return endpoint_command(fmt::format("getpeername {}", id));
+}
+Result<Endpoint> PodShell::socket_name(int id) {
+  return endpoint_command(fmt::format("getsockname {}", id));
+}
 
 Result<Endpoint> PodShell::original_destination(int id) {
   auto own = socket_name(id);
@@ -139,7 +154,9 @@ Result<Endpoint> PodShell::original_destination(int id) {
   return endpoint_command(fmt::format("original_dst {}{}", id, v6 ? " v6" : ""));
 }
 
-Result<SocketState> PodShell::socket_error(int id) { return socket_command(fmt::format("getsockopt_error {}", id)); }
+Result<SocketState> PodShell::socket_error(int id) {
+  return socket_command(fmt::format("getsockopt_error {}", id));
+}
 
 Result<std::uint64_t> PodShell::cookie(int id) {
   auto answer = command(fmt::format("cookie {}", id));
@@ -157,10 +174,13 @@ Result<Received> PodShell::receive(int id, std::uint64_t length) {
   return receive_command(fmt::format("recv {} {}", id, length));
 }
 
-Result<Received> PodShell::receive_to_end(int id) { return receive_command(fmt::format("recv_eof {}", id)); }
+Result<Received> PodShell::receive_to_end(int id) {
+  return receive_command(fmt::format("recv_eof {}", id));
+}
 
 Result<Exchanged> PodShell::exchange(int id, std::uint64_t length, std::uint64_t seed) {
-  auto answer = command(fmt::format("exchange {} len={} seed={}", id, length, seed), milliseconds(60'000));
+  auto answer =
+      command(fmt::format("exchange {} len={} seed={}", id, length, seed), milliseconds(60'000));
   if (!answer) {
     return answer.error();
   }
@@ -172,7 +192,9 @@ Result<Exchanged> PodShell::exchange(int id, std::uint64_t length, std::uint64_t
                    .expected_digest = answer->value("expected_digest", "")};
 }
 
-Result<SocketState> PodShell::shutdown(int id) { return socket_command(fmt::format("shutdown {}", id)); }
+Result<SocketState> PodShell::shutdown(int id) {
+  return socket_command(fmt::format("shutdown {}", id));
+}
 
 Result<SocketState> PodShell::close(int id, CloseHow how) {
   return socket_command(fmt::format("close {}{}", id, how == CloseHow::kReset ? " linger0" : ""));
@@ -186,10 +208,12 @@ Result<bool> PodShell::udp_exchange(const std::string& address, std::uint16_t po
   return answer->value("same", false);
 }
 
-Result<BurstResult> PodShell::burst(const std::string& address, std::uint16_t port, const BurstOptions& options) {
-  auto answer = command(fmt::format("burst {} {} {} threads={} len={} timeout_ms={}", address, port, options.count,
-                                    options.threads, options.length, options.timeout.count()),
-                        milliseconds(100'000));
+Result<BurstResult> PodShell::burst(const std::string& address, std::uint16_t port,
+                                    const BurstOptions& options) {
+  auto answer =
+      command(fmt::format("burst {} {} {} threads={} len={} timeout_ms={}", address, port,
+                          options.count, options.threads, options.length, options.timeout.count()),
+              milliseconds(100'000));
   if (!answer) {
     return answer.error();
   }
@@ -204,7 +228,8 @@ Result<BurstResult> PodShell::burst(const std::string& address, std::uint16_t po
   return result;
 }
 
-Result<std::uint64_t> PodShell::hold(const std::string& address, std::uint16_t port, std::uint64_t count) {
+Result<std::uint64_t> PodShell::hold(const std::string& address, std::uint16_t port,
+                                     std::uint64_t count) {
   auto answer = command(fmt::format("hold {} {} {}", address, port, count), milliseconds(100'000));
   if (!answer) {
     return answer.error();

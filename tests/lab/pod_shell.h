@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
-// PodShell: what an application in a pod would do with sockets, told from a test. Stands for one st_pod_shell process in
-// the pod's netns and the test's cgroup. Errors of sockets are values (error_number); a Result fails only if the shell does.
-// Thread rule: one owner; for things at the same time use several shells.
+// PodShell: what an application in a pod would do with sockets, told from a test. Stands for one
+// st_pod_shell process in the pod's netns and the test's cgroup. Errors of sockets are values
+// (error_number); a Result fails only if the shell does. Thread rule: one owner; for things at the
+// same time use several shells.
 #pragma once
 
 #include <cstdint>
 #include <map>
 #include <memory>
-#include <nlohmann/json_fwd.hpp>
 #include <string>
+
+#include <nlohmann/json_fwd.hpp>
 
 #include "tests/lab/echo_server.h"
 #include "tests/lab/process.h"
@@ -18,7 +20,10 @@ namespace sidetrack::lab {
 enum class Blocking { kYes, kNo };
 enum class FastOpen { kNo, kSendto, kConnect };
 enum class Protocol { kTcp, kMptcp };
-enum class Family { kOfAddress, kV6 };  // kV6: an IPv4 address is used as ::ffff:ADDRESS on an AF_INET6 socket
+enum class Family {
+  kOfAddress,
+  kV6
+};  // kV6: an IPv4 address is used as ::ffff:ADDRESS on an AF_INET6 socket
 enum class CloseHow { kOrderly, kReset };
 
 struct ConnectOptions {
@@ -34,10 +39,10 @@ struct ConnectOptions {
 };
 
 struct SocketState {
-  int id = 0;               // 0: there is no socket
-  int error_number = 0;     // how the call ended at last
-  int first_errno = 0;      // what connect() itself said (EINPROGRESS for Blocking::kNo)
-  std::string errno_name;   // "ECONNREFUSED", "" for none
+  int id = 0;              // 0: there is no socket
+  int error_number = 0;    // how the call ended at last
+  int first_errno = 0;     // what connect() itself said (EINPROGRESS for Blocking::kNo)
+  std::string errno_name;  // "ECONNREFUSED", "" for none
 };
 
 struct Endpoint {
@@ -85,9 +90,11 @@ class PodShell {
   static Result<std::unique_ptr<PodShell>> start(const Place& place);
 
   // Any command line of README.md; the answer as it is.
-  Result<nlohmann::json> command(const std::string& line, milliseconds within = milliseconds(30'000));
+  Result<nlohmann::json> command(const std::string& line,
+                                 milliseconds within = milliseconds(30'000));
 
-  Result<SocketState> connect(const std::string& address, std::uint16_t port, const ConnectOptions& options = {});
+  Result<SocketState> connect(const std::string& address, std::uint16_t port,
+                              const ConnectOptions& options = {});
   // A second connect() of the same socket.
   Result<SocketState> connect_again(int id, const std::string& address, std::uint16_t port);
   // connect(AF_UNSPEC).
@@ -108,7 +115,8 @@ class PodShell {
   Result<SocketState> close(int id, CloseHow how = CloseHow::kOrderly);
   // One datagram to an echo server and back unchanged.
   Result<bool> udp_exchange(const std::string& address, std::uint16_t port);
-  Result<BurstResult> burst(const std::string& address, std::uint16_t port, const BurstOptions& options);
+  Result<BurstResult> burst(const std::string& address, std::uint16_t port,
+                            const BurstOptions& options);
   // Opens and keeps `count` connections; how many came about. release() closes them.
   Result<std::uint64_t> hold(const std::string& address, std::uint16_t port, std::uint64_t count);
   Result<std::uint64_t> release();

@@ -39,7 +39,8 @@ Result<Pipe> make_pipe() {
   return Pipe{UniqueFd(fds[0]), UniqueFd(fds[1])};
 }
 
-// A socket pair instead of a pipe for stdin: send() can then say MSG_NOSIGNAL, a test must not die of SIGPIPE.
+// A socket pair instead of a pipe for stdin: send() can then say MSG_NOSIGNAL, a test must not die
+// of SIGPIPE.
 Result<Pipe> make_input() {
   int fds[2];
   if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) != 0) {
@@ -78,8 +79,8 @@ std::string program_path(const char* variable, const char* built_in, std::string
 }
 
 Result<pid_t> spawn(const ProcessSpec& spec, int input, int output, int error, int status) {
-  std::vector<std::string> arguments = {lab_program("st_launch"), std::to_string(::getpid()), spec.cgroup_path,
-                                        spec.netns_path};
+  std::vector<std::string> arguments = {lab_program("st_launch"), std::to_string(::getpid()),
+                                        spec.cgroup_path, spec.netns_path};
   arguments.insert(arguments.end(), spec.arguments.begin(), spec.arguments.end());
   std::vector<std::string> environment = environment_with(spec.environment);
 
@@ -88,7 +89,8 @@ Result<pid_t> spawn(const ProcessSpec& spec, int input, int output, int error, i
   posix_spawn_file_actions_adddup2(&actions, input, STDIN_FILENO);
   posix_spawn_file_actions_adddup2(&actions, output, STDOUT_FILENO);
   posix_spawn_file_actions_adddup2(&actions, error, STDERR_FILENO);
-  posix_spawn_file_actions_adddup2(&actions, status, STDERR_FILENO + 1);  // last: it may stand where a source stood
+  posix_spawn_file_actions_adddup2(&actions, status,
+                                   STDERR_FILENO + 1);  // last: it may stand where a source stood
   posix_spawnattr_t attributes;
   posix_spawnattr_init(&attributes);
   sigset_t signals;
@@ -98,8 +100,8 @@ Result<pid_t> spawn(const ProcessSpec& spec, int input, int output, int error, i
   posix_spawnattr_setsigdefault(&attributes, &signals);
   posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
   pid_t pid = -1;
-  const int failure = ::posix_spawn(&pid, arguments[0].c_str(), &actions, &attributes, pointers_to(arguments).data(),
-                                    pointers_to(environment).data());
+  const int failure = ::posix_spawn(&pid, arguments[0].c_str(), &actions, &attributes,
+                                    pointers_to(arguments).data(), pointers_to(environment).data());
   posix_spawnattr_destroy(&attributes);
   posix_spawn_file_actions_destroy(&actions);
   if (failure != 0) {
@@ -226,12 +228,14 @@ Result<std::unique_ptr<Process>> Process::start(const ProcessSpec& spec) {
   }
   auto state = std::make_unique<State>();
   if (!spec.log_file.empty()) {
-    state->log = UniqueFd(::open(spec.log_file.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644));
+    state->log =
+        UniqueFd(::open(spec.log_file.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644));
     if (!state->log.valid()) {
       return errno_error("open " + spec.log_file, errno);
     }
   }
-  auto pid = spawn(spec, input->read.get(), output->write.get(), error->write.get(), status->write.get());
+  auto pid =
+      spawn(spec, input->read.get(), output->write.get(), error->write.get(), status->write.get());
   ST_TRY(pid);
   status->write.reset();
   if (const std::string failure = read_launch_error(status->read.get()); !failure.empty()) {
@@ -254,9 +258,13 @@ Process::~Process() {
   (void)!::write(state_->stop.get(), &one, sizeof(one));
 }
 
-pid_t Process::pid() const { return state_->pid; }
+pid_t Process::pid() const {
+  return state_->pid;
+}
 
-bool Process::running() { return !state_->reap(WNOHANG); }
+bool Process::running() {
+  return !state_->reap(WNOHANG);
+}
 
 Result<int> Process::wait(milliseconds within) {
   if (!state_->reaped) {
@@ -267,8 +275,9 @@ Result<int> Process::wait(milliseconds within) {
       ready = ::poll(&wanted, 1, poll_timeout(deadline));
     } while (ready < 0 && errno == EINTR);
     if (ready <= 0 || !state_->reap(0)) {
-      return make_error(ErrorCode::kBusy, fmt::format("{} (pid {}) still runs after {} ms; output: {}", state_->name,
-                                                      state_->pid, within.count(), output()));
+      return make_error(ErrorCode::kBusy,
+                        fmt::format("{} (pid {}) still runs after {} ms; output: {}", state_->name,
+                                    state_->pid, within.count(), output()));
     }
   }
   return state_->exit_status;
@@ -310,7 +319,8 @@ Result<void> Process::wait_for_output(std::string_view text, milliseconds within
   }
   return make_error(state_->ended ? ErrorCode::kNotFound : ErrorCode::kBusy,
                     fmt::format("{} {} without saying \"{}\"; output: {}", state_->name,
-                                state_->ended ? "ended" : fmt::format("ran {} ms", within.count()), text, state_->all));
+                                state_->ended ? "ended" : fmt::format("ran {} ms", within.count()),
+                                text, state_->all));
 }
 
 Result<void> Process::wait_for_end_of_output(milliseconds within) {
@@ -345,7 +355,9 @@ Result<void> Process::write(std::string_view text) {
   return {};
 }
 
-void Process::close_input() { state_->input.reset(); }
+void Process::close_input() {
+  state_->input.reset();
+}
 
 Result<std::string> Process::read_line(milliseconds within) {
   std::unique_lock lock(state_->mutex);
@@ -357,7 +369,8 @@ Result<std::string> Process::read_line(milliseconds within) {
   state_->changed.wait_for(lock, within, [&] { return complete() || state_->ended; });
   if (!complete()) {
     return make_error(state_->ended ? ErrorCode::kNotFound : ErrorCode::kBusy,
-                      fmt::format("no line from {} within {} ms; output: {}", state_->name, within.count(), state_->all));
+                      fmt::format("no line from {} within {} ms; output: {}", state_->name,
+                                  within.count(), state_->all));
   }
   std::string line = state_->out.substr(state_->lines_read, end - state_->lines_read);
   state_->lines_read = end + 1;
@@ -365,8 +378,11 @@ Result<std::string> Process::read_line(milliseconds within) {
 }
 
 Result<CommandResult> run_command(const CommandSpec& spec) {
-  auto process = Process::start(
-      {.arguments = spec.arguments, .environment = {}, .netns_path = spec.netns_path, .cgroup_path = spec.cgroup_path, .log_file = {}});
+  auto process = Process::start({.arguments = spec.arguments,
+                                 .environment = {},
+                                 .netns_path = spec.netns_path,
+                                 .cgroup_path = spec.cgroup_path,
+                                 .log_file = {}});
   if (!process) {
     return process.error();
   }
@@ -380,7 +396,11 @@ Result<CommandResult> run_command(const CommandSpec& spec) {
                        .standard_output = (*process)->standard_output()};
 }
 
-std::string lab_program(std::string_view name) { return program_path("ST_LAB_DIR", ST_BUILT_LAB_DIR, name); }
-std::string built_program(std::string_view name) { return program_path("ST_BIN_DIR", ST_BUILT_BIN_DIR, name); }
+std::string lab_program(std::string_view name) {
+  return program_path("ST_LAB_DIR", ST_BUILT_LAB_DIR, name);
+}
+std::string built_program(std::string_view name) {
+  return program_path("ST_BIN_DIR", ST_BUILT_BIN_DIR, name);
+}
 
 }  // namespace sidetrack::lab

@@ -9,8 +9,9 @@
 #include <chrono>
 #include <cstdlib>
 #include <map>
-#include <nlohmann/json.hpp>
 #include <thread>
+
+#include <nlohmann/json.hpp>
 
 #include "tests/lab/pattern.h"
 
@@ -27,11 +28,14 @@ struct Tally {
   std::vector<std::int64_t> latencies_us;
 };
 
-std::string name_of(int error_number) { return errno_answer(error_number)["errno_name"]; }
+std::string name_of(int error_number) {
+  return errno_answer(error_number)["errno_name"];
+}
 
 // Sends `request` and reads as much back; false with errno set, 0 for an early end of the stream.
 bool round_trip(int fd, const std::vector<char>& request, std::vector<char>& reply) {
-  if (::send(fd, request.data(), request.size(), MSG_NOSIGNAL) != static_cast<ssize_t>(request.size())) {
+  if (::send(fd, request.data(), request.size(), MSG_NOSIGNAL) !=
+      static_cast<ssize_t>(request.size())) {
     return false;
   }
   for (std::size_t got = 0; got < reply.size();) {
@@ -45,7 +49,8 @@ bool round_trip(int fd, const std::vector<char>& request, std::vector<char>& rep
   return true;
 }
 
-void one_connection(const SocketAddress& target, const Words& words, std::uint64_t seed, Tally& tally) {
+void one_connection(const SocketAddress& target, const Words& words, std::uint64_t seed,
+                    Tally& tally) {
   const auto started = SteadyClock::now();
   std::vector<char> request(words.number("len", 32));
   std::vector<char> reply(request.size());
@@ -83,7 +88,8 @@ void add(Tally& sum, const Tally& part) {
   for (const auto& [name, count] : part.io_errors) {
     sum.io_errors[name] += count;
   }
-  sum.latencies_us.insert(sum.latencies_us.end(), part.latencies_us.begin(), part.latencies_us.end());
+  sum.latencies_us.insert(sum.latencies_us.end(), part.latencies_us.begin(),
+                          part.latencies_us.end());
 }
 
 }  // namespace
@@ -121,7 +127,8 @@ nlohmann::json run_burst(const Words& words) {
           {"max_us", sorted.empty() ? 0 : sorted.back()},
           {"p50_us", sorted.empty() ? 0 : sorted[sorted.size() / 2]},
           {"total_us",
-           std::chrono::duration_cast<std::chrono::microseconds>(SteadyClock::now() - started).count()}};
+           std::chrono::duration_cast<std::chrono::microseconds>(SteadyClock::now() - started)
+               .count()}};
 }
 
 }  // namespace sidetrack::lab

@@ -9,8 +9,9 @@
 #include <array>
 #include <cerrno>
 #include <cstdlib>
-#include <nlohmann/json.hpp>
 #include <thread>
+
+#include <nlohmann/json.hpp>
 
 #include "tests/lab/pattern.h"
 #include "tests/lab/shell_sockets.h"
@@ -44,7 +45,8 @@ struct Sent {
 Sent send_all(int fd, std::span<const char> bytes) {
   Sent sent;
   while (sent.bytes < bytes.size() && sent.error_number == 0) {
-    const ssize_t count = ::send(fd, bytes.data() + sent.bytes, bytes.size() - sent.bytes, MSG_NOSIGNAL);
+    const ssize_t count =
+        ::send(fd, bytes.data() + sent.bytes, bytes.size() - sent.bytes, MSG_NOSIGNAL);
     if (count >= 0) {
       sent.bytes += static_cast<std::uint64_t>(count);
     } else if (errno != EINTR) {
@@ -59,7 +61,8 @@ Sent send_pattern(int fd, std::uint64_t seed, std::uint64_t length, std::size_t 
   std::vector<char> buffer(chunk_bytes);
   Sent total;
   while (total.bytes < length && total.error_number == 0) {
-    const std::span<char> part(buffer.data(), std::min<std::uint64_t>(length - total.bytes, buffer.size()));
+    const std::span<char> part(buffer.data(),
+                               std::min<std::uint64_t>(length - total.bytes, buffer.size()));
     pattern.fill(part);
     const Sent sent = send_all(fd, part);
     total.bytes += sent.bytes;
@@ -73,7 +76,8 @@ template <typename Take>
 int receive_up_to(int fd, std::uint64_t length, Take take) {
   std::vector<char> buffer(kChunkBytes);
   for (std::uint64_t got = 0; got < length;) {
-    const ssize_t count = ::recv(fd, buffer.data(), std::min<std::uint64_t>(buffer.size(), length - got), 0);
+    const ssize_t count =
+        ::recv(fd, buffer.data(), std::min<std::uint64_t>(buffer.size(), length - got), 0);
     if (count == 0) {
       return 0;
     }
@@ -96,7 +100,8 @@ constexpr std::uint64_t kToTheEnd = ~std::uint64_t{0};
 nlohmann::json ShellSockets::send(const Words& words) {
   Sent sent;
   if (const std::uint64_t length = words.number("len", 0); length > 0) {
-    sent = send_pattern(fd_of(words), words.number("seed", 1), length, words.number("chunk", kChunkBytes));
+    sent = send_pattern(fd_of(words), words.number("seed", 1), length,
+                        words.number("chunk", kChunkBytes));
   } else {
     sent = send_all(fd_of(words), from_hex(words.at(2)));
   }
@@ -111,8 +116,10 @@ nlohmann::json ShellSockets::receive(const Words& words) {
     set_timeout(fd_of(words), timeout_ms);
   }
   const std::uint64_t length = std::strtoull(words.at(2).c_str(), nullptr, 10);
-  nlohmann::json answer = errno_answer(
-      receive_up_to(fd_of(words), length, [&](std::span<const char> part) { bytes.append(part.data(), part.size()); }));
+  nlohmann::json answer =
+      errno_answer(receive_up_to(fd_of(words), length, [&](std::span<const char> part) {
+        bytes.append(part.data(), part.size());
+      }));
   answer["length"] = bytes.size();
   answer["hex"] = to_hex(bytes);
   return answer;
@@ -120,14 +127,15 @@ nlohmann::json ShellSockets::receive(const Words& words) {
 
 nlohmann::json ShellSockets::receive_to_end(const Words& words) {
   Digest digest;
-  nlohmann::json answer =
-      errno_answer(receive_up_to(fd_of(words), kToTheEnd, [&](std::span<const char> part) { digest.add(part); }));
+  nlohmann::json answer = errno_answer(receive_up_to(
+      fd_of(words), kToTheEnd, [&](std::span<const char> part) { digest.add(part); }));
   answer["length"] = digest.length();
   answer["digest"] = digest.hex();
   return answer;
 }
 
-// Sends and receives at the same time; without "open" it half-closes after sending and reads to the end.
+// Sends and receives at the same time; without "open" it half-closes after sending and reads to the
+// end.
 nlohmann::json ShellSockets::exchange(const Words& words) {
   const int fd = fd_of(words);
   const std::uint64_t length = words.number("len", 1024);
@@ -141,8 +149,8 @@ nlohmann::json ShellSockets::exchange(const Words& words) {
     }
   });
   Digest digest;
-  const int failure =
-      receive_up_to(fd, stays_open ? length : kToTheEnd, [&](std::span<const char> part) { digest.add(part); });
+  const int failure = receive_up_to(fd, stays_open ? length : kToTheEnd,
+                                    [&](std::span<const char> part) { digest.add(part); });
   if (failure != 0) {
     ::shutdown(fd, SHUT_RDWR);  // frees a sender that nobody reads from
   }
@@ -156,7 +164,8 @@ nlohmann::json ShellSockets::exchange(const Words& words) {
   return answer;
 }
 
-// udp_exchange ADDRESS PORT [len=] [bind=]: one datagram there and back on a connected socket, and the peer it names.
+// udp_exchange ADDRESS PORT [len=] [bind=]: one datagram there and back on a connected socket, and
+// the peer it names.
 nlohmann::json ShellSockets::udp_exchange(const Words& words) {
   const auto port = static_cast<std::uint16_t>(std::strtoul(words.at(2).c_str(), nullptr, 10));
   const SocketAddress address = parse_address(words.at(1), port);
@@ -165,7 +174,8 @@ nlohmann::json ShellSockets::udp_exchange(const Words& words) {
   std::vector<char> message(words.number("len", 32));
   Pattern(words.number("seed", 1)).fill(message);
   std::vector<char> reply(message.size() + 1);
-  if (::connect(fd.get(), address.get(), address.size) != 0 || ::send(fd.get(), message.data(), message.size(), 0) < 0) {
+  if (::connect(fd.get(), address.get(), address.size) != 0 ||
+      ::send(fd.get(), message.data(), message.size(), 0) < 0) {
     return errno_answer(errno);
   }
   const ssize_t count = ::recv(fd.get(), reply.data(), reply.size(), 0);

@@ -13,6 +13,7 @@
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
+
 #include <nlohmann/json.hpp>
 
 #ifndef SO_NETNS_COOKIE
@@ -22,10 +23,13 @@
 namespace sidetrack::lab {
 namespace {
 
-constexpr int kSoOriginalDestination = 80;  // SO_ORIGINAL_DST and IP6T_SO_ORIGINAL_DST: netfilter's headers clash with glibc's
+constexpr int kSoOriginalDestination =
+    80;  // SO_ORIGINAL_DST and IP6T_SO_ORIGINAL_DST: netfilter's headers clash with glibc's
 constexpr std::uint64_t kDefaultTimeoutMs = 10'000;
 
-std::uint16_t port_of(const std::string& text) { return static_cast<std::uint16_t>(std::strtoul(text.c_str(), nullptr, 10)); }
+std::uint16_t port_of(const std::string& text) {
+  return static_cast<std::uint16_t>(std::strtoul(text.c_str(), nullptr, 10));
+}
 
 nlohmann::json describe(const SocketAddress& address) {
   std::array<char, INET6_ADDRSTRLEN> text{};
@@ -67,13 +71,14 @@ int apply_options(int fd, const Words& words) {
   const int on = 1;
   set_timeout(fd, words.number("timeout_ms", kDefaultTimeoutMs));
   const std::string device = words.value("device");
-  if (!device.empty() &&
-      ::setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, device.c_str(), static_cast<socklen_t>(device.size())) != 0) {
+  if (!device.empty() && ::setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, device.c_str(),
+                                      static_cast<socklen_t>(device.size())) != 0) {
     return errno;
   }
   if (words.has("transparent")) {
     const bool v6 = words.at(1) == "v6";
-    if (::setsockopt(fd, v6 ? SOL_IPV6 : SOL_IP, v6 ? IPV6_TRANSPARENT : IP_TRANSPARENT, &on, sizeof(on)) != 0) {
+    if (::setsockopt(fd, v6 ? SOL_IPV6 : SOL_IP, v6 ? IPV6_TRANSPARENT : IP_TRANSPARENT, &on,
+                     sizeof(on)) != 0) {
       return errno;
     }
   }
@@ -103,7 +108,8 @@ nlohmann::json connect_fd(int fd, const Words& words, const SocketAddress& addre
   int first = 0;
   if (words.value("tfo") == "sendto") {
     const std::string data = words.value("data");
-    const ssize_t sent = ::sendto(fd, data.data(), data.size(), MSG_FASTOPEN | MSG_NOSIGNAL, address.get(), address.size);
+    const ssize_t sent = ::sendto(fd, data.data(), data.size(), MSG_FASTOPEN | MSG_NOSIGNAL,
+                                  address.get(), address.size);
     first = sent < 0 ? errno : 0;
   } else {
     first = ::connect(fd, address.get(), address.size) == 0 ? 0 : errno;
@@ -134,7 +140,8 @@ int ShellSockets::fd_of(const Words& words) const {
 
 nlohmann::json ShellSockets::make_socket(const Words& words) {
   const int family = words.at(1) == "v6" ? AF_INET6 : AF_INET;
-  const int type = (words.has("udp") ? SOCK_DGRAM : SOCK_STREAM) | SOCK_CLOEXEC | (words.has("nonblock") ? SOCK_NONBLOCK : 0);
+  const int type = (words.has("udp") ? SOCK_DGRAM : SOCK_STREAM) | SOCK_CLOEXEC |
+                   (words.has("nonblock") ? SOCK_NONBLOCK : 0);
   UniqueFd fd(::socket(family, type, words.has("mptcp") ? IPPROTO_MPTCP : 0));
   if (!fd.valid()) {
     return errno_answer(errno);
@@ -220,7 +227,8 @@ nlohmann::json ShellSockets::original_destination(const Words& words) {
   const bool v6 = words.has("v6");
   SocketAddress address;
   address.size = v6 ? sizeof(sockaddr_in6) : sizeof(sockaddr_in);
-  const int failure = ::getsockopt(fd_of(words), v6 ? SOL_IPV6 : SOL_IP, kSoOriginalDestination, &address.storage, &address.size);
+  const int failure = ::getsockopt(fd_of(words), v6 ? SOL_IPV6 : SOL_IP, kSoOriginalDestination,
+                                   &address.storage, &address.size);
   nlohmann::json answer = errno_answer(failure == 0 ? 0 : errno);
   if (failure == 0) {
     answer.update(describe(address));
@@ -232,14 +240,16 @@ nlohmann::json ShellSockets::cookies(const Words& words) {
   std::uint64_t cookie = 0;
   std::uint64_t netns_cookie = 0;
   socklen_t size = sizeof(cookie);
-  nlohmann::json answer = errno_answer(::getsockopt(fd_of(words), SOL_SOCKET, SO_COOKIE, &cookie, &size) == 0 ? 0 : errno);
+  nlohmann::json answer = errno_answer(
+      ::getsockopt(fd_of(words), SOL_SOCKET, SO_COOKIE, &cookie, &size) == 0 ? 0 : errno);
   ::getsockopt(fd_of(words), SOL_SOCKET, SO_NETNS_COOKIE, &netns_cookie, &size);
   answer["cookie"] = cookie;
   answer["netns_cookie"] = netns_cookie;
   return answer;
 }
 
-// Fills the socket's option memory (SK_STORAGE comes out of the same budget) with keys that need no capability.
+// Fills the socket's option memory (SK_STORAGE comes out of the same budget) with keys that need no
+// capability.
 nlohmann::json ShellSockets::add_md5_keys(const Words& words) {
   const std::uint64_t count = words.number("count", 2000);
   std::uint64_t added = 0;
@@ -251,7 +261,8 @@ nlohmann::json ShellSockets::add_md5_keys(const Words& words) {
     address->sin_addr.s_addr = htonl(0xC0000000U + static_cast<std::uint32_t>(added));
     key.tcpm_keylen = 1;
     key.tcpm_key[0] = 'k';
-    failure = ::setsockopt(fd_of(words), IPPROTO_TCP, TCP_MD5SIG, &key, sizeof(key)) == 0 ? 0 : errno;
+    failure =
+        ::setsockopt(fd_of(words), IPPROTO_TCP, TCP_MD5SIG, &key, sizeof(key)) == 0 ? 0 : errno;
     added += failure == 0 ? 1U : 0U;
   }
   nlohmann::json answer = errno_answer(failure);
@@ -281,14 +292,22 @@ nlohmann::json ShellSockets::hold(const Words& words) {
 nlohmann::json ShellSockets::run(const Words& words) {
   using Handler = nlohmann::json (ShellSockets::*)(const Words&);
   static const std::map<std::string, Handler> kHandlers = {
-      {"socket", &ShellSockets::make_socket},      {"connect", &ShellSockets::connect},
-      {"connect_again", &ShellSockets::connect_again}, {"listen", &ShellSockets::listen},
-      {"accept", &ShellSockets::accept},           {"send", &ShellSockets::send},
-      {"recv", &ShellSockets::receive},            {"recv_eof", &ShellSockets::receive_to_end},
-      {"exchange", &ShellSockets::exchange},       {"close", &ShellSockets::close},
-      {"disconnect", &ShellSockets::disconnect},   {"original_dst", &ShellSockets::original_destination},
-      {"cookie", &ShellSockets::cookies},          {"md5_keys", &ShellSockets::add_md5_keys},
-      {"udp_exchange", &ShellSockets::udp_exchange}, {"hold", &ShellSockets::hold}};
+      {"socket", &ShellSockets::make_socket},
+      {"connect", &ShellSockets::connect},
+      {"connect_again", &ShellSockets::connect_again},
+      {"listen", &ShellSockets::listen},
+      {"accept", &ShellSockets::accept},
+      {"send", &ShellSockets::send},
+      {"recv", &ShellSockets::receive},
+      {"recv_eof", &ShellSockets::receive_to_end},
+      {"exchange", &ShellSockets::exchange},
+      {"close", &ShellSockets::close},
+      {"disconnect", &ShellSockets::disconnect},
+      {"original_dst", &ShellSockets::original_destination},
+      {"cookie", &ShellSockets::cookies},
+      {"md5_keys", &ShellSockets::add_md5_keys},
+      {"udp_exchange", &ShellSockets::udp_exchange},
+      {"hold", &ShellSockets::hold}};
   const std::string& command = words.at(0);
   if (const auto known = kHandlers.find(command); known != kHandlers.end()) {
     return (this->*known->second)(words);

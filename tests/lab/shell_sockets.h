@@ -1,16 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
-// The socket commands of st_pod_shell: each takes the words of one line and gives the JSON answer. Not a library for tests:
-// they talk to the program through pod_shell.h. Thread rule: one thread.
+// The socket commands of st_pod_shell: each takes the words of one line and gives the JSON answer.
+// Not a library for tests: they talk to the program through pod_shell.h. Thread rule: one thread.
 #pragma once
 
 #include <sys/socket.h>
 
 #include <cstdint>
 #include <map>
-#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <string_view>
 #include <vector>
+
+#include <nlohmann/json_fwd.hpp>
 
 #include "sidetrack/unique_fd.h"
 

@@ -8,6 +8,7 @@
 
 #include <cerrno>
 #include <filesystem>
+
 #include <nlohmann/json.hpp>
 
 #include "sidetrack/unique_fd.h"
@@ -22,8 +23,12 @@ using nlohmann::json;
 constexpr std::uint16_t kHttpPort = 15880;  // the netns is the test's own
 constexpr milliseconds kStopPatience{5'000};
 
-std::string namespace_of(const std::string& pod) { return pod.substr(0, pod.find('/')); }
-std::string name_of(const std::string& pod) { return pod.substr(pod.find('/') + 1); }
+std::string namespace_of(const std::string& pod) {
+  return pod.substr(0, pod.find('/'));
+}
+std::string name_of(const std::string& pod) {
+  return pod.substr(pod.find('/') + 1);
+}
 
 }  // namespace
 
@@ -43,7 +48,8 @@ BpfFileSystem::~BpfFileSystem() {
 Sidetrack::Sidetrack(TempDir folder, BpfFileSystem bpf, SidetrackOptions options)
     : folder_(std::move(folder)), bpf_(std::move(bpf)), options_(std::move(options)) {}
 
-Result<std::unique_ptr<Sidetrack>> Sidetrack::create(const TestCgroup& cgroup, const SidetrackOptions& options) {
+Result<std::unique_ptr<Sidetrack>> Sidetrack::create(const TestCgroup& cgroup,
+                                                     const SidetrackOptions& options) {
   auto folder = TempDir::create("sidetrack");
   if (!folder) {
     return folder.error();
@@ -78,18 +84,21 @@ Sidetrack::~Sidetrack() {
 }
 
 Result<void> Sidetrack::start_agent() {
-  const std::string http = options_.netns_path.empty() ? "off" : fmt::format("127.0.0.1:{}", kHttpPort);
-  ProcessSpec spec{.arguments = {built_program("sidetrack-agent"), "run", "--node", options_.node_name, "--objects",
-                                 options_.objects_folder, "--state-dir", state_dir(), "--cache-dir", cache_dir(),
-                                 "--pin-dir", pin_dir(), "--cgroup", cgroup_path_, "--engine", options_.engine, "--http",
-                                 http},
-                   .netns_path = options_.netns_path,
-                   .cgroup_path = agent_cgroup_,
-                   .log_file = folder_.file("agent.log")};
+  const std::string http =
+      options_.netns_path.empty() ? "off" : fmt::format("127.0.0.1:{}", kHttpPort);
+  ProcessSpec spec{
+      .arguments = {built_program("sidetrack-agent"), "run", "--node", options_.node_name,
+                    "--objects", options_.objects_folder, "--state-dir", state_dir(), "--cache-dir",
+                    cache_dir(), "--pin-dir", pin_dir(), "--cgroup", cgroup_path_, "--engine",
+                    options_.engine, "--http", http},
+      .netns_path = options_.netns_path,
+      .cgroup_path = agent_cgroup_,
+      .log_file = folder_.file("agent.log")};
   if (options_.engine == "embedded") {
     spec.arguments.insert(spec.arguments.end(), {"--engine-cgroup", engine_cgroup_});
   }
-  spec.arguments.insert(spec.arguments.end(), options_.agent_arguments.begin(), options_.agent_arguments.end());
+  spec.arguments.insert(spec.arguments.end(), options_.agent_arguments.begin(),
+                        options_.agent_arguments.end());
   agent_.reset();
   auto started = Process::start(spec);
   if (!started) {
@@ -98,17 +107,20 @@ Result<void> Sidetrack::start_agent() {
   agent_ = std::move(*started);
   if (!eventually(kPatience, [&] { return get("/v1/status").has_value() || !agent_->running(); }) ||
       !agent_->running()) {
-    return make_error(ErrorCode::kBusy, "the agent's admin socket does not answer; it said: " + agent_->output());
+    return make_error(ErrorCode::kBusy,
+                      "the agent's admin socket does not answer; it said: " + agent_->output());
   }
   return {};
 }
 
 Result<void> Sidetrack::start_engine() {
-  ProcessSpec spec{.arguments = {built_program("sidetrack-engine"), "run", "--state-dir", state_dir(), "--http", "off"},
+  ProcessSpec spec{.arguments = {built_program("sidetrack-engine"), "run", "--state-dir",
+                                 state_dir(), "--http", "off"},
                    .netns_path = options_.netns_path,
                    .cgroup_path = engine_cgroup_,
                    .log_file = folder_.file("engine.log")};
-  spec.arguments.insert(spec.arguments.end(), options_.engine_arguments.begin(), options_.engine_arguments.end());
+  spec.arguments.insert(spec.arguments.end(), options_.engine_arguments.begin(),
+                        options_.engine_arguments.end());
   auto started = Process::start(spec);
   if (!started) {
     return started.error();
@@ -127,11 +139,14 @@ Result<void> Sidetrack::start_engine() {
     }
     return false;
   };
-  if (!eventually(kPatience, [&] { return is_up() || !engine_->running(); }) || !engine_->running()) {
+  if (!eventually(kPatience, [&] { return is_up() || !engine_->running(); }) ||
+      !engine_->running()) {
     const auto status = get("/v1/status");
-    return make_error(ErrorCode::kBusy,
-                      fmt::format("the engine did not come up; it said: {}\nstatus: {}", engine_->output(),
-                                  status ? status->value("engines", json::array()).dump() : status.error().message));
+    return make_error(
+        ErrorCode::kBusy,
+        fmt::format(
+            "the engine did not come up; it said: {}\nstatus: {}", engine_->output(),
+            status ? status->value("engines", json::array()).dump() : status.error().message));
   }
   return {};
 }
@@ -148,7 +163,8 @@ Result<json> Sidetrack::get(const std::string& target) const {
   }
   json body = json::parse(answer->body, nullptr, false);
   if (answer->status != 200 || body.is_discarded()) {
-    return make_error(ErrorCode::kInvalid, fmt::format("GET {}: {} {}", target, answer->status, answer->body));
+    return make_error(ErrorCode::kInvalid,
+                      fmt::format("GET {}: {} {}", target, answer->status, answer->body));
   }
   return body;
 }
@@ -165,7 +181,8 @@ Result<std::string> Sidetrack::get_http(const std::string& target) const {
       return answer.error();
     }
     if (answer->status != 200) {
-      return make_error(ErrorCode::kBusy, fmt::format("GET {}: {} {}", target, answer->status, answer->body));
+      return make_error(ErrorCode::kBusy,
+                        fmt::format("GET {}: {} {}", target, answer->status, answer->body));
     }
     body = std::move(answer->body);
     return {};
@@ -186,8 +203,8 @@ Result<json> Sidetrack::pod(const std::string& pod) const {
   return make_error(ErrorCode::kNotFound, "the agent shows no pod " + pod);
 }
 
-Result<void> Sidetrack::wait_for_pod(const std::string& pod, const std::string& state, const std::string& mode,
-                                     milliseconds within) const {
+Result<void> Sidetrack::wait_for_pod(const std::string& pod, const std::string& state,
+                                     const std::string& mode, milliseconds within) const {
   std::string last;
   const bool reached = eventually(within, [&] {
     const auto entry = this->pod(pod);
@@ -195,14 +212,15 @@ Result<void> Sidetrack::wait_for_pod(const std::string& pod, const std::string& 
     return entry && entry->value("state", "") == state && entry->value("mode", "") == mode;
   });
   if (!reached) {
-    return make_error(ErrorCode::kBusy, fmt::format("pod {} is not {} {} after {} ms: {}\n{}", pod, state, mode,
-                                                    within.count(), last, logs()));
+    return make_error(ErrorCode::kBusy, fmt::format("pod {} is not {} {} after {} ms: {}\n{}", pod,
+                                                    state, mode, within.count(), last, logs()));
   }
   return {};
 }
 
 Result<json> Sidetrack::dump_map(const std::string& map) const {
-  auto dump = run_command({.arguments = {"bpftool", "-j", "map", "dump", "pinned", pin_dir() + "/v1/maps/" + map}});
+  auto dump = run_command(
+      {.arguments = {"bpftool", "-j", "map", "dump", "pinned", pin_dir() + "/v1/maps/" + map}});
   if (!dump) {
     return dump.error();
   }
@@ -220,8 +238,9 @@ Result<CommandResult> Sidetrack::ctl(const std::vector<std::string>& arguments) 
 }
 
 Result<CommandResult> Sidetrack::uninstall() {
-  return run_command({.arguments = {built_program("sidetrack-agent"), "uninstall", "--state-dir", state_dir(),
-                                    "--cache-dir", cache_dir(), "--pin-dir", pin_dir(), "--drain", "0s"}});
+  return run_command(
+      {.arguments = {built_program("sidetrack-agent"), "uninstall", "--state-dir", state_dir(),
+                     "--cache-dir", cache_dir(), "--pin-dir", pin_dir(), "--drain", "0s"}});
 }
 
 std::string Sidetrack::logs() const {

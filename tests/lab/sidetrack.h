@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-// Sidetrack: one installation of agent and engine for a test, with folders, pins (on a bpffs of its own) and cgroups that
-// nobody else uses, so that several run side by side. The destructor stops both, uninstalls and removes everything, also
-// after a failure. Thread rule: one owner.
+// Sidetrack: one installation of agent and engine for a test, with folders, pins (on a bpffs of its
+// own) and cgroups that nobody else uses, so that several run side by side. The destructor stops
+// both, uninstalls and removes everything, also after a failure. Thread rule: one owner.
 #pragma once
 
 #include <cstdint>
 #include <memory>
-#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <vector>
+
+#include <nlohmann/json_fwd.hpp>
 
 #include "sidetrack/result.h"
 #include "tests/lab/cgroup.h"
@@ -37,23 +38,26 @@ struct SidetrackOptions {
   std::string objects_folder{};
   std::string node_name{"node-1"};
   std::string engine{"embedded"};
-  std::string netns_path{};  // where agent and engine run: the lab's node; empty: the machine's, without --http
+  std::string netns_path{};  // where agent and engine run: the lab's node; empty: the machine's,
+                             // without --http
   std::vector<std::string> agent_arguments{};
   std::vector<std::string> engine_arguments{};
 };
 
 class Sidetrack {
  public:
-  // Makes folders, bpffs and the cgroups "agent", "engine" below `cgroup`; starts nothing. `cgroup` must outlive it.
-  static Result<std::unique_ptr<Sidetrack>> create(const TestCgroup& cgroup, const SidetrackOptions& options);
+  // Makes folders, bpffs and the cgroups "agent", "engine" below `cgroup`; starts nothing. `cgroup`
+  // must outlive it.
+  static Result<std::unique_ptr<Sidetrack>> create(const TestCgroup& cgroup,
+                                                   const SidetrackOptions& options);
   Sidetrack(const Sidetrack&) = delete;
   Sidetrack& operator=(const Sidetrack&) = delete;
   ~Sidetrack();
 
   // Starts it (again) and waits until its admin socket answers.
   Result<void> start_agent();
-  // Starts another engine (beside a running one: upgrade) and waits until the agent shows it as up. The one before
-  // becomes old_engine().
+  // Starts another engine (beside a running one: upgrade) and waits until the agent shows it as up.
+  // The one before becomes old_engine().
   Result<void> start_engine();
   // start_agent and start_engine.
   Result<void> start();
@@ -67,8 +71,8 @@ class Sidetrack {
   // GET of --http, from where the agent runs: "/readyz", "/metrics". Only with a netns_path.
   [[nodiscard]] Result<std::string> get_http(const std::string& target) const;
   // Waits until `pod` ("NAMESPACE/POD") is in `state` ("enrolled") with `mode`.
-  Result<void> wait_for_pod(const std::string& pod, const std::string& state, const std::string& mode,
-                            milliseconds within = kPatience) const;
+  Result<void> wait_for_pod(const std::string& pod, const std::string& state,
+                            const std::string& mode, milliseconds within = kPatience) const;
   // The pod's entry of /v1/pods. kNotFound.
   [[nodiscard]] Result<nlohmann::json> pod(const std::string& pod) const;
   // The rows of one of its pinned maps as bpftool shows them ("st_pods").

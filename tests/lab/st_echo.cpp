@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// st_echo MODE:PORT[:BYTES]...: a server with one event loop for any number of listeners, each on [::] for IPv4 and IPv6.
-// Says "listening MODE PORT" per listener (port 0 = any) and then "ready"; ends at the end of its stdin.
+// st_echo MODE:PORT[:BYTES]...: a server with one event loop for any number of listeners, each on
+// [::] for IPv4 and IPv6. Says "listening MODE PORT" per listener (port 0 = any) and then "ready";
+// ends at the end of its stdin.
 //   echo      sends back what comes, half-closes when the client has
 //   greeting  sends "hello\r\n" first, then as echo
 //   hash      reads to the end, then answers "LENGTH DIGEST\n"
@@ -115,7 +116,8 @@ void Server::accept_all(const Listener& listener) {
   for (;;) {
     sockaddr_in6 peer{};
     socklen_t size = sizeof(peer);
-    UniqueFd fd(::accept4(listener.fd.get(), reinterpret_cast<sockaddr*>(&peer), &size, SOCK_CLOEXEC | SOCK_NONBLOCK));
+    UniqueFd fd(::accept4(listener.fd.get(), reinterpret_cast<sockaddr*>(&peer), &size,
+                          SOCK_CLOEXEC | SOCK_NONBLOCK));
     if (!fd.valid()) {
       return;
     }
@@ -167,7 +169,8 @@ void Server::take(Connection& connection, std::span<const char> bytes) {
       seen = byte == kHeadEnd[seen] ? seen + 1 : (byte == '\r' ? 1U : 0U);
       if (seen == kHeadEnd.size()) {
         seen = 0;
-        connection.out += "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Type: text/plain\r\n\r\nok";
+        connection.out +=
+            "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Type: text/plain\r\n\r\nok";
       }
     }
   }
@@ -204,13 +207,15 @@ bool Server::write_some(Connection& connection) {
     connection.stream_left -= connection.out.size();
   }
   if (!connection.out.empty()) {
-    const ssize_t count = ::send(connection.fd.get(), connection.out.data(), connection.out.size(), MSG_NOSIGNAL);
+    const ssize_t count =
+        ::send(connection.fd.get(), connection.out.data(), connection.out.size(), MSG_NOSIGNAL);
     if (count < 0) {
       return errno == EAGAIN || errno == EINTR;
     }
     connection.out.erase(0, static_cast<std::size_t>(count));
   }
-  const bool said_all = connection.out.empty() && (streams ? connection.stream_left == 0 : connection.end_seen);
+  const bool said_all =
+      connection.out.empty() && (streams ? connection.stream_left == 0 : connection.end_seen);
   if (said_all && !connection.end_sent) {
     connection.end_sent = true;
     ::shutdown(connection.fd.get(), SHUT_WR);
@@ -220,7 +225,8 @@ bool Server::write_some(Connection& connection) {
 
 void Server::watch(const Connection& connection) {
   std::uint32_t wanted = 0;
-  if (!connection.end_seen && connection.out.size() < kBufferBytes && connection.listener->mode != "silent") {
+  if (!connection.end_seen && connection.out.size() < kBufferBytes &&
+      connection.listener->mode != "silent") {
     wanted |= EPOLLIN;
   }
   if (!connection.out.empty() || (connection.listener->mode == "stream" && !connection.end_sent)) {
@@ -249,11 +255,13 @@ void Server::answer_datagrams(int fd) {
   for (;;) {
     sockaddr_in6 peer{};
     socklen_t size = sizeof(peer);
-    const ssize_t count = ::recvfrom(fd, buffer.data(), buffer.size(), 0, reinterpret_cast<sockaddr*>(&peer), &size);
+    const ssize_t count =
+        ::recvfrom(fd, buffer.data(), buffer.size(), 0, reinterpret_cast<sockaddr*>(&peer), &size);
     if (count < 0) {
       return;
     }
-    (void)::sendto(fd, buffer.data(), static_cast<std::size_t>(count), 0, reinterpret_cast<sockaddr*>(&peer), size);
+    (void)::sendto(fd, buffer.data(), static_cast<std::size_t>(count), 0,
+                   reinterpret_cast<sockaddr*>(&peer), size);
   }
 }
 
@@ -264,7 +272,8 @@ int Server::run() {
   std::fflush(stdout);
   std::array<epoll_event, 256> events;
   for (;;) {
-    const int count = ::epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()), -1);
+    const int count =
+        ::epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()), -1);
     for (int i = 0; i < count; ++i) {
       const epoll_event& event = events[static_cast<std::size_t>(i)];
       char byte = 0;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// st_launch PARENT_PID CGROUP NETNS PROGRAM [ARGUMENT...]: joins the cgroup folder and the network namespace (each may be
-// empty), then becomes the program, with the pid it has. Descriptor 3 closes when that has come about, or says why not.
-// It exists because a test process has threads, and a forked child
-// of such may only exec: everything between fork and exec happens here instead.
+// st_launch PARENT_PID CGROUP NETNS PROGRAM [ARGUMENT...]: joins the cgroup folder and the network
+// namespace (each may be empty), then becomes the program, with the pid it has. Descriptor 3 closes
+// when that has come about, or says why not. It exists because a test process has threads, and a
+// forked child of such may only exec: everything between fork and exec happens here instead.
 #include <fcntl.h>
 #include <sched.h>
 #include <signal.h>

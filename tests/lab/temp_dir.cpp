@@ -20,7 +20,8 @@ std::string unique_name(std::string_view name) {
 }
 
 Result<void> write_atomically(const std::filesystem::path& path, std::string_view text) {
-  // The leading dot and missing suffix keep folder watchers that look for *.yaml off the unfinished file.
+  // The leading dot and missing suffix keep folder watchers that look for *.yaml off the unfinished
+  // file.
   const std::filesystem::path partial = path.parent_path() / ("." + unique_name("partial"));
   {
     std::ofstream out(partial, std::ios::binary | std::ios::trunc);
@@ -70,7 +71,9 @@ TempDir& TempDir::operator=(TempDir&& other) noexcept {
   return *this;
 }
 
-TempDir::~TempDir() { remove(); }
+TempDir::~TempDir() {
+  remove();
+}
 
 void TempDir::remove() {
   if (!path_.empty()) {

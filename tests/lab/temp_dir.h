@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Names and folders of a test's own. unique_name() gives "st-<pid>-<n>-NAME": nothing that runs at the same time has it.
-// TempDir is a folder that goes away, with all in it, when its owner does. Thread rule: unique_name from any thread,
-// a TempDir from one.
+// Names and folders of a test's own. unique_name() gives "st-<pid>-<n>-NAME": nothing that runs at
+// the same time has it. TempDir is a folder that goes away, with all in it, when its owner does.
+// Thread rule: unique_name from any thread, a TempDir from one.
 #pragma once
 
 #include <filesystem>

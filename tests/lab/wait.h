@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Waiting for a condition of the outside world that cannot be signalled to us, with a deadline. Not for ordering our own
-// threads (use condition variables). Also the macros by which tests unwrap a Result.
+// Waiting for a condition of the outside world that cannot be signalled to us, with a deadline. Not
+// for ordering our own threads (use condition variables). Also the macros by which tests unwrap a
+// Result.
 #pragma once
 
 #include <chrono>
@@ -14,7 +15,8 @@ namespace sidetrack::lab {
 using Clock = std::chrono::steady_clock;
 using std::chrono::milliseconds;
 
-// The deadline of everything that should take milliseconds: long enough for a busy two-core machine.
+// The deadline of everything that should take milliseconds: long enough for a busy two-core
+// machine.
 inline constexpr milliseconds kPatience{10'000};
 
 // Asks `predicate` every 2 ms until it is true or `within` has passed; says which.
@@ -43,16 +45,18 @@ template <typename Predicate>
 #define ST_LAB_JOIN_(a, b) a##b
 #define ST_LAB_JOIN(a, b) ST_LAB_JOIN_(a, b)
 
-// ASSERT that a Result has a value; prints its error otherwise. Usable in functions that return void.
-#define ST_ASSERT_OK(expression)                                    \
-  do {                                                              \
-    auto&& st_checked = (expression);                               \
+// ASSERT that a Result has a value; prints its error otherwise. Usable in functions that return
+// void.
+#define ST_ASSERT_OK(expression)                                       \
+  do {                                                                 \
+    auto&& st_checked = (expression);                                  \
     ASSERT_TRUE(st_checked.has_value()) << st_checked.error().message; \
   } while (false)
 
-// ST_ASSERT_VALUE(auto pod, lab->add_pod("web")): declares or assigns the value of a Result, or fails the test.
-#define ST_ASSERT_VALUE(target, expression)                                                        \
-  auto ST_LAB_JOIN(st_value_, __LINE__) = (expression);                                            \
-  ASSERT_TRUE(ST_LAB_JOIN(st_value_, __LINE__).has_value())                                        \
-      << ST_LAB_JOIN(st_value_, __LINE__).error().message;                                         \
+// ST_ASSERT_VALUE(auto pod, lab->add_pod("web")): declares or assigns the value of a Result, or
+// fails the test.
+#define ST_ASSERT_VALUE(target, expression)                 \
+  auto ST_LAB_JOIN(st_value_, __LINE__) = (expression);     \
+  ASSERT_TRUE(ST_LAB_JOIN(st_value_, __LINE__).has_value()) \
+      << ST_LAB_JOIN(st_value_, __LINE__).error().message;  \
   target = std::move(ST_LAB_JOIN(st_value_, __LINE__)).value()
