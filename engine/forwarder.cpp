@@ -73,8 +73,15 @@ void Forwarder::try_upstream(Connection& connection) {
   // On this node the handshake is over when connect() returns: what the client has sent can go out now, without a round
   // through epoll. If not, the bytes wait in `pending`, also for the next endpoint. Later endpoints wait for their event,
   // or a long list of refusing ones would nest as deep.
-  if (connection.attempt->tried.size() <= 1) {
-    pump(connection, kClient);
+  if (connection.attempt->tried.size() > 1) {
+    return;
+  }
+  pump(connection, kClient);
+  if (connection.attempt && relay_.delivered()) {
+    reached(connection);
+    if (connection.side[kClient].eof) {
+      pump(connection, kClient);  // the FIN had to wait for the connection
+    }
   }
 }
 
@@ -224,12 +231,16 @@ void Forwarder::on_connect_event(Connection& connection, std::uint32_t events) {
   connected(connection);
 }
 
-void Forwarder::connected(Connection& connection) {
+void Forwarder::reached(Connection& connection) {
   stop_timer(connection);
   if (connection.endpoint) {
     report(connection.side[kClient].fd, connection.client_v4, connection.endpoint->address, 0);
   }
   connection.attempt.reset();
+}
+
+void Forwarder::connected(Connection& connection) {
+  reached(connection);
   if (!connection.broken) {
     pump(connection, kClient);
   }

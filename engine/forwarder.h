@@ -65,6 +65,7 @@ class Forwarder {
   void drop_upstream(Connection& connection);
   void stop_timer(Connection& connection);
   void on_connect_event(Connection& connection, std::uint32_t events);
+  void reached(Connection& connection);
   void connected(Connection& connection);
   [[nodiscard]] bool found_broken(Connection& connection, SideIndex side, std::uint32_t events);
   void pump(Connection& connection, SideIndex from);

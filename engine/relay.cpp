@@ -26,6 +26,7 @@ Relay::Relay(std::size_t buffer_bytes, Counters& counters)
 Step Relay::pump(Connection& connection, SideIndex from) {
   Side& in = connection.side[from];
   Side& out = connection.side[other(from)];
+  delivered_ = false;
   for (std::size_t moved = 0;;) {
     if (!out.pending.empty()) {
       const Sent sent = flush(out);
@@ -82,6 +83,7 @@ Relay::Sent Relay::flush(Side& to) {
       error_ = errno;
       return would_block(error_) ? Sent::kBlocked : Sent::kFailed;
     }
+    delivered_ = true;
     pending.begin += static_cast<std::uint32_t>(sent);
     counters_.buffered.subtract(static_cast<std::uint64_t>(sent));
   }
@@ -93,6 +95,7 @@ Relay::Sent Relay::send_scratch(Side& to, std::size_t size) {
   for (std::size_t done = 0; done < size;) {
     const ssize_t sent = ::send(to.fd, scratch_.get() + done, size - done, MSG_NOSIGNAL);
     if (sent >= 0) {
+      delivered_ = true;
       done += static_cast<std::size_t>(sent);
       continue;
     }
@@ -124,11 +127,14 @@ Step Relay::finish(Connection& connection, SideIndex from) {
     return Step::kWait;
   }
   Side& out = connection.side[other(from)];
+  if (out.eof && connection.side[from].fin_sent) {
+    return Step::kDone;  // close() sends the last FIN
+  }
   if (!out.fin_sent) {
     out.fin_sent = true;
     ::shutdown(out.fd, SHUT_WR);
   }
-  return out.eof && connection.side[from].fin_sent ? Step::kDone : Step::kWait;
+  return Step::kWait;
 }
 
 // `side` gives an error. What it received before may still be unread (a server that answers and resets): that is passed on.

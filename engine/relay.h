@@ -26,6 +26,8 @@ class Relay {
 
   // Moves what `from` has to the other side, as far as it goes.
   [[nodiscard]] Step pump(Connection& connection, SideIndex from);
+  // Whether the last pump() got bytes into the other socket: it is connected then.
+  [[nodiscard]] bool delivered() const { return delivered_; }
   // errno of the last kBroken.
   [[nodiscard]] int error() const { return error_; }
   // Takes the bytes that wait in `pending` off the count.
@@ -44,6 +46,7 @@ class Relay {
   std::unique_ptr<char[]> scratch_;
   Counters& counters_;
   int error_ = 0;
+  bool delivered_ = false;
 };
 
 }  // namespace sidetrack::engine
