@@ -12,7 +12,7 @@ pids=()
 
 lab_up() {
   lab_remove_leftovers
-  mkdir "$cgroup" "$cgroup/agent" "$cgroup/engine"
+  mkdir "$cgroup" "$cgroup/agent"
   mkdir -p "$dir/bpf" "$dir/state" "$dir/cache"
   mount -t bpf bpf "$dir/bpf"
 

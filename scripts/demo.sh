@@ -92,14 +92,14 @@ request() {
 
 start_agent() {
   become_in agent "$node" "$bin/sidetrack-agent" run --node demo-node --objects "$dir/objects" --cgroup "$cgroup" \
-    --engine-cgroup "$cgroup/engine" --state-dir "$dir/state" --pin-dir "$dir/bpf/sidetrack" --cache-dir "$dir/cache" \
+    --state-dir "$dir/state" --pin-dir "$dir/bpf/sidetrack" --cache-dir "$dir/cache" \
     --http 127.0.0.1:15880 >"$dir/agent.log" 2>&1 </dev/null &
   agent_pid=$!
   pids+=("$agent_pid")
 }
 
 start_engine() {
-  become_in engine "$node" "$bin/sidetrack-engine" run --state-dir "$dir/state" --http off \
+  become_in agent "$node" "$bin/sidetrack-engine" run --state-dir "$dir/state" --http off \
     >>"$dir/engine.log" 2>&1 </dev/null &
   engine_pid=$!
   pids+=("$engine_pid")
@@ -229,7 +229,7 @@ show_uninstall() {
   kill "$engine_pid" "$agent_pid"
   wait "$engine_pid" "$agent_pid" 2>/dev/null || true
   "$bin/sidetrack-agent" uninstall --state-dir "$dir/state" --pin-dir "$dir/bpf/sidetrack" --cache-dir "$dir/cache" \
-    --drain 1s >"$dir/uninstall.log" 2>&1 || { block_failed=1; cat "$dir/uninstall.log"; }
+    --cgroup "$cgroup" --drain 1s >"$dir/uninstall.log" 2>&1 || { block_failed=1; cat "$dir/uninstall.log"; }
   check "pins left" "$(find "$dir/bpf" -type f | wc -l)" 0
   check "programs attached" "$(bpftool cgroup show "$cgroup" 2>/dev/null | grep -c ' st_' || true)" 0
   check "answer" "$(curl_in_pod web http://$service/ 2>&1 || true)" \
