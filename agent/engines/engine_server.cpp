@@ -5,11 +5,12 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <optional>
+#include <utility>
+
 #include <boost/asio/posix/stream_descriptor.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/steady_timer.hpp>
-#include <optional>
-#include <utility>
 
 #include "agent/engines/messages.h"
 #include "agent/engines/session.h"
@@ -34,7 +35,8 @@ struct EngineServer::Impl final : SessionHost, std::enable_shared_from_this<Engi
   void accept_all();
   void stop();
   [[nodiscard]] Session* find(SessionId id) const;
-  // Runs `event` from the loop, so that the agent's callbacks never run inside of ours, unless the server stops before.
+  // Runs `event` from the loop, so that the agent's callbacks never run inside of ours, unless the
+  // server stops before.
   template <typename F>
   void later(F event);
 
@@ -56,7 +58,8 @@ struct EngineServer::Impl final : SessionHost, std::enable_shared_from_this<Engi
   bool stopped = false;
   Desired state;
   SessionId last_id = 0;
-  std::vector<std::shared_ptr<Session>> sessions;  // shared with the handlers that wait on their sockets
+  std::vector<std::shared_ptr<Session>>
+      sessions;  // shared with the handlers that wait on their sockets
 };
 
 template <typename F>
@@ -70,18 +73,20 @@ void EngineServer::Impl::later(F event) {
 }
 
 Session* EngineServer::Impl::find(SessionId id) const {
-  const auto found = std::find_if(sessions.begin(), sessions.end(),
-                                  [id](const auto& session) { return session->registered() && session->info().id == id; });
+  const auto found = std::find_if(sessions.begin(), sessions.end(), [id](const auto& session) {
+    return session->registered() && session->info().id == id;
+  });
   return found == sessions.end() ? nullptr : found->get();
 }
 
 void EngineServer::Impl::wait_for_engine() {
-  listener.async_wait(boost::asio::posix::descriptor_base::wait_read, [weak = weak_from_this()](const error_code& error) {
-    const auto self = weak.lock();
-    if (self && !error && !self->stopped) {
-      self->accept_all();
-    }
-  });
+  listener.async_wait(boost::asio::posix::descriptor_base::wait_read,
+                      [weak = weak_from_this()](const error_code& error) {
+                        const auto self = weak.lock();
+                        if (self && !error && !self->stopped) {
+                          self->accept_all();
+                        }
+                      });
 }
 
 void EngineServer::Impl::accept_all() {
@@ -104,11 +109,13 @@ void EngineServer::Impl::accept_all() {
     }
     const auto peer = peer_credentials(socket->get());
     if (!peer || (peer->uid != 0 && peer->uid != ::geteuid())) {
-      spdlog::warn("component=engines event=peer_rejected uid={}", peer ? static_cast<std::int64_t>(peer->uid) : -1);
+      spdlog::warn("component=engines event=peer_rejected uid={}",
+                   peer ? static_cast<std::int64_t>(peer->uid) : -1);
       continue;
     }
     if (sessions.size() >= kMaxSessions) {
-      spdlog::warn("component=engines event=peer_rejected pid={} reason=\"too many sessions\"", peer->pid);
+      spdlog::warn("component=engines event=peer_rejected pid={} reason=\"too many sessions\"",
+                   peer->pid);
       continue;
     }
     sessions.push_back(std::make_shared<Session>(context, std::move(*socket), *peer, *this));
@@ -132,14 +139,15 @@ void EngineServer::Impl::stop() {
   }
 }
 
-Result<SessionHost::Admission> EngineServer::Impl::admit(std::int64_t pid, const std::string& build) {
+Result<SessionHost::Admission> EngineServer::Impl::admit(std::int64_t pid,
+                                                         const std::string& build) {
   const SessionId id = ++last_id;
   auto welcome = callbacks.on_hello(id, pid, build);
   if (!welcome) {
     return welcome.error();
   }
-  spdlog::info("component=engines event=engine_registered session={} pid={} version=\"{}\" slot={}", id, pid, build,
-               welcome->slot);
+  spdlog::info("component=engines event=engine_registered session={} pid={} version=\"{}\" slot={}",
+               id, pid, build, welcome->slot);
   return Admission{.id = id, .welcome = *welcome};
 }
 
@@ -162,7 +170,8 @@ void EngineServer::Impl::on_listening(SessionId session, std::uint64_t netns_coo
   });
 }
 
-void EngineServer::Impl::on_failed(SessionId session, std::uint64_t netns_cookie, const std::string& reason) {
+void EngineServer::Impl::on_failed(SessionId session, std::uint64_t netns_cookie,
+                                   const std::string& reason) {
   later([session, netns_cookie, reason](Impl& self) {
     if (self.find(session) != nullptr && self.state.pods.contains(netns_cookie)) {
       self.callbacks.on_failed(session, netns_cookie, reason);
@@ -182,17 +191,21 @@ void EngineServer::Impl::on_ended(Session& session, const std::string& reason) {
   const SessionId id = session.info().id;
   const bool known = session.was_registered();
   spdlog::log(known ? spdlog::level::info : spdlog::level::warn,
-              "component=engines event=session_ended session={} pid={} reason=\"{}\"", id, session.info().pid, reason);
+              "component=engines event=session_ended session={} pid={} reason=\"{}\"", id,
+              session.info().pid, reason);
   std::erase_if(sessions, [&session](const auto& other) { return other.get() == &session; });
   if (known) {
     callbacks.on_lost(id);  // this runs from the loop already
   }
 }
 
-EngineServer::EngineServer(boost::asio::io_context& context, Callbacks callbacks, const Timings& timings)
+EngineServer::EngineServer(boost::asio::io_context& context, Callbacks callbacks,
+                           const Timings& timings)
     : impl_(std::make_shared<Impl>(context, std::move(callbacks), timings)) {}
 
-EngineServer::~EngineServer() { impl_->stop(); }
+EngineServer::~EngineServer() {
+  impl_->stop();
+}
 
 Result<void> EngineServer::listen(const std::string& path) {
   auto socket = listen_unix(path);
@@ -211,13 +224,16 @@ Result<void> EngineServer::listen(const std::string& path) {
   return {};
 }
 
-void EngineServer::stop() { impl_->stop(); }
+void EngineServer::stop() {
+  impl_->stop();
+}
 
 void EngineServer::upsert_pod(const PodSpec& pod) {
   auto [found, inserted] = impl_->state.pods.try_emplace(pod.netns_cookie, pod);
   if (!inserted) {
     PodSpec& known = found->second;
-    if (known.namespace_name == pod.namespace_name && known.name == pod.name && known.reserved_ports == pod.reserved_ports) {
+    if (known.namespace_name == pod.namespace_name && known.name == pod.name &&
+        known.reserved_ports == pod.reserved_ports) {
       return;
     }
     known = pod;
@@ -275,7 +291,8 @@ std::vector<SessionInfo> EngineServer::sessions() const {
       all.push_back(session->info());
     }
   }
-  std::sort(all.begin(), all.end(), [](const SessionInfo& a, const SessionInfo& b) { return a.id < b.id; });
+  std::sort(all.begin(), all.end(),
+            [](const SessionInfo& a, const SessionInfo& b) { return a.id < b.id; });
   return all;
 }
 

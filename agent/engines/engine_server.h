@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// The agent's end of the engine protocol (include/sidetrack/wire/engine.h): a unix socket on which engines register, are
-// sent the pods and service routes, and report their listeners. Keeps every session in step with one desired state;
-// no pod can block another. One thread (the io_context's); callbacks run on it and may call back in (not destroy the server).
+// The agent's end of the engine protocol (include/sidetrack/wire/engine.h): a unix socket on which
+// engines register, are sent the pods and service routes, and report their listeners. Keeps every
+// session in step with one desired state; no pod can block another. One thread (the io_context's);
+// callbacks run on it and may call back in (not destroy the server).
 #pragma once
 
-#include <boost/asio/io_context.hpp>
 #include <chrono>
 #include <cstdint>
 #include <functional>
@@ -12,6 +12,8 @@
 #include <memory>
 #include <string>
 #include <vector>
+
+#include <boost/asio/io_context.hpp>
 
 #include "agent/policy/services.h"
 #include "sidetrack/result.h"
@@ -41,15 +43,15 @@ struct SessionInfo {
   SessionId id = 0;
   std::int64_t pid = 0;
   std::string version;
-  std::uint16_t slot = 0;  // cell of st_engines
-  bool draining = false;   // said by the engine: it accepts no new pods and will go
+  std::uint16_t slot = 0;         // cell of st_engines
+  bool draining = false;          // said by the engine: it accepts no new pods and will go
   std::uint64_t connections = 0;  // as last reported
 };
 
 // What a new session is told.
 struct Welcome {
   std::uint16_t slot = 0;
-  int engines_fd = -1;  // st_engines, borrowed: passed on with SCM_RIGHTS
+  int engines_fd = -1;          // st_engines, borrowed: passed on with SCM_RIGHTS
   std::uint64_t cgroup_id = 0;  // the engine refuses to start outside of this cgroup
   std::uint16_t listener_port_low = 0;
   std::uint16_t listener_port_high = 0;
@@ -57,22 +59,25 @@ struct Welcome {
 };
 
 struct Callbacks {
-  // A process (checked by SO_PEERCRED to be root) says hello. An error is sent to it as the reason of refusal.
+  // A process (checked by SO_PEERCRED to be root) says hello. An error is sent to it as the reason
+  // of refusal.
   std::function<Result<Welcome>(SessionId, std::int64_t pid, const std::string& version)> on_hello;
   std::function<void(SessionId, std::uint64_t netns_cookie, const PodListeners&)> on_listening;
   std::function<void(SessionId, std::uint64_t netns_cookie, const std::string& reason)> on_failed;
   std::function<void(SessionId)> on_draining;
   std::function<void(SessionId)> on_lost;  // the connection ended, however
-  // A fresh descriptor of a pod's netns; the server closes it when it is sent. The agent holds none itself.
+  // A fresh descriptor of a pod's netns; the server closes it when it is sent. The agent holds none
+  // itself.
   std::function<Result<UniqueFd>(std::uint64_t netns_cookie)> open_netns;
 };
 
 struct Timings {
-  std::chrono::milliseconds hello{2000};         // from connect to hello
-  std::chrono::milliseconds answer{5000};        // a pod that is not answered for so long has failed
-  std::chrono::milliseconds retry_first{500};    // doubles with each failure of the pod
+  std::chrono::milliseconds hello{2000};       // from connect to hello
+  std::chrono::milliseconds answer{5000};      // a pod that is not answered for so long has failed
+  std::chrono::milliseconds retry_first{500};  // doubles with each failure of the pod
   std::chrono::milliseconds retry_last{30000};
-  std::chrono::milliseconds stalled{10000};      // an engine that has read nothing for so long is given up
+  std::chrono::milliseconds stalled{
+      10000};  // an engine that has read nothing for so long is given up
 };
 
 class EngineServer {
@@ -81,7 +86,8 @@ class EngineServer {
   ~EngineServer();
   EngineServer(const EngineServer&) = delete;
   EngineServer& operator=(const EngineServer&) = delete;
-  // Listens on `path` (mode 0600); a stale socket file is replaced. kExists: somebody answers on it, or it is no socket.
+  // Listens on `path` (mode 0600); a stale socket file is replaced. kExists: somebody answers on
+  // it, or it is no socket.
   [[nodiscard]] Result<void> listen(const std::string& path);
   // Ends all sessions and removes the socket file; no callback runs after it.
   void stop();

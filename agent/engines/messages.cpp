@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <iterator>
+#include <utility>
 
 namespace sidetrack::engines {
 
@@ -14,8 +15,10 @@ bool same_route(const policy::ServiceRoute& a, const policy::ServiceRoute& b) {
   const auto same = [](const policy::SocketAddress& x, const policy::SocketAddress& y) {
     return wire_endpoint(x) == wire_endpoint(y);
   };
-  return same(a.front, b.front) && a.service == b.service && a.affinity_timeout_s == b.affinity_timeout_s &&
-         std::equal(a.endpoints.begin(), a.endpoints.end(), b.endpoints.begin(), b.endpoints.end(), same);
+  return same(a.front, b.front) && a.service == b.service &&
+         a.affinity_timeout_s == b.affinity_timeout_s &&
+         std::equal(a.endpoints.begin(), a.endpoints.end(), b.endpoints.begin(), b.endpoints.end(),
+                    same);
 }
 
 wire::Route route_message(const policy::ServiceRoute& route) {
@@ -49,6 +52,12 @@ wire::Welcome welcome_message(const Welcome& welcome) {
           .listener_port_low = welcome.listener_port_low,
           .listener_port_high = welcome.listener_port_high,
           .listeners_per_pod = welcome.listeners_per_pod};
+}
+
+std::vector<UniqueFd> single(UniqueFd fd) {
+  std::vector<UniqueFd> fds;
+  fds.push_back(std::move(fd));
+  return fds;
 }
 
 }  // namespace sidetrack::engines

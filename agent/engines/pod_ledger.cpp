@@ -77,7 +77,8 @@ std::optional<std::uint64_t> PodLedger::next_due() {
   return std::nullopt;
 }
 
-std::optional<PodLedger::Request> PodLedger::begin(std::uint64_t netns_cookie, Clock::time_point now) {
+std::optional<PodLedger::Request> PodLedger::begin(std::uint64_t netns_cookie,
+                                                   Clock::time_point now) {
   const auto found = pods_.find(netns_cookie);
   if (found == pods_.end() || !asking_) {
     return std::nullopt;
@@ -105,7 +106,8 @@ void PodLedger::fail(std::uint64_t netns_cookie, Clock::time_point now) {
   }
 }
 
-bool PodLedger::answered(std::uint64_t netns_cookie, std::uint64_t request_id, PodListeners listeners) {
+bool PodLedger::answered(std::uint64_t netns_cookie, std::uint64_t request_id,
+                         PodListeners listeners) {
   const auto found = pods_.find(netns_cookie);
   if (found == pods_.end() || (request_id != 0 && request_id != found->second.request_id)) {
     return false;
@@ -120,9 +122,11 @@ bool PodLedger::answered(std::uint64_t netns_cookie, std::uint64_t request_id, P
   return true;
 }
 
-bool PodLedger::refused(std::uint64_t netns_cookie, std::uint64_t request_id, Clock::time_point now) {
+bool PodLedger::refused(std::uint64_t netns_cookie, std::uint64_t request_id,
+                        Clock::time_point now) {
   const auto found = pods_.find(netns_cookie);
-  if (found == pods_.end() || (request_id != 0 && (request_id != found->second.request_id || !found->second.waiting))) {
+  if (found == pods_.end() ||
+      (request_id != 0 && (request_id != found->second.request_id || !found->second.waiting))) {
     return false;
   }
   found->second.listeners.reset();

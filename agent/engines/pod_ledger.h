@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// What one engine session was asked about each pod and what it answered: which pods are due, at most 64 unanswered, which
-// answers are overdue, when a failed one is tried again. Pure: no I/O, the time is passed in. One thread.
+// What one engine session was asked about each pod and what it answered: which pods are due, at
+// most 64 unanswered, which answers are overdue, when a failed one is tried again. Pure: no I/O,
+// the time is passed in. One thread.
 #pragma once
 
 #include <chrono>
@@ -44,9 +45,12 @@ class PodLedger {
   // It could not be asked or did not answer; it is due again after its delay.
   void fail(std::uint64_t netns_cookie, Clock::time_point now);
 
-  // False: nobody waits for this answer (an older request, a removed pod); ignore it. Request id 0 is the engine's own news.
-  [[nodiscard]] bool answered(std::uint64_t netns_cookie, std::uint64_t request_id, PodListeners listeners);
-  [[nodiscard]] bool refused(std::uint64_t netns_cookie, std::uint64_t request_id, Clock::time_point now);
+  // False: nobody waits for this answer (an older request, a removed pod); ignore it. Request id 0
+  // is the engine's own news.
+  [[nodiscard]] bool answered(std::uint64_t netns_cookie, std::uint64_t request_id,
+                              PodListeners listeners);
+  [[nodiscard]] bool refused(std::uint64_t netns_cookie, std::uint64_t request_id,
+                             Clock::time_point now);
 
   // Pods whose answer is overdue: they have failed. Retries whose delay is over become due.
   [[nodiscard]] std::vector<std::uint64_t> expire(Clock::time_point now);

@@ -4,9 +4,10 @@
 #include <fcntl.h>
 
 #include <algorithm>
-#include <boost/asio/post.hpp>
 #include <utility>
 #include <variant>
+
+#include <boost/asio/post.hpp>
 
 #include "agent/engines/messages.h"
 
@@ -16,19 +17,15 @@ namespace {
 using Clock = PodLedger::Clock;
 using boost::system::error_code;
 
-// Beyond this much in the queue nothing more is encoded until the engine has read: what is due is kept as keys, not as bytes.
-constexpr std::size_t kHighWaterBytes = std::size_t{2} << 20;
-
-std::vector<UniqueFd> one_fd(UniqueFd fd) {
-  std::vector<UniqueFd> fds;
-  fds.push_back(std::move(fd));
-  return fds;
-}
-
 }  // namespace
 
-Session::Session(boost::asio::io_context& context, UniqueFd socket, PeerCredentials peer, SessionHost& host)
-    : socket_(context, socket.release()), timer_(context), peer_(peer), host_(&host), pods_(host.timings()) {}
+Session::Session(boost::asio::io_context& context, UniqueFd socket, PeerCredentials peer,
+                 SessionHost& host)
+    : socket_(context, socket.release()),
+      timer_(context),
+      peer_(peer),
+      host_(&host),
+      pods_(host.timings()) {}
 
 void Session::start() {
   hello_until_ = Clock::now() + host_->timings().hello;
@@ -64,11 +61,12 @@ void Session::end(const std::string& reason) {
 }
 
 void Session::wait_readable() {
-  socket_.async_wait(boost::asio::posix::descriptor_base::wait_read, [self = shared_from_this()](const error_code& error) {
-    if (!error && self->stage_ != Stage::kEnded) {
-      self->on_readable();
-    }
-  });
+  socket_.async_wait(boost::asio::posix::descriptor_base::wait_read,
+                     [self = shared_from_this()](const error_code& error) {
+                       if (!error && self->stage_ != Stage::kEnded) {
+                         self->on_readable();
+                       }
+                     });
 }
 
 void Session::on_readable() {
@@ -95,12 +93,13 @@ void Session::wait_writable() {
     return;
   }
   waits_writable_ = true;
-  socket_.async_wait(boost::asio::posix::descriptor_base::wait_write, [self = shared_from_this()](const error_code& error) {
-    self->waits_writable_ = false;
-    if (!error && self->stage_ != Stage::kEnded) {
-      self->pump();
-    }
-  });
+  socket_.async_wait(boost::asio::posix::descriptor_base::wait_write,
+                     [self = shared_from_this()](const error_code& error) {
+                       self->waits_writable_ = false;
+                       if (!error && self->stage_ != Stage::kEnded) {
+                         self->pump();
+                       }
+                     });
 }
 
 void Session::flush() {
@@ -124,7 +123,8 @@ void Session::flush() {
 
 void Session::send(const wire::EngineMessage& message, std::vector<UniqueFd> fds) {
   auto body = wire::encode(message);
-  const auto pushed = body ? writer_.push(std::move(*body), std::move(fds)) : Result<void>(body.error());
+  const auto pushed =
+      body ? writer_.push(std::move(*body), std::move(fds)) : Result<void>(body.error());
   if (!pushed) {
     end(pushed.error().message);
   }
@@ -170,7 +170,8 @@ void Session::handle_message(const wire::Hello& hello) {
            ", this agent speaks version " + std::to_string(wire::kEngineProtocolVersion));
     return;
   }
-  // The pid that the kernel knows; 0 when the engine lives in a pid namespace that is not below ours.
+  // The pid that the kernel knows; 0 when the engine lives in a pid namespace that is not below
+  // ours.
   info_.pid = peer_.pid != 0 ? peer_.pid : hello.pid;
   info_.version = hello.build;
   const auto admission = host_->admit(info_.pid, hello.build);
@@ -189,23 +190,8 @@ void Session::handle_message(const wire::Hello& hello) {
   info_.id = admission->id;
   info_.slot = admission->welcome.slot;
   stage_ = Stage::kRegistered;
-  send(welcome_message(admission->welcome), one_fd(std::move(engines)));
+  send(welcome_message(admission->welcome), single(std::move(engines)));
   begin_snapshot();
-}
-
-// An engine that lived through a restart of the agent drops what is no longer desired at the end of the snapshot. Pods follow
-// after it, at their pace: one that is slow to open must not hold the end back, so all of them are kept first.
-void Session::begin_snapshot() {
-  send(wire::SnapshotBegin{});
-  for (const auto& [cookie, spec] : host_->desired().pods) {
-    send(wire::Keep{.netns_cookie = cookie});
-    pods_.want(cookie);
-  }
-  for (const auto& [key, route] : host_->desired().routes) {
-    due_routes_.insert(key);
-  }
-  snapshot_open_ = true;
-  schedule_pump();
 }
 
 void Session::handle_message(const wire::Listening& listening) {
@@ -230,131 +216,15 @@ void Session::handle_message(const wire::Draining& /*draining*/) {
   }
 }
 
-void Session::handle_message(const wire::Stats& stats) { info_.connections = stats.connections; }
-
-void Session::upsert_pod(std::uint64_t netns_cookie) {
-  if (registered()) {
-    pods_.want(netns_cookie);
-    schedule_pump();
-  }
-}
-
-void Session::remove_pod(std::uint64_t netns_cookie, bool cut) {
-  if (registered()) {
-    pods_.forget(netns_cookie);
-    send(wire::Remove{.netns_cookie = netns_cookie, .cut = cut});
-    schedule_pump();
-  }
-}
-
-void Session::reopen_pod(std::uint64_t netns_cookie) {
-  if (registered()) {
-    pods_.want_reopen(netns_cookie);
-    schedule_pump();
-  }
-}
-
-void Session::touch_routes(const std::set<std::string>& keys) {
-  if (registered()) {
-    due_routes_.insert(keys.begin(), keys.end());
-    schedule_pump();
-  }
-}
-
-void Session::schedule_pump() {
-  if (std::exchange(pump_posted_, true)) {
-    return;
-  }
-  boost::asio::post(socket_.get_executor(), [self = shared_from_this()] {
-    self->pump_posted_ = false;
-    if (self->stage_ != Stage::kEnded) {
-      self->pump();
-    }
-  });
-}
-
-void Session::pump() {
-  while (registered() && !due_routes_.empty() && writer_.queued_bytes() < kHighWaterBytes) {
-    send_route(due_routes_.extract(due_routes_.begin()).value());
-  }
-  if (registered() && snapshot_open_ && due_routes_.empty()) {
-    snapshot_open_ = false;
-    send(wire::SnapshotEnd{});
-  }
-  while (registered() && !snapshot_open_ && writer_.queued_bytes() < kHighWaterBytes) {
-    const auto cookie = pods_.next_due();
-    if (!cookie) {
-      break;
-    }
-    send_pod(*cookie);
-  }
-  if (stage_ != Stage::kEnded) {
-    flush();
-  }
-  if (stage_ != Stage::kEnded) {
-    arm_timer();
-  }
-}
-
-void Session::send_route(const std::string& key) {
-  const auto& desired = host_->desired().routes;
-  const auto wanted = desired.find(key);
-  const auto sent = sent_routes_.find(key);
-  if (wanted == desired.end()) {
-    if (sent != sent_routes_.end()) {
-      send(wire::RouteRemove{.front = wire_endpoint(sent->second->front)});
-      sent_routes_.erase(sent);
-    }
-    return;
-  }
-  if (sent == sent_routes_.end() || !same_route(*sent->second, *wanted->second)) {
-    send(route_message(*wanted->second));
-    sent_routes_[key] = wanted->second;
-  }
-}
-
-void Session::send_pod(std::uint64_t netns_cookie) {
-  const auto request = pods_.begin(netns_cookie, Clock::now());
-  if (!request) {
-    return;
-  }
-  if (request->reopen) {
-    send(wire::Reopen{.request_id = request->id, .netns_cookie = netns_cookie});
-    return;
-  }
-  auto netns = host_->open_netns(netns_cookie);
-  if (!registered()) {
-    return;  // the callback stopped the server
-  }
-  const auto& desired = host_->desired().pods;
-  const auto spec = desired.find(netns_cookie);
-  if (spec == desired.end()) {
-    return;  // the callback removed the pod
-  }
-  if (!netns) {
-    fail_pod(netns_cookie, netns.error().message);
-    return;
-  }
-  auto body = wire::encode(wire::Pod{.request_id = request->id,
-                                     .netns_cookie = netns_cookie,
-                                     .namespace_name = spec->second.namespace_name,
-                                     .name = spec->second.name,
-                                     .reserved_ports = spec->second.reserved_ports});
-  if (!body) {
-    fail_pod(netns_cookie, body.error().message);
-  } else if (const auto pushed = writer_.push(std::move(*body), one_fd(std::move(*netns))); !pushed) {
-    end(pushed.error().message);
-  }
-}
-
-void Session::fail_pod(std::uint64_t netns_cookie, const std::string& reason) {
-  pods_.fail(netns_cookie, Clock::now());
-  host_->on_failed(info_.id, netns_cookie, reason);
+void Session::handle_message(const wire::Stats& stats) {
+  info_.connections = stats.connections;
 }
 
 void Session::arm_timer() {
   std::optional<Clock::time_point> next = pods_.next_expiry();
-  const auto consider = [&next](Clock::time_point when) { next = next ? std::min(*next, when) : when; };
+  const auto consider = [&next](Clock::time_point when) {
+    next = next ? std::min(*next, when) : when;
+  };
   if (stage_ == Stage::kNew) {
     consider(hello_until_);
   }

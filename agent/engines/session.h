@@ -1,18 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
-// One engine's connection: its socket, what it was sent, what is due. Brings the engine in step with the desired state at the
-// pace at which it reads. Mutators only note what is due and are safe to call from anywhere on the loop's thread; sending and
-// the calls to the host happen from the loop. One thread (the io_context's).
+// One engine's connection: its socket, what it was sent, what is due. Brings the engine in step
+// with the desired state at the pace at which it reads. Mutators only note what is due and are safe
+// to call from anywhere on the loop's thread; sending and the calls to the host happen from the
+// loop. One thread (the io_context's).
 #pragma once
 
-#include <boost/asio/io_context.hpp>
-#include <boost/asio/posix/stream_descriptor.hpp>
-#include <boost/asio/steady_timer.hpp>
 #include <cstdint>
 #include <map>
 #include <memory>
 #include <optional>
 #include <set>
 #include <string>
+
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/posix/stream_descriptor.hpp>
+#include <boost/asio/steady_timer.hpp>
 
 #include "agent/engines/engine_server.h"
 #include "agent/engines/pod_ledger.h"
@@ -24,7 +26,8 @@ namespace sidetrack::engines {
 
 struct Desired {
   std::map<std::uint64_t, PodSpec> pods;
-  // Shared by the desired state and what each session was sent, so that 20,000 endpoints exist once.
+  // Shared by the desired state and what each session was sent, so that 20,000 endpoints exist
+  // once.
   std::map<std::string, std::shared_ptr<const policy::ServiceRoute>> routes;
 };
 
@@ -46,14 +49,16 @@ class SessionHost {
   [[nodiscard]] virtual Result<Admission> admit(std::int64_t pid, const std::string& build) = 0;
   [[nodiscard]] virtual Result<UniqueFd> open_netns(std::uint64_t netns_cookie) = 0;
   virtual void on_listening(SessionId session, std::uint64_t netns_cookie) = 0;
-  virtual void on_failed(SessionId session, std::uint64_t netns_cookie, const std::string& reason) = 0;
+  virtual void on_failed(SessionId session, std::uint64_t netns_cookie,
+                         const std::string& reason) = 0;
   virtual void on_draining(SessionId session) = 0;
   virtual void on_ended(Session& session, const std::string& reason) = 0;
 };
 
 class Session : public std::enable_shared_from_this<Session> {
  public:
-  Session(boost::asio::io_context& context, UniqueFd socket, PeerCredentials peer, SessionHost& host);
+  Session(boost::asio::io_context& context, UniqueFd socket, PeerCredentials peer,
+          SessionHost& host);
 
   void start();
   // Ends without a word to the host, which may be gone afterwards.
@@ -62,7 +67,9 @@ class Session : public std::enable_shared_from_this<Session> {
   [[nodiscard]] bool registered() const { return stage_ == Stage::kRegistered; }
   [[nodiscard]] bool was_registered() const { return info_.id != 0; }
   [[nodiscard]] const SessionInfo& info() const { return info_; }
-  [[nodiscard]] const PodListeners* listeners(std::uint64_t netns_cookie) const { return pods_.listeners(netns_cookie); }
+  [[nodiscard]] const PodListeners* listeners(std::uint64_t netns_cookie) const {
+    return pods_.listeners(netns_cookie);
+  }
 
   void upsert_pod(std::uint64_t netns_cookie);
   void remove_pod(std::uint64_t netns_cookie, bool cut);

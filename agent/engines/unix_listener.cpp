@@ -16,13 +16,16 @@ Result<sockaddr_un> address_of(const std::string& path) {
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
   if (path.empty() || path.size() >= sizeof address.sun_path) {
-    return make_error(ErrorCode::kInvalid, "socket path '" + path + "' is empty or longer than 107 bytes");
+    return make_error(ErrorCode::kInvalid,
+                      "socket path '" + path + "' is empty or longer than 107 bytes");
   }
   std::memcpy(address.sun_path, path.data(), path.size());
   return address;
 }
 
-const sockaddr* generic(const sockaddr_un& address) { return reinterpret_cast<const sockaddr*>(&address); }
+const sockaddr* generic(const sockaddr_un& address) {
+  return reinterpret_cast<const sockaddr*>(&address);
+}
 
 Result<UniqueFd> open_socket() {
   UniqueFd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
@@ -66,8 +69,9 @@ Result<UniqueFd> listen_unix(const std::string& path) {
   if (!socket) {
     return socket.error();
   }
-  // The file gets the mode of the socket's inode less the umask (net/unix/af_unix.c, unix_bind_bsd): set before bind() it is
-  // never wider than 0600; chmod() afterwards undoes a umask that took too much.
+  // The file gets the mode of the socket's inode less the umask (net/unix/af_unix.c,
+  // unix_bind_bsd): set before bind() it is never wider than 0600; chmod() afterwards undoes a
+  // umask that took too much.
   if (::fchmod(socket->get(), 0600) != 0) {
     return errno_error("chmod " + path, errno);
   }

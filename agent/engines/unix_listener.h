@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A listening unix socket as this agent wants it: mode 0600 from its first moment, whatever the umask, CLOEXEC, non-blocking.
-// No event loop. Thread rule: free functions.
+// A listening unix socket as this agent wants it: mode 0600 from its first moment, whatever the
+// umask, CLOEXEC, non-blocking. No event loop. Thread rule: free functions.
 #pragma once
 
 #include <sys/types.h>
@@ -13,7 +13,8 @@
 
 namespace sidetrack::engines {
 
-// Replaces a socket file that nobody answers on. kExists: somebody does, or the file is no socket; kInvalid: path too long.
+// Replaces a socket file that nobody answers on. kExists: somebody does, or the file is no socket;
+// kInvalid: path too long.
 [[nodiscard]] Result<UniqueFd> listen_unix(const std::string& path);
 
 // The next connection; an invalid descriptor when there is none now.

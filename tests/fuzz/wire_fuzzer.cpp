@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Fuzzes the engine protocol: any bytes as a message, and as a stream of frames. What decodes must survive a round trip.
-// Built with -fsanitize=fuzzer, or linked into a unit test that replays tests/fuzz/corpus/wire.
+// Fuzzes the engine protocol: any bytes as a message, and as a stream of frames. What decodes must
+// survive a round trip. Built with -fsanitize=fuzzer, or linked into a unit test that replays
+// tests/fuzz/corpus/wire.
 #include <sys/socket.h>
 
 #include <algorithm>

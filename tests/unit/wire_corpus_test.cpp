@@ -41,7 +41,8 @@ TEST(WireCorpus, replays_without_a_crash) {
   EXPECT_GE(files, 10U);
 }
 
-// Bytes changed, cut and doubled at random from real messages: reaches further than noise. The seed is fixed.
+// Bytes changed, cut and doubled at random from real messages: reaches further than noise. The seed
+// is fixed.
 TEST(WireCorpus, survives_mutations) {
   std::mt19937 random(20240607);
   for (const auto& entry : std::filesystem::directory_iterator(ST_WIRE_CORPUS)) {

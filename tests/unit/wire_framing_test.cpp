@@ -70,7 +70,8 @@ void send_raw(int socket, std::string bytes, const std::vector<UniqueFd>& fds = 
 }
 
 std::string header_of(std::size_t size) {
-  return {static_cast<char>(size >> 24U), static_cast<char>(size >> 16U), static_cast<char>(size >> 8U), static_cast<char>(size)};
+  return {static_cast<char>(size >> 24U), static_cast<char>(size >> 16U),
+          static_cast<char>(size >> 8U), static_cast<char>(size)};
 }
 
 TEST(Framing, carries_bodies_and_descriptors_in_order) {

@@ -15,7 +15,9 @@ struct Garbage {
   std::string bytes;
 };
 
-std::string framed(const std::string& body) { return std::string{'\0', '\0', '\0', static_cast<char>(body.size())} + body; }
+std::string framed(const std::string& body) {
+  return std::string{'\0', '\0', '\0', static_cast<char>(body.size())} + body;
+}
 
 class EngineServerGarbage : public EngineServerTest, public testing::WithParamInterface<Garbage> {};
 
@@ -36,13 +38,16 @@ TEST_P(EngineServerGarbage, ends_that_session_only) {
 
 INSTANTIATE_TEST_SUITE_P(
     Wire, EngineServerGarbage,
-    testing::Values(Garbage{"http", "GET / HTTP/1.1\r\n\r\n"}, Garbage{"huge_length", "\x7f\xff\xff\xff"},
-                    Garbage{"no_json", framed("what")}, Garbage{"not_hello_first", framed(R"({"type":"draining"})")},
+    testing::Values(Garbage{"http", "GET / HTTP/1.1\r\n\r\n"},
+                    Garbage{"huge_length", "\x7f\xff\xff\xff"}, Garbage{"no_json", framed("what")},
+                    Garbage{"not_hello_first", framed(R"({"type":"draining"})")},
                     Garbage{"agent_message", framed(R"({"type":"keep","netns_cookie":1})")},
-                    Garbage{"second_hello", framed(R"({"type":"hello","version":1,"build":"x","pid":1})") +
-                                                framed(R"({"type":"hello","version":1,"build":"x","pid":1})")},
-                    Garbage{"agent_message_later", framed(R"({"type":"hello","version":1,"build":"x","pid":1})") +
-                                                       framed(R"({"type":"keep","netns_cookie":1})")}),
+                    Garbage{"second_hello",
+                            framed(R"({"type":"hello","version":1,"build":"x","pid":1})") +
+                                framed(R"({"type":"hello","version":1,"build":"x","pid":1})")},
+                    Garbage{"agent_message_later",
+                            framed(R"({"type":"hello","version":1,"build":"x","pid":1})") +
+                                framed(R"({"type":"keep","netns_cookie":1})")}),
     [](const auto& row) { return row.param.name; });
 
 TEST_F(EngineServerTest, skips_messages_of_a_kind_it_does_not_know) {
@@ -78,7 +83,8 @@ TEST_F(EngineServerTest, asks_about_64_pods_at_once_and_goes_on_as_they_are_answ
     const auto pods = engine.all<wire::Pod>();
     for (; seen < pods.size(); ++seen) {
       if (pods[seen].netns_cookie != 1) {
-        engine.send(wire::Listening{pods[seen].request_id, pods[seen].netns_cookie, {{15900, 1}}, {}});
+        engine.send(
+            wire::Listening{pods[seen].request_id, pods[seen].netns_cookie, {{15900, 1}}, {}});
       }
     }
     return server->listeners(1, 200) != nullptr;
@@ -94,8 +100,9 @@ TEST_F(EngineServerTest, a_slow_pod_fails_and_is_asked_again) {
   server->upsert_pod(pod_spec(1));
   ScriptedEngine& engine = connect();
   engine.hello(false);
-  until("it fails and is asked again",
-        [&] { return happened("failed 1 1 the engine did not answer in time") && engine.count("pod") >= 2; });
+  until("it fails and is asked again", [&] {
+    return happened("failed 1 1 the engine did not answer in time") && engine.count("pod") >= 2;
+  });
   std::size_t seen = 0;
   until("it listens in the end", [&] {
     const auto pods = engine.all<wire::Pod>();
@@ -119,7 +126,8 @@ TEST_F(EngineServerTest, a_pod_that_cannot_be_opened_fails_alone) {
   server->upsert_pod(pod_spec(1));
   server->upsert_pod(pod_spec(2));
   connect().hello();
-  until("one fails, one works", [&] { return happened("failed 1 1 no process in it") && happened("listening 1 2"); });
+  until("one fails, one works",
+        [&] { return happened("failed 1 1 no process in it") && happened("listening 1 2"); });
   gone = false;
   until("tried again", [&] { return happened("listening 1 1"); });
 }
@@ -132,7 +140,8 @@ TEST_F(EngineServerTest, a_pod_that_the_engine_refuses_is_tried_again) {
   engine.hello(false);
   until("asked", [&] { return engine.count("pod") == 1; });
   engine.send(wire::Failed{engine.all<wire::Pod>()[0].request_id, 1, "all ports taken"});
-  until("told and asked again", [&] { return happened("failed 1 1 all ports taken") && engine.count("pod") == 2; });
+  until("told and asked again",
+        [&] { return happened("failed 1 1 all ports taken") && engine.count("pod") == 2; });
 }
 
 TEST_F(EngineServerTest, an_engine_that_dies_in_the_snapshot_leaves_nothing_behind) {
@@ -168,7 +177,8 @@ TEST_F(EngineServerTest, leaks_no_descriptor_over_many_sessions_and_pods) {
   for (int round = 1; round <= 3; ++round) {
     ScriptedEngine& engine = connect();
     engine.hello();
-    until("all listen", [&] { return server->listeners(static_cast<SessionId>(round), 70) != nullptr; });
+    until("all listen",
+          [&] { return server->listeners(static_cast<SessionId>(round), 70) != nullptr; });
     EXPECT_EQ(engine.fds.size(), 71U);
     engine.fds.clear();
     EXPECT_EQ(open_files(), before + 2) << "the server holds only its socket, the engine its own";

@@ -27,10 +27,11 @@ TEST_F(EngineServerTest, welcomes_and_sends_all_that_is_desired) {
   server->set_services(services(10, 3));
   ScriptedEngine& engine = connect();
   engine.hello();
-  until("both pods listen", [&] { return happened("listening 1 1 v4=1 v6=0") && happened("listening 1 2"); });
+  until("both pods listen",
+        [&] { return happened("listening 1 1 v4=1 v6=0") && happened("listening 1 2"); });
 
-  EXPECT_EQ(kinds(engine), (std::vector<std::string>{"welcome", "snapshot_begin", "keep", "keep", "route", "snapshot_end", "pod",
-                                                     "pod"}));
+  EXPECT_EQ(kinds(engine), (std::vector<std::string>{"welcome", "snapshot_begin", "keep", "keep",
+                                                     "route", "snapshot_end", "pod", "pod"}));
   EXPECT_TRUE(engine.all<wire::Welcome>()[0] == (wire::Welcome{1, 1, 77, 15900, 15999, 4}));
   EXPECT_EQ(engine.all<wire::Pod>()[0].reserved_ports, (std::vector<std::uint16_t>{80, 443}));
   EXPECT_EQ(engine.all<wire::Pod>()[0].name, "web-1");
@@ -144,7 +145,8 @@ TEST_F(EngineServerTest, serves_two_engines_and_spares_the_draining_one) {
   server->set_services(services(10, 1));
   until("the newer has the second", [&] { return happened("listening 2 2"); });
   server->remove_pod(1, false);
-  until("both drop the first", [&] { return older.count("remove") == 1 && newer.count("remove") == 1; });
+  until("both drop the first",
+        [&] { return older.count("remove") == 1 && newer.count("remove") == 1; });
   settle();
   EXPECT_EQ(older.count("pod"), 1U);
   EXPECT_EQ(older.count("route"), 1U) << "its connections still ask for endpoints";
@@ -162,8 +164,9 @@ TEST_F(EngineServerTest, sends_20000_endpoints_in_one_route_and_in_many) {
   until("the snapshot's end", [&] { return engine.count("snapshot_end") == 1; });
   EXPECT_EQ(engine.count("route"), 201U);
   const auto sent = engine.all<wire::Route>();
-  const auto large = std::max_element(
-      sent.begin(), sent.end(), [](const auto& a, const auto& b) { return a.endpoints.size() < b.endpoints.size(); });
+  const auto large = std::max_element(sent.begin(), sent.end(), [](const auto& a, const auto& b) {
+    return a.endpoints.size() < b.endpoints.size();
+  });
   EXPECT_EQ(large->endpoints.size(), 20000U);
 }
 
@@ -174,7 +177,8 @@ TEST_F(EngineServerTest, reads_many_frames_that_came_at_once) {
   for (std::uint64_t i = 1; i <= 500; ++i) {
     engine.send(wire::Stats{.connections = i});
   }
-  until("the last is seen", [&] { return !server->sessions().empty() && server->sessions()[0].connections == 500; });
+  until("the last is seen",
+        [&] { return !server->sessions().empty() && server->sessions()[0].connections == 500; });
 }
 
 TEST_F(EngineServerTest, the_socket_is_private_whatever_the_umask) {

@@ -34,7 +34,8 @@ std::map<std::string, policy::ServiceRoute> services(std::uint8_t n, std::size_t
   for (std::size_t i = 0; i < endpoints; ++i) {
     const auto high = static_cast<std::uint8_t>(i / 256);
     const auto low = static_cast<std::uint8_t>(i % 256);
-    route.endpoints.push_back({.address = {{0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 10, 0, high, low}}, .port = 8080});
+    route.endpoints.push_back(
+        {.address = {{0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 10, 0, high, low}}, .port = 8080});
   }
   return {{"10.96.0." + std::to_string(n) + ":80", route}};
 }
@@ -44,7 +45,8 @@ ScriptedEngine::ScriptedEngine(const std::string& path)
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
   std::memcpy(address.sun_path, path.data(), std::min(path.size(), sizeof address.sun_path - 1));
-  EXPECT_EQ(::connect(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address), 0) << std::strerror(errno);
+  EXPECT_EQ(::connect(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address), 0)
+      << std::strerror(errno);
 }
 
 void ScriptedEngine::send(const wire::EngineMessage& message) {
@@ -55,7 +57,8 @@ void ScriptedEngine::send(const wire::EngineMessage& message) {
 }
 
 void ScriptedEngine::send_bytes(const std::string& bytes) {
-  ASSERT_EQ(::send(socket.get(), bytes.data(), bytes.size(), MSG_NOSIGNAL), static_cast<ssize_t>(bytes.size()));
+  ASSERT_EQ(::send(socket.get(), bytes.data(), bytes.size(), MSG_NOSIGNAL),
+            static_cast<ssize_t>(bytes.size()));
 }
 
 void ScriptedEngine::hello(bool answer_pods) {
@@ -81,22 +84,26 @@ void ScriptedEngine::poll() {
     received.push_back(*message);
     const auto* const pod = std::get_if<wire::Pod>(&*message);
     if (pod != nullptr && answers_) {
-      send(wire::Listening{
-          .request_id = pod->request_id, .netns_cookie = pod->netns_cookie, .v4 = {{15900, pod->netns_cookie}}, .v6 = {}});
+      send(wire::Listening{.request_id = pod->request_id,
+                           .netns_cookie = pod->netns_cookie,
+                           .v4 = {{15900, pod->netns_cookie}},
+                           .v6 = {}});
     }
   }
 }
 
 std::size_t ScriptedEngine::count(std::string_view kind) const {
   return static_cast<std::size_t>(
-      std::count_if(received.begin(), received.end(), [kind](const auto& message) { return wire::kind_of(message) == kind; }));
+      std::count_if(received.begin(), received.end(),
+                    [kind](const auto& message) { return wire::kind_of(message) == kind; }));
 }
 
 EngineServerTest::EngineServerTest() {
   std::string name = testing::TempDir() + "st-wire-XXXXXX";
   directory = ::mkdtemp(name.data());
   path = directory + "/engine.sock";
-  callbacks.on_hello = [this](SessionId id, std::int64_t, const std::string& version) -> Result<Welcome> {
+  callbacks.on_hello = [this](SessionId id, std::int64_t,
+                              const std::string& version) -> Result<Welcome> {
     events.push_back("hello " + std::to_string(id) + " " + version);
     return Welcome{.slot = static_cast<std::uint16_t>(id),
                    .engines_fd = STDERR_FILENO,
@@ -105,14 +112,18 @@ EngineServerTest::EngineServerTest() {
                    .listener_port_high = 15999,
                    .listeners_per_pod = 4};
   };
-  callbacks.on_listening = [this](SessionId id, std::uint64_t cookie, const PodListeners& listeners) {
-    events.push_back("listening " + std::to_string(id) + " " + std::to_string(cookie) + " v4=" +
-                     std::to_string(listeners.v4.size()) + " v6=" + std::to_string(listeners.v6.size()));
+  callbacks.on_listening = [this](SessionId id, std::uint64_t cookie,
+                                  const PodListeners& listeners) {
+    events.push_back("listening " + std::to_string(id) + " " + std::to_string(cookie) +
+                     " v4=" + std::to_string(listeners.v4.size()) +
+                     " v6=" + std::to_string(listeners.v6.size()));
   };
   callbacks.on_failed = [this](SessionId id, std::uint64_t cookie, const std::string& reason) {
     events.push_back("failed " + std::to_string(id) + " " + std::to_string(cookie) + " " + reason);
   };
-  callbacks.on_draining = [this](SessionId id) { events.push_back("draining " + std::to_string(id)); };
+  callbacks.on_draining = [this](SessionId id) {
+    events.push_back("draining " + std::to_string(id));
+  };
   callbacks.on_lost = [this](SessionId id) { events.push_back("lost " + std::to_string(id)); };
   callbacks.open_netns = [](std::uint64_t) -> Result<UniqueFd> {
     return UniqueFd(::open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC));
@@ -160,7 +171,8 @@ void EngineServerTest::settle() {
 }
 
 bool EngineServerTest::happened(const std::string& event) const {
-  return std::any_of(events.begin(), events.end(), [&event](const std::string& one) { return one.starts_with(event); });
+  return std::any_of(events.begin(), events.end(),
+                     [&event](const std::string& one) { return one.starts_with(event); });
 }
 
 }  // namespace sidetrack::engines

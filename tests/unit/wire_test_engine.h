@@ -1,16 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
-// For the tests of agent/engines: a scripted engine on a real unix socket, and the server with recorded callbacks. Both run
-// on one thread; `until` turns the loop until a condition holds, with a deadline.
+// For the tests of agent/engines: a scripted engine on a real unix socket, and the server with
+// recorded callbacks. Both run on one thread; `until` turns the loop until a condition holds, with
+// a deadline.
 #pragma once
 
 #include <gtest/gtest.h>
 
-#include <boost/asio/io_context.hpp>
 #include <cstdint>
 #include <functional>
 #include <memory>
 #include <string>
 #include <vector>
+
+#include <boost/asio/io_context.hpp>
 
 #include "agent/engines/engine_server.h"
 #include "sidetrack/wire/engine.h"
@@ -19,9 +21,12 @@
 namespace sidetrack::engines {
 
 [[nodiscard]] std::size_t open_files();
-[[nodiscard]] PodSpec pod_spec(std::uint64_t netns_cookie, std::vector<std::uint16_t> reserved_ports = {});
-// Keyed as the service compiler does it, near enough: front 10.96.0.`n`:80, endpoints 10.0.x.y:8080.
-[[nodiscard]] std::map<std::string, policy::ServiceRoute> services(std::uint8_t n, std::size_t endpoints);
+[[nodiscard]] PodSpec pod_spec(std::uint64_t netns_cookie,
+                               std::vector<std::uint16_t> reserved_ports = {});
+// Keyed as the service compiler does it, near enough: front 10.96.0.`n`:80,
+// endpoints 10.0.x.y:8080.
+[[nodiscard]] std::map<std::string, policy::ServiceRoute> services(std::uint8_t n,
+                                                                   std::size_t endpoints);
 
 class ScriptedEngine {
  public:

@@ -8,9 +8,10 @@
 #include <concepts>
 #include <cstring>
 #include <limits>
-#include <nlohmann/json.hpp>
 #include <optional>
 #include <utility>
+
+#include <nlohmann/json.hpp>
 
 #include "sidetrack/wire/framing.h"
 
@@ -24,7 +25,8 @@ constexpr std::array<unsigned char, 12> kMappedPrefix{0, 0, 0, 0, 0, 0, 0, 0, 0,
 std::string address_text(const st_addr& address) {
   std::array<char, INET6_ADDRSTRLEN> text{};
   const bool v4 = std::equal(kMappedPrefix.begin(), kMappedPrefix.end(), address.bytes);
-  ::inet_ntop(v4 ? AF_INET : AF_INET6, v4 ? address.bytes + 12 : address.bytes, text.data(), text.size());
+  ::inet_ntop(v4 ? AF_INET : AF_INET6, v4 ? address.bytes + 12 : address.bytes, text.data(),
+              text.size());
   return text.data();
 }
 
@@ -127,8 +129,9 @@ void fields(V& visit, RouteRemove& m) {
 }
 
 constexpr std::array<std::string_view, std::variant_size_v<EngineMessage>> kKinds{
-    "hello",        "listening", "failed", "draining", "stats",  "welcome", "refused",     "snapshot_begin",
-    "snapshot_end", "pod",       "keep",   "remove",   "reopen", "route",   "route_remove"};
+    "hello",   "listening", "failed",         "draining",     "stats",
+    "welcome", "refused",   "snapshot_begin", "snapshot_end", "pod",
+    "keep",    "remove",    "reopen",         "route",        "route_remove"};
 
 class Writer {
  public:
@@ -140,16 +143,20 @@ class Writer {
   }
   void operator()(const char* name, const std::string& value) {
     if (value.size() > kMaxText) {
-      error_ = make_error(ErrorCode::kInvalid, std::string("encode: ") + name + " is longer than 256 bytes");
+      error_ = make_error(ErrorCode::kInvalid,
+                          std::string("encode: ") + name + " is longer than 256 bytes");
     }
     out_[name] = value;
   }
-  void operator()(const char* name, const Reason& reason) { out_[name] = reason.text.substr(0, kMaxText); }
+  void operator()(const char* name, const Reason& reason) {
+    out_[name] = reason.text.substr(0, kMaxText);
+  }
   void operator()(const char* name, const Endpoint& endpoint) { out_[name] = item(endpoint); }
   template <typename T>
   void operator()(const char* name, const std::vector<T>& list, std::size_t limit) {
     if (list.size() > limit) {
-      error_ = make_error(ErrorCode::kInvalid, std::string("encode: ") + name + " has too many items");
+      error_ =
+          make_error(ErrorCode::kInvalid, std::string("encode: ") + name + " has too many items");
       return;
     }
     json array = json::array();
@@ -165,15 +172,20 @@ class Writer {
     }
     std::string body = out_.dump(-1, ' ', false, json::error_handler_t::ignore);
     if (body.size() > kMaxFrameBytes) {
-      return make_error(ErrorCode::kInvalid, "encode: message of " + std::to_string(body.size()) + " bytes is over 1 MiB");
+      return make_error(ErrorCode::kInvalid, "encode: message of " + std::to_string(body.size()) +
+                                                 " bytes is over 1 MiB");
     }
     return body;
   }
 
  private:
   static json item(std::uint16_t port) { return port; }
-  static json item(const Listener& listener) { return {{"port", listener.port}, {"cookie", listener.cookie}}; }
-  static json item(const Endpoint& endpoint) { return json::array({address_text(endpoint.address), endpoint.port}); }
+  static json item(const Listener& listener) {
+    return {{"port", listener.port}, {"cookie", listener.cookie}};
+  }
+  static json item(const Endpoint& endpoint) {
+    return json::array({address_text(endpoint.address), endpoint.port});
+  }
 
   json out_;
   std::optional<Error> error_;
@@ -211,7 +223,8 @@ class Reader {
  private:
   void fail(const char* name) {
     if (!error_) {
-      error_ = make_error(ErrorCode::kInvalid, std::string("field ") + name + " is missing or not valid");
+      error_ = make_error(ErrorCode::kInvalid,
+                          std::string("field ") + name + " is missing or not valid");
     }
   }
   template <typename T>
@@ -251,11 +264,13 @@ class Reader {
     }
     const auto port = value.find("port");
     const auto cookie = value.find("cookie");
-    return port != value.end() && cookie != value.end() && get(*port, out.port) && get(*cookie, out.cookie);
+    return port != value.end() && cookie != value.end() && get(*port, out.port) &&
+           get(*cookie, out.cookie);
   }
   static bool get(const json& value, Endpoint& out) {
     std::string text;
-    if (!value.is_array() || value.size() != 2 || !get(value[0], text) || !get(value[1], out.port)) {
+    if (!value.is_array() || value.size() != 2 || !get(value[0], text) ||
+        !get(value[1], out.port)) {
       return false;
     }
     const auto address = parse_address(text);
@@ -280,7 +295,8 @@ EngineMessage empty_message(std::size_t kind) {
 }  // namespace
 
 bool operator==(const Endpoint& a, const Endpoint& b) {
-  return a.port == b.port && std::memcmp(a.address.bytes, b.address.bytes, sizeof a.address.bytes) == 0;
+  return a.port == b.port &&
+         std::memcmp(a.address.bytes, b.address.bytes, sizeof a.address.bytes) == 0;
 }
 
 bool operator<(const Endpoint& a, const Endpoint& b) {
@@ -288,7 +304,9 @@ bool operator<(const Endpoint& a, const Endpoint& b) {
   return order != 0 ? order < 0 : a.port < b.port;
 }
 
-std::string_view kind_of(const EngineMessage& message) { return kKinds.at(message.index()); }
+std::string_view kind_of(const EngineMessage& message) {
+  return kKinds.at(message.index());
+}
 
 std::size_t descriptors_of(const EngineMessage& message) {
   return std::holds_alternative<Welcome>(message) || std::holds_alternative<Pod>(message) ? 1 : 0;
@@ -297,7 +315,11 @@ std::size_t descriptors_of(const EngineMessage& message) {
 Result<std::string> encode(const EngineMessage& message) {
   Writer writer(kind_of(message));
   // `fields` takes both directions by reference; the Writer only reads.
-  std::visit([&writer](const auto& m) { fields(writer, const_cast<std::remove_cvref_t<decltype(m)>&>(m)); }, message);
+  std::visit(
+      [&writer](const auto& m) {
+        fields(writer, const_cast<std::remove_cvref_t<decltype(m)>&>(m));
+      },
+      message);
   return writer.finish();
 }
 
@@ -313,7 +335,8 @@ Result<EngineMessage> decode(std::string_view body) {
   }
   const auto* const kind = std::find(kKinds.begin(), kKinds.end(), *text);
   if (kind == kKinds.end()) {
-    return make_error(ErrorCode::kUnsupported, "decode: unknown message type " + text->substr(0, kMaxText));
+    return make_error(ErrorCode::kUnsupported,
+                      "decode: unknown message type " + text->substr(0, kMaxText));
   }
   EngineMessage message = empty_message(static_cast<std::size_t>(kind - kKinds.begin()));
   Reader reader(object);

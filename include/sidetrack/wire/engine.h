@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// The messages between the agent and an engine (docs/engine-protocol.md): plain structs, one variant, a JSON codec. A message
-// is the body of one frame (framing.h); `welcome` and `pod` carry one file descriptor on it. The engine speaks first (hello).
-// Ports and numbers are host order; addresses are st_addr here and text on the wire. Thread rule: plain values.
+// The messages between the agent and an engine (docs/engine-protocol.md): plain structs, one
+// variant, a JSON codec. A message is the body of one frame (framing.h); `welcome` and `pod` carry
+// one file descriptor on it. The engine speaks first (hello). Ports and numbers are host order;
+// addresses are st_addr here and text on the wire. Thread rule: plain values.
 #pragma once
 
 #include <cstddef>
@@ -17,10 +18,11 @@
 namespace sidetrack::wire {
 
 inline constexpr std::uint32_t kEngineProtocolVersion = 1;
-inline constexpr std::size_t kMaxText = 256;          // bytes of a name; reasons are cut to it
-inline constexpr std::size_t kMaxPorts = 65535;       // of `reserved_ports`
-inline constexpr std::size_t kMaxListeners = 256;     // per family in `listening`
-inline constexpr std::size_t kMaxEndpoints = 20000;   // per route: the longest addresses still fit a frame
+inline constexpr std::size_t kMaxText = 256;       // bytes of a name; reasons are cut to it
+inline constexpr std::size_t kMaxPorts = 65535;    // of `reserved_ports`
+inline constexpr std::size_t kMaxListeners = 256;  // per family in `listening`
+inline constexpr std::size_t kMaxEndpoints =
+    20000;  // per route: the longest addresses still fit a frame
 
 // An address (IPv4 as ::ffff:a.b.c.d) and a TCP port.
 struct Endpoint {
@@ -46,7 +48,8 @@ struct Hello {
   std::int64_t pid = 0;
   bool operator==(const Hello&) const = default;
 };
-// The pod's listeners accept. Answers a `pod` or `reopen` by its request id; 0: nobody asked (reopened by itself).
+// The pod's listeners accept. Answers a `pod` or `reopen` by its request id; 0: nobody asked
+// (reopened by itself).
 struct Listening {
   std::uint64_t request_id = 0;
   std::uint64_t netns_cookie = 0;
@@ -77,7 +80,8 @@ struct Stats {
 
 // Agent to engine.
 
-// Answers hello. Descriptor: the map st_engines, to be mapped into memory for the heartbeat in cell `slot`.
+// Answers hello. Descriptor: the map st_engines, to be mapped into memory for the heartbeat in cell
+// `slot`.
 struct Welcome {
   std::uint32_t version = kEngineProtocolVersion;
   std::uint16_t slot = 0;
@@ -87,20 +91,23 @@ struct Welcome {
   std::uint16_t listeners_per_pod = 0;
   bool operator==(const Welcome&) const = default;
 };
-// Answers hello; the agent closes the session after it. The engine prints the reason and exits with 1.
+// Answers hello; the agent closes the session after it. The engine prints the reason and exits
+// with 1.
 struct Refused {
   std::string reason;
   bool operator==(const Refused&) const = default;
 };
-// What follows, to SnapshotEnd, is everything: the engine then drops each pod and route that was neither sent nor kept.
+// What follows, to SnapshotEnd, is everything: the engine then drops each pod and route that was
+// neither sent nor kept.
 struct SnapshotBegin {
   bool operator==(const SnapshotBegin&) const = default;
 };
 struct SnapshotEnd {
   bool operator==(const SnapshotEnd&) const = default;
 };
-// Serve this pod, or replace what is known of it: one that the engine serves already keeps its listeners, unless they are on a
-// port that is now reserved. Descriptor: its netns. Always answered, by Listening or Failed.
+// Serve this pod, or replace what is known of it: one that the engine serves already keeps its
+// listeners, unless they are on a port that is now reserved. Descriptor: its netns. Always
+// answered, by Listening or Failed.
 struct Pod {
   std::uint64_t request_id = 0;
   std::uint64_t netns_cookie = 0;
@@ -109,7 +116,8 @@ struct Pod {
   std::vector<std::uint16_t> reserved_ports;  // never to be listened on
   bool operator==(const Pod&) const = default;
 };
-// If the engine has this pod, it goes on with it, though no `pod` came in this snapshot (it follows); else nothing.
+// If the engine has this pod, it goes on with it, though no `pod` came in this snapshot (it
+// follows); else nothing.
 struct Keep {
   std::uint64_t netns_cookie = 0;
   bool operator==(const Keep&) const = default;
@@ -139,8 +147,9 @@ struct RouteRemove {
   bool operator==(const RouteRemove&) const = default;
 };
 
-using EngineMessage = std::variant<Hello, Listening, Failed, Draining, Stats, Welcome, Refused, SnapshotBegin, SnapshotEnd, Pod,
-                                   Keep, Remove, Reopen, Route, RouteRemove>;
+using EngineMessage =
+    std::variant<Hello, Listening, Failed, Draining, Stats, Welcome, Refused, SnapshotBegin,
+                 SnapshotEnd, Pod, Keep, Remove, Reopen, Route, RouteRemove>;
 
 // The name of a message's kind on the wire: "hello".
 [[nodiscard]] std::string_view kind_of(const EngineMessage& message);
@@ -148,10 +157,12 @@ using EngineMessage = std::variant<Hello, Listening, Failed, Draining, Stats, We
 // How many descriptors the frame of this message carries; any other number is an error.
 [[nodiscard]] std::size_t descriptors_of(const EngineMessage& message);
 
-// The frame body. Reasons are cut, invalid UTF-8 is left out. kInvalid: a name or list over its limit.
+// The frame body. Reasons are cut, invalid UTF-8 is left out. kInvalid: a name or list over its
+// limit.
 [[nodiscard]] Result<std::string> encode(const EngineMessage& message);
 
-// Unknown fields are ignored. kUnsupported: an unknown kind (skip the frame); kInvalid: everything else (end the session).
+// Unknown fields are ignored. kUnsupported: an unknown kind (skip the frame); kInvalid: everything
+// else (end the session).
 [[nodiscard]] Result<EngineMessage> decode(std::string_view body);
 
 }  // namespace sidetrack::wire

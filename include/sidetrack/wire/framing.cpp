@@ -52,10 +52,12 @@ bool FrameReader::complete() const {
   return header_used_ == kFrameHeaderBytes && body_used_ == current_.body.size();
 }
 
-// The kernel has installed what it delivered: all of it needs an owner before any of it can be refused.
+// The kernel has installed what it delivered: all of it needs an owner before any of it can be
+// refused.
 Result<void> FrameReader::adopt_fds(void* message_header) {
   auto* const message = static_cast<msghdr*>(message_header);
-  for (cmsghdr* header = CMSG_FIRSTHDR(message); header != nullptr; header = CMSG_NXTHDR(message, header)) {
+  for (cmsghdr* header = CMSG_FIRSTHDR(message); header != nullptr;
+       header = CMSG_NXTHDR(message, header)) {
     if (header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS) {
       continue;
     }
@@ -67,7 +69,8 @@ Result<void> FrameReader::adopt_fds(void* message_header) {
     }
   }
   if ((message->msg_flags & MSG_CTRUNC) != 0) {
-    return make_error(ErrorCode::kInvalid, "frame: descriptors were lost: more than 8, or no files left");
+    return make_error(ErrorCode::kInvalid,
+                      "frame: descriptors were lost: more than 8, or no files left");
   }
   if (current_.fds.size() > kMaxFrameFds) {
     return make_error(ErrorCode::kInvalid, "frame: more than 8 descriptors");
@@ -81,13 +84,15 @@ Result<void> FrameReader::finish_header() {
     size = (size << 8U) | byte;
   }
   if (size > kMaxFrameBytes) {
-    return make_error(ErrorCode::kInvalid, "frame: length " + std::to_string(size) + " is over 1 MiB");
+    return make_error(ErrorCode::kInvalid,
+                      "frame: length " + std::to_string(size) + " is over 1 MiB");
   }
   current_.body.resize(size);
   return {};
 }
 
-// One recvmsg, never past the end of the current frame: so descriptors always belong to the frame being read.
+// One recvmsg, never past the end of the current frame: so descriptors always belong to the frame
+// being read.
 Result<FrameReader::Step> FrameReader::receive(int socket) {
   const bool in_header = header_used_ < kFrameHeaderBytes;
   iovec part{};
@@ -154,7 +159,8 @@ Result<Received> FrameReader::read(int socket) {
 
 Result<void> FrameWriter::push(std::string body, std::vector<UniqueFd> fds) {
   if (body.size() > kMaxFrameBytes) {
-    return make_error(ErrorCode::kInvalid, "frame: body of " + std::to_string(body.size()) + " bytes is over 1 MiB");
+    return make_error(ErrorCode::kInvalid,
+                      "frame: body of " + std::to_string(body.size()) + " bytes is over 1 MiB");
   }
   if (fds.size() > kMaxFrameFds) {
     return make_error(ErrorCode::kInvalid, "frame: more than 8 descriptors");

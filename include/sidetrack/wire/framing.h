@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Frames on a non-blocking SOCK_STREAM unix socket: 4 bytes of length (big endian), then the body; file descriptors travel as
-// SCM_RIGHTS on the frame's first byte. The socket stays the caller's: these only read or write when asked to, so that they
-// fit Asio and plain epoll alike. Thread rule: one thread at a time.
+// Frames on a non-blocking SOCK_STREAM unix socket: 4 bytes of length (big endian), then the body;
+// file descriptors travel as SCM_RIGHTS on the frame's first byte. The socket stays the caller's:
+// these only read or write when asked to, so that they fit Asio and plain epoll alike. Thread rule:
+// one thread at a time.
 #pragma once
 
 #include <array>
@@ -33,9 +34,10 @@ struct Received {
 
 class FrameReader {
  public:
-  // Takes what the socket has, at most about 64 frames (then it is still readable; level-triggered polling comes back).
-  // Nothing there yet is an empty result. kInvalid: a frame too long or with too many descriptors; the reader then stays
-  // failed. kIo and others: recvmsg. Frames that were complete before an error are returned first, the error by the next call.
+  // Takes what the socket has, at most about 64 frames (then it is still readable; level-triggered
+  // polling comes back). Nothing there yet is an empty result. kInvalid: a frame too long or with
+  // too many descriptors; the reader then stays failed. kIo and others: recvmsg. Frames that were
+  // complete before an error are returned first, the error by the next call.
   [[nodiscard]] Result<Received> read(int socket);
 
  private:
@@ -54,13 +56,15 @@ class FrameReader {
 
 class FrameWriter {
  public:
-  explicit FrameWriter(std::size_t limit_bytes = std::size_t{8} << 20) : limit_bytes_(limit_bytes) {}
+  explicit FrameWriter(std::size_t limit_bytes = std::size_t{8} << 20)
+      : limit_bytes_(limit_bytes) {}
 
-  // Queues one frame; the descriptors are closed once they are sent. kFull: it would pass the limit, nothing was queued;
-  // kInvalid: body or descriptors over the limits of a frame.
+  // Queues one frame; the descriptors are closed once they are sent. kFull: it would pass the
+  // limit, nothing was queued; kInvalid: body or descriptors over the limits of a frame.
   [[nodiscard]] Result<void> push(std::string body, std::vector<UniqueFd> fds = {});
 
-  // Writes as much as the socket takes; what is left (see empty()) waits for it to become writable. An error is final.
+  // Writes as much as the socket takes; what is left (see empty()) waits for it to become writable.
+  // An error is final.
   [[nodiscard]] Result<void> flush(int socket);
 
   [[nodiscard]] bool empty() const { return queue_.empty(); }
