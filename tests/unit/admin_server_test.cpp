@@ -4,6 +4,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cstring>
@@ -143,6 +144,22 @@ TEST_F(AdminSocket, idle_connections_are_closed) {
   start({.connections = 1, .idle = std::chrono::milliseconds(50)});
   EXPECT_EQ(exchange_unix(path(), "GET /v1"), "");
   EXPECT_THAT(ask("GET", "/v1/status"), StartsWith("HTTP/1.1 200"));
+}
+
+TEST_F(AdminSocket, other_users_get_no_answer) {
+  if (::geteuid() != 0) {
+    GTEST_SKIP() << "needs root to become another user";
+  }
+  start();
+  ASSERT_EQ(::chmod(folder_.path().c_str(), 0755), 0);
+  ASSERT_EQ(::chmod(path().c_str(), 0666), 0);
+  const pid_t child = ::fork();
+  if (child == 0) {
+    ::_exit(::setuid(65534) == 0 && ask("GET", "/v1/status").empty() ? 0 : 1);
+  }
+  int status = -1;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  EXPECT_EQ(status, 0);
 }
 
 TEST_F(AdminSocket, stale_socket_is_replaced) {
