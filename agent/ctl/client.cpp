@@ -70,8 +70,8 @@ Error unreachable(const std::string& path, const beast::error_code& error) {
     hint = "The agent accepts but does not answer: look at its log, and at what it does (its state may be T or D).";
   } else {
     hint =
-        "Is sidetrack-agent running on this node? Start it, or say where its sockets are with --state-dir DIR. "
-        "`sidetrackctl doctor` and `sidetrackctl bypass` work without it.";
+        "Is sidetrack-agent running on this node? Start it, or say where its sockets are with --state-dir DIR "
+        "(doctor and bypass work without it).";
   }
   return Error{ErrorCode::kIo, error.value(),
                fmt::format("the agent cannot be reached at {}: {}. {}", path, error.message(), hint)};

@@ -30,7 +30,7 @@ std::optional<json> ask_agent(const Client& client, Findings& findings) {
   const auto status = client.get("/v1/status");
   if (!status) {
     findings.push_back({Severity::kError, "agent", status.error().message,
-                        "without it policy is frozen: what is pinned goes on working as it is"});
+                        "start sidetrack-agent; until then what is pinned goes on as it is, with the policy of before"});
     return std::nullopt;
   }
   const auto pods = client.get("/v1/pods");
