@@ -2,9 +2,11 @@
 #include "engine/agent_link.h"
 
 #include <fmt/core.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <type_traits>
 #include <utility>
 #include <variant>
@@ -61,19 +63,31 @@ void AgentLink::connect() {
   writer_ = wire::FrameWriter();
   welcome_.reset();
   in_snapshot_ = false;
-  error_code error;
-  socket_.connect(boost::asio::local::stream_protocol::endpoint(settings_.socket_path), error);
-  if (!error) {
-    socket_.native_non_blocking(true, error);
-  }
-  if (error) {
-    disconnected(error.message());
+  if (const auto connected = open_socket(); !connected) {
+    disconnected(connected.error().message);
     return;
   }
   send(wire::Hello{.build = settings_.build, .pid = ::getpid()});
   if (socket_.is_open()) {
     wait_readable();
   }
+}
+
+// Without Asio's connect(), which waits when the agent's queue is full; this says EAGAIN then.
+Result<void> AgentLink::open_socket() {
+  error_code error;
+  const boost::asio::local::stream_protocol::endpoint endpoint(settings_.socket_path);
+  socket_.open(endpoint.protocol(), error);
+  if (!error) {
+    socket_.native_non_blocking(true, error);
+  }
+  if (error) {
+    return errno_error("socket", error.value());
+  }
+  if (::connect(socket_.native_handle(), endpoint.data(), static_cast<socklen_t>(endpoint.size())) != 0) {
+    return errno_error("connect", errno);
+  }
+  return {};
 }
 
 void AgentLink::disconnected(const std::string& reason) {

@@ -41,6 +41,7 @@ class AgentLink {
   using Socket = boost::asio::local::stream_protocol::socket;
 
   void connect();
+  [[nodiscard]] Result<void> open_socket();
   void disconnected(const std::string& reason);
   void wait_readable();
   void on_readable();

@@ -34,6 +34,12 @@ Heartbeat::Heartbeat(const Engine& engine, std::uint64_t files_limit)
 Heartbeat::~Heartbeat() {
   thread_.request_stop();
   thread_.join();
+  {
+    const std::lock_guard lock(mutex_);
+    if (cell_ != nullptr) {
+      std::atomic_ref(cell_->beat_ns).store(0, std::memory_order_release);  // at once, not when it is stale
+    }
+  }
   detach();
 }
 

@@ -128,7 +128,7 @@ void Worker::turn(std::span<const epoll_event> events) {
     if (tag == kWakeTag) {
       run_commands();
     } else if (tag == kListenerTag) {
-      accept_some(event.data.u64 >> kTagBits);
+      (void)accept_some(event.data.u64 >> kTagBits);
     } else {
       auto* const connection = reinterpret_cast<Connection*>(event.data.u64 & ~kTagMask);
       forwarder_->on_event(*connection, static_cast<SideIndex>(tag), event.events);
@@ -194,6 +194,9 @@ void Worker::run_command(Adopt& command) {
 
 void Worker::retire(std::unique_ptr<WorkerPod> pod) {
   for (const Listener& listener : pod->pod->listeners) {
+    // What waits to be accepted would be reset when the listener closes.
+    while (accept_some(listener.id)) {
+    }
     ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, listener.fd.get(), nullptr);
     listeners_.erase(listener.id);
   }
@@ -218,10 +221,10 @@ void Worker::sweep() {
   });
 }
 
-void Worker::accept_some(std::uint64_t listener_id) {
+bool Worker::accept_some(std::uint64_t listener_id) {
   const auto found = listeners_.find(listener_id);
   if (found == listeners_.end()) {
-    return;  // closed by an earlier event of this turn
+    return false;  // closed by an earlier event of this turn
   }
   const Watched at = found->second;
   for (int i = 0; i < kAcceptsPerEvent; ++i) {
@@ -235,8 +238,9 @@ void Worker::accept_some(std::uint64_t listener_id) {
     } else if (errno == ECONNABORTED || errno == EINTR) {
       continue;
     }
-    return;
+    return false;
   }
+  return true;
 }
 
 void Worker::accepted(UniqueFd client, const Watched& at) {

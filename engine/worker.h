@@ -84,7 +84,8 @@ class Worker {
   void retire(std::unique_ptr<WorkerPod> pod);
   void leave(const Netns& netns);
   void sweep();
-  void accept_some(std::uint64_t listener_id);
+  // True: there may be more.
+  bool accept_some(std::uint64_t listener_id);
   void accepted(UniqueFd client, const Watched& at);
   [[nodiscard]] Worker& least_loaded();
   [[nodiscard]] bool watch(const Listener& listener) const;
