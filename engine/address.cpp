@@ -21,7 +21,9 @@ std::size_t SocketAddressHash::operator()(const SocketAddress& value) const {
   return std::hash<std::string_view>{}(std::string_view(key, sizeof key));
 }
 
-const sockaddr* KernelAddress::get() const { return reinterpret_cast<const sockaddr*>(&storage); }
+const sockaddr* KernelAddress::get() const {
+  return reinterpret_cast<const sockaddr*>(&storage);
+}
 
 bool is_v4(const SocketAddress& value) {
   static constexpr unsigned char kMapped[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};

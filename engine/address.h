@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// SocketAddress: an IPv6 or IPv4-mapped address with a TCP port, as the engine compares, hashes and connects to it.
-// Plain values; conversions to and from the kernel's sockaddr.
+// SocketAddress: an IPv6 or IPv4-mapped address with a TCP port, as the engine compares, hashes and
+// connects to it. Plain values; conversions to and from the kernel's sockaddr.
 #pragma once
 
 #include <netinet/in.h>

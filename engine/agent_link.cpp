@@ -40,8 +40,8 @@ wire::Listening listening(std::uint64_t request_id, const Pod& pod) {
 
 }  // namespace
 
-AgentLink::AgentLink(boost::asio::io_context& context, Settings settings, Engine& engine, Heartbeat& heartbeat,
-                     std::function<void(const Error&)> on_fatal)
+AgentLink::AgentLink(boost::asio::io_context& context, Settings settings, Engine& engine,
+                     Heartbeat& heartbeat, std::function<void(const Error&)> on_fatal)
     : context_(context),
       settings_(std::move(settings)),
       engine_(engine),
@@ -84,7 +84,8 @@ Result<void> AgentLink::open_socket() {
   if (error) {
     return errno_error("socket", error.value());
   }
-  if (::connect(socket_.native_handle(), endpoint.data(), static_cast<socklen_t>(endpoint.size())) != 0) {
+  if (::connect(socket_.native_handle(), endpoint.data(),
+                static_cast<socklen_t>(endpoint.size())) != 0) {
     return errno_error("connect", errno);
   }
   return {};
@@ -95,8 +96,9 @@ void AgentLink::disconnected(const std::string& reason) {
   socket_.close(ignored);
   welcome_.reset();
   if (!std::exchange(away_logged_, true)) {
-    log_event(LogLevel::kWarn, "agent_away",
-              {{"socket", settings_.socket_path}, {"reason", reason}, {"connections_go_on", "true"}});
+    log_event(
+        LogLevel::kWarn, "agent_away",
+        {{"socket", settings_.socket_path}, {"reason", reason}, {"connections_go_on", "true"}});
   }
   retry_timer_.expires_after(backoff_);
   backoff_ = std::min(backoff_ * 2, kMostBackoff);
@@ -168,11 +170,12 @@ void AgentLink::flush() {
 void AgentLink::send_stats() {
   if (welcome_) {
     const EngineTotals totals = engine_.totals();
-    send(wire::Stats{.connections = totals.connections,
-                     .accepted_total = totals.accepted,
-                     .refused_total = totals.not_redirected + totals.no_endpoints + totals.connect_failed,
-                     .files_used = heartbeat_.files_used(),
-                     .files_limit = heartbeat_.files_limit()});
+    send(wire::Stats{
+        .connections = totals.connections,
+        .accepted_total = totals.accepted,
+        .refused_total = totals.not_redirected + totals.no_endpoints + totals.connect_failed,
+        .files_used = heartbeat_.files_used(),
+        .files_limit = heartbeat_.files_limit()});
   }
   stats_timer_.expires_after(kStatsPeriod);
   stats_timer_.async_wait([this](const error_code& error) {
@@ -197,7 +200,8 @@ Result<void> AgentLink::handle(wire::Frame& frame) {
     }
     return message.error();
   }
-  const bool first = std::holds_alternative<wire::Welcome>(*message) || std::holds_alternative<wire::Refused>(*message);
+  const bool first = std::holds_alternative<wire::Welcome>(*message) ||
+                     std::holds_alternative<wire::Refused>(*message);
   if (first == welcome_.has_value() || frame.fds.size() != wire::descriptors_of(*message)) {
     return make_error(ErrorCode::kInvalid, fmt::format("unexpected {}", wire::kind_of(*message)));
   }
@@ -206,9 +210,11 @@ Result<void> AgentLink::handle(wire::Frame& frame) {
         using Item = std::decay_t<decltype(item)>;
         if constexpr (std::is_same_v<Item, wire::Welcome> || std::is_same_v<Item, wire::Pod>) {
           return on(item, frame.fds);
-        } else if constexpr (std::is_same_v<Item, wire::Refused> || std::is_same_v<Item, wire::Reopen>) {
+        } else if constexpr (std::is_same_v<Item, wire::Refused> ||
+                             std::is_same_v<Item, wire::Reopen>) {
           return on(item);
-        } else if constexpr (std::is_same_v<Item, wire::Remove> || std::is_same_v<Item, wire::Route>) {
+        } else if constexpr (std::is_same_v<Item, wire::Remove> ||
+                             std::is_same_v<Item, wire::Route>) {
           on(item);
         } else if constexpr (std::is_same_v<Item, wire::RouteRemove>) {
           engine_.routes().remove(from_wire(item.front));
@@ -229,13 +235,16 @@ Result<void> AgentLink::handle(wire::Frame& frame) {
 }
 
 Result<void> AgentLink::on(const wire::Welcome& welcome, std::vector<UniqueFd>& fds) {
-  // A getsockopt program follows the cgroup in which a listener was made: outside of ours, listeners would not learn where
-  // their connections want to go, and our own connects would be redirected to us.
+  // A getsockopt program follows the cgroup in which a listener was made: outside of ours,
+  // listeners would not learn where their connections want to go, and our own connects would be
+  // redirected to us.
   const auto cgroup = own_cgroup_id();
   if (!cgroup || *cgroup != welcome.cgroup_id) {
-    const Error error = cgroup ? make_error(ErrorCode::kInvalid, fmt::format("this process is in cgroup {}, the agent wants it in {}",
-                                                                            *cgroup, welcome.cgroup_id))
-                               : cgroup.error();
+    const Error error =
+        cgroup ? make_error(ErrorCode::kInvalid,
+                            fmt::format("this process is in cgroup {}, the agent wants it in {}",
+                                        *cgroup, welcome.cgroup_id))
+               : cgroup.error();
     on_fatal_(error);
     return error;
   }
@@ -252,8 +261,10 @@ Result<void> AgentLink::on(const wire::Welcome& welcome, std::vector<UniqueFd>& 
 }
 
 Result<void> AgentLink::on(const wire::Refused& refused) {
-  const Error error = make_error(ErrorCode::kPermission, "the agent refuses this engine: " + refused.reason);
-  // One that has connections does not end them because the agent that came back has no place for it yet.
+  const Error error =
+      make_error(ErrorCode::kPermission, "the agent refuses this engine: " + refused.reason);
+  // One that has connections does not end them because the agent that came back has no place for it
+  // yet.
   if (!served_) {
     on_fatal_(error);
   }
@@ -287,15 +298,18 @@ Result<void> AgentLink::on(const wire::Pod& pod, std::vector<UniqueFd>& fds) {
 
 Result<void> AgentLink::on(const wire::Reopen& reopen) {
   answer(reopen.request_id, reopen.netns_cookie,
-         draining_ ? make_error(ErrorCode::kBusy, "draining") : engine_.reopen_pod(reopen.netns_cookie));
+         draining_ ? make_error(ErrorCode::kBusy, "draining")
+                   : engine_.reopen_pod(reopen.netns_cookie));
   return {};
 }
 
-void AgentLink::answer(std::uint64_t request_id, std::uint64_t netns_cookie, const Result<const Pod*>& result) {
+void AgentLink::answer(std::uint64_t request_id, std::uint64_t netns_cookie,
+                       const Result<const Pod*>& result) {
   if (result) {
     send(listening(request_id, **result));
   } else {
-    send(wire::Failed{.request_id = request_id, .netns_cookie = netns_cookie, .reason = result.error().message});
+    send(wire::Failed{
+        .request_id = request_id, .netns_cookie = netns_cookie, .reason = result.error().message});
   }
 }
 

@@ -1,11 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// AgentLink: the engine's end of the engine protocol. Connects to the agent's socket, again and again if need be; while the
-// agent is away everything goes on as it was. One thread (the io_context's).
+// AgentLink: the engine's end of the engine protocol. Connects to the agent's socket, again and
+// again if need be; while the agent is away everything goes on as it was. One thread (the
+// io_context's).
 #pragma once
 
-#include <boost/asio/io_context.hpp>
-#include <boost/asio/local/stream_protocol.hpp>
-#include <boost/asio/steady_timer.hpp>
 #include <chrono>
 #include <cstdint>
 #include <functional>
@@ -13,6 +11,10 @@
 #include <set>
 #include <string>
 #include <vector>
+
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/local/stream_protocol.hpp>
+#include <boost/asio/steady_timer.hpp>
 
 #include "engine/engine.h"
 #include "engine/heartbeat.h"
@@ -29,9 +31,10 @@ class AgentLink {
     std::string build;  // our version
   };
 
-  // `on_fatal`: this process cannot serve (refused, wrong cgroup) and must end. References must outlive it.
-  AgentLink(boost::asio::io_context& context, Settings settings, Engine& engine, Heartbeat& heartbeat,
-            std::function<void(const Error&)> on_fatal);
+  // `on_fatal`: this process cannot serve (refused, wrong cgroup) and must end. References must
+  // outlive it.
+  AgentLink(boost::asio::io_context& context, Settings settings, Engine& engine,
+            Heartbeat& heartbeat, std::function<void(const Error&)> on_fatal);
 
   void start();
   // Tells the agent, now and after every reconnect, that this engine goes; takes no new pods.
@@ -57,7 +60,8 @@ class AgentLink {
   void on(const wire::Remove& remove);
   void on(const wire::Route& route);
   void end_snapshot();
-  void answer(std::uint64_t request_id, std::uint64_t netns_cookie, const Result<const Pod*>& result);
+  void answer(std::uint64_t request_id, std::uint64_t netns_cookie,
+              const Result<const Pod*>& result);
   [[nodiscard]] ListenerPlan plan_for(const wire::Pod& pod) const;
 
   boost::asio::io_context& context_;
@@ -70,7 +74,7 @@ class AgentLink {
   boost::asio::steady_timer stats_timer_;
   std::chrono::milliseconds backoff_;
   std::optional<wire::Welcome> welcome_;  // of this session
-  bool served_ = false;  // there was a session before
+  bool served_ = false;                   // there was a session before
   bool away_logged_ = false;
   bool draining_ = false;
   bool waits_writable_ = false;

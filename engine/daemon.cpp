@@ -3,13 +3,14 @@
 
 #include <sys/resource.h>
 
-#include <boost/asio/io_context.hpp>
-#include <boost/asio/signal_set.hpp>
-#include <boost/asio/steady_timer.hpp>
 #include <chrono>
 #include <csignal>
 #include <memory>
 #include <utility>
+
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/signal_set.hpp>
+#include <boost/asio/steady_timer.hpp>
 
 #include "engine/agent_link.h"
 #include "engine/engine.h"
@@ -42,11 +43,14 @@ class Daemon {
  public:
   explicit Daemon(const Options& options)
       : options_(options),
-        engine_(EngineSettings{.threads = options.threads, .buffer_bytes = options.buffer_bytes}, original_destination_),
+        engine_(EngineSettings{.threads = options.threads, .buffer_bytes = options.buffer_bytes},
+                original_destination_),
         heartbeat_(engine_, raise_files_limit()),
         signals_(context_, SIGTERM, SIGINT),
         timer_(context_),
-        agent_(context_, AgentLink::Settings{.socket_path = options.state_dir + "/engine.sock", .build = ST_VERSION},
+        agent_(context_,
+               AgentLink::Settings{.socket_path = options.state_dir + "/engine.sock",
+                                   .build = ST_VERSION},
                engine_, heartbeat_, [this](const Error& error) { fail(error); }) {}
 
   int run() {
@@ -63,7 +67,8 @@ class Daemon {
     start_http();
     agent_.start();
     context_.run();
-    log_event(LogLevel::kInfo, "stopped", {{"connections_cut", std::to_string(engine_.totals().connections)}});
+    log_event(LogLevel::kInfo, "stopped",
+              {{"connections_cut", std::to_string(engine_.totals().connections)}});
     return exit_code_;
   }
 
@@ -91,7 +96,8 @@ class Daemon {
   void begin_drain() {
     draining_ = true;
     drain_began_ = Clock::now();
-    log_event(LogLevel::kInfo, "draining", {{"connections", std::to_string(engine_.totals().connections)}});
+    log_event(LogLevel::kInfo, "draining",
+              {{"connections", std::to_string(engine_.totals().connections)}});
     agent_.drain();
     poll_drain();
   }
@@ -120,13 +126,15 @@ class Daemon {
     }
     http_ = std::make_unique<HttpServer>(
         context_, *options_.http,
-        std::map<std::string, HttpHandler>{{"/healthz", [this] { return health(); }},
-                                           {"/metrics", [this] { return HttpAnswer{.body = metrics()}; }}});
+        std::map<std::string, HttpHandler>{
+            {"/healthz", [this] { return health(); }},
+            {"/metrics", [this] { return HttpAnswer{.body = metrics()}; }}});
     http_->start();
   }
 
   HttpAnswer health() const {
-    return heartbeat_.healthy() ? HttpAnswer{.body = "ok\n"} : HttpAnswer{.status = 503, .body = "a worker is stuck\n"};
+    return heartbeat_.healthy() ? HttpAnswer{.body = "ok\n"}
+                                : HttpAnswer{.status = 503, .body = "a worker is stuck\n"};
   }
 
   std::string metrics() {
@@ -154,6 +162,8 @@ class Daemon {
 
 }  // namespace
 
-int run_daemon(const Options& options) { return Daemon(options).run(); }
+int run_daemon(const Options& options) {
+  return Daemon(options).run();
+}
 
 }  // namespace sidetrack::engine

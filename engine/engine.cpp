@@ -15,22 +15,26 @@ bool suits(const Pod& pod, const ListenerPlan& old_plan, const ListenerPlan& pla
     return port >= plan.port_low && port <= plan.port_high &&
            std::find(reserved.begin(), reserved.end(), port) == reserved.end();
   };
-  return old_plan.count == plan.count && std::all_of(pod.listeners.begin(), pod.listeners.end(), allowed);
+  return old_plan.count == plan.count &&
+         std::all_of(pod.listeners.begin(), pod.listeners.end(), allowed);
 }
 
 }  // namespace
 
-Engine::Engine(EngineSettings settings, const OriginalDestination& original_destination) : settings_(settings) {
+Engine::Engine(EngineSettings settings, const OriginalDestination& original_destination)
+    : settings_(settings) {
   for (unsigned i = 0; i < std::max(settings.threads, 1U); ++i) {
-    workers_.push_back(std::make_unique<Worker>(WorkerSettings{.index = i,
-                                                               .buffer_bytes = settings.buffer_bytes,
-                                                               .original_destination = &original_destination,
-                                                               .routes = &routes_}));
+    workers_.push_back(
+        std::make_unique<Worker>(WorkerSettings{.index = i,
+                                                .buffer_bytes = settings.buffer_bytes,
+                                                .original_destination = &original_destination,
+                                                .routes = &routes_}));
   }
 }
 
 Engine::~Engine() {
-  for (const auto& worker : workers_) {  // all threads, before any worker goes: they hand connections to each other
+  for (const auto& worker :
+       workers_) {  // all threads, before any worker goes: they hand connections to each other
     worker->stop();
   }
 }

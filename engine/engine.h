@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Engine: the workers, the pods they serve and the routes they follow. Knows nothing of the agent, of BPF or of how it is
-// configured. One thread calls its functions (routes() may be used from any).
+// Engine: the workers, the pods they serve and the routes they follow. Knows nothing of the agent,
+// of BPF or of how it is configured. One thread calls its functions (routes() may be used from
+// any).
 #pragma once
 
 #include <cstdint>
@@ -45,9 +46,11 @@ class Engine {
 
   [[nodiscard]] Result<void> start();
 
-  // Opens listeners in the pod, unless it has some already that suit the plan. Others that the engine had there are closed,
-  // their connections go on. The pod stays as it was if that fails. The result is valid until the next call.
-  [[nodiscard]] Result<const Pod*> add_pod(std::uint64_t netns_cookie, UniqueFd netns, ListenerPlan plan);
+  // Opens listeners in the pod, unless it has some already that suit the plan. Others that the
+  // engine had there are closed, their connections go on. The pod stays as it was if that fails.
+  // The result is valid until the next call.
+  [[nodiscard]] Result<const Pod*> add_pod(std::uint64_t netns_cookie, UniqueFd netns,
+                                           ListenerPlan plan);
   // The same with the netns and plan of the last add_pod. kNotFound if there is no such pod.
   [[nodiscard]] Result<const Pod*> reopen_pod(std::uint64_t netns_cookie);
   void remove_pod(std::uint64_t netns_cookie, Cut cut);

@@ -23,13 +23,14 @@ constexpr int kResetPollMs = 10;
 
 // Errors that say something about this machine, not about the endpoint.
 bool is_local_error(int error_number) {
-  return error_number == EMFILE || error_number == ENFILE || error_number == ENOBUFS || error_number == ENOMEM ||
-         error_number == EADDRNOTAVAIL || error_number == EPERM;
+  return error_number == EMFILE || error_number == ENFILE || error_number == ENOBUFS ||
+         error_number == ENOMEM || error_number == EADDRNOTAVAIL || error_number == EPERM;
 }
 
 }  // namespace
 
-Forwarder::Forwarder(int epoll, const Routes& routes, Counters& counters, NetnsSeat& seat, std::size_t buffer_bytes)
+Forwarder::Forwarder(int epoll, const Routes& routes, Counters& counters, NetnsSeat& seat,
+                     std::size_t buffer_bytes)
     : epoll_(epoll),
       routes_(routes),
       counters_(counters),
@@ -70,9 +71,10 @@ void Forwarder::try_upstream(Connection& connection) {
   if (!open_next(connection)) {
     return;
   }
-  // On this node the handshake is over when connect() returns: what the client has sent can go out now, without a round
-  // through epoll. If not, the bytes wait in `pending`, also for the next endpoint. Later endpoints wait for their event,
-  // or a long list of refusing ones would nest as deep.
+  // On this node the handshake is over when connect() returns: what the client has sent can go out
+  // now, without a round through epoll. If not, the bytes wait in `pending`, also for the next
+  // endpoint. Later endpoints wait for their event, or a long list of refusing ones would nest as
+  // deep.
   if (connection.attempt->tried.size() > 1) {
     return;
   }
@@ -85,13 +87,15 @@ void Forwarder::try_upstream(Connection& connection) {
   }
 }
 
-// Opens a socket to the next endpoint that lets itself be tried. False: there is none, the connection is closed.
+// Opens a socket to the next endpoint that lets itself be tried. False: there is none, the
+// connection is closed.
 bool Forwarder::open_next(Connection& connection) {
   Attempt& attempt = *connection.attempt;
   for (int error_number = ECONNREFUSED;;) {
     SocketAddress target = attempt.destination;
     if (attempt.route) {
-      auto endpoint = attempt.route->choose(connection.pod->netns->cookie, now_ns_, random(), attempt.tried);
+      auto endpoint =
+          attempt.route->choose(connection.pod->netns->cookie, now_ns_, random(), attempt.tried);
       if (!endpoint) {
         give_up(connection, error_number);
         return false;
@@ -102,7 +106,8 @@ bool Forwarder::open_next(Connection& connection) {
       connection.endpoint = std::move(endpoint);
     }
     error_number = seat_.enter(*connection.pod->netns);
-    Opened opened = error_number == 0 ? open_upstream(target) : Opened{.error_number = error_number};
+    Opened opened =
+        error_number == 0 ? open_upstream(target) : Opened{.error_number = error_number};
     connection.side[kServer].fd = opened.fd;
     if (opened.fd >= 0 && watch(connection, kServer)) {
       break;
@@ -132,7 +137,8 @@ void Forwarder::upstream_failed(Connection& connection, int error_number) {
       mark_failed(*connection.endpoint, now_ns_);
     }
   }
-  const bool again = connection.attempt->route && connection.attempt->route->has_untried(connection.attempt->tried);
+  const bool again = connection.attempt->route &&
+                     connection.attempt->route->has_untried(connection.attempt->tried);
   if (again && !connection.pod->netns->gone.load(std::memory_order_acquire)) {
     drop_upstream(connection);
     try_upstream(connection);
@@ -143,7 +149,8 @@ void Forwarder::upstream_failed(Connection& connection, int error_number) {
 
 void Forwarder::give_up(Connection& connection, int error_number) {
   counters_.connect_failed.add(1);
-  const SocketAddress& shown = connection.endpoint ? connection.endpoint->address : connection.attempt->destination;
+  const SocketAddress& shown =
+      connection.endpoint ? connection.endpoint->address : connection.attempt->destination;
   report(connection.side[kClient].fd, connection.client_v4, shown, error_number);
   close(connection, Ending::kReset);
 }
@@ -174,7 +181,8 @@ void Forwarder::on_event(Connection& connection, SideIndex side, std::uint32_t e
   }
   if ((events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR | EPOLLPRI)) != 0) {
     connection.side[side].read_to_end = true;
-    if ((events & EPOLLPRI) != 0) {  // an urgent byte would be lost: it goes on as one of the stream
+    if ((events & EPOLLPRI) !=
+        0) {  // an urgent byte would be lost: it goes on as one of the stream
       const int on = 1;
       ::setsockopt(connection.side[side].fd, SOL_SOCKET, SO_OOBINLINE, &on, sizeof on);
     }
@@ -194,7 +202,8 @@ void Forwarder::on_event(Connection& connection, SideIndex side, std::uint32_t e
   if ((events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0) {
     pump(connection, side);
   }
-  if ((events & EPOLLOUT) != 0 && !connection.closed && !connection.broken && !connection.side[side].pending.empty()) {
+  if ((events & EPOLLOUT) != 0 && !connection.closed && !connection.broken &&
+      !connection.side[side].pending.empty()) {
     pump(connection, other(side));
   }
 }
@@ -271,7 +280,8 @@ void Forwarder::pump(Connection& connection, SideIndex from) {
   }
 }
 
-// The bytes that came before the reset are on their way to the other side; the RST must not overtake them.
+// The bytes that came before the reset are on their way to the other side; the RST must not
+// overtake them.
 void Forwarder::finish_broken(Connection& connection, Step step) {
   const SideIndex from = connection.broken_side;
   if (step == Step::kMore && !connection.side[from].queued) {
@@ -283,7 +293,8 @@ void Forwarder::finish_broken(Connection& connection, Step step) {
     close(connection, Ending::kReset);
   } else if (!connection.resetting) {
     connection.resetting = true;
-    resetting_.push_back(Resetting{.connection = &connection, .deadline_ns = now_ns_ + kResetGraceNs});
+    resetting_.push_back(
+        Resetting{.connection = &connection, .deadline_ns = now_ns_ + kResetGraceNs});
   }
 }
 
@@ -310,7 +321,8 @@ void Forwarder::close(Connection& connection, Ending ending) {
     connection.endpoint.reset();
   }
   if (connection.resetting) {
-    std::erase_if(resetting_, [&](const Resetting& item) { return item.connection == &connection; });
+    std::erase_if(resetting_,
+                  [&](const Resetting& item) { return item.connection == &connection; });
   }
   connection.pod->connections.erase(connection.pod->connections.iterator_to(connection));
   counters_.connections.subtract(1);
@@ -360,7 +372,8 @@ void Forwarder::run_resetting() {
   for (std::size_t i = resetting_.size(); i-- > 0;) {
     Connection& connection = *resetting_[i].connection;
     const SideIndex to = other(connection.broken_side);
-    const bool delivered = connection.side[to].pending.empty() && !connection.side[connection.broken_side].queued &&
+    const bool delivered = connection.side[to].pending.empty() &&
+                           !connection.side[connection.broken_side].queued &&
                            unacknowledged(connection.side[to].fd) == 0;
     if (delivered || resetting_[i].deadline_ns <= now_ns_) {
       close(connection, Ending::kReset);
@@ -368,7 +381,8 @@ void Forwarder::run_resetting() {
   }
 }
 
-// Events of one epoll_wait may name a connection that an earlier one of them closed: its memory goes only now.
+// Events of one epoll_wait may name a connection that an earlier one of them closed: its memory
+// goes only now.
 void Forwarder::reclaim() {
   std::erase_if(closed_, [](Connection* connection) {
     if (connection->side[kClient].queued || connection->side[kServer].queued) {
@@ -388,7 +402,8 @@ int Forwarder::wait_ms(std::int64_t now_ns, int longest_ms) const {
   }
   if (!timers_.empty()) {
     const std::int64_t left_ns = timers_.front()->attempt->deadline_ns - now_ns;
-    longest_ms = static_cast<int>(std::clamp<std::int64_t>(left_ns / kMillisecondNs + 1, 0, longest_ms));
+    longest_ms =
+        static_cast<int>(std::clamp<std::int64_t>(left_ns / kMillisecondNs + 1, 0, longest_ms));
   }
   return longest_ms;
 }

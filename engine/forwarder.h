@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-// Forwarder: the connections of one worker, from the accepted socket to the last byte: picks and reaches an upstream, tries
-// another endpoint if one does not answer, relays, ends. Driven by the worker's epoll loop; one thread.
+// Forwarder: the connections of one worker, from the accepted socket to the last byte: picks and
+// reaches an upstream, tries another endpoint if one does not answer, relays, ends. Driven by the
+// worker's epoll loop; one thread.
 #pragma once
 
-#include <boost/intrusive/list.hpp>
 #include <cstdint>
 #include <list>
 #include <memory>
 #include <vector>
+
+#include <boost/intrusive/list.hpp>
 
 #include "engine/connection.h"
 #include "engine/counters.h"
@@ -28,9 +30,10 @@ struct WorkerPod {
 
 class Forwarder {
  public:
-  // All references must outlive it. `epoll` gets the sockets of connections, with the connection's address as event data;
-  // bit 0 of it is the side.
-  Forwarder(int epoll, const Routes& routes, Counters& counters, NetnsSeat& seat, std::size_t buffer_bytes);
+  // All references must outlive it. `epoll` gets the sockets of connections, with the connection's
+  // address as event data; bit 0 of it is the side.
+  Forwarder(int epoll, const Routes& routes, Counters& counters, NetnsSeat& seat,
+            std::size_t buffer_bytes);
   ~Forwarder();
   Forwarder(const Forwarder&) = delete;
   Forwarder& operator=(const Forwarder&) = delete;
@@ -41,7 +44,8 @@ class Forwarder {
   // Resets every connection of the pod.
   void cut(WorkerPod& pod);
 
-  // The rest of a turn, after its events: what did not get its full share, timers, and freeing what was closed.
+  // The rest of a turn, after its events: what did not get its full share, timers, and freeing what
+  // was closed.
   void finish_turn(std::int64_t now_ns);
   // How long the next epoll_wait may sleep at most, in ms.
   [[nodiscard]] int wait_ms(std::int64_t now_ns, int longest_ms) const;
@@ -87,7 +91,8 @@ class Forwarder {
   std::uint32_t random_;
   std::vector<Turn> ready_;
   std::vector<Turn> running_;
-  std::list<Connection*> timers_;  // one timeout for all: the order of starting is the order of ending
+  std::list<Connection*>
+      timers_;  // one timeout for all: the order of starting is the order of ending
   std::vector<Resetting> resetting_;
   std::vector<Connection*> closed_;
 };

@@ -22,14 +22,17 @@ constexpr std::uint64_t kNotFullPercent = 85;
 constexpr std::size_t kMapBytes = sizeof(st_engine) * ST_MAX_ENGINES;
 
 std::int64_t now_ns() {
-  return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch())
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(
+             std::chrono::steady_clock::now().time_since_epoch())
       .count();
 }
 
 }  // namespace
 
 Heartbeat::Heartbeat(const Engine& engine, std::uint64_t files_limit)
-    : engine_(engine), files_limit_(files_limit), thread_([this](const std::stop_token& stop) { run(stop); }) {}
+    : engine_(engine),
+      files_limit_(files_limit),
+      thread_([this](const std::stop_token& stop) { run(stop); }) {}
 
 Heartbeat::~Heartbeat() {
   thread_.request_stop();
@@ -37,7 +40,8 @@ Heartbeat::~Heartbeat() {
   {
     const std::lock_guard lock(mutex_);
     if (cell_ != nullptr) {
-      std::atomic_ref(cell_->beat_ns).store(0, std::memory_order_release);  // at once, not when it is stale
+      std::atomic_ref(cell_->beat_ns)
+          .store(0, std::memory_order_release);  // at once, not when it is stale
     }
   }
   detach();
@@ -47,7 +51,8 @@ Result<void> Heartbeat::attach(const UniqueFd& map, std::uint16_t slot) {
   if (slot >= ST_MAX_ENGINES) {
     return make_error(ErrorCode::kInvalid, fmt::format("no cell {} in st_engines", slot));
   }
-  void* const mapping = ::mmap(nullptr, kMapBytes, PROT_READ | PROT_WRITE, MAP_SHARED, map.get(), 0);
+  void* const mapping =
+      ::mmap(nullptr, kMapBytes, PROT_READ | PROT_WRITE, MAP_SHARED, map.get(), 0);
   if (mapping == MAP_FAILED) {
     return errno_error("map st_engines", errno);
   }
@@ -70,7 +75,9 @@ void Heartbeat::detach() {
   }
 }
 
-bool Heartbeat::healthy() const { return now_ns() - engine_.slowest_turn_ns() < kTurnStaleNs; }
+bool Heartbeat::healthy() const {
+  return now_ns() - engine_.slowest_turn_ns() < kTurnStaleNs;
+}
 
 std::uint64_t Heartbeat::files_used() const {
   return kOtherFiles + engine_.pod_files() + 2 * engine_.totals().connections;

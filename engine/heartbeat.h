@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Heartbeat: a thread that tells the kernel, through this engine's cell of the map st_engines, that the workers turn and
-// whether there are files left. Without a beat for 1 s the kernel sends nothing more here.
+// Heartbeat: a thread that tells the kernel, through this engine's cell of the map st_engines, that
+// the workers turn and whether there are files left. Without a beat for 1 s the kernel sends
+// nothing more here.
 #pragma once
 
 #include <atomic>

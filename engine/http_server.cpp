@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "engine/http_server.h"
 
+#include <chrono>
+#include <utility>
+
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/beast/core.hpp>
 #include <boost/beast/http.hpp>
-#include <chrono>
-#include <utility>
 
 #include "engine/log.h"
 
@@ -40,11 +41,12 @@ class Session : public std::enable_shared_from_this<Session> {
     parser_.header_limit(kMostHeaderBytes);
     parser_.body_limit(0);
     stream_.expires_after(kRequestTimeout);
-    http::async_read(stream_, buffer_, parser_, [self = shared_from_this()](const error_code& error, std::size_t) {
-      if (!error) {
-        self->answer();
-      }
-    });
+    http::async_read(stream_, buffer_, parser_,
+                     [self = shared_from_this()](const error_code& error, std::size_t) {
+                       if (!error) {
+                         self->answer();
+                       }
+                     });
   }
 
  private:
@@ -59,21 +61,24 @@ class Session : public std::enable_shared_from_this<Session> {
       answer = handler->second();
     }
     response_.result(answer.status);
-    response_.set(http::field::content_type, path == "/metrics" ? "text/plain; version=0.0.4" : "text/plain");
+    response_.set(http::field::content_type,
+                  path == "/metrics" ? "text/plain; version=0.0.4" : "text/plain");
     response_.keep_alive(false);
     response_.content_length(answer.body.size());
     if (request.method() != http::verb::head) {
       response_.body() = std::move(answer.body);
     }
-    http::async_write(stream_, response_, [self = shared_from_this()](const error_code&, std::size_t) {
-      error_code ignored;
-      self->stream_.socket().shutdown(tcp::socket::shutdown_send, ignored);
-    });
+    http::async_write(stream_, response_,
+                      [self = shared_from_this()](const error_code&, std::size_t) {
+                        error_code ignored;
+                        self->stream_.socket().shutdown(tcp::socket::shutdown_send, ignored);
+                      });
   }
 
   beast::tcp_stream stream_;
   const Handlers& handlers_;
-  std::shared_ptr<std::size_t> count_;  // of sessions, shared with the server and the other sessions
+  std::shared_ptr<std::size_t>
+      count_;  // of sessions, shared with the server and the other sessions
   beast::flat_buffer buffer_;
   http::request_parser<http::empty_body> parser_;
   http::response<http::string_body> response_;
@@ -87,7 +92,8 @@ struct HttpServer::Impl {
 
   [[nodiscard]] error_code open() {
     error_code error;
-    const tcp::endpoint endpoint(boost::asio::ip::make_address(address.address, error), address.port);
+    const tcp::endpoint endpoint(boost::asio::ip::make_address(address.address, error),
+                                 address.port);
     if (!error) {
       acceptor.open(endpoint.protocol(), error);
     }
@@ -109,7 +115,9 @@ struct HttpServer::Impl {
       acceptor.close(ignored);
       if (!std::exchange(failure_logged, true)) {
         log_event(LogLevel::kWarn, "http_unavailable",
-                  {{"address", address.address}, {"port", std::to_string(address.port)}, {"reason", error.message()}});
+                  {{"address", address.address},
+                   {"port", std::to_string(address.port)},
+                   {"reason", error.message()}});
       }
       later(&Impl::listen);
       return;
@@ -146,7 +154,8 @@ struct HttpServer::Impl {
   Handlers handlers;
   tcp::acceptor acceptor;
   boost::asio::steady_timer timer;
-  std::shared_ptr<std::size_t> sessions = std::make_shared<std::size_t>(0);  // outlives the server in its sessions
+  std::shared_ptr<std::size_t> sessions =
+      std::make_shared<std::size_t>(0);  // outlives the server in its sessions
   bool failure_logged = false;
 };
 
@@ -156,6 +165,8 @@ HttpServer::HttpServer(boost::asio::io_context& context, HttpAddress address,
 
 HttpServer::~HttpServer() = default;
 
-void HttpServer::start() { impl_->listen(); }
+void HttpServer::start() {
+  impl_->listen();
+}
 
 }  // namespace sidetrack::engine

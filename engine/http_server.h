@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-// A small HTTP server for GET requests: each path has a function that makes its answer. On the io_context's thread.
+// A small HTTP server for GET requests: each path has a function that makes its answer. On the
+// io_context's thread.
 #pragma once
 
-#include <boost/asio/io_context.hpp>
 #include <functional>
 #include <map>
 #include <memory>
 #include <string>
+
+#include <boost/asio/io_context.hpp>
 
 #include "engine/options.h"
 
@@ -20,7 +22,8 @@ using HttpHandler = std::function<HttpAnswer()>;
 
 class HttpServer {
  public:
-  HttpServer(boost::asio::io_context& context, HttpAddress address, std::map<std::string, HttpHandler> handlers);
+  HttpServer(boost::asio::io_context& context, HttpAddress address,
+             std::map<std::string, HttpHandler> handlers);
   ~HttpServer();
   // Listens, as soon as the address is free: the engine that is being replaced may still have it.
   void start();

@@ -33,8 +33,9 @@ SocketAddress loopback(int family, std::uint16_t port) {
   return from_kernel(v6);
 }
 
-// One listener, or the errno of what failed. SO_REUSEADDR lets a restarted engine take the port of its predecessor while
-// old connections to it are in TIME_WAIT; two live listeners on one port stay impossible.
+// One listener, or the errno of what failed. SO_REUSEADDR lets a restarted engine take the port of
+// its predecessor while old connections to it are in TIME_WAIT; two live listeners on one port stay
+// impossible.
 Result<Listener> open_one(int family, std::uint16_t port) {
   Listener listener;
   listener.fd = UniqueFd(::socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, IPPROTO_TCP));
@@ -67,7 +68,8 @@ Result<Listener> open_one(int family, std::uint16_t port) {
 
 Result<std::vector<Listener>> open_family(int family, const ListenerPlan& plan) {
   std::vector<Listener> listeners;
-  for (std::uint32_t port = plan.port_low; port <= plan.port_high && listeners.size() < plan.count; ++port) {
+  for (std::uint32_t port = plan.port_low; port <= plan.port_high && listeners.size() < plan.count;
+       ++port) {
     const auto candidate = static_cast<std::uint16_t>(port);
     const auto& reserved = plan.reserved_ports;
     if (std::find(reserved.begin(), reserved.end(), candidate) != reserved.end()) {
@@ -81,7 +83,8 @@ Result<std::vector<Listener>> open_family(int family, const ListenerPlan& plan) 
     }
   }
   if (listeners.empty()) {
-    return make_error(ErrorCode::kFull, fmt::format("no free port in {}-{}", plan.port_low, plan.port_high));
+    return make_error(ErrorCode::kFull,
+                      fmt::format("no free port in {}-{}", plan.port_low, plan.port_high));
   }
   return listeners;
 }

@@ -58,8 +58,9 @@ void start_log(LogLevel level, LogFormat format) {
   g_format = format;
   auto logger = spdlog::stderr_logger_mt("engine");
   logger->set_level(level_of(level));
-  logger->set_pattern(format == LogFormat::kText ? "time=%Y-%m-%dT%H:%M:%S.%eZ level=%l %v"
-                                                 : R"({"time":"%Y-%m-%dT%H:%M:%S.%eZ","level":"%l",%v)",
+  logger->set_pattern(format == LogFormat::kText
+                          ? "time=%Y-%m-%dT%H:%M:%S.%eZ level=%l %v"
+                          : R"({"time":"%Y-%m-%dT%H:%M:%S.%eZ","level":"%l",%v)",
                       spdlog::pattern_time_type::utc);
   spdlog::set_default_logger(std::move(logger));
 }
@@ -67,7 +68,8 @@ void start_log(LogLevel level, LogFormat format) {
 void log_event(LogLevel level, std::string_view event, std::initializer_list<LogField> fields) {
   const spdlog::level::level_enum spdlog_level = level_of(level);
   if (spdlog::should_log(spdlog_level)) {
-    spdlog::log(spdlog_level, "{}", g_format == LogFormat::kText ? text_line(event, fields) : json_line(event, fields));
+    spdlog::log(spdlog_level, "{}",
+                g_format == LogFormat::kText ? text_line(event, fields) : json_line(event, fields));
   }
 }
 

@@ -18,12 +18,14 @@ struct Sample {
   std::uint64_t value;
 };
 
-MetricFamily family(MetricType type, std::string name, std::string help, const std::vector<Sample>& samples) {
+MetricFamily family(MetricType type, std::string name, std::string help,
+                    const std::vector<Sample>& samples) {
   MetricFamily result{.name = std::move(name), .help = std::move(help), .type = type, .metric = {}};
   for (const Sample& sample : samples) {
     ClientMetric metric;
     metric.label = sample.labels;
-    (type == MetricType::Counter ? metric.counter.value : metric.gauge.value) = static_cast<double>(sample.value);
+    (type == MetricType::Counter ? metric.counter.value : metric.gauge.value) =
+        static_cast<double>(sample.value);
     result.metric.push_back(std::move(metric));
   }
   return result;
@@ -53,14 +55,17 @@ std::string metrics_text(const MetricsInput& input) {
               {{{label("reason", "no_original_destination")}, totals.not_redirected},
                {{label("reason", "no_endpoints")}, totals.no_endpoints},
                {{label("reason", "upstream_failed")}, totals.connect_failed}}),
-      counter("sidetrack_engine_endpoint_failures_total", "Endpoints that refused or did not answer",
-              {{{}, totals.endpoint_failures}}),
-      counter("sidetrack_engine_resets_total", "Connections that ended by a reset", {{{}, totals.resets}}),
+      counter("sidetrack_engine_endpoint_failures_total",
+              "Endpoints that refused or did not answer", {{{}, totals.endpoint_failures}}),
+      counter("sidetrack_engine_resets_total", "Connections that ended by a reset",
+              {{{}, totals.resets}}),
       counter("sidetrack_engine_accept_paused_total", "Times that accept found no file or memory",
               {{{}, totals.accept_paused}}),
       counter("sidetrack_engine_bytes_total", "Payload relayed",
-              {{{label("direction", "out")}, totals.bytes_out}, {{label("direction", "in")}, totals.bytes_in}}),
-      gauge("sidetrack_engine_buffered_bytes", "Payload waiting in user space", {{{}, totals.buffered}}),
+              {{{label("direction", "out")}, totals.bytes_out},
+               {{label("direction", "in")}, totals.bytes_in}}),
+      gauge("sidetrack_engine_buffered_bytes", "Payload waiting in user space",
+            {{{}, totals.buffered}}),
       gauge("sidetrack_engine_files_used", "Descriptors in use", {{{}, input.files_used}}),
       gauge("sidetrack_engine_files_limit", "Descriptors allowed", {{{}, input.files_limit}}),
       gauge("sidetrack_engine_pods", "Pods with listeners", {{{}, input.pods}}),

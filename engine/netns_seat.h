@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// NetnsSeat: which netns a worker thread is in. A thread keeps the netns alive that it sits in, so it must leave as soon as
-// the pod goes. Used by the one thread that it belongs to.
+// NetnsSeat: which netns a worker thread is in. A thread keeps the netns alive that it sits in, so
+// it must leave as soon as the pod goes. Used by the one thread that it belongs to.
 #pragma once
 
 #include "engine/pod.h"

@@ -5,12 +5,13 @@
 #include <fmt/core.h>
 
 #include <algorithm>
-#include <boost/program_options.hpp>
 #include <cctype>
 #include <charconv>
 #include <sstream>
 #include <thread>
 #include <utility>
+
+#include <boost/program_options.hpp>
 
 namespace sidetrack::engine {
 namespace {
@@ -22,18 +23,19 @@ constexpr std::size_t kMostBuffer = 64U * 1024 * 1024;
 constexpr unsigned kMostThreads = 256;
 
 po::options_description described() {
-  po::options_description options("Options (each also as SIDETRACK_OPTION_NAME in the environment)", 110, 50);
-  const auto text = [](const char* value) { return po::value<std::string>()->default_value(value); };
-  options.add_options()
-      ("state-dir", text("/run/sidetrack"), "where the agent's engine.sock is")
-      ("drain", text("30s"), "how long connections may still run after SIGTERM")
-      ("http", text("127.0.0.1:15881"), "ADDR:PORT of /healthz and /metrics, or off")
-      ("threads", po::value<std::string>(), "event loops; default: one per core")
-      ("buffer", text("256KiB"), "most memory that one connection may hold")
-      ("log-level", text("info"), "error, warn, info, debug")
-      ("log-format", text("text"), "text (key=value) or json")
-      ("help", "this text")
-      ("version", "the version");
+  po::options_description options("Options (each also as SIDETRACK_OPTION_NAME in the environment)",
+                                  110, 50);
+  const auto text = [](const char* value) {
+    return po::value<std::string>()->default_value(value);
+  };
+  options.add_options()("state-dir", text("/run/sidetrack"), "where the agent's engine.sock is")(
+      "drain", text("30s"), "how long connections may still run after SIGTERM")(
+      "http", text("127.0.0.1:15881"), "ADDR:PORT of /healthz and /metrics, or off")(
+      "threads", po::value<std::string>(), "event loops; default: one per core")(
+      "buffer", text("256KiB"), "most memory that one connection may hold")(
+      "log-level", text("info"), "error, warn, info, debug")(
+      "log-format", text("text"), "text (key=value) or json")("help", "this text")("version",
+                                                                                   "the version");
   return options;
 }
 
@@ -53,7 +55,8 @@ Result<std::optional<HttpAddress>> parse_http(const std::string& text) {
     return std::optional<HttpAddress>();
   }
   const auto colon = text.rfind(':');
-  const Error wrong = make_error(ErrorCode::kInvalid, fmt::format("http: '{}' is neither ADDR:PORT nor off", text));
+  const Error wrong =
+      make_error(ErrorCode::kInvalid, fmt::format("http: '{}' is neither ADDR:PORT nor off", text));
   if (colon == std::string::npos) {
     return wrong;
   }
@@ -64,21 +67,26 @@ Result<std::optional<HttpAddress>> parse_http(const std::string& text) {
   unsigned char scratch[sizeof(in6_addr)];
   const auto port = split_number(text.substr(colon + 1));
   if (!port || !port->second.empty() || port->first == 0 || port->first > 65535 ||
-      (::inet_pton(AF_INET, address.c_str(), scratch) != 1 && ::inet_pton(AF_INET6, address.c_str(), scratch) != 1)) {
+      (::inet_pton(AF_INET, address.c_str(), scratch) != 1 &&
+       ::inet_pton(AF_INET6, address.c_str(), scratch) != 1)) {
     return wrong;
   }
-  return std::optional(HttpAddress{.address = address, .port = static_cast<std::uint16_t>(port->first)});
+  return std::optional(
+      HttpAddress{.address = address, .port = static_cast<std::uint16_t>(port->first)});
 }
 
 Result<LogLevel> parse_level(const std::string& text) {
-  static constexpr std::pair<std::string_view, LogLevel> kLevels[] = {
-      {"debug", LogLevel::kDebug}, {"info", LogLevel::kInfo}, {"warn", LogLevel::kWarn}, {"error", LogLevel::kError}};
+  static constexpr std::pair<std::string_view, LogLevel> kLevels[] = {{"debug", LogLevel::kDebug},
+                                                                      {"info", LogLevel::kInfo},
+                                                                      {"warn", LogLevel::kWarn},
+                                                                      {"error", LogLevel::kError}};
   for (const auto& [name, level] : kLevels) {
     if (text == name) {
       return level;
     }
   }
-  return make_error(ErrorCode::kInvalid, fmt::format("log-level: '{}' is none of error, warn, info, debug", text));
+  return make_error(ErrorCode::kInvalid,
+                    fmt::format("log-level: '{}' is none of error, warn, info, debug", text));
 }
 
 std::string option_of(const po::options_description& options, const std::string& variable) {
@@ -94,12 +102,13 @@ std::string option_of(const po::options_description& options, const std::string&
 }
 
 // Adds what the command line does not set: the first value of an option stays.
-void store_environment(const po::options_description& options, const std::vector<std::string>& environment,
-                       po::variables_map& values) {
+void store_environment(const po::options_description& options,
+                       const std::vector<std::string>& environment, po::variables_map& values) {
   po::parsed_options parsed(&options);
   for (const std::string& item : environment) {
     const auto equals = item.find('=');
-    const std::string name = equals == std::string::npos ? "" : option_of(options, item.substr(0, equals));
+    const std::string name =
+        equals == std::string::npos ? "" : option_of(options, item.substr(0, equals));
     if (!name.empty() && name != "help" && name != "version") {
       parsed.options.emplace_back(name, std::vector<std::string>{item.substr(equals + 1)});
     }
@@ -123,18 +132,22 @@ Result<Options> interpret(const po::variables_map& values) {
     return http.error();
   }
   if (!buffer || *buffer < kLeastBuffer || *buffer > kMostBuffer) {
-    return make_error(ErrorCode::kInvalid, fmt::format("buffer: '{}' is not from 4KiB to 64MiB", text("buffer")));
+    return make_error(ErrorCode::kInvalid,
+                      fmt::format("buffer: '{}' is not from 4KiB to 64MiB", text("buffer")));
   }
   if (!level) {
     return level.error();
   }
   if (text("log-format") != "text" && text("log-format") != "json") {
-    return make_error(ErrorCode::kInvalid, fmt::format("log-format: '{}' is neither text nor json", text("log-format")));
+    return make_error(ErrorCode::kInvalid,
+                      fmt::format("log-format: '{}' is neither text nor json", text("log-format")));
   }
   if (values.count("threads") != 0) {
     const auto threads = split_number(text("threads"));
-    if (!threads || !threads->second.empty() || threads->first == 0 || threads->first > kMostThreads) {
-      return make_error(ErrorCode::kInvalid, fmt::format("threads: '{}' is not from 1 to 256", text("threads")));
+    if (!threads || !threads->second.empty() || threads->first == 0 ||
+        threads->first > kMostThreads) {
+      return make_error(ErrorCode::kInvalid,
+                        fmt::format("threads: '{}' is not from 1 to 256", text("threads")));
     }
     options.threads = static_cast<unsigned>(threads->first);
   }
@@ -151,7 +164,8 @@ Result<Options> interpret(const po::variables_map& values) {
 std::string usage() {
   std::ostringstream out;
   out << "Usage: sidetrack-engine run [options]\n\n"
-         "Relays the TCP connections that Sidetrack redirects. The agent tells it which pods to serve.\n\n"
+         "Relays the TCP connections that Sidetrack redirects. The agent tells it which pods to "
+         "serve.\n\n"
       << described() << "\nExit codes: 0 done, 1 runtime error, 2 usage error.\n";
   return out.str();
 }
@@ -183,10 +197,12 @@ Result<std::chrono::milliseconds> parse_duration(const std::string& text) {
       return std::chrono::milliseconds(static_cast<std::int64_t>(split->first) * factor);
     }
   }
-  return make_error(ErrorCode::kInvalid, fmt::format("'{}' is no duration like 500ms, 30s, 2m", text));
+  return make_error(ErrorCode::kInvalid,
+                    fmt::format("'{}' is no duration like 500ms, 30s, 2m", text));
 }
 
-Result<Options> parse_options(const std::vector<std::string>& arguments, const std::vector<std::string>& environment) {
+Result<Options> parse_options(const std::vector<std::string>& arguments,
+                              const std::vector<std::string>& environment) {
   const po::options_description options = described();
   po::options_description all(options);
   all.add_options()("command", po::value<std::vector<std::string>>());
@@ -202,7 +218,8 @@ Result<Options> parse_options(const std::vector<std::string>& arguments, const s
   }
   if (values.count("help") != 0 || values.count("version") != 0) {
     Options result;
-    result.command = values.count("help") != 0 ? Options::Command::kHelp : Options::Command::kVersion;
+    result.command =
+        values.count("help") != 0 ? Options::Command::kHelp : Options::Command::kVersion;
     return result;
   }
   const auto words = values.count("command") != 0 ? values["command"].as<std::vector<std::string>>()

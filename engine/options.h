@@ -32,8 +32,8 @@ struct Options {
 
 [[nodiscard]] std::string usage();
 
-// `arguments` without the program's name; `environment` as "NAME=value" of which SIDETRACK_* are read. kInvalid with a
-// message for people otherwise.
+// `arguments` without the program's name; `environment` as "NAME=value" of which SIDETRACK_* are
+// read. kInvalid with a message for people otherwise.
 [[nodiscard]] Result<Options> parse_options(const std::vector<std::string>& arguments,
                                             const std::vector<std::string>& environment);
 

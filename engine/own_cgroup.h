@@ -13,6 +13,7 @@ namespace sidetrack::engine {
 [[nodiscard]] Result<std::uint64_t> own_cgroup_id();
 
 // The folder of a process with this /proc/PID/cgroup, given that /proc/PID/mountinfo. Pure.
-[[nodiscard]] Result<std::string> cgroup_folder(const std::string& cgroup, const std::string& mountinfo);
+[[nodiscard]] Result<std::string> cgroup_folder(const std::string& cgroup,
+                                                const std::string& mountinfo);
 
 }  // namespace sidetrack::engine

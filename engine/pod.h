@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the engine holds of one pod: its netns and its listeners. Immutable once made, but for `gone`; shared by the control
-// thread and all workers, so that the descriptors close when the last of them has let go.
+// What the engine holds of one pod: its netns and its listeners. Immutable once made, but for
+// `gone`; shared by the control thread and all workers, so that the descriptors close when the last
+// of them has let go.
 #pragma once
 
 #include <atomic>
@@ -16,8 +17,8 @@ namespace sidetrack::engine {
 struct Netns {
   UniqueFd fd;
   std::uint64_t cookie = 0;
-  // The pod was deleted: nothing new may be opened in it. Set before the workers are told, so that a connection that is
-  // handed from one worker to another meanwhile is dropped by whoever gets it.
+  // The pod was deleted: nothing new may be opened in it. Set before the workers are told, so that
+  // a connection that is handed from one worker to another meanwhile is dropped by whoever gets it.
   std::atomic<bool> gone{false};
 };
 

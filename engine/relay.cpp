@@ -14,7 +14,9 @@ constexpr std::size_t kScratchBytes = 64 * 1024;
 // What one direction may move before the other connections get their turn.
 constexpr std::size_t kShareBytes = 512 * 1024;
 
-bool would_block(int error_number) { return error_number == EAGAIN || error_number == EWOULDBLOCK; }
+bool would_block(int error_number) {
+  return error_number == EAGAIN || error_number == EWOULDBLOCK;
+}
 
 }  // namespace
 
@@ -59,7 +61,8 @@ Step Relay::pump(Connection& connection, SideIndex from) {
     if (sent != Sent::kAll) {
       return sent == Sent::kBlocked ? Step::kWait : break_off(connection, other(from));
     }
-    // A short read has emptied the socket: whatever comes later makes a new edge. Saves one recv per message.
+    // A short read has emptied the socket: whatever comes later makes a new edge. Saves one recv
+    // per message.
     if (size < scratch_bytes_ && !in.read_to_end) {
       return Step::kWait;
     }
@@ -75,7 +78,8 @@ void Relay::forget(const Connection& connection) {
 Relay::Sent Relay::flush(Side& to) {
   Pending& pending = to.pending;
   while (!pending.empty()) {
-    const ssize_t sent = ::send(to.fd, pending.bytes.get() + pending.begin, pending.end - pending.begin, MSG_NOSIGNAL);
+    const ssize_t sent = ::send(to.fd, pending.bytes.get() + pending.begin,
+                                pending.end - pending.begin, MSG_NOSIGNAL);
     if (sent < 0) {
       if (errno == EINTR) {
         continue;
@@ -137,7 +141,8 @@ Step Relay::finish(Connection& connection, SideIndex from) {
   return Step::kWait;
 }
 
-// `side` gives an error. What it received before may still be unread (a server that answers and resets): that is passed on.
+// `side` gives an error. What it received before may still be unread (a server that answers and
+// resets): that is passed on.
 Step Relay::break_off(Connection& connection, SideIndex side) {
   if (connection.broken) {
     return Step::kBroken;

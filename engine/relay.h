@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Moves bytes from one socket of a connection to the other, FIN and RST included. No epoll, no connect, no clock: the worker
-// calls it when a socket is ready. One per worker, for the scratch buffer that all of its connections share.
+// Moves bytes from one socket of a connection to the other, FIN and RST included. No epoll, no
+// connect, no clock: the worker calls it when a socket is ready. One per worker, for the scratch
+// buffer that all of its connections share.
 #pragma once
 
 #include <cstddef>

@@ -47,8 +47,8 @@ Route::Route(RouteSpec spec, Route* previous) : spec_(std::move(spec)) {
   }
 }
 
-std::shared_ptr<Endpoint> Route::choose(std::uint64_t client, std::int64_t now_ns, std::uint32_t random,
-                                        const Tried& tried) {
+std::shared_ptr<Endpoint> Route::choose(std::uint64_t client, std::int64_t now_ns,
+                                        std::uint32_t random, const Tried& tried) {
   if (spec_.affinity_timeout_s == 0) {
     return least_connections(now_ns, random, tried);
   }
@@ -67,7 +67,8 @@ bool Route::has_untried(const Tried& tried) const {
                      [&](const auto& endpoint) { return !contains(tried, endpoint.get()); });
 }
 
-std::shared_ptr<Endpoint> Route::affine(std::uint64_t client, std::int64_t now_ns, const Tried& tried) {
+std::shared_ptr<Endpoint> Route::affine(std::uint64_t client, std::int64_t now_ns,
+                                        const Tried& tried) {
   SocketAddress address;
   {
     const std::lock_guard lock(mutex_);
@@ -95,7 +96,8 @@ std::shared_ptr<Endpoint> Route::least_connections(std::int64_t now_ns, std::uin
     if (contains(tried, candidate.get())) {
       continue;
     }
-    const std::pair rank{avoided(*candidate, now_ns), candidate->connections.load(std::memory_order_relaxed)};
+    const std::pair rank{avoided(*candidate, now_ns),
+                         candidate->connections.load(std::memory_order_relaxed)};
     if (best == nullptr || rank < best_rank) {
       best = &candidate;
       best_rank = rank;
@@ -109,8 +111,9 @@ void Route::remember(std::uint64_t client, const SocketAddress& endpoint, std::i
   if (affinities_.size() >= kAffinitySweep) {
     std::erase_if(affinities_, [&](const auto& item) { return item.second.expires_ns <= now_ns; });
   }
-  affinities_[client] = Affinity{.endpoint = endpoint,
-                                 .expires_ns = now_ns + std::int64_t{spec_.affinity_timeout_s} * 1'000'000'000};
+  affinities_[client] =
+      Affinity{.endpoint = endpoint,
+               .expires_ns = now_ns + std::int64_t{spec_.affinity_timeout_s} * 1'000'000'000};
 }
 
 void Routes::set(RouteSpec spec) {

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Where connections to a Service address go: least connections over the ready endpoints, session affinity by client netns,
-// passive avoidance of endpoints that just failed. No I/O and no clock: time comes in as nanoseconds of any steady clock.
-// Safe from all threads; counts of an endpoint live on when its Service changes.
+// Where connections to a Service address go: least connections over the ready endpoints, session
+// affinity by client netns, passive avoidance of endpoints that just failed. No I/O and no clock:
+// time comes in as nanoseconds of any steady clock. Safe from all threads; counts of an endpoint
+// live on when its Service changes.
 #pragma once
 
 #include <atomic>
@@ -40,9 +41,10 @@ class Route {
   // Takes the endpoints (and affinities) that `previous` also has from it, counts and all.
   Route(RouteSpec spec, Route* previous);
 
-  // The endpoint for a new connection of `client` (its netns cookie); `random` breaks ties. Null: none left.
-  [[nodiscard]] std::shared_ptr<Endpoint> choose(std::uint64_t client, std::int64_t now_ns, std::uint32_t random,
-                                                 const Tried& tried);
+  // The endpoint for a new connection of `client` (its netns cookie); `random` breaks ties. Null:
+  // none left.
+  [[nodiscard]] std::shared_ptr<Endpoint> choose(std::uint64_t client, std::int64_t now_ns,
+                                                 std::uint32_t random, const Tried& tried);
   // Whether choose() would still find one.
   [[nodiscard]] bool has_untried(const Tried& tried) const;
   [[nodiscard]] const RouteSpec& spec() const { return spec_; }
@@ -53,8 +55,10 @@ class Route {
     std::int64_t expires_ns = 0;
   };
 
-  [[nodiscard]] std::shared_ptr<Endpoint> affine(std::uint64_t client, std::int64_t now_ns, const Tried& tried);
-  [[nodiscard]] std::shared_ptr<Endpoint> least_connections(std::int64_t now_ns, std::uint32_t random,
+  [[nodiscard]] std::shared_ptr<Endpoint> affine(std::uint64_t client, std::int64_t now_ns,
+                                                 const Tried& tried);
+  [[nodiscard]] std::shared_ptr<Endpoint> least_connections(std::int64_t now_ns,
+                                                            std::uint32_t random,
                                                             const Tried& tried) const;
   void remember(std::uint64_t client, const SocketAddress& endpoint, std::int64_t now_ns);
 

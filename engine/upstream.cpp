@@ -30,7 +30,8 @@ Opened open_upstream(const SocketAddress& destination) {
   }
   const int on = 1;
   ::setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-  // The application's own keepalive is answered by us: ours, with the pod's sysctls, finds an upstream that vanished.
+  // The application's own keepalive is answered by us: ours, with the pod's sysctls, finds an
+  // upstream that vanished.
   ::setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
   if (::connect(fd, address.get(), address.size) != 0 && errno != EINPROGRESS) {
     const int saved = errno;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The socket calls around a connection: starting an upstream connect, telling the kernel how it ended, closing with RST.
-// No state; any thread.
+// The socket calls around a connection: starting an upstream connect, telling the kernel how it
+// ended, closing with RST. No state; any thread.
 #pragma once
 
 #include <cstdint>
@@ -14,7 +14,8 @@ struct Opened {
   int error_number = 0;  // if fd is -1
 };
 
-// Starts a connect to `destination` in the netns that the calling thread is in. The socket is non-blocking.
+// Starts a connect to `destination` in the netns that the calling thread is in. The socket is
+// non-blocking.
 [[nodiscard]] Opened open_upstream(const SocketAddress& destination);
 
 // The error that waits on a socket; reading takes it away.
@@ -23,7 +24,8 @@ struct Opened {
 // Bytes that the peer has not acknowledged.
 [[nodiscard]] std::uint32_t unacknowledged(int fd);
 
-// Tells our BPF program where an accepted connection went and, if `error_number` is set, that it could not be reached.
+// Tells our BPF program where an accepted connection went and, if `error_number` is set, that it
+// could not be reached.
 void report(int accepted, bool accepted_v4, const SocketAddress& endpoint, int error_number);
 
 // Closes so that the peer gets RST, now.

@@ -23,14 +23,16 @@ constexpr int kLongestWaitMs = 100;
 constexpr int kAcceptsPerEvent = 16;
 constexpr std::int64_t kPauseNs = 10'000'000;
 constexpr std::size_t kEventsPerTurn = 256;
-// What epoll_event.data says: a connection's address (bit 0 is the side), or one of these with bit 1 set.
+// What epoll_event.data says: a connection's address (bit 0 is the side), or one of these with bit
+// 1 set.
 constexpr std::uint64_t kListenerTag = 2;
 constexpr std::uint64_t kWakeTag = 3;
 constexpr unsigned kTagBits = 2;
 constexpr std::uint64_t kTagMask = 3;
 
 std::int64_t now_ns() {
-  return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch())
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(
+             std::chrono::steady_clock::now().time_since_epoch())
       .count();
 }
 
@@ -69,8 +71,8 @@ Result<void> Worker::start(std::span<const std::unique_ptr<Worker>> peers) {
     return seat.error();
   }
   seat_ = std::move(*seat);
-  forwarder_ =
-      std::make_unique<Forwarder>(epoll_.get(), *settings_.routes, counters_, seat_, settings_.buffer_bytes);
+  forwarder_ = std::make_unique<Forwarder>(epoll_.get(), *settings_.routes, counters_, seat_,
+                                           settings_.buffer_bytes);
   counters_.turned_ns.store(now_ns(), std::memory_order_relaxed);
   try {
     thread_ = std::thread([this] { run(); });
@@ -88,9 +90,13 @@ void Worker::stop() {
   }
 }
 
-void Worker::add_pod(std::shared_ptr<const Pod> pod) { post(AddPod{std::move(pod)}); }
+void Worker::add_pod(std::shared_ptr<const Pod> pod) {
+  post(AddPod{std::move(pod)});
+}
 
-void Worker::remove_pod(std::uint64_t netns_cookie, Cut cut) { post(RemovePod{netns_cookie, cut}); }
+void Worker::remove_pod(std::uint64_t netns_cookie, Cut cut) {
+  post(RemovePod{netns_cookie, cut});
+}
 
 void Worker::post(Command command) {
   bool first = false;
@@ -109,7 +115,8 @@ void Worker::run() {
   std::array<epoll_event, kEventsPerTurn> events{};
   std::int64_t now = now_ns();
   while (!stopping_.load(std::memory_order_acquire)) {
-    const int longest_ms = paused_.empty() ? kLongestWaitMs : static_cast<int>(kPauseNs / 1'000'000);
+    const int longest_ms =
+        paused_.empty() ? kLongestWaitMs : static_cast<int>(kPauseNs / 1'000'000);
     const int count = ::epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()),
                                    forwarder_->wait_ms(now, longest_ms));
     now = now_ns();
@@ -228,7 +235,8 @@ bool Worker::accept_some(std::uint64_t listener_id) {
   }
   const Watched at = found->second;
   for (int i = 0; i < kAcceptsPerEvent; ++i) {
-    UniqueFd client(::accept4(at.listener->fd.get(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
+    UniqueFd client(
+        ::accept4(at.listener->fd.get(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
     if (client.valid()) {
       accepted(std::move(client), at);
       continue;
@@ -247,7 +255,9 @@ void Worker::accepted(UniqueFd client, const Watched& at) {
   counters_.accepted.add(1);
   const SocketAddress& here = at.listener->address;
   const auto destination = settings_.original_destination->of(client.get(), here);
-  const auto is_listener = [&](const Listener& listener) { return listener.address == *destination; };
+  const auto is_listener = [&](const Listener& listener) {
+    return listener.address == *destination;
+  };
   const auto& own = at.pod->pod->listeners;
   if (!destination || std::any_of(own.begin(), own.end(), is_listener)) {
     counters_.not_redirected.add(1);
@@ -262,7 +272,8 @@ void Worker::accepted(UniqueFd client, const Watched& at) {
   }
 }
 
-// Who calls epoll_wait first gets a burst of connections; ones that stay would then all sit on one core.
+// Who calls epoll_wait first gets a burst of connections; ones that stay would then all sit on one
+// core.
 Worker& Worker::least_loaded() {
   Worker* least = this;
   std::uint64_t fewest = counters_.connections.get();
@@ -283,7 +294,8 @@ bool Worker::watch(const Listener& listener) const {
   return ::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, listener.fd.get(), &event) == 0;
 }
 
-// No file or memory for another connection: the listener stays readable, so it is left alone for a moment.
+// No file or memory for another connection: the listener stays readable, so it is left alone for a
+// moment.
 void Worker::pause(const Watched& at) {
   counters_.accept_paused.add(1);
   ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, at.listener->fd.get(), nullptr);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Worker: one thread with one epoll loop. Accepts at the listeners of all pods, together with the other workers, and forwards
-// its share of the connections. Public functions may be called from any thread: they post, the loop does the work.
+// Worker: one thread with one epoll loop. Accepts at the listeners of all pods, together with the
+// other workers, and forwards its share of the connections. Public functions may be called from any
+// thread: they post, the loop does the work.
 #pragma once
 
 #include <sys/epoll.h>
@@ -47,9 +48,11 @@ class Worker {
   // Ends the thread; connections are cut when the worker is destroyed.
   void stop();
 
-  // Accepts at the pod's listeners from now on, instead of at those of an earlier Pod of the same netns.
+  // Accepts at the pod's listeners from now on, instead of at those of an earlier Pod of the same
+  // netns.
   void add_pod(std::shared_ptr<const Pod> pod);
-  // Lets the pod's listeners go. Cut::kYes: its connections are reset, also those of earlier Pods of the netns.
+  // Lets the pod's listeners go. Cut::kYes: its connections are reset, also those of earlier Pods
+  // of the netns.
   void remove_pod(std::uint64_t netns_cookie, Cut cut);
 
   [[nodiscard]] const Counters& counters() const { return counters_; }
@@ -104,9 +107,10 @@ class Worker {
   // Of the thread.
   NetnsSeat seat_;
   std::unique_ptr<Forwarder> forwarder_;
-  std::unordered_map<std::uint64_t, Watched> listeners_;  // by Listener::id
+  std::unordered_map<std::uint64_t, Watched> listeners_;                // by Listener::id
   std::unordered_map<std::uint64_t, std::unique_ptr<WorkerPod>> pods_;  // by netns cookie
-  std::vector<std::unique_ptr<WorkerPod>> leaving_;  // without listeners, until their connections are done
+  std::vector<std::unique_ptr<WorkerPod>>
+      leaving_;                        // without listeners, until their connections are done
   std::vector<std::uint64_t> paused_;  // listener ids
   std::int64_t resume_ns_ = 0;
   std::thread thread_;

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The engine's end of the protocol against an agent of the test's own, which is a thread-less peer on a unix socket.
-#include "engine/agent_link.h"
-
+// The engine's end of the protocol against an agent of the test's own, which is a thread-less peer
+// on a unix socket.
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <poll.h>
@@ -14,6 +13,7 @@
 #include <filesystem>
 #include <optional>
 
+#include "engine/agent_link.h"
 #include "engine/own_cgroup.h"
 #include "tests/unit/engine_lab.h"
 
@@ -33,10 +33,12 @@ class EngineAgentLink : public EngineLab {
     folder_ = ::mkdtemp(pattern);
     map_ = UniqueFd(::memfd_create("st_engines", MFD_CLOEXEC));
     ASSERT_EQ(::ftruncate(map_.get(), 4096), 0);
-    cells_ = static_cast<st_engine*>(::mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, map_.get(), 0));
+    cells_ = static_cast<st_engine*>(
+        ::mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, map_.get(), 0));
     heartbeat_ = std::make_unique<Heartbeat>(*engine_, 20'000);
-    link_ = std::make_unique<AgentLink>(context_, AgentLink::Settings{.socket_path = path(), .build = "test"}, *engine_,
-                                        *heartbeat_, [this](const Error& error) { fatal_ = error; });
+    link_ = std::make_unique<AgentLink>(
+        context_, AgentLink::Settings{.socket_path = path(), .build = "test"}, *engine_,
+        *heartbeat_, [this](const Error& error) { fatal_ = error; });
   }
 
   void TearDown() override {
@@ -55,7 +57,8 @@ class EngineAgentLink : public EngineLab {
     sockaddr_un address{};
     address.sun_family = AF_UNIX;
     path().copy(address.sun_path, sizeof address.sun_path - 1);
-    ASSERT_EQ(::bind(listener_fd_.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address), 0);
+    ASSERT_EQ(
+        ::bind(listener_fd_.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address), 0);
     ASSERT_EQ(::listen(listener_fd_.get(), 4), 0);
     reader_ = {};
   }
@@ -68,7 +71,8 @@ class EngineAgentLink : public EngineLab {
       context_.restart();
       context_.poll();
       if (!session_.valid()) {
-        session_ = UniqueFd(::accept4(listener_fd_.get(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
+        session_ =
+            UniqueFd(::accept4(listener_fd_.get(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
         return false;
       }
       auto received = reader_.read(session_.get());
@@ -185,7 +189,9 @@ TEST_F(EngineAgentLink, follows_routes_and_drops_them_with_a_snapshot) {
   welcome(0);
   const SocketAddress front = v4("10.96.0.1", 443);
   send(wire::SnapshotBegin{});
-  send(wire::Route{.front = {front.address, front.port}, .service = "default/kubernetes:https", .endpoints = {}});
+  send(wire::Route{.front = {front.address, front.port},
+                   .service = "default/kubernetes:https",
+                   .endpoints = {}});
   send(wire::SnapshotEnd{});
   EXPECT_TRUE(runs_until([&] { return engine_->routes().find(front) != nullptr; }));
   send(wire::SnapshotBegin{});
@@ -210,18 +216,25 @@ TEST_F(EngineAgentLink, says_that_it_drains_and_takes_no_more_pods) {
   link_->drain();
   EXPECT_TRUE(await<wire::Draining>().has_value());
   const UniqueFd netns(::open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC));
-  send(wire::Pod{.request_id = 2, .netns_cookie = 5, .namespace_name = "n", .name = "p", .reserved_ports = {}}, netns.get());
+  send(wire::Pod{.request_id = 2,
+                 .netns_cookie = 5,
+                 .namespace_name = "n",
+                 .name = "p",
+                 .reserved_ports = {}},
+       netns.get());
   EXPECT_EQ(await<wire::Failed>()->reason, "draining");
 }
 
 TEST(CgroupFolder, is_the_path_below_the_mount) {
-  const auto folder = cgroup_folder("4:memory:/x\n0::/sidetrack/engine\n",
-                                    "41 31 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw\n");
+  const auto folder =
+      cgroup_folder("4:memory:/x\n0::/sidetrack/engine\n",
+                    "41 31 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw\n");
   EXPECT_EQ(folder.value(), "/sys/fs/cgroup/unified/sidetrack/engine");
 }
 
 TEST(CgroupFolder, takes_the_root_of_the_mount_off) {
-  const auto folder = cgroup_folder("0::/pod/engine\n", "41 31 0:38 /pod /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n");
+  const auto folder =
+      cgroup_folder("0::/pod/engine\n", "41 31 0:38 /pod /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n");
   EXPECT_EQ(folder.value(), "/sys/fs/cgroup/engine");
 }
 

@@ -105,7 +105,8 @@ ReadResult read_all(const UniqueFd& socket, std::size_t limit) {
   ReadResult result;
   std::string chunk(65536, '\0');
   while (result.text.size() < limit) {
-    const ssize_t got = ::recv(socket.get(), chunk.data(), std::min(chunk.size(), limit - result.text.size()), 0);
+    const ssize_t got =
+        ::recv(socket.get(), chunk.data(), std::min(chunk.size(), limit - result.text.size()), 0);
     if (got <= 0) {
       result.error_number = got < 0 ? errno : 0;
       result.eof = got == 0;

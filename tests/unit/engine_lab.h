@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// A pod for engine tests: the test's own thread sits in a fresh netns with loopback up, the engine stays outside and serves it.
-// Sockets that the test makes are therefore the pod's. Needs CAP_SYS_ADMIN.
+// A pod for engine tests: the test's own thread sits in a fresh netns with loopback up, the engine
+// stays outside and serves it. Sockets that the test makes are therefore the pod's. Needs
+// CAP_SYS_ADMIN.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -20,7 +21,8 @@ namespace sidetrack::engine {
 class FixedDestination final : public OriginalDestination {
  public:
   void set(std::optional<SocketAddress> destination);
-  [[nodiscard]] std::optional<SocketAddress> of(int fd, const SocketAddress& listener) const override;
+  [[nodiscard]] std::optional<SocketAddress> of(int fd,
+                                                const SocketAddress& listener) const override;
 
  private:
   mutable std::mutex mutex_;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// 9,000 connections at once: 18,000 files here, and as many in a child process that is both client and server.
+// 9,000 connections at once: 18,000 files here, and as many in a child process that is both client
+// and server.
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -23,7 +24,8 @@ bool passes_a_byte(const UniqueFd& from, const UniqueFd& to) {
   return ::send(from.get(), &byte, 1, MSG_NOSIGNAL) == 1 && ::recv(to.get(), &byte, 1, 0) == 1;
 }
 
-// Runs in the child: opens all connections, says so on `out`, waits for a byte on `in`, then uses every one of them.
+// Runs in the child: opens all connections, says so on `out`, waits for a byte on `in`, then uses
+// every one of them.
 ChildExit use_many(const SocketAddress& through, int in, int out) {
   SocketAddress address = v4("127.0.0.1", kServerPort);
   const UniqueFd listener = listen_at(address);
@@ -42,7 +44,8 @@ ChildExit use_many(const SocketAddress& through, int in, int out) {
   }
   for (int i = 0; i < kConnections; ++i) {
     const auto index = static_cast<std::size_t>(i);
-    if (!passes_a_byte(clients[index], servers[index]) || !passes_a_byte(servers[index], clients[index])) {
+    if (!passes_a_byte(clients[index], servers[index]) ||
+        !passes_a_byte(servers[index], clients[index])) {
       return kEchoFailed;
     }
   }

@@ -19,7 +19,9 @@ namespace {
 
 constexpr std::uint64_t kPod = 4712;
 
-bool shell(const std::string& command) { return std::system((command + " >/dev/null 2>&1").c_str()) == 0; }
+bool shell(const std::string& command) {
+  return std::system((command + " >/dev/null 2>&1").c_str()) == 0;
+}
 
 // The test's thread is the node (10.77.0.1); the pod is a named netns behind a veth (10.77.0.2).
 class EngineNetns : public EngineLab {
@@ -31,9 +33,11 @@ class EngineNetns : public EngineLab {
     }
     name_ = "st-engine-test-" + std::to_string(::getpid());
     const std::string in_pod = " && ip -n " + name_ + " ";
-    if (!shell("ip netns add " + name_ + " && ip link add veth-node type veth peer name veth-pod netns " + name_ +
+    if (!shell("ip netns add " + name_ +
+               " && ip link add veth-node type veth peer name veth-pod netns " + name_ +
                " && ip addr add 10.77.0.1/24 dev veth-node && ip link set veth-node up" + in_pod +
-               "addr add 10.77.0.2/24 dev veth-pod" + in_pod + "link set veth-pod up" + in_pod + "link set lo up")) {
+               "addr add 10.77.0.2/24 dev veth-pod" + in_pod + "link set veth-pod up" + in_pod +
+               "link set lo up")) {
       GTEST_SKIP() << "needs ip(8) with netns and veth";
     }
     UniqueFd netns = open_netns();
@@ -48,7 +52,9 @@ class EngineNetns : public EngineLab {
     }
   }
 
-  UniqueFd open_netns() const { return UniqueFd(::open(("/run/netns/" + name_).c_str(), O_RDONLY | O_CLOEXEC)); }
+  UniqueFd open_netns() const {
+    return UniqueFd(::open(("/run/netns/" + name_).c_str(), O_RDONLY | O_CLOEXEC));
+  }
 
   // A client in the pod that was redirected on its way to `destination`.
   UniqueFd pod_client(const SocketAddress& destination) {

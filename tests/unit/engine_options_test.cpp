@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "engine/options.h"
-
 #include <gtest/gtest.h>
 
 #include "engine/metrics.h"
+#include "engine/options.h"
 
 namespace sidetrack::engine {
 namespace {
@@ -20,14 +19,17 @@ TEST(EngineOptions, has_the_documented_defaults) {
 }
 
 TEST(EngineOptions, prefers_the_command_line_to_the_environment) {
-  const auto options = parse_options({"run", "--threads", "3"},
-                                     {"SIDETRACK_THREADS=5", "SIDETRACK_STATE_DIR=/x", "SIDETRACK_OTHER=1", "PATH=/bin"});
+  const auto options = parse_options(
+      {"run", "--threads", "3"},
+      {"SIDETRACK_THREADS=5", "SIDETRACK_STATE_DIR=/x", "SIDETRACK_OTHER=1", "PATH=/bin"});
   ASSERT_TRUE(options) << options.error().message;
   EXPECT_EQ(options->threads, 3U);
   EXPECT_EQ(options->state_dir, "/x");
 }
 
-TEST(EngineOptions, can_switch_http_off) { EXPECT_FALSE(parse_options({"run", "--http", "off"}, {})->http); }
+TEST(EngineOptions, can_switch_http_off) {
+  EXPECT_FALSE(parse_options({"run", "--http", "off"}, {})->http);
+}
 
 TEST(EngineOptions, reads_an_ipv6_http_address) {
   EXPECT_EQ(parse_options({"run", "--http", "[::1]:9000"}, {})->http->address, "::1");
@@ -49,8 +51,11 @@ TEST(EngineMetrics, names_what_was_refused_and_why) {
   input.totals.no_endpoints = 2;
   input.version = "1.2.3";
   const std::string text = metrics_text(input);
-  EXPECT_NE(text.find("sidetrack_engine_refused_total{reason=\"no_endpoints\"} 2"), std::string::npos) << text;
-  EXPECT_NE(text.find("sidetrack_engine_build_info{version=\"1.2.3\"} 1"), std::string::npos) << text;
+  EXPECT_NE(text.find("sidetrack_engine_refused_total{reason=\"no_endpoints\"} 2"),
+            std::string::npos)
+      << text;
+  EXPECT_NE(text.find("sidetrack_engine_build_info{version=\"1.2.3\"} 1"), std::string::npos)
+      << text;
 }
 
 }  // namespace

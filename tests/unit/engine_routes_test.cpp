@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "engine/routes.h"
-
 #include <gtest/gtest.h>
 
 #include <set>
+
+#include "engine/routes.h"
 
 namespace sidetrack::engine {
 namespace {
@@ -44,8 +44,8 @@ TEST(Route, prefers_the_endpoint_with_fewest_connections) {
 
 TEST(Route, breaks_ties_by_the_random_number) {
   Route route(spec({address(1), address(2), address(3)}), nullptr);
-  const std::set<std::shared_ptr<Endpoint>> seen{route.choose(1, 0, 0, {}), route.choose(1, 0, 1, {}),
-                                                 route.choose(1, 0, 2, {})};
+  const std::set<std::shared_ptr<Endpoint>> seen{
+      route.choose(1, 0, 0, {}), route.choose(1, 0, 1, {}), route.choose(1, 0, 2, {})};
   EXPECT_EQ(seen.size(), 3U);
 }
 

@@ -10,7 +10,8 @@ namespace {
 class EngineUpstream : public EngineLab {
  protected:
   void route(std::vector<SocketAddress> endpoints) {
-    engine_->routes().set(RouteSpec{.front = front_, .service = "shop/cart:80", .endpoints = std::move(endpoints)});
+    engine_->routes().set(
+        RouteSpec{.front = front_, .service = "shop/cart:80", .endpoints = std::move(endpoints)});
   }
 
   const SocketAddress front_ = v4("10.96.0.10", 80);
@@ -44,7 +45,8 @@ TEST_F(EngineUpstream, resets_the_client_when_there_are_no_endpoints) {
 
 TEST_F(EngineUpstream, tries_another_endpoint_when_one_does_not_answer) {
   SocketAddress full = v4("127.0.0.1", 0);
-  const UniqueFd full_listener = listen_at(full, 0);  // its queue takes one; further SYNs are dropped
+  const UniqueFd full_listener =
+      listen_at(full, 0);  // its queue takes one; further SYNs are dropped
   const UniqueFd filler = connect_to(full);
   SocketAddress good = v4("127.0.0.1", 0);
   const UniqueFd listener = listen_at(good);
