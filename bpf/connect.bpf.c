@@ -116,7 +116,7 @@ static __always_inline int st_engine_beats(__u32 slot, struct st_engine **cell)
 	struct st_engine *engine = bpf_map_lookup_elem(&st_engines, &slot);
 
 	*cell = engine;
-	return engine && engine->beat_ns && bpf_ktime_get_ns() - engine->beat_ns < ST_HEARTBEAT_STALE_NS;
+	return engine && st_beat_is_fresh(engine->beat_ns, bpf_ktime_get_ns());
 }
 
 static __always_inline enum st_engine_state st_choose_external(struct st_attempt *attempt, struct st_engine *engine, int v4)

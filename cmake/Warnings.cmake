@@ -3,6 +3,7 @@
 add_library(st_options INTERFACE)
 target_compile_options(st_options INTERFACE
   -Wall -Wextra -Wpedantic -Wconversion -Wshadow -Wswitch-enum
+  -Wno-missing-field-initializers # designated initialisers name what differs from the defaults
   $<$<COMPILE_LANGUAGE:CXX>:-Wnon-virtual-dtor>
   $<$<COMPILE_LANGUAGE:CXX>:-Wold-style-cast>
   -fstack-protector-strong)

@@ -2,6 +2,7 @@
 #include "agent/dataplane/dataplane.h"
 
 #include <fmt/format.h>
+#include <sys/mman.h>
 #include <sys/utsname.h>
 
 #include <cstdarg>
@@ -44,7 +45,11 @@ Error load_error(int error_number) {
 }  // namespace
 
 Dataplane::Dataplane(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
-Dataplane::~Dataplane() = default;
+Dataplane::~Dataplane() {
+  if (impl_->engine_memory != nullptr) {
+    munmap(impl_->engine_memory, Impl::kEngineBytes);
+  }
+}
 
 int Dataplane::Impl::map_fd(const char* name) const { return bpf_object__find_map_fd_by_name(skeleton->obj, name); }
 
@@ -89,6 +94,7 @@ Result<std::unique_ptr<Dataplane>> Dataplane::open(const Options& options) {
                               .port_pages = impl->map_fd("st_port_pages")}));
   ST_TRY(impl->read_namespaces());
   ST_TRY(impl->open_rings());
+  ST_TRY(impl->map_engines());
   for (const Hook& hook : hooks()) {
     if (!hook.engine || impl->engine_cgroup != 0) {
       ST_TRY(impl->attach(hook));

@@ -39,8 +39,12 @@ struct MapFill {
   std::uint64_t capacity = 0;
 };
 
-// A port set: 1,024 words, port p is bit p % 64 of word p / 64.
-using PortBits = std::vector<std::uint64_t>;
+// The pages of a port set that are not empty.
+struct PortPage {
+  std::uint32_t number = 0;  // port / ST_PORTS_PER_PAGE
+  st_port_page bits{};
+};
+using PortPages = std::vector<PortPage>;
 
 // A set is named by ST_PORT_SET_NONE, ST_PORT_SET_ALL or 1 + its index in PolicyContent::sets.
 struct PolicyCidr {
@@ -50,7 +54,7 @@ struct PolicyCidr {
   std::uint32_t include_set = ST_PORT_SET_NONE;
 };
 struct PolicyContent {
-  std::vector<PortBits> sets;
+  std::vector<PortPages> sets;
   std::uint32_t exclude_set = ST_PORT_SET_NONE;
   std::uint32_t include_set = ST_PORT_SET_NONE;
   bool has_include = false;
@@ -79,8 +83,8 @@ class Dataplane {
 
   // A descriptor of st_engines to hand to an engine, which maps it (BPF_F_MMAPABLE). Owned by the Dataplane.
   [[nodiscard]] int engines_fd() const;
-  [[nodiscard]] Result<void> set_engine(std::uint16_t slot, const st_engine& engine);
-  [[nodiscard]] Result<st_engine> engine(std::uint16_t slot) const;
+  // The cells themselves, mapped: the kernel and the engines read and write them at the same time. ST_MAX_ENGINES of them.
+  [[nodiscard]] volatile st_engine* engine_cells() const;
 
   // Policies: content in, id out. Equal content shares one id. A released policy stays until collect() finds it unused
   // for `kGraceMs`, so that a connect() under way never sees half of it.

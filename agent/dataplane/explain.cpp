@@ -60,7 +60,7 @@ st_engine_state read_engine(void* context) {
   timespec now{};
   clock_gettime(CLOCK_MONOTONIC, &now);
   const auto now_ns = static_cast<std::uint64_t>(now.tv_sec) * 1000000000U + static_cast<std::uint64_t>(now.tv_nsec);
-  if (!cell || !*cell || (*cell)->beat_ns == 0 || now_ns - (*cell)->beat_ns >= ST_HEARTBEAT_STALE_NS) {
+  if (!cell || !*cell || st_beat_is_fresh((*cell)->beat_ns, now_ns) == 0) {
     return ST_ENGINE_DOWN;
   }
   if ((*cell)->full != 0) {

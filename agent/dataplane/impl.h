@@ -40,6 +40,7 @@ struct Dataplane::Impl {
   std::unique_ptr<sidetrack_bpf, SkeletonDeleter> skeleton;
   std::unique_ptr<ring_buffer, RingDeleter> ring;
   PolicyStore policies;
+  void* engine_memory = nullptr;  // kEngineBytes
   std::map<std::string, std::uint32_t> namespace_slots;
   const std::function<void(const st_flow&)>* on_flow = nullptr;  // set while drain() runs
   const std::function<void(const st_event&)>* on_event = nullptr;
@@ -50,6 +51,9 @@ struct Dataplane::Impl {
   [[nodiscard]] ProgramState inspect(const Hook& hook) const;
   [[nodiscard]] Result<void> read_namespaces();
   [[nodiscard]] Result<void> open_rings();
+  [[nodiscard]] Result<void> map_engines();
+
+  static constexpr std::size_t kEngineBytes = sizeof(st_engine) * ST_MAX_ENGINES;
 };
 
 // PIN_DIR/v1: the layout of maps and links has a version of its own.

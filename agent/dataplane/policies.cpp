@@ -7,12 +7,6 @@
 
 namespace sidetrack::dataplane {
 
-namespace {
-
-constexpr std::size_t kWordsPerPage = ST_PORTS_PER_PAGE / 64;
-
-}  // namespace
-
 Result<void> PolicyStore::open(const Maps& maps) {
   maps_ = maps;
   auto ids = map_keys<std::uint32_t>(maps_.policies, "st_policies");
@@ -86,20 +80,12 @@ Result<std::uint32_t> PolicyStore::acquire(const std::string& fingerprint, const
   return id;
 }
 
-Result<std::uint32_t> PolicyStore::write_set(const PortBits& bits, Stored& stored) {
+Result<std::uint32_t> PolicyStore::write_set(const PortPages& pages, Stored& stored) {
   const std::uint32_t set_id = next_set_++;
-  for (std::uint32_t page = 0; page * kWordsPerPage < bits.size(); ++page) {
-    st_port_page row{};
-    bool any = false;
-    for (std::size_t word = 0; word < kWordsPerPage && page * kWordsPerPage + word < bits.size(); ++word) {
-      row.bits[word] = bits[page * kWordsPerPage + word];
-      any = any || row.bits[word] != 0;
-    }
-    if (any) {
-      const st_port_page_key key{.set_id = set_id, .page = page};
-      ST_TRY(map_update(maps_.port_pages, "st_port_pages", key, row, BPF_NOEXIST));
-      stored.pages.push_back(key);
-    }
+  for (const PortPage& page : pages) {
+    const st_port_page_key key{.set_id = set_id, .page = page.number};
+    ST_TRY(map_update(maps_.port_pages, "st_port_pages", key, page.bits, BPF_NOEXIST));
+    stored.pages.push_back(key);
   }
   return set_id;
 }
@@ -107,8 +93,8 @@ Result<std::uint32_t> PolicyStore::write_set(const PortBits& bits, Stored& store
 Result<void> PolicyStore::write(std::uint32_t id, const PolicyContent& content, Stored& stored) {
   std::vector<std::uint32_t> set_ids;
   set_ids.reserve(content.sets.size());
-  for (const PortBits& bits : content.sets) {
-    auto set_id = write_set(bits, stored);
+  for (const PortPages& pages : content.sets) {
+    auto set_id = write_set(pages, stored);
     ST_TRY(set_id);
     set_ids.push_back(*set_id);
   }

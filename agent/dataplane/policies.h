@@ -43,7 +43,7 @@ class PolicyStore {
     std::vector<st_port_page_key> pages;
     Clock::time_point last_used;
   };
-  [[nodiscard]] Result<std::uint32_t> write_set(const PortBits& bits, Stored& stored);
+  [[nodiscard]] Result<std::uint32_t> write_set(const PortPages& pages, Stored& stored);
   [[nodiscard]] Result<void> write(std::uint32_t id, const PolicyContent& content, Stored& stored);
   void erase(std::uint32_t id, const Stored& stored);
 

@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <sys/mman.h>
+
 #include <cstring>
 
 #include "agent/dataplane/bpf_calls.h"
@@ -49,14 +51,15 @@ Result<st_config> Dataplane::config() const {
 
 int Dataplane::engines_fd() const { return impl_->map_fd("st_engines"); }
 
-Result<void> Dataplane::set_engine(std::uint16_t slot, const st_engine& engine) {
-  return map_update(engines_fd(), "st_engines", std::uint32_t{slot}, engine);
-}
+volatile st_engine* Dataplane::engine_cells() const { return static_cast<volatile st_engine*>(impl_->engine_memory); }
 
-Result<st_engine> Dataplane::engine(std::uint16_t slot) const {
-  auto cell = map_lookup<st_engine>(engines_fd(), "st_engines", std::uint32_t{slot});
-  ST_TRY(cell);
-  return cell->value_or(st_engine{});
+Result<void> Dataplane::Impl::map_engines() {
+  void* memory = mmap(nullptr, kEngineBytes, PROT_READ | PROT_WRITE, MAP_SHARED, map_fd("st_engines"), 0);
+  if (memory == MAP_FAILED) {
+    return map_error("st_engines", "map into memory", errno);
+  }
+  engine_memory = memory;
+  return {};
 }
 
 Result<std::uint32_t> Dataplane::acquire_policy(const std::string& fingerprint, const PolicyContent& content) {

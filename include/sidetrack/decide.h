@@ -158,6 +158,12 @@ st_decide(const struct st_connect *connect, const struct st_pod *pod, st_rules_r
 	return st_decide_engine(pod, read_engine(context));
 }
 
+/* Is an engine that beat at `beat_ns` to be taken for alive at `now_ns` (both CLOCK_MONOTONIC)? */
+static inline int st_beat_is_fresh(__u64 beat_ns, __u64 now_ns)
+{
+	return beat_ns && now_ns < beat_ns + ST_HEARTBEAT_STALE_NS;
+}
+
 static inline enum st_verdict st_verdict_of(enum st_reason reason)
 {
 	switch (reason) {

@@ -71,6 +71,9 @@ enum {
 #define ST_PORT_SET_NONE 0U
 #define ST_PORT_SET_ALL 0xffffffffU
 
+/* A heartbeat in the far future: never stale. */
+#define ST_BEAT_NOT_NEEDED (1ULL << 62)
+
 /* The cgroup id of the real cgroup2 root: kernfs numbers its root 1 (fs/kernfs/dir.c, kernfs_create_root). */
 #define ST_ROOT_CGROUP_ID 1ULL
 
@@ -157,14 +160,16 @@ ST_STATIC_ASSERT(sizeof(struct st_config) == 56, "st_config");
 
 /* st_engines: one cell per engine process, mapped into it, so that it can beat without a system call. */
 struct st_engine {
-	__u64 beat_ns; /* CLOCK_MONOTONIC; 0 = lost */
-	__u32 full;    /* not 0: it has used 90 % of its files */
-	__u32 reserved;
-	__u64 listener_cookie_v4; /* external engines: written by sockops at listen(), cleared at close */
+	__u64 beat_ns; /* CLOCK_MONOTONIC; 0 = lost; ST_BEAT_NOT_NEEDED = its listeners are watched instead */
+	__u32 full;    /* not 0: it has used 90 % of its files, or its accept queue is filling up */
+	__u32 watch_next; /* index of `watched` that is written next */
+	__u64 listener_cookie_v4; /* external engines: written by the agent, cleared by sockops at close */
 	__u64 listener_cookie_v6;
-	__u64 reserved_tail[4];
+	__u64 pid; /* embedded engines: written by the agent, so that an engine keeps its cell when the agent restarts */
+	__u64 watched[8]; /* external engines: cookies of the latest listeners whose close sockops will see */
+	__u64 reserved[3];
 };
-ST_STATIC_ASSERT(sizeof(struct st_engine) == 64, "st_engine");
+ST_STATIC_ASSERT(sizeof(struct st_engine) == 128, "st_engine");
 
 /* st_records: the original destination, on its way from connect() to the engine's accepted socket. */
 struct st_record_key {

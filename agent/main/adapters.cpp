@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "agent/main/adapters.h"
+
+#include <sys/stat.h>
+
+#include <algorithm>
+
+namespace sidetrack::agent {
+
+namespace {
+
+dataplane::PolicyContent to_content(const policy::CompiledPolicy& compiled) {
+  dataplane::PolicyContent content;
+  for (const policy::PortSet& set : compiled.sets) {
+    dataplane::PortPages pages;
+    for (const policy::PortSet::Page& page : set.pages()) {
+      dataplane::PortPage row{.number = page.number};
+      std::copy(page.bits.begin(), page.bits.end(), std::begin(row.bits.bits));
+      pages.push_back(row);
+    }
+    content.sets.push_back(std::move(pages));
+  }
+  content.exclude_set = compiled.exclude_ports;
+  content.include_set = compiled.include_ports;
+  content.has_include = compiled.has_include;
+  content.cidrs.reserve(compiled.cidrs.size());
+  for (const policy::CompiledCidr& cidr : compiled.cidrs) {
+    content.cidrs.push_back({.address = cidr.address,
+                             .prefix = cidr.prefix,
+                             .exclude_set = cidr.exclude_set,
+                             .include_set = cidr.include_set});
+  }
+  return content;
+}
+
+}  // namespace
+
+Result<std::uint32_t> RealKernel::acquire_policy(const policy::CompiledPolicy& compiled) {
+  return dataplane_.acquire_policy(compiled.fingerprint(), to_content(compiled));
+}
+
+std::optional<reconcile::EngineListeners> RealEngines::listeners(std::uint64_t netns_cookie) const {
+  std::optional<reconcile::EngineListeners> newest;
+  engines::SessionId newest_id = 0;
+  bool newest_drains = true;
+  for (const engines::SessionInfo& session : server_.sessions()) {
+    const engines::PodListeners* listeners = server_.listeners(session.id, netns_cookie);
+    // A draining engine still accepts: better than none, worse than any other.
+    const bool better = !newest || (newest_drains && !session.draining) ||
+                        (newest_drains == session.draining && session.id > newest_id);
+    if (listeners != nullptr && better) {
+      newest = reconcile::EngineListeners{.slot = session.slot, .listeners = *listeners};
+      newest_id = session.id;
+      newest_drains = session.draining;
+    }
+  }
+  return newest;
+}
+
+std::optional<reconcile::FileId> RealNetns::identify(const std::string& path) {
+  struct stat status {};
+  if (stat(path.c_str(), &status) != 0) {
+    return std::nullopt;
+  }
+  return reconcile::FileId{.device = status.st_dev, .inode = status.st_ino};
+}
+
+}  // namespace sidetrack::agent

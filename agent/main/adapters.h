@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+// The reconciler's view of the real data plane, engines and namespaces.
+#pragma once
+
+#include "agent/dataplane/dataplane.h"
+#include "agent/engines/engine_server.h"
+#include "agent/reconcile/ports.h"
+
+namespace sidetrack::agent {
+
+class RealKernel : public reconcile::KernelTables {
+ public:
+  explicit RealKernel(dataplane::Dataplane& dataplane) : dataplane_(dataplane) {}
+  Result<std::uint32_t> acquire_policy(const policy::CompiledPolicy& compiled) override;
+  Result<std::uint32_t> namespace_slot(const std::string& name) override { return dataplane_.namespace_slot(name); }
+  Result<void> upsert_pod(std::uint64_t netns_cookie, const st_pod& row) override { return dataplane_.upsert_pod(netns_cookie, row); }
+  Result<void> erase_pod(std::uint64_t netns_cookie) override { return dataplane_.erase_pod(netns_cookie); }
+  Result<std::optional<st_pod>> pod(std::uint64_t netns_cookie) override { return dataplane_.pod(netns_cookie); }
+  Result<std::vector<std::pair<std::uint64_t, st_pod>>> pods() override { return dataplane_.pods(); }
+  void collect_policies() override { dataplane_.collect_policies(); }
+
+ private:
+  dataplane::Dataplane& dataplane_;
+};
+
+class RealEngines : public reconcile::EngineControl {
+ public:
+  explicit RealEngines(engines::EngineServer& server) : server_(server) {}
+  void upsert_pod(const engines::PodSpec& pod) override { server_.upsert_pod(pod); }
+  void remove_pod(std::uint64_t netns_cookie, bool cut) override { server_.remove_pod(netns_cookie, cut); }
+  void reopen_pod(std::uint64_t netns_cookie) override { server_.reopen_pod(netns_cookie); }
+  [[nodiscard]] std::optional<reconcile::EngineListeners> listeners(std::uint64_t netns_cookie) const override;
+  [[nodiscard]] bool connected() const override { return !server_.sessions().empty(); }
+
+ private:
+  engines::EngineServer& server_;
+};
+
+class RealNetns : public reconcile::NetnsReader {
+ public:
+  Result<pods::NetnsFacts> inspect(const std::string& path) override { return pods::inspect_netns(path); }
+  std::optional<reconcile::FileId> identify(const std::string& path) override;
+};
+
+}  // namespace sidetrack::agent

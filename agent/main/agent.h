@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+// The agent: wires source, resolver, reconciler, data plane, engines and admin together on one io_context, one thread.
+#pragma once
+
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/posix/stream_descriptor.hpp>
+#include <boost/asio/signal_set.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <memory>
+#include <set>
+#include <string>
+
+#include "agent/admin/http.h"
+#include "agent/admin/server.h"
+#include "agent/admin/views.h"
+#include "agent/dataplane/dataplane.h"
+#include "agent/engines/engine_server.h"
+#include "agent/kube/files_source.h"
+#include "agent/main/adapters.h"
+#include "agent/main/cgroups.h"
+#include "agent/main/external_engine.h"
+#include "agent/main/flow_log.h"
+#include "agent/main/options.h"
+#include "agent/metrics/metrics.h"
+#include "agent/reconcile/reconciler.h"
+
+namespace sidetrack::agent {
+
+class Agent : public admin::Views {
+ public:
+  // kInvalid: configuration, nothing was changed. kUnsupported: this kernel cannot run it.
+  [[nodiscard]] static Result<std::unique_ptr<Agent>> create(boost::asio::io_context& context, const Options& options);
+  ~Agent() override;
+  Agent(const Agent&) = delete;
+  Agent& operator=(const Agent&) = delete;
+
+  // Starts everything; the caller runs the context. Ends it on SIGTERM or SIGINT. Pins stay.
+  [[nodiscard]] Result<void> start();
+
+  admin::StatusView status() override;
+  std::vector<admin::PodView> pods(const std::string& namespace_name) override;
+  Result<admin::PolicyView> policy(const std::string& namespace_name, const std::string& pod) override;
+  Result<admin::ExplainView> explain(const std::string& namespace_name, const std::string& pod,
+                                     const std::string& destination) override;
+  admin::FlowPage flows(const admin::FlowQuery& query) override;
+  std::vector<admin::CounterView> counters() override;
+  Result<void> set_bypass(bool on) override;
+  bool ready() override;
+  double last_policy_apply_s() override { return last_apply_s_; }
+
+ private:
+  Agent(boost::asio::io_context& context, const Options& options, Cgroups cgroups, pods::NetnsFacts node,
+        std::unique_ptr<dataplane::Dataplane> dataplane);
+
+  [[nodiscard]] Result<void> write_config();
+  [[nodiscard]] Result<void> listen();
+  [[nodiscard]] engines::Callbacks engine_callbacks();
+  [[nodiscard]] Result<engines::Welcome> welcome(std::int64_t pid);
+  void forget_lost_engines();
+  void on_snapshot(const kube::Snapshot& snapshot);
+  void on_event(const st_event& event);
+  void on_flow(const st_flow& flow);
+  void drain_rings();
+  void wait_for_rings();
+  void wait_for_signals();
+  // Runs `work` now and then every `period`.
+  void every(std::chrono::milliseconds period, std::function<void()> work);
+  void check_programs();
+  [[nodiscard]] admin::FlowView to_view(const st_flow& flow) const;
+  [[nodiscard]] admin::FlowView to_view(const st_live& live) const;
+  [[nodiscard]] std::vector<admin::EngineView> engine_views();
+  [[nodiscard]] std::vector<admin::ProblemView> problem_views(const std::vector<reconcile::PodStatus>& pods) const;
+  [[nodiscard]] bool agrees_with_policy(const policy::PodIntent& intent, const st_pod& row, const st_connect& connect,
+                                        std::uint16_t port, st_reason reason) const;
+
+  boost::asio::io_context& context_;
+  Options options_;
+  Cgroups cgroups_;
+  pods::NetnsFacts node_;
+  policy::NodeSettings node_settings_;
+  double started_;
+
+  std::unique_ptr<dataplane::Dataplane> dataplane_;
+  RealKernel kernel_;
+  RealNetns netns_;
+  engines::EngineServer engine_server_;
+  RealEngines engines_;
+  reconcile::Reconciler reconciler_;
+  std::unique_ptr<ExternalWatch> external_;
+  std::unique_ptr<kube::Source> source_;
+  metrics::Metrics metrics_;
+  std::unique_ptr<admin::AdminServer> admin_;
+  std::unique_ptr<admin::HttpServer> http_;
+
+  boost::asio::signal_set signals_;
+  boost::asio::posix::stream_descriptor rings_;
+  std::vector<std::unique_ptr<boost::asio::steady_timer>> timers_;
+
+  policy::LastGood last_good_;
+  std::map<std::string, policy::ServiceRoute> routes_;
+  std::vector<kube::Problem> problems_;
+  std::set<std::uint16_t> slots_;  // cells of registered engines
+  FlowLog flow_log_;
+  std::vector<std::string> program_errors_;
+  std::uint64_t repairs_ = 0;
+  bool synced_ = false;
+  double last_apply_s_ = 0;
+};
+
+}  // namespace sidetrack::agent

@@ -1,0 +1,388 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the agent says of itself: read from the kernel wherever the kernel knows.
+#include <arpa/inet.h>
+#include <fmt/format.h>
+#include <sys/utsname.h>
+#include <unistd.h>
+
+#include <charconv>
+#include <ctime>
+
+#include "agent/main/agent.h"
+#include "agent/main/names.h"
+
+namespace sidetrack::agent {
+
+namespace {
+
+std::string phase_name(reconcile::PodPhase phase) {
+  switch (phase) {
+    case reconcile::PodPhase::kEnrolled:
+      return "enrolled";
+    case reconcile::PodPhase::kPending:
+      return "pending";
+    case reconcile::PodPhase::kSkipped:
+      return "skipped";
+    case reconcile::PodPhase::kDrift:
+      return "drift";
+  }
+  return "unknown";
+}
+
+std::vector<std::uint16_t> ports_of(const std::uint16_t* ports_be, std::uint8_t count) {
+  std::vector<std::uint16_t> ports;
+  for (std::uint8_t i = 0; i < count; ++i) {
+    if (ports_be[i] != 0) {
+      ports.push_back(ntohs(ports_be[i]));
+    }
+  }
+  return ports;
+}
+
+std::uint64_t connections_of(const st_pod_state& state) {
+  std::int64_t sum = state.observed;
+  for (const st_budget& budget : state.budget) {
+    sum += budget.live;
+  }
+  return sum > 0 ? static_cast<std::uint64_t>(sum) : 0;
+}
+
+double beat_age_s(std::uint64_t beat_ns) {
+  timespec now{};
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  const double now_ns = static_cast<double>(now.tv_sec) * 1e9 + static_cast<double>(now.tv_nsec);
+  return beat_ns == 0 ? -1 : (now_ns - static_cast<double>(beat_ns)) / 1e9;
+}
+
+Error no_such_pod(const std::string& namespace_name, const std::string& pod) {
+  return make_error(ErrorCode::kNotFound,
+                    fmt::format("no pod {}/{} on this node (sidetrackctl pods lists them)", namespace_name, pod));
+}
+
+// "10.1.2.3:80", "[fd00::1]:80".
+Result<policy::SocketAddress> parse_destination(const std::string& text) {
+  const auto colon = text.rfind(':');
+  const Error error = make_error(ErrorCode::kInvalid, "destination '" + text + "': ADDRESS:PORT is meant, [v6]:PORT for IPv6");
+  if (colon == std::string::npos || colon == 0) {
+    return error;
+  }
+  std::string host = text.substr(0, colon);
+  if (host.size() > 2 && host.front() == '[' && host.back() == ']') {
+    host = host.substr(1, host.size() - 2);
+  }
+  auto address = policy::parse_address(host);
+  policy::SocketAddress result;
+  const char* begin = text.data() + colon + 1;
+  const auto [end, code] = std::from_chars(begin, text.data() + text.size(), result.port);
+  if (!address || code != std::errc() || end != text.data() + text.size() || result.port == 0) {
+    return error;
+  }
+  result.address = *address;
+  return result;
+}
+
+admin::RuleView to_rule(const policy::Origin& origin) { return {origin.object, origin.key, origin.value}; }
+
+std::optional<admin::RuleView> rule_of(const policy::PodIntent& intent, st_reason reason, const policy::SocketAddress& to) {
+  if (const auto rule = policy::deciding_rule(intent.rules, reason, to.address, to.port)) {
+    return to_rule(*rule);
+  }
+  if (reason == ST_REASON_REDIRECTED || reason == ST_REASON_PASSTHROUGH || reason == ST_REASON_NOT_ENROLLED) {
+    return to_rule(intent.mode_origin);
+  }
+  if (reason == ST_REASON_ENGINE_DOWN || reason == ST_REASON_ENGINE_FULL || reason == ST_REASON_ENGINE_DOWN_CLOSED) {
+    return to_rule(intent.on_engine_loss_origin);
+  }
+  return reason == ST_REASON_BYPASS ? std::optional(admin::RuleView{"node", "bypass", "on"}) : std::nullopt;
+}
+
+bool is_engine_reason(st_reason reason) {
+  return reason == ST_REASON_REDIRECTED || reason == ST_REASON_ENGINE_DOWN || reason == ST_REASON_ENGINE_FULL ||
+         reason == ST_REASON_ENGINE_DOWN_CLOSED || reason == ST_REASON_PORT_BUDGET || reason == ST_REASON_INTERNAL_ERROR;
+}
+
+struct PolicyReader {
+  const policy::CompiledPolicy& compiled;
+  const st_addr& address;
+  std::uint16_t port;
+};
+
+}  // namespace
+
+bool Agent::agrees_with_policy(const policy::PodIntent& intent, const st_pod& row, const st_connect& connect, std::uint16_t port,
+                               st_reason reason) const {
+  st_pod wanted = row;
+  wanted.mode = static_cast<std::uint8_t>(intent.state == policy::PodState::kEnrol ? intent.mode : ST_MODE_DISABLED);
+  if (options_.engine == reconcile::EngineKind::kNone && wanted.mode == ST_MODE_REDIRECT) {
+    wanted.mode = ST_MODE_PASSTHROUGH;
+  }
+  PolicyReader reader{*intent.compiled, connect.destination, port};
+  const st_reason expected = st_decide(
+      &connect, &wanted,
+      [](void* context, st_rules* rules) {
+        const auto& policy = *static_cast<PolicyReader*>(context);
+        *rules = policy.compiled.look_up(policy.address, policy.port);
+      },
+      [](void*) { return ST_ENGINE_READY; }, &reader);
+  return expected == reason || reason == ST_REASON_BYPASS || (expected == ST_REASON_REDIRECTED && is_engine_reason(reason));
+}
+
+std::vector<admin::EngineView> Agent::engine_views() {
+  std::vector<admin::EngineView> views;
+  const volatile st_engine* cells = dataplane_->engine_cells();
+  if (external_) {
+    views.push_back({.kind = "external",
+                     .state = !external_->up() ? "down" : external_->full() ? "full" : "up",
+                     .detail = external_->problem()});
+  }
+  for (const engines::SessionInfo& session : engine_server_.sessions()) {
+    const double age = beat_age_s(cells[session.slot].beat_ns);
+    admin::EngineView view{.kind = "embedded", .state = "up", .pid = session.pid, .last_beat_age_s = age,
+                           .connections = session.connections};
+    if (age < 0 || age >= static_cast<double>(ST_HEARTBEAT_STALE_NS) / 1e9) {
+      view.state = "down";
+      view.detail = "no heartbeat: the process is stopped or stuck";
+    } else if (session.draining) {
+      view.state = "draining";
+    } else if (cells[session.slot].full != 0) {
+      view.state = "full";
+      view.detail = "90 % of its open files are used";
+    }
+    views.push_back(view);
+  }
+  if (views.empty()) {
+    const bool none = options_.engine == reconcile::EngineKind::kNone;
+    views.push_back({.kind = none ? "none" : "embedded",
+                     .state = none ? "none" : "down",
+                     .detail = none ? "" : "no engine is connected to " + options_.state_dir + "/engine.sock"});
+  }
+  return views;
+}
+
+std::vector<admin::ProblemView> Agent::problem_views(const std::vector<reconcile::PodStatus>& pods) const {
+  std::vector<admin::ProblemView> views;
+  for (const std::string& error : program_errors_) {
+    views.push_back({.severity = "error", .object = "node", .reason = error, .action = "sidetrackctl doctor"});
+  }
+  for (const kube::Problem& problem : problems_) {
+    views.push_back({.severity = problem.warning ? "warning" : "error",
+                     .object = problem.object,
+                     .key = problem.key,
+                     .value = problem.value,
+                     .reason = problem.reason,
+                     .action = "correct the object; until then the last good value is used"});
+  }
+  for (const reconcile::PodStatus& pod : pods) {
+    if (pod.phase == reconcile::PodPhase::kDrift && pod.reason != "engine_down") {
+      views.push_back({.severity = "error",
+                       .object = "Pod/" + pod.intent.namespace_name + "/" + pod.intent.name,
+                       .key = pod.reason,
+                       .reason = "wanted, but not enrolled: " + (pod.detail.empty() ? pod.reason : pod.detail),
+                       .action = "sidetrackctl pods shows its state; it is tried again by itself"});
+    }
+  }
+  return views;
+}
+
+admin::StatusView Agent::status() {
+  admin::StatusView view;
+  utsname system{};
+  uname(&system);
+  view.version = ST_VERSION;
+  view.pid = getpid();
+  view.started = started_;
+  view.node = options_.node_name;
+  view.source = options_.source;
+  view.pin_dir = options_.pin_dir;
+  view.cgroup = cgroups_.attach_dir;
+  view.kernel = system.release;
+  view.engines = engine_views();
+  bool attached = true;
+  for (const dataplane::ProgramState& program : dataplane_->programs()) {
+    attached = attached && program.attached;
+    view.programs.push_back({program.name, program.hook, program.attached, program.cgroup_id, program.program_id, program.detail});
+  }
+  const auto pods = reconciler_.status();
+  for (const reconcile::PodStatus& pod : pods) {
+    view.pods_skipped += pod.phase == reconcile::PodPhase::kSkipped ? 1 : 0;
+    view.pods_wanted += pod.phase == reconcile::PodPhase::kSkipped ? 0 : 1;
+    view.pods_enrolled += pod.phase == reconcile::PodPhase::kEnrolled ? 1 : 0;
+    if (pod.phase == reconcile::PodPhase::kDrift || pod.phase == reconcile::PodPhase::kPending) {
+      ++view.pods_drift;
+      ++view.drift_reasons[pod.reason];
+    }
+  }
+  view.fast_path = "off";
+  view.fast_path_reason = "not_in_this_version";
+  const auto switched = dataplane::bypass(options_.pin_dir);
+  view.bypass = switched && *switched;
+  for (const dataplane::MapFill& map : dataplane_->fill()) {
+    view.maps.push_back({map.name, map.entries, map.capacity});
+  }
+  view.problems = problem_views(pods);
+  view.agent_state = !synced_ ? "starting" : attached && program_errors_.empty() ? "ready" : "degraded";
+  return view;
+}
+
+std::vector<admin::PodView> Agent::pods(const std::string& namespace_name) {
+  std::vector<admin::PodView> views;
+  for (const reconcile::PodStatus& pod : reconciler_.status()) {
+    if (!namespace_name.empty() && pod.intent.namespace_name != namespace_name) {
+      continue;
+    }
+    admin::PodView view;
+    view.namespace_name = pod.intent.namespace_name;
+    view.pod = pod.intent.name;
+    view.mode = mode_name(pod.intent.mode);
+    view.state = phase_name(pod.phase);
+    view.reason = pod.reason;
+    view.reason_detail = pod.detail;
+    view.fast_path = fast_path_name(pod.intent.fast_path);
+    view.fast_path_reason = "not_in_this_version";
+    view.on_engine_loss = on_engine_loss_name(pod.intent.on_engine_loss);
+    view.netns_cookie = pod.netns_cookie;
+    const auto row = pod.netns_cookie == 0 ? Result<std::optional<st_pod>>(std::optional<st_pod>()) : dataplane_->pod(pod.netns_cookie);
+    if (row && *row) {
+      view.mode = mode_name((*row)->mode);
+      view.policy_id = (*row)->policy_id;
+      view.engine_ports = ports_of((*row)->port_v4_be, (*row)->listeners_v4);
+      view.engine_ports_v6 = ports_of((*row)->port_v6_be, (*row)->listeners_v6);
+      const auto state = dataplane_->pod_state(pod.netns_cookie);
+      view.connections = state && *state ? connections_of(**state) : 0;
+    }
+    views.push_back(std::move(view));
+  }
+  return views;
+}
+
+Result<admin::PolicyView> Agent::policy(const std::string& namespace_name, const std::string& pod) {
+  const policy::PodIntent* intent = reconciler_.intent(namespace_name, pod);
+  if (intent == nullptr) {
+    return no_such_pod(namespace_name, pod);
+  }
+  admin::PolicyView view{.namespace_name = namespace_name, .pod = pod};
+  if (const auto cookie = reconciler_.cookie(namespace_name, pod)) {
+    const auto row = dataplane_->pod(*cookie);
+    view.policy_id = row && *row ? (*row)->policy_id : 0;
+  }
+  view.entries.push_back({"mode", mode_name(intent->mode), to_rule(intent->mode_origin)});
+  view.entries.push_back({"fast_path", fast_path_name(intent->fast_path), to_rule(intent->fast_path_origin)});
+  view.entries.push_back({"on_engine_loss", on_engine_loss_name(intent->on_engine_loss), to_rule(intent->on_engine_loss_origin)});
+  const auto add = [&view](const char* name, const policy::Origin& origin) {
+    view.entries.push_back({name, origin.value, to_rule(origin)});
+  };
+  for (const policy::PortList& list : intent->rules.exclude_ports) {
+    add("exclude_outbound_ports", list.origin);
+  }
+  for (const policy::CidrList& list : intent->rules.exclude_cidrs) {
+    add("exclude_outbound_cidrs", list.origin);
+  }
+  if (intent->rules.include_ports) {
+    add("include_outbound_ports", intent->rules.include_ports->origin);
+  }
+  if (intent->rules.include_cidrs) {
+    add("include_outbound_cidrs", intent->rules.include_cidrs->origin);
+  }
+  return view;
+}
+
+Result<admin::ExplainView> Agent::explain(const std::string& namespace_name, const std::string& pod, const std::string& destination) {
+  const policy::PodIntent* intent = reconciler_.intent(namespace_name, pod);
+  if (intent == nullptr) {
+    return no_such_pod(namespace_name, pod);
+  }
+  auto to = parse_destination(destination);
+  ST_TRY(to);
+  admin::ExplainView view{.namespace_name = namespace_name, .pod = pod, .destination = policy::format_endpoint(to->address, to->port)};
+  st_reason reason = ST_REASON_UNKNOWN_NETNS;
+  if (const auto cookie = reconciler_.cookie(namespace_name, pod)) {
+    st_connect connect{};
+    connect.destination = to->address;
+    connect.tcp = 1;
+    auto row = dataplane_->pod(*cookie);
+    ST_TRY(row);
+    auto verdict = dataplane_->explain(*cookie, connect, to->port);
+    ST_TRY(verdict);
+    reason = *verdict;
+    view.policy_id = *row ? (*row)->policy_id : 0;
+    view.agrees_with_kernel = *row && agrees_with_policy(*intent, **row, connect, to->port, reason);
+  } else {
+    view.agrees_with_kernel = intent->state != policy::PodState::kEnrol;
+  }
+  view.verdict = verdict_name(reason);
+  view.reason = reason_name(reason);
+  view.path = st_verdict_of(reason) == ST_VERDICT_refused ? "" : path_name(reason == ST_REASON_REDIRECTED ? ST_PATH_ENGINE : ST_PATH_DIRECT);
+  view.explanation = reason_sentence(reason);
+  if (reason == ST_REASON_NOT_ENROLLED && !intent->reason.empty()) {
+    view.explanation += " (" + intent->reason + (intent->reason_detail.empty() ? ")" : ": " + intent->reason_detail + ")");
+  }
+  view.rule = rule_of(*intent, reason, *to);
+  if (const auto route = routes_.find(view.destination); route != routes_.end()) {
+    view.service = route->second.service;
+    for (const policy::SocketAddress& endpoint : route->second.endpoints) {
+      view.endpoints.push_back(policy::format_endpoint(endpoint.address, endpoint.port));
+    }
+  }
+  return view;
+}
+
+admin::FlowPage Agent::flows(const admin::FlowQuery& query) {
+  drain_rings();
+  admin::FlowPage page = flow_log_.find(query);
+  if (query.after_sequence != 0) {
+    return page;  // who follows wants what is new
+  }
+  if (const auto live = dataplane_->live_sockets()) {
+    for (const st_live& socket : *live) {
+      admin::FlowView view = to_view(socket);
+      if (query.namespace_name.empty() || view.namespace_name == query.namespace_name) {
+        page.flows.push_back(std::move(view));
+      }
+    }
+  }
+  return page;
+}
+
+std::vector<admin::CounterView> Agent::counters() {
+  std::vector<admin::CounterView> views;
+  const auto rows = dataplane_->counters();
+  if (!rows) {
+    return views;
+  }
+  for (const dataplane::CounterRow& row : *rows) {
+    admin::CounterView view{.namespace_name = row.namespace_name};
+    for (unsigned reason = 0; reason < ST_REASON_COUNT; ++reason) {
+      if (row.counters.connections[reason] != 0) {
+        view.connections[reason_name(reason)] = row.counters.connections[reason];
+      }
+    }
+    for (unsigned path = 0; path < ST_PATH_COUNT; ++path) {
+      if (row.counters.bytes_out[path] != 0 || row.counters.bytes_in[path] != 0) {
+        view.bytes_out[path_name(path)] = row.counters.bytes_out[path];
+        view.bytes_in[path_name(path)] = row.counters.bytes_in[path];
+      }
+    }
+    view.flows_dropped = row.counters.flows_dropped;
+    view.records_full = row.counters.records_full;
+    view.storage_full = row.counters.storage_full;
+    view.record_fallback = row.counters.record_fallback;
+    views.push_back(std::move(view));
+  }
+  return views;
+}
+
+Result<void> Agent::set_bypass(bool on) { return dataplane::set_bypass(options_.pin_dir, on); }
+
+bool Agent::ready() {
+  if (!synced_ || !program_errors_.empty()) {
+    return false;
+  }
+  for (const dataplane::ProgramState& program : dataplane_->programs()) {
+    if (!program.attached) {
+      return false;
+    }
+  }
+  return true;
+}
+
+}  // namespace sidetrack::agent

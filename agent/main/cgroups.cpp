@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "agent/main/cgroups.h"
+
+#include <fmt/format.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+
+#include "agent/dataplane/dataplane.h"
+
+namespace sidetrack::agent {
+
+namespace {
+
+namespace fs = std::filesystem;
+
+// The mount point of cgroup2: the first mount of that type whose root is the whole hierarchy.
+Result<std::string> find_cgroup2() {
+  std::ifstream mounts("/proc/self/mountinfo");
+  for (std::string line; std::getline(mounts, line);) {
+    std::istringstream fields(line);
+    std::string id, parent, device, root, point;
+    fields >> id >> parent >> device >> root >> point;
+    if (const auto separator = line.find(" - cgroup2 "); separator != std::string::npos && root == "/") {
+      return point;
+    }
+  }
+  return make_error(ErrorCode::kUnsupported, "no cgroup2 file system is mounted: mount -t cgroup2 none /sys/fs/cgroup/unified");
+}
+
+// In a container's cgroup namespace the visible root is not the real one: programs there would see only the container.
+Result<std::string> real_root() {
+  auto dir = find_cgroup2();
+  ST_TRY(dir);
+  auto id = dataplane::cgroup_id(*dir);
+  ST_TRY(id);
+  if (*id != ST_ROOT_CGROUP_ID) {
+    return make_error(ErrorCode::kInvalid,
+                      fmt::format("{} is not the root of cgroup2 (its id is {}, not {}): we are in a cgroup namespace. Mount the "
+                                  "host's cgroup2 into this container and name it with --cgroup",
+                                  *dir, *id, ST_ROOT_CGROUP_ID));
+  }
+  return dir;
+}
+
+bool is_within(const fs::path& inner, const fs::path& outer) {
+  const auto [outer_end, inner_at] = std::mismatch(outer.begin(), outer.end(), inner.begin(), inner.end());
+  return outer_end == outer.end();
+}
+
+std::string command_of(std::int64_t pid) {
+  std::ifstream file(fmt::format("/proc/{}/comm", pid));
+  std::string command;
+  std::getline(file, command);
+  return command;
+}
+
+// An engine's cgroup holds nothing else: whatever is in it is never redirected and may ask for original destinations.
+Result<void> check_members(const std::string& dir) {
+  auto members = processes_of(dir);
+  ST_TRY(members);
+  std::string others;
+  for (const std::int64_t pid : *members) {
+    // The kernel cuts names to 15 bytes.
+    if (const std::string command = command_of(pid); !command.empty() && command != "sidetrack-engin") {
+      others += fmt::format(" {} ({})", pid, command);
+    }
+  }
+  if (!others.empty()) {
+    return make_error(ErrorCode::kInvalid, "--engine-cgroup " + dir + " holds other processes:" + others +
+                                               "; they would not be redirected. Give the engine a cgroup of its own");
+  }
+  return {};
+}
+
+Result<void> check_engine_dir(const Options& options, const Cgroups& cgroups) {
+  std::error_code error;
+  const fs::path engine = fs::canonical(cgroups.engine_dir, error);
+  const fs::path attach = fs::canonical(cgroups.attach_dir, error);
+  if (error) {
+    return errno_error("cgroup " + cgroups.engine_dir, error.value());
+  }
+  if (engine == attach || is_within(attach, engine)) {
+    return make_error(ErrorCode::kInvalid, fmt::format("--engine-cgroup {} is {} itself or above it: every pod would count as the engine",
+                                                       cgroups.engine_dir, cgroups.attach_dir));
+  }
+  if (!is_within(engine, attach)) {
+    return make_error(ErrorCode::kInvalid, fmt::format("--engine-cgroup {} is not below {}: the programs would not see the engine's sockets",
+                                                       cgroups.engine_dir, cgroups.attach_dir));
+  }
+  return options.engine == reconcile::EngineKind::kEmbedded ? check_members(cgroups.engine_dir) : Result<void>();
+}
+
+}  // namespace
+
+Result<std::vector<std::int64_t>> processes_of(const std::string& dir) {
+  std::ifstream file(dir + "/cgroup.procs");
+  if (!file) {
+    return errno_error("read " + dir + "/cgroup.procs", errno);
+  }
+  std::vector<std::int64_t> pids;
+  for (std::int64_t pid = 0; file >> pid;) {
+    pids.push_back(pid);
+  }
+  return pids;
+}
+
+Result<void> move_to_cgroup(const std::string& dir, std::int64_t pid) {
+  auto members = processes_of(dir);
+  ST_TRY(members);
+  if (std::find(members->begin(), members->end(), pid) != members->end()) {
+    return {};
+  }
+  std::ofstream file(dir + "/cgroup.procs");
+  file << pid << std::flush;
+  if (!file) {
+    return errno_error(fmt::format("move process {} to {}", pid, dir), errno);
+  }
+  return {};
+}
+
+Result<Cgroups> prepare_cgroups(const Options& options) {
+  Cgroups cgroups;
+  cgroups.attach_dir = options.cgroup_dir;
+  if (cgroups.attach_dir.empty()) {
+    auto root = real_root();
+    ST_TRY(root);
+    cgroups.attach_dir = *root;
+  }
+  auto attach_id = dataplane::cgroup_id(cgroups.attach_dir);
+  ST_TRY(attach_id);
+  cgroups.attach_id = *attach_id;
+  if (options.engine == reconcile::EngineKind::kNone) {
+    return cgroups;
+  }
+  cgroups.engine_dir = options.engine_cgroup_dir;
+  if (cgroups.engine_dir.empty()) {
+    if (options.engine == reconcile::EngineKind::kExternal) {
+      return make_error(ErrorCode::kInvalid, "--engine external needs --engine-cgroup: the cgroup that the proxy runs in, alone");
+    }
+    cgroups.engine_dir = cgroups.attach_dir + "/sidetrack-engine";
+    if (mkdir(cgroups.engine_dir.c_str(), 0755) != 0 && errno != EEXIST) {
+      return errno_error("make cgroup " + cgroups.engine_dir, errno);
+    }
+  }
+  auto engine_id = dataplane::cgroup_id(cgroups.engine_dir);
+  ST_TRY(engine_id);
+  cgroups.engine_id = *engine_id;
+  ST_TRY(check_engine_dir(options, cgroups));
+  return cgroups;
+}
+
+}  // namespace sidetrack::agent

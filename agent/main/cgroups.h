@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0
+// The two cgroups of an agent: where the programs attach, and the engine's own.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "agent/main/options.h"
+#include "sidetrack/result.h"
+
+namespace sidetrack::agent {
+
+struct Cgroups {
+  std::string attach_dir;
+  std::string engine_dir;  // empty: no engine
+  std::uint64_t attach_id = 0;
+  std::uint64_t engine_id = 0;
+};
+
+// Finds or checks both; makes the engine's if it is ours to make. kInvalid: a choice that would redirect the engine to itself,
+// or capture nothing; the message says which and why.
+[[nodiscard]] Result<Cgroups> prepare_cgroups(const Options& options);
+
+// Moves a process. Nothing to do if it is there already.
+[[nodiscard]] Result<void> move_to_cgroup(const std::string& dir, std::int64_t pid);
+
+[[nodiscard]] Result<std::vector<std::int64_t>> processes_of(const std::string& dir);
+
+}  // namespace sidetrack::agent

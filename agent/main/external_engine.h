@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+// Watches the listeners of an external engine (HAProxy, Envoy) and keeps its cell of st_engines true. Listeners that sockops
+// saw being made are watched in the kernel and need us only to be found; older ones are probed at every look, and count as
+// lost one second after the last one (also when the agent is dead: on the safe side).
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "agent/main/options.h"
+#include "sidetrack/abi/types.h"
+#include "sidetrack/result.h"
+
+namespace sidetrack::agent {
+
+// A listening TCP socket of the node.
+struct NodeListener {
+  st_addr address{};  // zero or ::ffff:0.0.0.0 = any
+  std::uint16_t port = 0;
+  bool v6_only = false;
+  std::uint64_t cookie = 0;
+  std::uint32_t backlog = 0;      // connections that wait for accept()
+  std::uint32_t max_backlog = 0;
+  std::uint64_t cgroup_id = 0;  // 0 = the kernel does not say
+};
+
+// All of them, by sock_diag.
+[[nodiscard]] Result<std::vector<NodeListener>> list_listeners();
+
+// Whether a connection to `address` ends at the listener.
+[[nodiscard]] bool listens_on(const NodeListener& listener, const policy::SocketAddress& address);
+
+class ExternalWatch {
+ public:
+  ExternalWatch(ExternalEngine engine, std::uint64_t engine_cgroup_id, volatile st_engine* cell);
+  // One look, every 200 ms. `now_ns`: CLOCK_MONOTONIC. Returns whether the engine is up.
+  bool look(std::uint64_t now_ns);
+  // Why it is not up, or what limits it; empty = nothing to say.
+  [[nodiscard]] const std::string& problem() const { return problem_; }
+  [[nodiscard]] bool up() const { return up_; }
+  [[nodiscard]] bool full() const { return full_; }
+
+ private:
+  const NodeListener* find(const std::vector<NodeListener>& listeners, const policy::SocketAddress& address);
+
+  ExternalEngine engine_;
+  std::uint64_t engine_cgroup_id_;
+  volatile st_engine* cell_;
+  bool up_ = false;
+  bool full_ = false;
+  std::string problem_ = "not looked at yet";
+};
+
+}  // namespace sidetrack::agent

@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "agent/main/instance_lock.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <filesystem>
+
+namespace sidetrack::agent {
+
+Result<InstanceLock> InstanceLock::acquire(const std::string& state_dir) {
+  std::error_code error;
+  std::filesystem::create_directories(state_dir, error);
+  if (error || chmod(state_dir.c_str(), 0700) != 0) {
+    return errno_error("state folder " + state_dir, error ? error.value() : errno);
+  }
+  const std::string path = state_dir + "/agent.lock";
+  UniqueFd fd(open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
+  if (!fd.valid()) {
+    return errno_error("lock " + path, errno);
+  }
+  if (flock(fd.get(), LOCK_EX | LOCK_NB) != 0) {
+    char pid[32] = {};
+    const ssize_t size = pread(fd.get(), pid, sizeof(pid) - 1, 0);
+    return make_error(ErrorCode::kBusy, fmt::format("another agent (process {}) holds {}", size > 0 ? pid : "unknown", path));
+  }
+  const std::string pid = std::to_string(getpid());
+  if (ftruncate(fd.get(), 0) != 0 || pwrite(fd.get(), pid.data(), pid.size(), 0) != static_cast<ssize_t>(pid.size())) {
+    return errno_error("lock " + path, errno);
+  }
+  return InstanceLock(std::move(fd));
+}
+
+}  // namespace sidetrack::agent

@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: Apache-2.0
+// One agent per state folder: an flock on STATE_DIR/agent.lock, which the kernel releases however the holder ends.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "sidetrack/result.h"
+#include "sidetrack/unique_fd.h"
+
+namespace sidetrack::agent {
+
+class InstanceLock {
+ public:
+  // kBusy: another agent holds it; the message names its process. Makes the folder (0700) if needed.
+  [[nodiscard]] static Result<InstanceLock> acquire(const std::string& state_dir);
+
+ private:
+  explicit InstanceLock(UniqueFd fd) : fd_(std::move(fd)) {}
+  UniqueFd fd_;
+};
+
+}  // namespace sidetrack::agent

@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: Apache-2.0
+// sidetrack-agent: options, lock, then the event loop.
+#include <fmt/format.h>
+#include <spdlog/sinks/stdout_sinks.h>
+#include <spdlog/spdlog.h>
+
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/signal_set.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <csignal>
+#include <exception>
+
+#include "agent/main/agent.h"
+#include "agent/main/instance_lock.h"
+#include "agent/main/options.h"
+#include "agent/main/uninstall.h"
+
+namespace sidetrack::agent {
+
+namespace {
+
+enum ExitCode { kDone = 0, kRuntime = 1, kUsage = 2, kUnsupported = 3 };
+
+int exit_code_of(const Error& error) {
+  if (error.code == ErrorCode::kUnsupported) {
+    return kUnsupported;
+  }
+  return error.code == ErrorCode::kInvalid ? kUsage : kRuntime;
+}
+
+int fail(const Error& error) {
+  fmt::print(stderr, "sidetrack-agent: {}\n", error.message);
+  return exit_code_of(error);
+}
+
+void set_up_log(const Options& options) {
+  auto logger = spdlog::stderr_logger_st("agent");
+  logger->set_pattern(options.log_format == "json" ? R"({"time":"%Y-%m-%dT%H:%M:%S.%e%z","level":"%l","message":"%v"})"
+                                                   : "time=%Y-%m-%dT%H:%M:%S.%e%z level=%l %v");
+  logger->set_level(spdlog::level::from_str(options.log_level));
+  spdlog::set_default_logger(logger);
+}
+
+// Waits until no other agent holds the lock. Nothing if a signal ended the wait.
+Result<std::optional<InstanceLock>> wait_for_lock(const Options& options) {
+  auto lock = InstanceLock::acquire(options.state_dir);
+  if (lock) {
+    return std::optional<InstanceLock>(std::move(*lock));
+  }
+  if (lock.error().code != ErrorCode::kBusy || !options.standby) {
+    return lock.error().code == ErrorCode::kBusy ? make_error(ErrorCode::kBusy, lock.error().message + "; --standby waits for it to end")
+                                                 : lock.error();
+  }
+  spdlog::info("component=agent event=standby ready=false detail=\"{}\"", lock.error().message);
+  boost::asio::io_context context;
+  boost::asio::signal_set signals(context, SIGTERM, SIGINT);
+  boost::asio::steady_timer timer(context);
+  std::optional<InstanceLock> held;
+  Result<void> outcome;
+  std::function<void()> try_again = [&] {
+    auto again = InstanceLock::acquire(options.state_dir);
+    if (again || again.error().code != ErrorCode::kBusy) {
+      if (again) {
+        held = std::move(*again);
+      } else {
+        outcome = again.error();
+      }
+      context.stop();
+      return;
+    }
+    timer.expires_after(std::chrono::milliseconds(50));
+    timer.async_wait([&](const boost::system::error_code& error) {
+      if (!error) {
+        try_again();
+      }
+    });
+  };
+  signals.async_wait([&](const boost::system::error_code&, int) { context.stop(); });
+  try_again();
+  context.run();
+  ST_TRY(outcome);
+  return held;
+}
+
+int run(const Options& options) {
+  set_up_log(options);
+  auto lock = wait_for_lock(options);
+  if (!lock) {
+    return fail(lock.error());
+  }
+  if (!*lock) {
+    return kDone;
+  }
+  boost::asio::io_context context(1);
+  auto agent = Agent::create(context, options);
+  if (!agent) {
+    return fail(agent.error());
+  }
+  if (auto started = (*agent)->start(); !started) {
+    return fail(started.error());
+  }
+  context.run();
+  return kDone;
+}
+
+int main_of(int argc, char** argv) {
+  const auto options = parse_options(argc, argv);
+  if (!options) {
+    return fail(options.error());
+  }
+  switch (options->command) {
+    case Command::kHelp:
+      fmt::print("{}", help_text());
+      return kDone;
+    case Command::kVersion:
+      fmt::print("sidetrack-agent {}\n", ST_VERSION);
+      return kDone;
+    case Command::kUninstall: {
+      const auto done = uninstall(*options);
+      return done ? int{kDone} : fail(done.error());
+    }
+    case Command::kRun:
+      return run(*options);
+  }
+  return kUsage;
+}
+
+}  // namespace
+
+}  // namespace sidetrack::agent
+
+int main(int argc, char** argv) {
+  std::signal(SIGPIPE, SIG_IGN);
+  try {
+    return sidetrack::agent::main_of(argc, argv);
+  } catch (const std::exception& error) {
+    fmt::print(stderr, "sidetrack-agent: {}\n", error.what());
+    return 1;
+  }
+}

@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+// The agent's options as a value: command line, then environment (SIDETRACK_*), then --config FILE; the first that sets one wins.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "agent/policy/policy.h"
+#include "agent/policy/services.h"
+#include "agent/reconcile/row.h"
+#include "sidetrack/result.h"
+
+namespace sidetrack::agent {
+
+enum class Command { kRun, kUninstall, kHelp, kVersion };
+
+// Where an external engine listens.
+struct ExternalEngine {
+  policy::SocketAddress v4;  // port 0 = none
+  policy::SocketAddress v6;
+};
+
+struct Options {
+  Command command = Command::kRun;
+  std::string source;  // files
+  std::string objects_dir;
+  std::string node_name;
+  std::string state_dir;
+  std::string cache_dir;
+  bool standby = false;
+  std::string pin_dir;
+  std::string cgroup_dir;         // empty: the cgroup2 root
+  std::string engine_cgroup_dir;  // empty: made by the agent
+  reconcile::EngineKind engine = reconcile::EngineKind::kEmbedded;
+  ExternalEngine external;
+  std::uint16_t listener_port_low = 0;
+  std::uint16_t listener_port_high = 0;
+  std::uint16_t listeners_per_pod = 0;
+  policy::NodeLists lists;
+  std::vector<policy::Compat> compat;
+  std::string namespace_name;  // the agent's own
+  std::string http;            // "ADDR:PORT" or "off"
+  std::string log_level;
+  std::string log_format;
+  std::chrono::seconds drain{30};  // uninstall
+};
+
+// kInvalid: the message names the option, its value and what is allowed.
+[[nodiscard]] Result<Options> parse_options(int argc, const char* const* argv);
+
+[[nodiscard]] std::string help_text();
+
+}  // namespace sidetrack::agent

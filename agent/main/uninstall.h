@@ -1,0 +1,14 @@
+// SPDX-License-Identifier: Apache-2.0
+// Takes everything away that an agent made: first no new connection is redirected, then the open ones may end, then programs,
+// maps, cgroup and files go. The engine keeps running until the connections are done; it is not ended here.
+#pragma once
+
+#include "agent/main/options.h"
+#include "sidetrack/result.h"
+
+namespace sidetrack::agent {
+
+// Prints what was removed, a line each. kBusy: an agent is running.
+[[nodiscard]] Result<void> uninstall(const Options& options);
+
+}  // namespace sidetrack::agent

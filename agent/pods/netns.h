@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the agent has to know of a pod's network namespace. Never keeps a descriptor: that would keep a deleted pod's
+// namespace alive. Threads: the calls that have to enter the namespace do so on a thread of their own, which ends there.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "sidetrack/result.h"
+#include "sidetrack/unique_fd.h"
+
+namespace sidetrack::pods {
+
+struct NetnsFacts {
+  std::uint64_t cookie = 0;  // SO_NETNS_COOKIE (5.14): never reused while the machine runs
+  std::uint32_t port_low = 0;  // net.ipv4.ip_local_port_range
+  std::uint32_t port_high = 0;
+  bool reuses_time_wait = true;  // net.ipv4.tcp_tw_reuse: 1 or 2, both cover loopback
+};
+
+// A descriptor of the namespace file at `path`, checked to be one (nsfs).
+[[nodiscard]] Result<UniqueFd> open_netns(const std::string& path);
+
+[[nodiscard]] Result<NetnsFacts> inspect_netns(const std::string& path);
+
+// The namespace that this process is in.
+[[nodiscard]] Result<NetnsFacts> inspect_own_netns();
+
+}  // namespace sidetrack::pods

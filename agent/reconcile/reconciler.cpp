@@ -1,0 +1,378 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "agent/reconcile/reconciler.h"
+
+#include <algorithm>
+#include <set>
+#include <utility>
+
+namespace sidetrack::reconcile {
+
+namespace {
+
+// A connect() that has read the old row may still be on its way to the listener.
+constexpr std::chrono::milliseconds kLeaveGrace{2000};
+constexpr std::chrono::milliseconds kFirstBackoff{250};
+constexpr std::chrono::milliseconds kLastBackoff{30000};
+// Namespaces looked into again per tick: a path can lead to another namespace with the same inode number.
+constexpr std::size_t kInspectionsPerTick = 25;
+constexpr std::size_t kMaxOwners = 16384;
+
+std::string key_of(const policy::PodIntent& intent) { return intent.namespace_name + "/" + intent.name; }
+
+// Vetoes under which even the fact that the pod is known must not be written: its namespace is the node's.
+bool has_own_netns(const policy::PodIntent& intent) {
+  return !intent.netns_path.empty() && intent.reason != "host_network";
+}
+
+}  // namespace
+
+Reconciler::Reconciler(Settings settings, KernelTables& kernel, EngineControl& engines, NetnsReader& netns)
+    : settings_(settings), kernel_(kernel), engines_(engines), netns_(netns) {}
+
+void Reconciler::apply(std::vector<policy::PodIntent> intents, Clock::time_point now) {
+  forget_policy_ids();
+  std::set<std::string> present;
+  for (policy::PodIntent& intent : intents) {
+    const std::string key = key_of(intent);
+    present.insert(key);
+    Entry& entry = entries_[key];
+    entry.intent = std::move(intent);
+    entry.wanted = true;
+    entry.retry_at = now;
+  }
+  for (auto& [key, entry] : entries_) {
+    if (!present.contains(key) && entry.wanted) {
+      // Its namespace may live on: then nothing of it is cut (tick() sees when it goes).
+      entry.wanted = false;
+      entry.intent.state = policy::PodState::kSkipped;
+      entry.intent.reason = "deleted";
+      entry.retry_at = now;
+    }
+  }
+  // Pods that leave come first: another may now own their namespace.
+  for (auto& [key, entry] : entries_) {
+    if (!entry.wanted) {
+      step(key, entry, now);
+    }
+  }
+  for (auto& [key, entry] : entries_) {
+    if (entry.wanted) {
+      step(key, entry, now);
+    }
+  }
+}
+
+void Reconciler::fail(Entry& entry, Clock::time_point now, std::string reason, std::string detail) {
+  entry.reason = std::move(reason);
+  entry.detail = std::move(detail);
+  entry.backoff = std::clamp(entry.backoff * 2, kFirstBackoff, kLastBackoff);
+  entry.retry_at = now + entry.backoff;
+}
+
+bool Reconciler::look_at_netns(const std::string& key, Entry& entry, Clock::time_point now) {
+  if (entry.facts && entry.path == entry.intent.netns_path) {
+    return true;
+  }
+  release(entry, true);
+  const auto file = netns_.identify(entry.intent.netns_path);
+  auto facts = netns_.inspect(entry.intent.netns_path);
+  if (!facts || !file) {
+    fail(entry, now, "netns_unreachable", facts ? "netns " + entry.intent.netns_path + " is gone" : facts.error().message);
+    return false;
+  }
+  if (facts->cookie == settings_.node_netns_cookie) {
+    fail(entry, now, "node_netns", "netns " + entry.intent.netns_path + " is the node's own");
+    return false;
+  }
+  if (const auto other = keys_.find(facts->cookie); other != keys_.end() && other->second != key) {
+    Entry& owner = entries_.at(other->second);
+    if (owner.wanted) {
+      fail(entry, now, "netns_shared", "netns " + entry.intent.netns_path + " is already that of pod " + other->second);
+      return false;
+    }
+    // The object was deleted and made again under another name: the namespace changes hands, its connections live on.
+    owner.facts.reset();
+    owner.row.reset();
+    owner.at_engine = false;
+  }
+  entry.facts = *facts;
+  entry.file = file;
+  entry.path = entry.intent.netns_path;
+  keys_[facts->cookie] = key;
+  if (owners_.size() >= kMaxOwners) {
+    owners_.erase(owners_.begin());  // cookies grow: the oldest goes
+  }
+  owners_[facts->cookie] = Owner{entry.intent.namespace_name, entry.intent.name};
+  return true;
+}
+
+void Reconciler::place_at_engine(Entry& entry, Clock::time_point now) {
+  if (settings_.engine != EngineKind::kEmbedded) {
+    return;
+  }
+  const bool wanted = entry.intent.state == policy::PodState::kEnrol && entry.intent.mode == ST_MODE_REDIRECT;
+  if (wanted) {
+    entry.leave_engine_at.reset();
+    entry.at_engine = true;
+    engines_.upsert_pod({.netns_cookie = entry.facts->cookie,
+                         .namespace_name = entry.intent.namespace_name,
+                         .name = entry.intent.name,
+                         .reserved_ports = entry.intent.container_ports});
+  } else if (entry.at_engine && !entry.leave_engine_at) {
+    entry.leave_engine_at = now + kLeaveGrace;
+  }
+}
+
+Result<void> Reconciler::write_row(Entry& entry) {
+  const policy::PodIntent& intent = entry.intent;
+  std::uint32_t policy_id = 0;
+  if (intent.state == policy::PodState::kEnrol && intent.compiled && !intent.compiled->empty()) {
+    const auto known = policy_ids_.find(intent.compiled.get());
+    if (known != policy_ids_.end()) {
+      policy_id = known->second;
+    } else {
+      auto acquired = kernel_.acquire_policy(*intent.compiled);
+      ST_TRY(acquired);
+      policy_id = policy_ids_[intent.compiled.get()] = *acquired;
+    }
+  }
+  // No slot left is no reason to leave a pod out: it counts under slot 0.
+  const auto slot = kernel_.namespace_slot(intent.namespace_name);
+  auto in_kernel = kernel_.pod(entry.facts->cookie);
+  ST_TRY(in_kernel);
+  const st_pod row = build_row({.intent = intent,
+                                .facts = *entry.facts,
+                                .engine = settings_.engine,
+                                .external_v4 = settings_.external_v4,
+                                .external_v6 = settings_.external_v6,
+                                .policy_id = policy_id,
+                                .namespace_slot = slot ? *slot : 0,
+                                .listeners = engines_.listeners(entry.facts->cookie),
+                                .in_kernel = *in_kernel});
+  if (*in_kernel && same_row(**in_kernel, row)) {
+    entry.row = row;
+    return {};
+  }
+  ST_TRY(kernel_.upsert_pod(entry.facts->cookie, row));
+  auto read_back = kernel_.pod(entry.facts->cookie);
+  ST_TRY(read_back);
+  if (!*read_back) {
+    return make_error(ErrorCode::kInternal, "the row was written and is not there");
+  }
+  entry.row = **read_back;
+  return {};
+}
+
+void Reconciler::step(const std::string& key, Entry& entry, Clock::time_point now) {
+  if (!has_own_netns(entry.intent)) {
+    release(entry, false);
+    return;
+  }
+  if (!look_at_netns(key, entry, now)) {
+    return;
+  }
+  place_at_engine(entry, now);
+  if (auto written = write_row(entry); !written) {
+    fail(entry, now, written.error().code == ErrorCode::kFull ? "map_full" : "map_write_failed", written.error().message);
+    return;
+  }
+  entry.reason.clear();
+  entry.detail.clear();
+  entry.backoff = std::chrono::milliseconds(0);
+  entry.retry_at = Clock::time_point::max();
+}
+
+void Reconciler::release(Entry& entry, bool cut) {
+  if (!entry.facts) {
+    return;
+  }
+  const std::uint64_t cookie = entry.facts->cookie;
+  if (auto erased = kernel_.erase_pod(cookie); !erased) {
+    entry.detail = erased.error().message;  // audit() removes rows that nobody wants
+  }
+  if (entry.at_engine) {
+    engines_.remove_pod(cookie, cut);
+  }
+  keys_.erase(cookie);
+  entry.facts.reset();
+  entry.row.reset();
+  entry.file.reset();
+  entry.at_engine = false;
+  entry.leave_engine_at.reset();
+}
+
+void Reconciler::on_listening(std::uint64_t netns_cookie, Clock::time_point now) {
+  if (Entry* entry = find(netns_cookie); entry != nullptr) {
+    entry->engine_failure.clear();
+    step(keys_.at(netns_cookie), *entry, now);
+  }
+}
+
+void Reconciler::on_listen_failed(std::uint64_t netns_cookie, const std::string& reason) {
+  if (Entry* entry = find(netns_cookie); entry != nullptr) {
+    entry->engine_failure = reason;
+  }
+}
+
+void Reconciler::on_engines_changed(Clock::time_point now) {
+  forget_policy_ids();
+  for (auto& [key, entry] : entries_) {
+    if (entry.facts) {
+      step(key, entry, now);
+    }
+  }
+}
+
+void Reconciler::on_listener_lost(std::uint64_t netns_cookie, Clock::time_point now) {
+  Entry* entry = find(netns_cookie);
+  if (entry == nullptr || !entry->at_engine || entry->leave_engine_at) {
+    return;
+  }
+  step(keys_.at(netns_cookie), *entry, now);
+  if (entry->row && has_lost_listener(*entry->row)) {
+    engines_.reopen_pod(netns_cookie);
+  }
+}
+
+void Reconciler::tick(Clock::time_point now) {
+  forget_policy_ids();
+  std::size_t index = 0;
+  const std::size_t first = entries_.empty() ? 0 : next_inspection_ % entries_.size();
+  next_inspection_ = first + kInspectionsPerTick;
+  for (auto it = entries_.begin(); it != entries_.end(); ++index) {
+    auto& [key, entry] = *it;
+    if (entry.facts) {
+      const auto file = netns_.identify(entry.path);
+      bool same = file == entry.file;
+      if (same && index >= first && index < first + kInspectionsPerTick) {
+        const auto facts = netns_.inspect(entry.path);
+        same = facts && facts->cookie == entry.facts->cookie;
+        if (same && (facts->port_low != entry.facts->port_low || facts->port_high != entry.facts->port_high ||
+                     facts->reuses_time_wait != entry.facts->reuses_time_wait)) {
+          entry.facts = *facts;
+          entry.retry_at = now;
+        }
+      }
+      if (!same) {
+        release(entry, true);
+        entry.retry_at = now;
+      }
+    }
+    if (entry.leave_engine_at && *entry.leave_engine_at <= now && entry.facts) {
+      engines_.remove_pod(entry.facts->cookie, false);
+      entry.at_engine = false;
+      entry.leave_engine_at.reset();
+    }
+    if (!entry.wanted && !entry.facts) {
+      it = entries_.erase(it);
+      continue;
+    }
+    if (entry.retry_at <= now) {
+      step(key, entry, now);
+    }
+    ++it;
+  }
+}
+
+std::size_t Reconciler::audit(Clock::time_point now) {
+  std::size_t repairs = 0;
+  auto rows = kernel_.pods();
+  if (!rows) {
+    return 0;
+  }
+  forget_policy_ids();
+  std::set<std::uint64_t> in_kernel;
+  for (const auto& [cookie, row] : *rows) {
+    in_kernel.insert(cookie);
+    if (!keys_.contains(cookie) && cookie != settings_.node_netns_cookie && kernel_.erase_pod(cookie)) {
+      ++repairs;
+    }
+  }
+  for (auto& [key, entry] : entries_) {
+    if (!entry.facts) {
+      continue;
+    }
+    const std::optional<st_pod> before = entry.row;
+    const bool missing = !in_kernel.contains(entry.facts->cookie);
+    step(key, entry, now);
+    const bool changed = before && entry.row && !same_row(*before, *entry.row) && !has_lost_listener(*entry.row);
+    repairs += missing || changed ? 1 : 0;
+    if (entry.row && entry.at_engine && !entry.leave_engine_at && has_lost_listener(*entry.row)) {
+      engines_.reopen_pod(entry.facts->cookie);
+    }
+  }
+  kernel_.collect_policies();
+  return repairs;
+}
+
+Reconciler::Entry* Reconciler::find(std::uint64_t netns_cookie) {
+  const auto key = keys_.find(netns_cookie);
+  return key == keys_.end() ? nullptr : &entries_.at(key->second);
+}
+
+std::pair<PodPhase, std::string> Reconciler::phase(const Entry& entry) const {
+  if (entry.intent.state == policy::PodState::kSkipped) {
+    return {PodPhase::kSkipped, entry.intent.reason};
+  }
+  if (entry.intent.netns_path.empty()) {
+    return {PodPhase::kDrift, "no_netns"};
+  }
+  if (!entry.reason.empty() || !entry.row) {
+    return {PodPhase::kDrift, entry.reason.empty() ? "not_written" : entry.reason};
+  }
+  if (entry.row->mode == ST_MODE_REDIRECT && !has_listener(*entry.row)) {
+    if (!entry.engine_failure.empty()) {
+      return {PodPhase::kDrift, "listen_failed"};
+    }
+    return engines_.connected() ? std::pair{PodPhase::kPending, std::string("waiting_for_listeners")}
+                                : std::pair{PodPhase::kDrift, std::string("engine_down")};
+  }
+  return {PodPhase::kEnrolled, entry.intent.reason};
+}
+
+std::vector<PodStatus> Reconciler::status() const {
+  std::vector<PodStatus> pods;
+  for (const auto& [key, entry] : entries_) {
+    if (!entry.wanted) {
+      continue;
+    }
+    PodStatus status;
+    status.intent = entry.intent;
+    std::tie(status.phase, status.reason) = phase(entry);
+    if (status.phase != PodPhase::kSkipped) {
+      status.detail = entry.detail.empty() ? entry.engine_failure : entry.detail;
+    }
+    if (status.detail.empty()) {
+      status.detail = entry.intent.reason_detail;
+    }
+    status.netns_cookie = entry.facts ? entry.facts->cookie : 0;
+    status.row = entry.row;
+    pods.push_back(std::move(status));
+  }
+  return pods;
+}
+
+const Reconciler::Owner* Reconciler::owner(std::uint64_t netns_cookie) const {
+  const auto found = owners_.find(netns_cookie);
+  return found == owners_.end() ? nullptr : &found->second;
+}
+
+std::optional<std::string> Reconciler::netns_path(std::uint64_t netns_cookie) const {
+  const auto key = keys_.find(netns_cookie);
+  return key == keys_.end() ? std::nullopt : std::optional(entries_.at(key->second).path);
+}
+
+const policy::PodIntent* Reconciler::intent(const std::string& namespace_name, const std::string& name) const {
+  const auto entry = entries_.find(namespace_name + "/" + name);
+  return entry == entries_.end() || !entry->second.wanted ? nullptr : &entry->second.intent;
+}
+
+std::optional<std::uint64_t> Reconciler::cookie(const std::string& namespace_name, const std::string& name) const {
+  const auto entry = entries_.find(namespace_name + "/" + name);
+  if (entry == entries_.end() || !entry->second.facts) {
+    return std::nullopt;
+  }
+  return entry->second.facts->cookie;
+}
+
+}  // namespace sidetrack::reconcile
