@@ -92,7 +92,12 @@ wait_until() {
 
 # A demo that was killed with -9 leaves these behind.
 lab_remove_leftovers() {
-  local name group
+  local name group old
+  for old in "/tmp/$prefix".*; do
+    if [ "$old" != "$dir" ] && mountpoint -q "$old/bpf"; then
+      umount "$old/bpf" && rm -rf "$old"
+    fi
+  done
   for name in web api cron node; do
     ip netns del "$prefix-$name" 2>/dev/null || true
   done

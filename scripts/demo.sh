@@ -230,7 +230,7 @@ show_uninstall() {
   wait "$engine_pid" "$agent_pid" 2>/dev/null || true
   "$bin/sidetrack-agent" uninstall --state-dir "$dir/state" --pin-dir "$dir/bpf/sidetrack" --cache-dir "$dir/cache" \
     --cgroup "$cgroup" --drain 1s >"$dir/uninstall.log" 2>&1 || { block_failed=1; cat "$dir/uninstall.log"; }
-  check "pins left" "$(find "$dir/bpf" -type f | wc -l)" 0
+  check "pins left" "$(find "$dir/bpf/sidetrack" 2>/dev/null | wc -l)" 0
   check "programs attached" "$(bpftool cgroup show "$cgroup" 2>/dev/null | grep -c ' st_' || true)" 0
   check "answer" "$(curl_in_pod web http://$service/ 2>&1 || true)" \
     "served by shop/api on port 80, client address 10.244.7.10"
