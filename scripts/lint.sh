@@ -11,7 +11,7 @@ mapfile -t kernel_style < <(git ls-files 'bpf/*.[ch]' 'include/sidetrack/abi/*.h
 mapfile -t google_style < <(git ls-files '*.h' '*.c' '*.cpp' |
   grep -vE '^(bpf/|include/sidetrack/abi/|include/sidetrack/decide\.h$)')
 mapfile -t scripts < <(git ls-files '*.sh' .ci/run)
-mapfile -t yaml < <(git ls-files '*.yaml' '*.yml')
+mapfile -t yaml < <(git ls-files '*.yaml' '*.yml' ':!tests/fuzz')
 
 if [ "${1:-}" = --fix ]; then
   clang-format -i --style=file:.clang-format "${google_style[@]}"
