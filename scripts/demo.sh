@@ -224,6 +224,19 @@ show_engine_loss() {
   end
 }
 
+show_agent_loss() {
+  begin "The agent is killed (kill -9): the kernel goes on redirecting; a new agent takes over"
+  kill -9 "$agent_pid"
+  wait "$agent_pid" 2>/dev/null || true
+  check "answer" "$(curl_in_pod web http://$service/ 2>&1 || true)" \
+    "served by shop/api on port 8080, client address 10.244.7.10"
+  start_agent
+  wait_until 20 "shop/web to be enrolled" pod_is shop/web "enrolled redirect"
+  wait_until 10 "explain to say redirected" explains shop/web $service:80 redirected
+  request shop/web http://$service/ $service:80 engine redirected 10.244.7.10 8080 10.244.7.20:8080
+  end
+}
+
 show_uninstall() {
   begin "Uninstall: programs, links and maps are gone, the pod goes on"
   kill "$engine_pid" "$agent_pid"
@@ -251,6 +264,7 @@ main() {
   show_addresses
   show_exclusions
   show_engine_loss
+  show_agent_loss
   heading "What sidetrackctl flows shows of all this"
   ctl flows -n shop --since 5m || true
   show_uninstall
