@@ -264,9 +264,9 @@ main() {
   show_addresses
   show_exclusions
   show_engine_loss
-  show_agent_loss
   heading "What sidetrackctl flows shows of all this"
   ctl flows -n shop --since 5m || true
+  show_agent_loss
   show_uninstall
   finished=1
   say
