@@ -58,7 +58,7 @@ std::string endpoint_text(const st_addr& address, std::uint16_t port_be) {
 
 }  // namespace
 
-Result<std::unique_ptr<Agent>> Agent::create(asio::io_context& context, const Options& options) {
+Result<std::unique_ptr<Agent>> Agent::create(asio::io_context& context, const Options& options, Reload reload) {
   auto node = pods::inspect_own_netns();
   ST_TRY(node);
   auto cgroups = prepare_cgroups(options);
@@ -67,6 +67,7 @@ Result<std::unique_ptr<Agent>> Agent::create(asio::io_context& context, const Op
       {.pin_dir = options.pin_dir, .cgroup_dir = cgroups->attach_dir, .engine_cgroup_dir = cgroups->engine_dir});
   ST_TRY(dataplane);
   std::unique_ptr<Agent> agent(new Agent(context, options, *cgroups, *node, std::move(*dataplane)));
+  agent->reload_ = std::move(reload);
   ST_TRY(agent->write_config());
   return agent;
 }
@@ -140,7 +141,10 @@ Result<void> Agent::start() {
   ST_TRY(listen());
   wait_for_signals();
   wait_for_rings();
-  source_->start([this](const kube::Snapshot& snapshot) { on_snapshot(snapshot); });
+  source_->start([this](const kube::Snapshot& snapshot) {
+    snapshot_ = snapshot;
+    apply();
+  });
   every(kTick, [this] {
     drain_rings();
     reconciler_.tick(reconcile::Clock::now());
@@ -191,8 +195,7 @@ void Agent::wait_for_signals() {
       return;
     }
     if (signal == SIGHUP) {
-      spdlog::info("component=agent event=reload");
-      source_->refresh();
+      reload();
       wait_for_signals();
       return;
     }
@@ -296,20 +299,35 @@ void Agent::forget_lost_engines() {
   slots_ = std::move(alive);
 }
 
-void Agent::on_snapshot(const kube::Snapshot& snapshot) {
+void Agent::reload() {
+  auto options = reload_();
+  if (!options) {
+    spdlog::error("component=agent event=reload_refused detail=\"{}\"", options.error().message);
+  } else {
+    spdlog::set_level(spdlog::level::from_str(options->log_level));
+    node_settings_ = settings_of(*options);
+    spdlog::info("component=agent event=reloaded");
+  }
+  source_->refresh();
+  if (synced_) {
+    apply();
+  }
+}
+
+void Agent::apply() {
   const std::uint64_t begin = clock_ns(CLOCK_MONOTONIC);
-  policy::Resolution resolution = policy::resolve(snapshot.objects, node_settings_, last_good_);
+  policy::Resolution resolution = policy::resolve(snapshot_.objects, node_settings_, last_good_);
   last_good_ = std::move(resolution.last_good);
-  problems_ = snapshot.problems;
+  problems_ = snapshot_.problems;
   problems_.insert(problems_.end(), resolution.problems.begin(), resolution.problems.end());
-  routes_ = policy::compile_services(snapshot.objects, options_.node_name);
+  routes_ = policy::compile_services(snapshot_.objects, options_.node_name);
   engine_server_.set_services(routes_);
   reconciler_.apply(std::move(resolution.pods), reconcile::Clock::now());
   synced_ = true;
   last_apply_s_ = static_cast<double>(clock_ns(CLOCK_MONOTONIC) - begin) / 1e9;
   metrics_.observe_policy_apply(last_apply_s_);
-  spdlog::info("component=agent event=applied pods={} services={} problems={} seconds={:.4f}", snapshot.objects.pods.size(),
-               snapshot.objects.services.size(), problems_.size(), last_apply_s_);
+  spdlog::info("component=agent event=applied pods={} services={} problems={} seconds={:.4f}", snapshot_.objects.pods.size(),
+               snapshot_.objects.services.size(), problems_.size(), last_apply_s_);
   for (const kube::Problem& problem : problems_) {
     spdlog::warn("component=policy event=problem object=\"{}\" key=\"{}\" value=\"{}\" reason=\"{}\"", problem.object, problem.key,
                  problem.value, problem.reason);

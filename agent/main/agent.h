@@ -28,8 +28,11 @@ namespace sidetrack::agent {
 
 class Agent : public admin::Views {
  public:
+  // Reads the options again (SIGHUP).
+  using Reload = std::function<Result<Options>()>;
   // kInvalid: configuration, nothing was changed. kUnsupported: this kernel cannot run it.
-  [[nodiscard]] static Result<std::unique_ptr<Agent>> create(boost::asio::io_context& context, const Options& options);
+  [[nodiscard]] static Result<std::unique_ptr<Agent>> create(boost::asio::io_context& context, const Options& options,
+                                                             Reload reload);
   ~Agent() override;
   Agent(const Agent&) = delete;
   Agent& operator=(const Agent&) = delete;
@@ -57,7 +60,10 @@ class Agent : public admin::Views {
   [[nodiscard]] engines::Callbacks engine_callbacks();
   [[nodiscard]] Result<engines::Welcome> welcome(std::int64_t pid);
   void forget_lost_engines();
-  void on_snapshot(const kube::Snapshot& snapshot);
+  // Reads the options again: node lists, compat and log level take effect, the rest needs a restart.
+  void reload();
+  // Brings `snapshot_` to the kernel and the engines.
+  void apply();
   void on_event(const st_event& event);
   void on_flow(const st_flow& flow);
   void drain_rings();
@@ -75,6 +81,7 @@ class Agent : public admin::Views {
 
   boost::asio::io_context& context_;
   Options options_;
+  Reload reload_;
   Cgroups cgroups_;
   pods::NetnsFacts node_;
   policy::NodeSettings node_settings_;
@@ -98,6 +105,7 @@ class Agent : public admin::Views {
 
   policy::LastGood last_good_;
   std::map<std::string, policy::ServiceRoute> routes_;
+  kube::Snapshot snapshot_;  // as the source delivered it last
   std::vector<kube::Problem> problems_;
   std::set<std::uint16_t> slots_;  // cells of registered engines
   FlowLog flow_log_;

@@ -82,7 +82,7 @@ Result<std::optional<InstanceLock>> wait_for_lock(const Options& options) {
   return held;
 }
 
-int run(const Options& options) {
+int run(const Options& options, const Agent::Reload& reload) {
   set_up_log(options);
   auto lock = wait_for_lock(options);
   if (!lock) {
@@ -92,7 +92,7 @@ int run(const Options& options) {
     return kDone;
   }
   boost::asio::io_context context(1);
-  auto agent = Agent::create(context, options);
+  auto agent = Agent::create(context, options, reload);
   if (!agent) {
     return fail(agent.error());
   }
@@ -120,7 +120,7 @@ int main_of(int argc, char** argv) {
       return done ? int{kDone} : fail(done.error());
     }
     case Command::kRun:
-      return run(*options);
+      return run(*options, [argc, argv] { return parse_options(argc, argv); });
   }
   return kUsage;
 }
