@@ -111,6 +111,8 @@ nlohmann::json connect_fd(int fd, const Words& words, const SocketAddress& addre
     const ssize_t sent = ::sendto(fd, data.data(), data.size(), MSG_FASTOPEN | MSG_NOSIGNAL,
                                   address.get(), address.size);
     first = sent < 0 ? errno : 0;
+  } else if (words.has("uring")) {
+    first = connect_by_uring(fd, address);
   } else {
     first = ::connect(fd, address.get(), address.size) == 0 ? 0 : errno;
   }
@@ -314,6 +316,9 @@ nlohmann::json ShellSockets::run(const Words& words) {
   }
   if (command == "getpeername" || command == "getsockname") {
     return ask_name(command == "getpeername" ? ::getpeername : ::getsockname, fd_of(words));
+  }
+  if (command == "fd") {
+    return {{"fd", fd_of(words)}};
   }
   if (command == "getsockopt_error") {
     int failure = 0;

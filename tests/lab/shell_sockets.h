@@ -43,6 +43,9 @@ struct SocketAddress {
 // {"errno": N, "errno_name": "ECONNREFUSED"}; 0 and "" for success.
 [[nodiscard]] nlohmann::json errno_answer(int error_number);
 
+// Connects by io_uring; the errno or 0 (ENOSYS: built without liburing).
+[[nodiscard]] int connect_by_uring(int fd, const SocketAddress& address);
+
 // SO_RCVTIMEO and SO_SNDTIMEO; the latter also bounds a blocking connect.
 void set_timeout(int fd, std::uint64_t timeout_ms);
 
