@@ -1,0 +1,8 @@
+# SPDX-License-Identifier: Apache-2.0
+add_library(st_mesh STATIC mesh.cpp)
+target_include_directories(st_mesh PUBLIC ${CMAKE_SOURCE_DIR})
+target_link_libraries(st_mesh PUBLIC st_options st_lab st_headers nlohmann_json::nlohmann_json fmt::fmt GTest::gtest GTest::gmock)
+
+foreach(subject verdict)
+  st_root_test(${subject}_test SOURCES ${subject}_test.cpp LIBS st_mesh)
+endforeach()
