@@ -91,16 +91,21 @@ bool Reconciler::look_at_netns(const std::string& key, Entry& entry, Clock::time
       return false;
     }
     // The object was deleted and made again under another name: the namespace changes hands, its connections live on.
+    entry.at_engine = std::exchange(owner.at_engine, false);
     owner.facts.reset();
     owner.row.reset();
-    owner.at_engine = false;
+    owner.leave_engine_at.reset();
   }
   entry.facts = *facts;
   entry.file = file;
   entry.path = entry.intent.netns_path;
   keys_[facts->cookie] = key;
   if (owners_.size() >= kMaxOwners) {
-    owners_.erase(owners_.begin());  // cookies grow: the oldest goes
+    // Cookies grow: the oldest that is gone goes.
+    const auto gone = std::find_if(owners_.begin(), owners_.end(), [this](const auto& owner) { return !keys_.contains(owner.first); });
+    if (gone != owners_.end()) {
+      owners_.erase(gone);
+    }
   }
   owners_[facts->cookie] = Owner{entry.intent.namespace_name, entry.intent.name};
   return true;
@@ -245,9 +250,10 @@ void Reconciler::tick(Clock::time_point now) {
       const auto file = netns_.identify(entry.path);
       bool same = file == entry.file;
       if (same && index >= first && index < first + kInspectionsPerTick) {
+        // Not to be looked into (out of files, say) is not gone: its file is still there.
         const auto facts = netns_.inspect(entry.path);
-        same = facts && facts->cookie == entry.facts->cookie;
-        if (same && (facts->port_low != entry.facts->port_low || facts->port_high != entry.facts->port_high ||
+        same = !facts || facts->cookie == entry.facts->cookie;
+        if (facts && same && (facts->port_low != entry.facts->port_low || facts->port_high != entry.facts->port_high ||
                      facts->reuses_time_wait != entry.facts->reuses_time_wait)) {
           entry.facts = *facts;
           entry.retry_at = now;
@@ -281,9 +287,9 @@ std::size_t Reconciler::audit(Clock::time_point now) {
     return 0;
   }
   forget_policy_ids();
-  std::set<std::uint64_t> in_kernel;
+  std::map<std::uint64_t, st_pod> in_kernel;
   for (const auto& [cookie, row] : *rows) {
-    in_kernel.insert(cookie);
+    in_kernel[cookie] = row;
     if (!keys_.contains(cookie) && cookie != settings_.node_netns_cookie && kernel_.erase_pod(cookie)) {
       ++repairs;
     }
@@ -292,11 +298,13 @@ std::size_t Reconciler::audit(Clock::time_point now) {
     if (!entry.facts) {
       continue;
     }
-    const std::optional<st_pod> before = entry.row;
-    const bool missing = !in_kernel.contains(entry.facts->cookie);
+    const auto found = in_kernel.find(entry.facts->cookie);
+    const bool was_written = entry.row.has_value();
     step(key, entry, now);
-    const bool changed = before && entry.row && !same_row(*before, *entry.row) && !has_lost_listener(*entry.row);
-    repairs += missing || changed ? 1 : 0;
+    // A listener that the kernel has seen close meanwhile is no repair.
+    const bool differed = found == in_kernel.end() ||
+                          (entry.row && !same_row(found->second, *entry.row) && !has_lost_listener(*entry.row));
+    repairs += was_written && entry.reason.empty() && differed ? 1 : 0;
     if (entry.row && entry.at_engine && !entry.leave_engine_at && has_lost_listener(*entry.row)) {
       engines_.reopen_pod(entry.facts->cookie);
     }
