@@ -9,6 +9,7 @@
 #include <cerrno>
 #include <utility>
 
+#include "engine/spare_ports.h"
 #include "engine/upstream.h"
 
 namespace sidetrack::engine {
@@ -20,6 +21,8 @@ constexpr std::int64_t kConnectTimeoutNs = 3'000 * kMillisecondNs;
 // How long a reset waits for what came before it to reach the other side.
 constexpr std::int64_t kResetGraceNs = 2'000 * kMillisecondNs;
 constexpr int kResetPollMs = 10;
+// How long a pod's port range counts as used up before connect() may search it again.
+constexpr std::int64_t kPortsUsedNs = 2'000 * kMillisecondNs;
 
 // Errors that say something about this machine, not about the endpoint.
 bool is_local_error(int error_number) {
@@ -106,8 +109,8 @@ bool Forwarder::open_next(Connection& connection) {
       connection.endpoint = std::move(endpoint);
     }
     error_number = seat_.enter(*connection.pod->netns);
-    Opened opened =
-        error_number == 0 ? open_upstream(target) : Opened{.error_number = error_number};
+    Opened opened = error_number == 0 ? open_in(*connection.pod->netns, target)
+                                      : Opened{.error_number = error_number};
     connection.side[kServer].fd = opened.fd;
     if (opened.fd >= 0 && watch(connection, kServer)) {
       break;
@@ -128,6 +131,24 @@ bool Forwarder::open_next(Connection& connection) {
     attempt.timer = timers_.insert(timers_.end(), &connection);
   }
   return true;
+}
+
+Opened Forwarder::open_in(Netns& netns, const SocketAddress& target) {
+  if (now_ns_ < netns.ports_used_until_ns.load(std::memory_order_relaxed)) {
+    if (const int fd = connect_from_spare_port(target, random()); fd >= 0) {
+      return Opened{.fd = fd};
+    }
+  }
+  const Opened opened = open_upstream(target);
+  if (opened.fd >= 0 || opened.error_number != EADDRNOTAVAIL) {
+    return opened;
+  }
+  const int fd = connect_from_spare_port(target, random());
+  if (fd < 0) {
+    return opened;
+  }
+  netns.ports_used_until_ns.store(now_ns_ + kPortsUsedNs, std::memory_order_relaxed);
+  return Opened{.fd = fd};
 }
 
 void Forwarder::upstream_failed(Connection& connection, int error_number) {

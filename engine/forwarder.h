@@ -17,6 +17,7 @@
 #include "engine/pod.h"
 #include "engine/relay.h"
 #include "engine/routes.h"
+#include "engine/upstream.h"
 #include "sidetrack/unique_fd.h"
 
 namespace sidetrack::engine {
@@ -80,6 +81,7 @@ class Forwarder {
   void run_timers();
   void run_resetting();
   void reclaim();
+  [[nodiscard]] Opened open_in(Netns& netns, const SocketAddress& target);
   [[nodiscard]] std::uint32_t random();
 
   int epoll_;

@@ -21,18 +21,25 @@ std::uint8_t close_of(int error_number) {
 
 }  // namespace
 
-Opened open_upstream(const SocketAddress& destination) {
-  const KernelAddress address = to_kernel(destination);
-  const int family = address.get()->sa_family;
+int make_upstream_socket(int family) {
   const int fd = ::socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, IPPROTO_TCP);
   if (fd < 0) {
-    return Opened{.error_number = errno};
+    return fd;
   }
   const int on = 1;
   ::setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
   // The application's own keepalive is answered by us: ours, with the pod's sysctls, finds an
   // upstream that vanished.
   ::setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
+  return fd;
+}
+
+Opened open_upstream(const SocketAddress& destination) {
+  const KernelAddress address = to_kernel(destination);
+  const int fd = make_upstream_socket(address.get()->sa_family);
+  if (fd < 0) {
+    return Opened{.error_number = errno};
+  }
   if (::connect(fd, address.get(), address.size) != 0 && errno != EINPROGRESS) {
     const int saved = errno;
     ::close(fd);

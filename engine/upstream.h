@@ -14,6 +14,9 @@ struct Opened {
   int error_number = 0;  // if fd is -1
 };
 
+// A non-blocking socket with the options of every upstream connection, or -1 with errno.
+[[nodiscard]] int make_upstream_socket(int family);
+
 // Starts a connect to `destination` in the netns that the calling thread is in. The socket is
 // non-blocking.
 [[nodiscard]] Opened open_upstream(const SocketAddress& destination);
