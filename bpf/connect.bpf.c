@@ -106,7 +106,10 @@ static __always_inline __u32 st_pick(const struct st_attempt *attempt, __u32 cou
 	__u32 hash;
 
 	__builtin_memcpy(words, &attempt->connect.destination, sizeof(words));
-	hash = (words[0] ^ words[1] ^ words[2] ^ words[3] ^ attempt->port * 0x9e3779b1U) * 0x85ebca6bU;
+	hash = words[0] ^ words[1] ^ words[2] ^ words[3] ^ attempt->port * 0x9e3779b1U;
+	/* A product moves bits up only, and the last byte of an address is the highest: down first, again, and down. */
+	hash = (hash ^ hash >> 16) * 0x85ebca6bU;
+	hash = (hash ^ hash >> 13) * 0xc2b2ae35U;
 	hash ^= hash >> 16;
 	return hash % count;
 }
