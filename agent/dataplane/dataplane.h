@@ -124,6 +124,13 @@ class Dataplane {
 [[nodiscard]] Result<void> set_bypass(const std::string& pin_dir, bool on);
 [[nodiscard]] Result<bool> bypass(const std::string& pin_dir);
 
+// For uninstall: by the pins alone, nothing is loaded or attached. What is not pinned counts as zero.
+// From now on no connection is redirected; open ones go on.
+[[nodiscard]] Result<void> stop_redirecting(const std::string& pin_dir);
+// Redirected connections that are still open, by the kernel's own count.
+[[nodiscard]] Result<std::uint64_t> open_redirected(const std::string& pin_dir);
+[[nodiscard]] Result<std::uint64_t> pinned_engine_cgroup(const std::string& pin_dir);
+
 // The cgroup id (kernfs inode number) of a cgroup2 folder.
 [[nodiscard]] Result<std::uint64_t> cgroup_id(const std::string& dir);
 

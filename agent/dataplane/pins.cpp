@@ -6,7 +6,9 @@
 #include <sys/stat.h>
 #include <sys/vfs.h>
 
+#include <algorithm>
 #include <filesystem>
+#include <iterator>
 
 #include "agent/dataplane/bpf_calls.h"
 #include "agent/dataplane/impl.h"
@@ -39,8 +41,8 @@ std::string existing_parent(const std::string& path) {
   return parent.string();
 }
 
-Result<UniqueFd> open_bypass(const std::string& pin_dir) {
-  const std::string path = version_dir(pin_dir) + "/maps/st_bypass";
+Result<UniqueFd> open_map(const std::string& pin_dir, const std::string& map) {
+  const std::string path = version_dir(pin_dir) + "/maps/" + map;
   UniqueFd fd(bpf_obj_get(path.c_str()));
   if (!fd.valid()) {
     return errno_error("open " + path, errno);
@@ -67,17 +69,63 @@ Result<void> make_pin_dirs(const std::string& pin_dir) {
 }
 
 Result<void> set_bypass(const std::string& pin_dir, bool on) {
-  auto fd = open_bypass(pin_dir);
+  auto fd = open_map(pin_dir, "st_bypass");
   ST_TRY(fd);
   return map_update(fd->get(), "st_bypass", std::uint32_t{0}, std::uint32_t{on ? 1U : 0U});
 }
 
 Result<bool> bypass(const std::string& pin_dir) {
-  auto fd = open_bypass(pin_dir);
+  auto fd = open_map(pin_dir, "st_bypass");
   ST_TRY(fd);
   auto cell = map_lookup<std::uint32_t>(fd->get(), "st_bypass", std::uint32_t{0});
   ST_TRY(cell);
   return cell->value_or(0) != 0;
+}
+
+Result<void> stop_redirecting(const std::string& pin_dir) {
+  auto fd = open_map(pin_dir, "st_pods");
+  if (!fd) {
+    return fd.error().error_number == ENOENT ? Result<void>() : fd.error();
+  }
+  auto keys = map_keys<std::uint64_t>(fd->get(), "st_pods");
+  ST_TRY(keys);
+  for (const std::uint64_t cookie : *keys) {
+    auto row = map_lookup<st_pod>(fd->get(), "st_pods", cookie);
+    ST_TRY(row);
+    if (*row) {
+      (*row)->mode = ST_MODE_DISABLED;
+      ST_TRY(map_update(fd->get(), "st_pods", cookie, **row, BPF_EXIST));
+    }
+  }
+  return {};
+}
+
+Result<std::uint64_t> open_redirected(const std::string& pin_dir) {
+  auto fd = open_map(pin_dir, "st_pod_state");
+  if (!fd) {
+    return fd.error().error_number == ENOENT ? Result<std::uint64_t>(0U) : fd.error();
+  }
+  auto keys = map_keys<std::uint64_t>(fd->get(), "st_pod_state");
+  ST_TRY(keys);
+  std::uint64_t sum = 0;
+  for (const std::uint64_t cookie : *keys) {
+    auto state = map_lookup<st_pod_state>(fd->get(), "st_pod_state", cookie);
+    ST_TRY(state);
+    for (std::size_t i = 0; *state && i < std::size((*state)->budget); ++i) {
+      sum += static_cast<std::uint64_t>(std::max<std::int64_t>(0, (*state)->budget[i].live));
+    }
+  }
+  return sum;
+}
+
+Result<std::uint64_t> pinned_engine_cgroup(const std::string& pin_dir) {
+  auto fd = open_map(pin_dir, "st_config");
+  if (!fd) {
+    return fd.error().error_number == ENOENT ? Result<std::uint64_t>(0U) : fd.error();
+  }
+  auto config = map_lookup<st_config>(fd->get(), "st_config", std::uint32_t{0});
+  ST_TRY(config);
+  return *config ? (*config)->engine_cgroup_id : 0;
 }
 
 Result<std::vector<std::string>> Dataplane::uninstall(const std::string& pin_dir) {

@@ -47,6 +47,10 @@ Result<std::string> real_root() {
   return dir;
 }
 
+Result<std::string> attach_dir(const Options& options) {
+  return options.cgroup_dir.empty() ? real_root() : Result<std::string>(options.cgroup_dir);
+}
+
 bool is_within(const fs::path& inner, const fs::path& outer) {
   const auto [outer_end, inner_at] = std::mismatch(outer.begin(), outer.end(), inner.begin(), inner.end());
   return outer_end == outer.end();
@@ -123,14 +127,17 @@ Result<void> move_to_cgroup(const std::string& dir, std::int64_t pid) {
   return {};
 }
 
+Result<std::string> default_engine_cgroup(const Options& options) {
+  auto attach = attach_dir(options);
+  ST_TRY(attach);
+  return *attach + "/sidetrack-engine";
+}
+
 Result<Cgroups> prepare_cgroups(const Options& options) {
   Cgroups cgroups;
-  cgroups.attach_dir = options.cgroup_dir;
-  if (cgroups.attach_dir.empty()) {
-    auto root = real_root();
-    ST_TRY(root);
-    cgroups.attach_dir = *root;
-  }
+  auto attach = attach_dir(options);
+  ST_TRY(attach);
+  cgroups.attach_dir = *attach;
   auto attach_id = dataplane::cgroup_id(cgroups.attach_dir);
   ST_TRY(attach_id);
   cgroups.attach_id = *attach_id;
@@ -142,7 +149,9 @@ Result<Cgroups> prepare_cgroups(const Options& options) {
     if (options.engine == reconcile::EngineKind::kExternal) {
       return make_error(ErrorCode::kInvalid, "--engine external needs --engine-cgroup: the cgroup that the proxy runs in, alone");
     }
-    cgroups.engine_dir = cgroups.attach_dir + "/sidetrack-engine";
+    auto made = default_engine_cgroup(options);
+    ST_TRY(made);
+    cgroups.engine_dir = *made;
     if (mkdir(cgroups.engine_dir.c_str(), 0755) != 0 && errno != EEXIST) {
       return errno_error("make cgroup " + cgroups.engine_dir, errno);
     }

@@ -22,6 +22,9 @@ struct Cgroups {
 // or capture nothing; the message says which and why.
 [[nodiscard]] Result<Cgroups> prepare_cgroups(const Options& options);
 
+// Where the agent makes the engine's cgroup when none is named.
+[[nodiscard]] Result<std::string> default_engine_cgroup(const Options& options);
+
 // Moves a process. Nothing to do if it is there already.
 [[nodiscard]] Result<void> move_to_cgroup(const std::string& dir, std::int64_t pid);
 

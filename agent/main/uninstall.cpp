@@ -19,34 +19,11 @@ namespace {
 namespace fs = std::filesystem;
 using Clock = std::chrono::steady_clock;
 
-// Redirected connections that are still open, by the kernel's own count.
-Result<std::int64_t> open_connections(const dataplane::Dataplane& dataplane) {
-  auto pods = dataplane.pods();
-  ST_TRY(pods);
-  std::int64_t sum = 0;
-  for (const auto& [cookie, row] : *pods) {
-    auto state = dataplane.pod_state(cookie);
-    ST_TRY(state);
-    for (std::size_t i = 0; *state && i < std::size((*state)->budget); ++i) {
-      sum += std::max<std::int64_t>(0, (*state)->budget[i].live);
-    }
-  }
-  return sum;
-}
-
-Result<void> drain(const Options& options, const Cgroups& cgroups) {
-  auto dataplane = dataplane::Dataplane::open(
-      {.pin_dir = options.pin_dir, .cgroup_dir = cgroups.attach_dir, .engine_cgroup_dir = cgroups.engine_dir});
-  ST_TRY(dataplane);
-  auto pods = (*dataplane)->pods();
-  ST_TRY(pods);
-  for (auto& [cookie, row] : *pods) {
-    row.mode = ST_MODE_DISABLED;
-    ST_TRY((*dataplane)->upsert_pod(cookie, row));
-  }
+Result<void> drain(const Options& options) {
+  ST_TRY(dataplane::stop_redirecting(options.pin_dir));
   const auto deadline = Clock::now() + options.drain;
   for (;;) {
-    auto open = open_connections(**dataplane);
+    auto open = dataplane::open_redirected(options.pin_dir);
     ST_TRY(open);
     if (*open == 0) {
       return {};
@@ -57,6 +34,24 @@ Result<void> drain(const Options& options, const Cgroups& cgroups) {
       return {};
     }
     std::this_thread::sleep_for(std::chrono::milliseconds(100));  // waits for the connections' ends, with a deadline
+  }
+}
+
+// The folder that an agent with these options made for its engine, if `id` is that folder's.
+std::string made_engine_cgroup(const Options& options, std::uint64_t id) {
+  if (!options.engine_cgroup_dir.empty() || id == 0) {
+    return "";
+  }
+  const auto dir = default_engine_cgroup(options);
+  const auto found = dir ? dataplane::cgroup_id(*dir) : dir.error();
+  return found && *found == id ? *dir : "";
+}
+
+void remove_cgroup(const std::string& dir) {
+  if (rmdir(dir.c_str()) == 0) {
+    fmt::print("removed {}\n", dir);
+  } else if (errno == EBUSY) {
+    fmt::print("kept {}: the engine still runs in it; remove it when that has ended\n", dir);
   }
 }
 
@@ -77,21 +72,16 @@ Result<void> uninstall(const Options& options) {
     return lock.error().code == ErrorCode::kBusy ? lock.error().within("stop it first") : lock.error();
   }
   if (fs::exists(options.pin_dir + "/v1/links", error)) {
-    Options chosen = options;
-    auto cgroups = prepare_cgroups(chosen);
-    ST_TRY(cgroups);
-    ST_TRY(drain(options, *cgroups));
+    auto engine_cgroup = dataplane::pinned_engine_cgroup(options.pin_dir);
+    ST_TRY(engine_cgroup);
+    ST_TRY(drain(options));
     auto removed = dataplane::Dataplane::uninstall(options.pin_dir);
     ST_TRY(removed);
     for (const std::string& path : *removed) {
       fmt::print("removed {}\n", path);
     }
-    if (options.engine_cgroup_dir.empty() && !cgroups->engine_dir.empty()) {
-      if (rmdir(cgroups->engine_dir.c_str()) == 0) {
-        fmt::print("removed {}\n", cgroups->engine_dir);
-      } else if (errno == EBUSY) {
-        fmt::print("kept {}: the engine still runs in it (it goes with the next uninstall)\n", cgroups->engine_dir);
-      }
+    if (const std::string dir = made_engine_cgroup(options, *engine_cgroup); !dir.empty()) {
+      remove_cgroup(dir);
     }
   }
   for (const char* name : {"/admin.sock", "/engine.sock", "/agent.lock"}) {
