@@ -85,7 +85,8 @@ json to_json(const StatusView& view) {
           {"fast_path_reason", view.fast_path_reason},
           {"bypass", view.bypass},
           {"maps", list_of(view.maps)},
-          {"problems", list_of(view.problems)}};
+          {"problems", list_of(view.problems)},
+          {"repairs", view.repairs}};
 }
 
 json to_json(const PodView& view) {

@@ -53,6 +53,7 @@ struct StatusView {
   bool bypass = false;
   std::vector<MapView> maps;
   std::vector<ProblemView> problems;
+  std::uint64_t repairs = 0;  // programs attached again and rows put right since the agent started
 };
 struct PodView {
   std::string namespace_name, pod;  // JSON "namespace"

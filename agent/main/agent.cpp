@@ -2,10 +2,12 @@
 #include "agent/main/agent.h"
 
 #include <arpa/inet.h>
+#include <fmt/format.h>
 #include <spdlog/spdlog.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <csignal>
 #include <ctime>
 
@@ -22,6 +24,7 @@ constexpr std::chrono::milliseconds kTick{250};
 constexpr std::chrono::milliseconds kAudit{2000};
 constexpr std::chrono::milliseconds kProgramCheck{5000};
 constexpr std::chrono::milliseconds kExternalLook{200};
+constexpr std::size_t kRepairsShown = 16;
 
 std::uint64_t clock_ns(clockid_t clock) {
   timespec now{};
@@ -51,6 +54,9 @@ policy::NodeSettings settings_of(const Options& options) {
   }
   return settings;
 }
+
+// An engine that was killed leaves a beat that is fresh for a while.
+bool has_ended(std::uint64_t pid) { return pid != 0 && kill(static_cast<pid_t>(pid), 0) != 0 && errno == ESRCH; }
 
 std::string endpoint_text(const st_addr& address, std::uint16_t port_be) {
   return port_be == 0 ? "" : policy::format_endpoint(address, ntohs(port_be));
@@ -154,8 +160,8 @@ Result<void> Agent::start() {
       return;  // rows that an earlier agent left stay until we know what is wanted
     }
     if (const std::size_t repairs = reconciler_.audit(reconcile::Clock::now()); repairs != 0) {
-      repairs_ += repairs;
       spdlog::warn("component=reconcile event=repaired rows={}", repairs);
+      note_repairs(repairs, fmt::format("{} rows of st_pods were not as written", repairs));
     }
   });
   every(kProgramCheck, [this] { check_programs(); });
@@ -226,8 +232,16 @@ void Agent::check_programs() {
     return;
   }
   for (const std::string& name : *repaired) {
-    ++repairs_;
     spdlog::warn("component=dataplane event=reattached program={} detail=\"something had detached it\"", name);
+    note_repairs(1, "program " + name + " was detached");
+  }
+}
+
+void Agent::note_repairs(std::uint64_t count, std::string what) {
+  repairs_ += count;
+  recent_repairs_.push_back({.time = unix_time(), .what = std::move(what)});
+  if (recent_repairs_.size() > kRepairsShown) {
+    recent_repairs_.pop_front();
   }
 }
 
@@ -268,7 +282,8 @@ Result<engines::Welcome> Agent::welcome(std::int64_t pid) {
       slot = i;  // it was here before this agent was: rows in the kernel name its cell
       break;
     }
-    if (slot == 0 && !slots_.contains(i) && st_beat_is_fresh(cells[i].beat_ns, clock_ns(CLOCK_MONOTONIC)) == 0) {
+    const bool beats = st_beat_is_fresh(cells[i].beat_ns, clock_ns(CLOCK_MONOTONIC)) != 0;
+    if (slot == 0 && !slots_.contains(i) && (!beats || has_ended(cells[i].pid))) {
       slot = i;
     }
   }

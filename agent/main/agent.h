@@ -6,6 +6,7 @@
 #include <boost/asio/posix/stream_descriptor.hpp>
 #include <boost/asio/signal_set.hpp>
 #include <boost/asio/steady_timer.hpp>
+#include <deque>
 #include <memory>
 #include <set>
 #include <string>
@@ -72,6 +73,8 @@ class Agent : public admin::Views {
   // Runs `work` now and then every `period`.
   void every(std::chrono::milliseconds period, std::function<void()> work);
   void check_programs();
+  // Something else had changed the kernel's state: counted, and shown as a problem for a while.
+  void note_repairs(std::uint64_t count, std::string what);
   [[nodiscard]] admin::FlowView to_view(const st_flow& flow) const;
   [[nodiscard]] admin::FlowView to_view(const st_live& live) const;
   [[nodiscard]] std::vector<admin::EngineView> engine_views();
@@ -110,7 +113,12 @@ class Agent : public admin::Views {
   std::set<std::uint16_t> slots_;  // cells of registered engines
   FlowLog flow_log_;
   std::vector<std::string> program_errors_;
+  struct Repair {
+    double time = 0;
+    std::string what;
+  };
   std::uint64_t repairs_ = 0;
+  std::deque<Repair> recent_repairs_;
   bool synced_ = false;
   double last_apply_s_ = 0;
 };

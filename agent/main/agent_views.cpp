@@ -5,6 +5,7 @@
 #include <sys/utsname.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <charconv>
 #include <ctime>
 
@@ -14,6 +15,8 @@
 namespace sidetrack::agent {
 
 namespace {
+
+constexpr double kRepairShown_s = 600;
 
 std::string phase_name(reconcile::PodPhase phase) {
   switch (phase) {
@@ -164,6 +167,15 @@ std::vector<admin::ProblemView> Agent::problem_views(const std::vector<reconcile
   for (const std::string& error : program_errors_) {
     views.push_back({.severity = "error", .object = "node", .reason = error, .action = "sidetrackctl doctor"});
   }
+  for (const Repair& repair : recent_repairs_) {
+    if (const double age_s = static_cast<double>(std::time(nullptr)) - repair.time; age_s < kRepairShown_s) {
+      views.push_back({.severity = "warning",
+                       .object = "node",
+                       .key = "repaired",
+                       .reason = fmt::format("{}; put right {:.0f} s ago", repair.what, std::max(0.0, age_s)),
+                       .action = "find what else changes Sidetrack's programs and maps (bpftool, a clean-up job, a second agent)"});
+    }
+  }
   for (const kube::Problem& problem : problems_) {
     views.push_back({.severity = problem.warning ? "warning" : "error",
                      .object = problem.object,
@@ -220,6 +232,7 @@ admin::StatusView Agent::status() {
     view.maps.push_back({map.name, map.entries, map.capacity});
   }
   view.problems = problem_views(pods);
+  view.repairs = repairs_;
   view.agent_state = !synced_ ? "starting" : attached && program_errors_.empty() ? "ready" : "degraded";
   return view;
 }

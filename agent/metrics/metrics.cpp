@@ -161,8 +161,13 @@ void add_node(const admin::StatusView& status, std::vector<MetricFamily>& famili
 }
 
 void add_agent(const admin::StatusView& status, std::vector<MetricFamily>& families) {
+  const auto rejected = std::count_if(status.problems.begin(), status.problems.end(),
+                                      [](const admin::ProblemView& problem) { return problem.object != "node"; });
   gauge("sidetrack_policy_rejected", "Values in Kubernetes objects or files that could not be used as written.")
-      .add({}, number(status.problems.size()))
+      .add({}, static_cast<double>(rejected))
+      .put_into(families);
+  counter("sidetrack_repairs_total", "Programs attached again and rows put right because something else had changed them.")
+      .add({}, number(status.repairs))
       .put_into(families);
   gauge("sidetrack_bypass", "1 while the emergency switch sends every new connection direct.")
       .add({}, status.bypass ? 1 : 0)
