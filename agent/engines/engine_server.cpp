@@ -244,8 +244,8 @@ void EngineServer::upsert_pod(const PodSpec& pod) {
 }
 
 void EngineServer::remove_pod(std::uint64_t netns_cookie, bool cut) {
-  if (impl_->state.pods.erase(netns_cookie) == 0) {
-    return;
+  if (impl_->state.pods.erase(netns_cookie) == 0 && !cut) {
+    return;  // cutting is also for connections of a pod that was removed earlier
   }
   for (const auto& session : impl_->sessions) {
     session->remove_pod(netns_cookie, cut);

@@ -195,7 +195,8 @@ void Reconciler::release(Entry& entry, bool cut) {
   if (auto erased = kernel_.erase_pod(cookie); !erased) {
     entry.detail = erased.error().message;  // audit() removes rows that nobody wants
   }
-  if (entry.at_engine) {
+  // With the namespace go also connections of a pod that the engine had been told to leave before.
+  if (entry.at_engine || cut) {
     engines_.remove_pod(cookie, cut);
   }
   keys_.erase(cookie);
