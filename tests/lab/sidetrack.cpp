@@ -83,7 +83,7 @@ Sidetrack::~Sidetrack() {
   (void)uninstall();
 }
 
-Result<void> Sidetrack::start_agent() {
+ProcessSpec Sidetrack::agent_spec() const {
   const std::string http =
       options_.netns_path.empty() ? "off" : fmt::format("127.0.0.1:{}", kHttpPort);
   ProcessSpec spec{
@@ -99,8 +99,12 @@ Result<void> Sidetrack::start_agent() {
   }
   spec.arguments.insert(spec.arguments.end(), options_.agent_arguments.begin(),
                         options_.agent_arguments.end());
+  return spec;
+}
+
+Result<void> Sidetrack::start_agent() {
   agent_.reset();
-  auto started = Process::start(spec);
+  auto started = Process::start(agent_spec());
   if (!started) {
     return started.error();
   }
@@ -113,15 +117,20 @@ Result<void> Sidetrack::start_agent() {
   return {};
 }
 
-Result<void> Sidetrack::start_engine() {
-  ProcessSpec spec{.arguments = {built_program("sidetrack-engine"), "run", "--state-dir",
-                                 state_dir(), "--http", "off"},
+ProcessSpec Sidetrack::engine_spec() const {
+  ProcessSpec spec{.arguments = options_.engine_launcher,
                    .netns_path = options_.netns_path,
                    .cgroup_path = engine_cgroup_,
                    .log_file = folder_.file("engine.log")};
+  spec.arguments.insert(spec.arguments.end(), {built_program("sidetrack-engine"), "run",
+                                               "--state-dir", state_dir(), "--http", "off"});
   spec.arguments.insert(spec.arguments.end(), options_.engine_arguments.begin(),
                         options_.engine_arguments.end());
-  auto started = Process::start(spec);
+  return spec;
+}
+
+Result<void> Sidetrack::start_engine() {
+  auto started = Process::start(engine_spec());
   if (!started) {
     return started.error();
   }

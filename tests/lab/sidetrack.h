@@ -42,6 +42,7 @@ struct SidetrackOptions {
                              // without --http
   std::vector<std::string> agent_arguments{};
   std::vector<std::string> engine_arguments{};
+  std::vector<std::string> engine_launcher{};  // becomes the engine: {"prlimit", "--nofile=300"}
 };
 
 class Sidetrack {
@@ -61,6 +62,10 @@ class Sidetrack {
   Result<void> start_engine();
   // start_agent and start_engine.
   Result<void> start();
+
+  // What start_agent() and start_engine() run, for tests that start one in another way.
+  [[nodiscard]] ProcessSpec agent_spec() const;
+  [[nodiscard]] ProcessSpec engine_spec() const;
 
   [[nodiscard]] Process& agent() { return *agent_; }
   [[nodiscard]] Process& engine() { return *engine_; }
