@@ -14,9 +14,9 @@ namespace {
 
 using nlohmann::json;
 
-const std::vector<std::string> kServers = {"echo:7000",     "whoami:7002", "reset:7003",
-                                           "greeting:7004", "silent:7005", "echo:7100",
-                                           "echo:443",      "udp:7053"};
+const std::vector<std::string> kServers = {"echo:7000",  "hash:7001",     "whoami:7002",
+                                           "reset:7003", "greeting:7004", "silent:7005",
+                                           "echo:7100",  "echo:443",      "udp:7053"};
 
 // bpf(2) itself: a row of SK_STORAGE is named by a descriptor of this process, which bpftool has
 // not.

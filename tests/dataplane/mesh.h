@@ -37,6 +37,7 @@ inline constexpr const char* kOnEngineLoss = "sidetrack.io/on-engine-loss";
 
 // Ports of the servers in api and spare.
 inline constexpr std::uint16_t kEcho = 7000;
+inline constexpr std::uint16_t kHash = 7001;
 inline constexpr std::uint16_t kWhoami = 7002;
 inline constexpr std::uint16_t kReset = 7003;
 inline constexpr std::uint16_t kGreeting = 7004;

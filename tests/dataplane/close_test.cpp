@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: Apache-2.0
+// How connections end and what their flow records say, redirected and passed through: exact bytes,
+// the right reason.
+#include <fmt/format.h>
+
+#include <cerrno>
+
+#include "tests/dataplane/mesh.h"
+
+namespace sidetrack::lab {
+namespace {
+
+using nlohmann::json;
+
+class CloseTest : public Mesh, public testing::WithParamInterface<const char*> {
+ protected:
+  void SetUp() override {
+    Mesh::SetUp();
+    if (!HasFatalFailure() && !IsSkipped() && !redirected()) {
+      label(kMode, GetParam());
+    }
+  }
+  [[nodiscard]] static bool redirected() { return GetParam() == std::string("redirect"); }
+
+  // A connection that the kernel remembers as this mode's.
+  int connected(std::uint16_t port, const std::string& address) {
+    const auto socket = shell_->connect(address, port);
+    EXPECT_TRUE(socket && socket->error_number == 0) << sidetrack_->logs();
+    const auto row = stored(*shell_, socket ? socket->id : 0);
+    EXPECT_TRUE(row && *row &&
+                (*row)->role == (redirected() ? ST_ROLE_REDIRECTED : ST_ROLE_OBSERVED));
+    return socket ? socket->id : 0;
+  }
+
+  void flow_says(const std::string& source, const std::string& close, std::uint64_t out,
+                 std::uint64_t in) const {
+    const json flow = closed_flow(source);
+    EXPECT_EQ(flow["close"], close) << flow;
+    EXPECT_EQ(flow["bytes_out"], out) << flow;
+    EXPECT_EQ(flow["bytes_in"], in) << flow;
+    EXPECT_EQ(flow["path"], redirected() ? "engine" : "direct") << flow;
+  }
+};
+
+TEST_P(CloseTest, orderly_end_after_large_exchange) {
+  const int id = connected(kEcho, api_->v4);
+  const std::string source = source_of(*shell_, id);
+  ST_ASSERT_VALUE(auto done, shell_->exchange(id, 3'000'000));
+  EXPECT_EQ(done.digest, done.expected_digest);
+  ST_ASSERT_OK(shell_->close(id));
+  flow_says(source, "fin", 3'000'000, 3'000'000);
+}
+
+TEST_P(CloseTest, half_closed_connection_gets_its_answer) {
+  const int id = connected(kHash, api_->v6);
+  const std::string source = source_of(*shell_, id);
+  ST_ASSERT_VALUE(auto sent, shell_->command(fmt::format("send {} len=1000000 seed=3", id)));
+  EXPECT_EQ(sent["sent"], 1'000'000);
+  ST_ASSERT_OK(shell_->shutdown(id));
+  ST_ASSERT_VALUE(auto answer, shell_->receive(id, 1000));
+  EXPECT_TRUE(answer.text.starts_with("1000000 ")) << answer.text;
+  ST_ASSERT_OK(shell_->close(id));
+  flow_says(source, "fin", 1'000'000, answer.text.size());
+}
+
+TEST_P(CloseTest, server_that_speaks_first) {
+  const int id = connected(kGreeting, api_->v4);
+  const std::string source = source_of(*shell_, id);
+  ST_ASSERT_VALUE(auto hello, shell_->receive(id, 7));
+  EXPECT_EQ(hello.text, "hello\r\n");
+  ST_ASSERT_OK(shell_->shutdown(id));
+  ST_ASSERT_VALUE(auto end, shell_->receive_to_end(id));
+  EXPECT_EQ(end.error_number, 0);
+  EXPECT_EQ(end.length, 0U);
+  ST_ASSERT_OK(shell_->close(id));
+  flow_says(source, "fin", 0, 7);
+}
+
+TEST_P(CloseTest, server_that_closes_first) {
+  const int id = connected(kWhoami, api_->v4);
+  const std::string source = source_of(*shell_, id);
+  ST_ASSERT_VALUE(auto seen, shell_->receive_to_end(id));
+  EXPECT_EQ(seen.error_number, 0);
+  ST_ASSERT_OK(shell_->close(id));
+  flow_says(source, "fin", 0, seen.length);
+}
+
+TEST_P(CloseTest, reset_by_the_client) {
+  const int id = connected(kEcho, api_->v4);
+  const std::string source = source_of(*shell_, id);
+  ST_ASSERT_OK(shell_->send(id, "ping"));
+  ST_ASSERT_VALUE(auto pong, shell_->receive(id, 4));
+  EXPECT_EQ(pong.text, "ping");
+  ST_ASSERT_OK(shell_->close(id, CloseHow::kReset));
+  flow_says(source, "rst_local", 4, 4);
+}
+
+TEST_P(CloseTest, reset_by_the_server) {
+  const int id = connected(kReset, api_->v4);
+  const std::string source = source_of(*shell_, id);
+  ST_ASSERT_VALUE(auto end, shell_->receive_to_end(id));
+  EXPECT_EQ(end.error_number, ECONNRESET);
+  ST_ASSERT_OK(shell_->close(id));
+  flow_says(source, "rst_remote", 0, 0);
+}
+
+TEST_P(CloseTest, reset_reaches_the_server) {
+  ST_ASSERT_VALUE(auto server, PodShell::start(place(*spare_)));
+  ST_ASSERT_VALUE(auto listening, server->listen("::", 8080));
+  const int id = connected(8080, spare_->v4);
+  ST_ASSERT_VALUE(auto accepted, server->accept(listening.id));
+  ST_ASSERT_OK(shell_->send(id, "ping"));
+  ST_ASSERT_VALUE(auto ping, server->receive(accepted.id, 4));
+  EXPECT_EQ(ping.text, "ping");
+  ST_ASSERT_OK(shell_->close(id, CloseHow::kReset));
+  ST_ASSERT_VALUE(auto end, server->receive_to_end(accepted.id));
+  EXPECT_EQ(end.error_number, ECONNRESET);
+}
+
+// A deviation that docs/deviations.md lists: redirected, connect() succeeds and the refusal is a
+// reset.
+TEST_P(CloseTest, refused) {
+  ST_ASSERT_VALUE(auto socket, shell_->connect(api_->v4, kClosed, {.bind = web_->v4 + "/4400"}));
+  if (redirected()) {
+    EXPECT_EQ(socket.errno_name, "");
+    ST_ASSERT_VALUE(auto end, shell_->receive_to_end(socket.id));
+    EXPECT_EQ(end.error_number, ECONNRESET);
+  } else {
+    EXPECT_EQ(socket.errno_name, "ECONNREFUSED");
+  }
+  flow_says(endpoint_text(web_->v4, 4400), "refused", 0, 0);
+}
+
+TEST_P(CloseTest, timed_out) {
+  // api gets what is for this address and does not forward: nobody answers.
+  ST_ASSERT_OK(lab_->node().ip(fmt::format("route replace 10.99.0.1/32 via {} dev br0", api_->v4)));
+  ST_ASSERT_OK(web_->netns.write_sysctl("ipv4/tcp_syn_retries", "1"));
+  ST_ASSERT_VALUE(auto socket,
+                  shell_->connect("10.99.0.1", 80,
+                                  {.bind = web_->v4 + "/4401", .timeout = milliseconds(20'000)}));
+  if (redirected()) {
+    EXPECT_EQ(socket.errno_name, "");
+    ST_ASSERT_VALUE(auto end,
+                    shell_->command(fmt::format("recv {} 1 timeout_ms=20000", socket.id)));
+    EXPECT_EQ(end["errno_name"], "ECONNRESET");
+  } else {
+    EXPECT_EQ(socket.errno_name, "ETIMEDOUT");
+  }
+  flow_says(endpoint_text(web_->v4, 4401), "timeout", 0, 0);
+}
+
+TEST_P(CloseTest, killed) {
+  const int id = connected(kEcho, api_->v4);
+  const std::string source = source_of(*shell_, id);
+  ST_ASSERT_OK(shell_->send(id, "ping"));
+  ST_ASSERT_VALUE(auto pong, shell_->receive(id, 4));
+  EXPECT_EQ(pong.text, "ping");
+  ST_ASSERT_VALUE(auto own, shell_->socket_name(id));
+  ST_ASSERT_VALUE(
+      auto killed,
+      run_command({.arguments = {"ss", "-K", "-Htn", fmt::format("sport = :{}", own.port)},
+                   .netns_path = web_->netns.path()}));
+  EXPECT_EQ(killed.exit_status, 0) << killed.output;
+  ST_ASSERT_VALUE(auto end, shell_->receive_to_end(id));
+  EXPECT_EQ(end.error_number, ECONNABORTED);
+  flow_says(source, "killed", 4, 4);
+}
+
+INSTANTIATE_TEST_SUITE_P(Modes, CloseTest, testing::Values("redirect", "passthrough"),
+                         [](const auto& mode) { return std::string(mode.param); });
+
+}  // namespace
+}  // namespace sidetrack::lab
