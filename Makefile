@@ -38,6 +38,13 @@ test-dataplane: build-ci ## runs the tests that attach programs in a lab of thei
 demo: ## shows redirection, exclusions and failover in a lab of network namespaces (root, about a minute)
 	$(Q)scripts/demo.sh
 
+.PHONY: bench
+bench: ## measures against no mesh, HAProxy and iptables sidecars (root, 7 minutes; BENCH_QUICK=1: 90 s)
+	$(Q)scripts/install-packages.sh build run bench
+	$(Q)cmake --preset release
+	$(Q)cmake --build --preset release --target st_bench $(VERBOSE)
+	$(Q)python3 -B tests/bench/run.py $(BUILD)
+
 lint: ## checks format, scripts, YAML and the dependencies between folders
 	$(Q)scripts/lint.sh
 

@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is compared: Sidetrack with its own engine, Sidetrack with HAProxy as the node's engine, HAProxy as a sidecar behind
+iptables, and no mesh at all. All of them run at once; only the one that is measured has traffic."""
+
+import json
+import subprocess
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bench_lab import Lab, run, wait_until
+
+SIDECAR_UID = 65534
+PORTS = 8  # of each server
+
+
+def haproxy_config(bind: str, sidecar: bool) -> str:
+    """HAProxy 2.6 in TCP mode, its defaults; 0.0.0.0:0 is the connection's own destination (SO_ORIGINAL_DST)."""
+    user = f"  uid {SIDECAR_UID}\n  gid {SIDECAR_UID}\n" if sidecar else ""
+    return f"""global
+  maxconn 9000
+{user}
+defaults
+  mode tcp
+  timeout connect 5s
+  timeout client 1h
+  timeout server 1h
+
+listen everything
+  bind {bind}
+  server origin 0.0.0.0:0
+"""
+
+
+def namespace(name: str, mode: str | None, annotations: dict | None = None) -> dict:
+    labels = {"sidetrack.io/mode": mode} if mode else {}
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels, "annotations": annotations or {}}}
+
+
+def pod(lab: Lab, namespace_name: str, name: str, address: str) -> dict:
+    return {
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": name, "namespace": namespace_name, "annotations": {"sidetrack.io/netns": lab.netns_path(name)}},
+        "spec": {"nodeName": "bench"}, "status": {"phase": "Running", "podIPs": [{"ip": address}]},
+    }
+
+
+class Agent:
+    """One Sidetrack on a cgroup of its own: agent, objects, and the embedded engine unless `external` names a proxy."""
+
+    def __init__(self, lab: Lab, binaries: Path, name: str, http_port: int, external: str | None = None) -> None:
+        self.lab, self.binaries, self.name = lab, binaries, name
+        self.folder = lab.folder / name
+        for part in ("objects", "state", "cache"):
+            (self.folder / part).mkdir(parents=True)
+        lab.cgroup(f"{name}/engine")
+        self.options = ["--state-dir", self.folder / "state", "--pin-dir", lab.folder / "bpf" / name,
+                        "--cache-dir", self.folder / "cache", "--cgroup", lab.cgroups / name]
+        self.arguments = [binaries / "sidetrack-agent", "run", "--node", "bench", "--objects", self.folder / "objects",
+                          *self.options, "--engine-cgroup", lab.cgroups / name / "engine",
+                          "--engine", f"external={external}" if external else "embedded", "--http", f"127.0.0.1:{http_port}"]
+        self.external = external
+        self.engine_pid = 0
+
+    def put(self, file: str, objects: list[dict]) -> None:
+        (self.folder / "objects" / f"{file}.json").write_text(json.dumps({"apiVersion": "v1", "kind": "List", "items": objects}))
+
+    def start(self) -> None:
+        self.lab.start(f"{self.name}-agent", f"{self.name}/agent", "node", *self.arguments)
+        wait_until("the agent", lambda: self.ctl("status") is not None)
+        if not self.external:
+            engine = self.lab.start(f"{self.name}-engine", f"{self.name}/engine", "node", self.binaries / "sidetrack-engine", "run",
+                                    "--state-dir", self.folder / "state", "--http", "off")
+            self.engine_pid = engine.pid
+
+    def ctl(self, *command: str) -> dict | list | None:
+        try:
+            return json.loads(run(str(self.binaries / "sidetrackctl"), "--state-dir", str(self.folder / "state"), *command, "-o", "json"))
+        except (RuntimeError, ValueError):
+            return None
+
+    def wait_for(self, pod_name: str, destination: str, reason: str) -> None:
+        def is_so() -> bool:
+            answer = self.ctl("explain", pod_name, destination)
+            return isinstance(answer, dict) and answer.get("reason") == reason
+        wait_until(f"{pod_name} to {destination}: {reason}; log: {self.lab.log(self.name + '-agent')}", is_so)
+
+    def reasons(self) -> dict[str, int]:
+        """Decided connections by reason, over all namespaces, from the kernel."""
+        totals: dict[str, int] = {}
+
+        def collect(value) -> None:
+            if isinstance(value, dict):
+                for reason, count in (value.get("connections") or {}).items() if isinstance(value.get("connections"), dict) else ():
+                    totals[reason] = totals.get(reason, 0) + count
+                value = list(value.values())
+            if isinstance(value, list):
+                for item in value:
+                    collect(item)
+        collect(self.ctl("counters"))
+        return totals
+
+    def uninstall(self) -> None:
+        run(str(self.binaries / "sidetrack-agent"), "uninstall", *map(str, self.options), "--drain", "0s")
+
+
+@dataclass
+class Path_:
+    """One way from a client pod to a server pod."""
+    name: str
+    title: str
+    client: str  # netns
+    cgroup: str
+    target: str
+    port: int
+    proxies: list[int] = field(default_factory=list)  # pids whose CPU and memory count
+    agent: Agent | None = None  # must say `redirected` of every connection
+
+
+class Competitors:
+    def __init__(self, lab: Lab, binaries: Path, programs: Path) -> None:
+        self.lab, self.binaries, self.programs = lab, binaries, programs
+        self.agents: list[Agent] = []
+        self.paths: dict[str, Path_] = {}
+        self.pods: dict[str, str] = {}
+
+    def open(self) -> None:
+        names = ["server", "server-sidecar", "off", "excluded", "excludedcidr", "passthrough", "client", "external", "sidecar"]
+        self.pods = {name: self.lab.add_pod(name, 10 + index) for index, name in enumerate(names)}
+        self.start_servers()
+        self.start_mesh()
+        self.start_node_proxy()
+        self.start_sidecars()
+
+    def serve(self, name: str, cgroup: str, netns: str, port: int) -> None:
+        process = self.lab.start(name, cgroup, netns, self.programs / "st_bench_server", self.pods[netns], str(port), str(PORTS),
+                                 stdout=subprocess.PIPE, text=True)
+        if process.stdout.readline().strip() != "ready":
+            raise RuntimeError(f"{name}: {self.lab.log(name)}")
+
+    def start_servers(self) -> None:
+        self.serve("server-plain", "plain", "server", 8000)
+        self.serve("server-mesh", "mesh/pods", "server", 8100)
+        self.serve("server-external", "ext/pods", "server", 8200)
+        self.serve("server-x2", "plain", "server-sidecar", 8000)
+        self.paths["direct"] = Path_("direct", "direct, no mesh", "client", "plain", self.pods["server"], 8000)
+
+    def start_mesh(self) -> None:
+        agent = Agent(self.lab, self.binaries, "mesh", 15880)
+        ports = {"sidetrack.io/exclude-outbound-ports": "7000-7099,8500,9000-9100"}
+        cidrs = {"sidetrack.io/exclude-outbound-cidrs": "10.99.0.0/16,10.244.9.0/24,172.16.0.0/12"}
+        agent.put("namespaces", [namespace("off", None), namespace("excluded", "redirect", ports),
+                                 namespace("excludedcidr", "redirect", cidrs), namespace("passthrough", "passthrough"),
+                                 namespace("client", "redirect")])
+        agent.put("pods", [pod(self.lab, name, name, self.pods[name])
+                           for name in ("off", "excluded", "excludedcidr", "passthrough", "client")])
+        agent.start()
+        self.agents.append(agent)
+        server = self.pods["server"]
+        for name, reason in (("excluded", "excluded_port"), ("excludedcidr", "excluded_cidr"), ("passthrough", "passthrough"),
+                             ("off", "not_enrolled")):
+            agent.wait_for(f"{name}/{name}", f"{server}:7000", reason)
+        agent.wait_for("client/client", f"{server}:8100", "redirected")
+        self.paths["sidetrack"] = Path_("sidetrack", "Sidetrack, embedded engine", "client", "mesh/pods", server, 8100,
+                                        [agent.engine_pid], agent)
+
+    def start_haproxy(self, name: str, cgroup: str, netns: str, bind: str, sidecar: bool) -> int:
+        config = self.lab.folder / f"{name}.cfg"
+        config.write_text(haproxy_config(bind, sidecar))
+        process = self.lab.start(name, cgroup, netns, "haproxy", "-db", "-f", config)
+        port = bind.rpartition(":")[2]
+
+        def listens() -> bool:
+            if process.poll() is not None:
+                raise RuntimeError(f"{name}: {self.lab.log(name)}")
+            return bool(self.lab.in_netns(netns, "ss", "-Hltn", f"sport = :{port}").strip())
+        wait_until(name, listens)
+        return process.pid
+
+    def start_node_proxy(self) -> None:
+        agent = Agent(self.lab, self.binaries, "ext", 15881, external="10.244.9.1:15001")
+        agent.put("objects", [namespace("external", "redirect"), pod(self.lab, "external", "external", self.pods["external"])])
+        agent.start()
+        self.agents.append(agent)
+        pid = self.start_haproxy("haproxy-node", "ext/engine", "node", "10.244.9.1:15001", sidecar=False)
+        server = self.pods["server"]
+        agent.wait_for("external/external", f"{server}:8200", "redirected")
+        self.paths["haproxy"] = Path_("haproxy", "Sidetrack, HAProxy on the node", "external", "ext/pods", server, 8200, [pid], agent)
+
+    def start_sidecars(self) -> None:
+        client = self.start_haproxy("haproxy-client", "plain", "sidecar", "127.0.0.1:15001", sidecar=True)
+        server = self.start_haproxy("haproxy-server", "plain", "server-sidecar", "0.0.0.0:15006", sidecar=True)
+        self.lab.in_netns("sidecar", "iptables", "-t", "nat", "-A", "OUTPUT", "-p", "tcp", "-m", "owner", "!", "--uid-owner",
+                          str(SIDECAR_UID), "-j", "REDIRECT", "--to-ports", "15001")
+        self.lab.in_netns("server-sidecar", "iptables", "-t", "nat", "-A", "PREROUTING", "-i", "eth0", "-p", "tcp",
+                          "-j", "REDIRECT", "--to-ports", "15006")
+        self.paths["x1"] = Path_("x1", "iptables, 1 sidecar (HAProxy)", "sidecar", "plain", self.pods["server"], 8000, [client])
+        self.paths["x2"] = Path_("x2", "iptables, 2 sidecars (HAProxy)", "sidecar", "plain", self.pods["server-sidecar"], 8000,
+                                 [client, server])
+
+    def close(self) -> None:
+        self.lab.stop_all()
+        for agent in self.agents:
+            try:
+                agent.uninstall()
+            except RuntimeError as error:
+                print(f"bench: uninstall {agent.name}: {error}")

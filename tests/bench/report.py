@@ -1,0 +1,208 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""From the raw rounds in bench.json to a table for people, to the tables of docs/benchmarks.md and to a plot.
+
+report.py BENCH_JSON              prints the table
+report.py BENCH_JSON --docs FILE  replaces what stands between the two markers in FILE, and writes the plot and the raw results beside it
+"""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+from bench_stats import interval_of_median, judge, median, spread
+
+CONNECT_BOUNDS = {"control": None, "off": 1.02, "excluded port": 1.03, "excluded CIDR": 1.03, "passthrough": 1.03}
+BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
+COLOURS = {"direct": "#7f7f7f", "sidetrack": "#1f77b4", "haproxy": "#ff7f0e", "x1": "#2ca02c", "x2": "#d62728"}
+
+
+def workload_title(workload: str, connections: int) -> str:
+    return f"keep-alive, c={connections}" if workload == "keepalive" else f"connection per request, c={connections}"
+
+
+def workloads(result: dict) -> list[tuple[str, int]]:
+    seen = dict.fromkeys((row["workload"], row["connections"]) for row in result.get("load", []))
+    return list(seen)
+
+
+def rows_of(result: dict, path: str, workload: str, connections: int) -> list[dict]:
+    rows = [row for row in result["load"] if (row["path"], row["workload"], row["connections"]) == (path, workload, connections)]
+    return sorted(rows, key=lambda row: row["round"])
+
+
+def rate(row: dict) -> float:
+    return row["requests"] / row["seconds"]
+
+
+def cpu_per_100k(row: dict) -> float:
+    return row["proxy_cpu_s"] / row["requests"] * 1e5
+
+
+def ratios(result: dict, over: str, workload: str, connections: int, value, of: str = "sidetrack") -> list[float]:
+    """Per round: how many times better `of` is than `over`, by a value of which more is better."""
+    pairs = zip(rows_of(result, of, workload, connections), rows_of(result, over, workload, connections))
+    return [value(mine) / value(other) for mine, other in pairs if value(other)]
+
+
+def shown(values: list[float], digits: int = 0) -> str:
+    if not values:
+        return "-"
+    s = spread(values)
+    return f"{s['median']:,.{digits}f} ({s['min']:,.{digits}f}-{s['max']:,.{digits}f})"
+
+
+def connect_table(result: dict) -> tuple[list[str], list[list[str]]]:
+    head = ["pod", "ns per connection without / with", "ratio of time", "95 % interval", "ratio of CPU", "95 % interval", "pairs", "bound", "verdict"]
+    table = []
+    for mode, bound in CONNECT_BOUNDS.items():
+        pairs = [pair for row in result["connect"] if row["mode"] == mode for pair in row["pairs"]]
+        if not pairs:
+            continue
+        wall = [pair["wall_b"] / pair["wall_a"] for pair in pairs]
+        cpu = [pair["cpu_b"] / pair["cpu_a"] for pair in pairs]
+        low, high = interval_of_median(wall)
+        cpu_low, cpu_high = interval_of_median(cpu)
+        without, having = (median([pair[side] for pair in pairs]) for side in ("wall_a", "wall_b"))
+        table.append([mode, f"{without:,.0f} / {having:,.0f}", f"{median(wall):.4f}", f"{low:.4f}-{high:.4f}", f"{median(cpu):.4f}",
+                      f"{cpu_low:.4f}-{cpu_high:.4f}", str(len(pairs)), f"<= {bound}" if bound else "contains 1",
+                      judge(low, high, bound) if bound else ("reached" if low <= 1 <= high else "not reached")])
+    return head, table
+
+
+def load_table(result: dict, workload: str, connections: int) -> tuple[list[str], list[list[str]]]:
+    what = "requests/s" if workload == "keepalive" else "connections/s"
+    head = ["path", what, "p50 us", "p99 us", "proxy CPU s per 10^5", f"Sidetrack's {what} over it, per round"]
+    table = []
+    for path, title in result["titles"].items():
+        rows = rows_of(result, path, workload, connections)
+        cpu = [cpu_per_100k(row) for row in rows if row["proxy_cpu_s"]]
+        over = "" if path == "sidetrack" else shown(ratios(result, path, workload, connections, rate), 2)
+        table.append([title, shown([rate(row) for row in rows]), shown([row["p50_us"] for row in rows], 1),
+                      shown([row["p99_us"] for row in rows], 1), shown(cpu, 2), over])
+    return head, table
+
+
+def memory_table(result: dict) -> tuple[list[str], list[list[str]]]:
+    head = ["path", "idle connections", "RSS before, KiB", "RSS with them, KiB", "bytes per connection"]
+    table = []
+    for path in dict.fromkeys(row["path"] for row in result["memory"]):
+        rows = [row for row in result["memory"] if row["path"] == path]
+        table.append([result["titles"][path], str(rows[0]["connections"]), shown([row["rss_before"] / 1024 for row in rows]),
+                      shown([row["rss_after"] / 1024 for row in rows]), shown([row["bytes_per_connection"] for row in rows])])
+    return head, table
+
+
+def verdict_table(result: dict) -> tuple[list[str], list[list[str]]]:
+    """Every bound of the redirect: medians of the ratios per round."""
+    head = ["Sidetrack's engine against", "in", "times better (min-max over rounds)", "bound", "verdict"]
+    table = []
+
+    def add(over: str, what: str, values: list[float], bound: float) -> None:
+        # "ahead" needs more than the bound, a factor needs it at least.
+        reached = median(values) > bound if bound == 1 else median(values) >= bound
+        table.append([over, what, shown(values, 2), "> 1" if bound == 1 else f">= {bound}", "reached" if reached else "not reached"])
+
+    for workload, connections in workloads(result):
+        title = workload_title(workload, connections)
+        measures = {"connections/s" if workload == "crr" else "requests/s": rate, "p50": lambda row: 1 / row["p50_us"],
+                    "CPU per request": lambda row: 1 / cpu_per_100k(row)}
+        for name, value in measures.items():
+            add("HAProxy on the node", f"{name}: {title}", ratios(result, "haproxy", workload, connections, value), 1)
+    for path, bound in (("x1", 1.4), ("x2", 2.0)):
+        for workload, connections in workloads(result):
+            if workload == "keepalive":
+                add(result["titles"][path], f"requests/s: {workload_title(workload, connections)}",
+                    ratios(result, path, workload, connections, rate), bound)
+    if result.get("memory"):
+        per = {path: [row["bytes_per_connection"] for row in result["memory"] if row["path"] == path] for path in ("sidetrack", "haproxy")}
+        add("HAProxy on the node", "memory per idle connection",
+            [other / max(mine, 1) for mine, other in zip(per["sidetrack"], per["haproxy"])], 1)
+    return head, table
+
+
+def sections(result: dict) -> list[tuple[str, list[str], list[list[str]]]]:
+    found = []
+    if result.get("connect"):
+        found.append(("Connect cost, against no agent", *connect_table(result)))
+    if result.get("load"):
+        found.append(("Bounds of the redirect", *verdict_table(result)))
+        found += [(workload_title(*key)[0].upper() + workload_title(*key)[1:], *load_table(result, *key)) for key in workloads(result)]
+    if result.get("memory"):
+        found.append(("Memory per idle connection", *memory_table(result)))
+    return found
+
+
+def description(result: dict) -> str:
+    machine = result["machine"]
+    return (f"{machine['cpu']}, {machine['cores']} cores, kernel {machine['kernel']}, commit {machine['commit']}, HAProxy "
+            f"{machine['haproxy']}, {machine['date']}{', quick run' if result['quick'] else ''}; the run took {result['seconds']:.0f} s. "
+            f"Other programs used {result['busy_before']:.0%} of the machine just before it and {result['busy_after']:.0%} just after.")
+
+
+def text(result: dict) -> str:
+    lines = [description(result)]
+    for title, head, table in sections(result):
+        widths = [max(len(row[i]) for row in [head, *table]) for i in range(len(head))]
+        lines += ["", f"== {title}"]
+        lines += ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in [head, *table]]
+    return "\n".join(lines)
+
+
+def markdown(result: dict) -> str:
+    lines = [description(result), "", "![requests and connections per second](benchmarks.svg)", "",
+             "Raw results: [benchmarks.json](benchmarks.json). Medians over rounds, in brackets minimum and maximum."]
+    for title, head, table in sections(result):
+        lines += ["", f"### {title}", "", "| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+        lines += ["| " + " | ".join(cell.replace("|", "\\|") or " " for cell in row) + " |" for row in table]
+    return "\n".join(lines)
+
+
+def svg(result: dict) -> str:
+    """Bars of the median rate by workload and path, with a line from minimum to maximum."""
+    keys, titles = workloads(result), result.get("titles", {})
+    bar, gap, left, width, top = 16, 26, 210, 560, 30
+    height = top + len(keys) * (len(titles) * bar + gap) + 10
+    parts = [f'<svg xmlns="http://www.w3.org/2000/svg" width="{left + width + 190}" height="{height}" font-family="sans-serif" font-size="12">',
+             f'<rect width="100%" height="100%" fill="white"/><text x="8" y="18">requests/s and connections/s: median of rounds, '
+             f'line = minimum to maximum ({result["machine"]["cpu"]}, {result["machine"]["cores"]} cores)</text>']
+    y = top
+    for key in keys:
+        rates = {path: [rate(row) for row in rows_of(result, path, *key)] for path in titles}
+        scale = width / max(max(values) for values in rates.values())
+        y += gap
+        parts.append(f'<text x="8" y="{y - 6}" font-weight="bold">{workload_title(*key)}</text>')
+        for path, values in rates.items():
+            s, middle = spread(values), y + bar / 2
+            parts.append(f'<text x="{left - 6}" y="{middle + 4}" text-anchor="end">{titles[path]}</text>'
+                         f'<rect x="{left}" y="{y + 1}" width="{s["median"] * scale:.1f}" height="{bar - 3}" fill="{COLOURS[path]}"/>'
+                         f'<path d="M{left + s["min"] * scale:.1f} {middle} H{left + s["max"] * scale:.1f}" stroke="black"/>'
+                         f'<text x="{left + s["max"] * scale + 5:.1f}" y="{middle + 4}">{s["median"]:,.0f}</text>')
+            y += bar
+    return "\n".join([*parts, "</svg>"]) + "\n"
+
+
+def update_docs(source: Path, result: dict, page: Path) -> None:
+    before, begin, rest = page.read_text().partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise SystemExit(f"{page}: no markers {BEGIN} and {END}")
+    page.write_text(f"{before}{BEGIN}\n{markdown(result)}\n{END}{after}")
+    page.with_name("benchmarks.svg").write_text(svg(result))
+    shutil.copyfile(source, page.with_name("benchmarks.json"))
+
+
+def main() -> None:
+    if len(sys.argv) not in (2, 4) or (len(sys.argv) == 4 and sys.argv[2] != "--docs"):
+        raise SystemExit(__doc__)
+    source = Path(sys.argv[1])
+    result = json.loads(source.read_text())
+    if len(sys.argv) == 2:
+        print(text(result))
+    else:
+        update_docs(source, result, Path(sys.argv[3]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,192 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""make bench: measures side by side, in rounds, and writes build/bench/bench.json, bench.svg and a table.
+
+run.py BUILD_FOLDER [OUTPUT_FOLDER]. Environment: BENCH_QUICK=1 (about 90 s, for a look), BENCH_ONLY=connect|load|memory, KEEP_LOGS=1.
+Exit code 0 unless something failed technically: bounds are reported, not enforced.
+"""
+
+import json
+import os
+import platform
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import report
+from bench_lab import Lab, run
+from competitors import PORTS, Competitors, Path_
+
+QUICK = os.environ.get("BENCH_QUICK", "") not in ("", "0")
+WORKLOADS = (("keepalive", 1), ("keepalive", 16), ("keepalive", 64), ("crr", 16))
+# mode, its pod (None: no agent on either side), the first of its two ports
+CONNECT_MODES = (("control", None, 7000), ("off", "off", 7010), ("excluded port", "excluded", 7020),
+                 ("excluded CIDR", "excludedcidr", 7030), ("passthrough", "passthrough", 7040))
+
+
+def plan() -> dict:
+    if QUICK:
+        return {"connect_rounds": 2, "pairs": 13, "slice_ms": 50, "load_rounds": 2, "load_s": 1.0, "idle": 2000}
+    return {"connect_rounds": 4, "pairs": 30, "slice_ms": 60, "load_rounds": 6, "load_s": 2.0, "idle": 4000}
+
+
+def machine(root: Path) -> dict:
+    model = next((line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
+                  if line.startswith("model name")), "unknown")
+    commit = subprocess.run(["git", "-C", str(root), "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
+    return {"cpu": model, "cores": os.cpu_count(), "kernel": platform.release(), "commit": commit.stdout.strip(),
+            "haproxy": run("haproxy", "-v").split()[2], "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())}
+
+
+def busy_share(seconds: float = 1.0) -> float:
+    """Which part of the machine others use now."""
+    def read() -> list[int]:
+        return [int(field) for field in Path("/proc/stat").read_text().splitlines()[0].split()[1:]]
+    before = read()
+    time.sleep(seconds)
+    spent = [after - earlier for earlier, after in zip(before, read())]
+    return 1 - (spent[3] + spent[4]) / max(sum(spent), 1)
+
+
+def cpu_seconds(pid: int) -> float:
+    return sum(int(path.read_text().split()[0]) for path in Path(f"/proc/{pid}/task").glob("*/schedstat")) / 1e9
+
+
+def resident_bytes(pid: int) -> int:
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError(f"process {pid} is gone")
+
+
+class Bench:
+    def __init__(self, competitors: Competitors) -> None:
+        self.all = competitors
+        self.lab = competitors.lab
+        self.load_program = competitors.programs / "st_bench_load"
+        self.plan = plan()
+
+    def connect_cost(self) -> list[dict]:
+        results = []
+        for round_number in range(self.plan["connect_rounds"]):
+            for mode, pod_name, port in CONNECT_MODES:
+                say(f"connect cost, round {round_number + 1}: {mode}")
+                cgroup_b = "mesh/pods" if pod_name else "plain2"
+                answer = self.lab.ask(
+                    "connect", "plain", pod_name or "off", self.all.programs / "st_bench_connect", self.all.pods["server"], str(port),
+                    str(self.plan["pairs"]), str(self.plan["slice_ms"]), str(round_number % (os.cpu_count() or 1)),
+                    self.lab.netns_path("server"), self.lab.cgroup("plain"), self.lab.cgroup(cgroup_b))
+                results.append({"mode": mode, "round": round_number, "pairs": answer["pairs"]})
+        return results
+
+    def load(self) -> list[dict]:
+        results = []
+        for round_number in range(self.plan["load_rounds"]):
+            for workload, connections in WORKLOADS:
+                say(f"load, round {round_number + 1}: {workload} c={connections}")
+                order = list(self.all.paths.values())
+                for path in order if round_number % 2 == 0 else reversed(order):
+                    measured = self.measure(path, workload, connections)
+                    results.append({"path": path.name, "workload": workload, "connections": connections, "round": round_number, **measured})
+        return results
+
+    def measure(self, path: Path_, workload: str, connections: int) -> dict:
+        reasons = path.agent.reasons() if path.agent else {}
+        cpu = [cpu_seconds(pid) for pid in path.proxies]
+        answer = self.lab.ask("load", path.cgroup, path.client, self.load_program, workload, path.target, str(path.port), str(PORTS),
+                              str(connections), str(self.plan["load_s"]))
+        answer["proxy_cpu_s"] = sum(cpu_seconds(pid) - before for pid, before in zip(path.proxies, cpu))
+        if answer["errors"]:
+            raise RuntimeError(f"{path.name} {workload} c={connections}: {answer['errors']} requests failed")
+        if path.agent:
+            check_redirected(path, answer["opened"], reasons, path.agent.reasons())
+        return answer
+
+    def memory(self) -> list[dict]:
+        results = []
+        for name in ("sidetrack", "haproxy"):
+            say(f"memory: {name}, {self.plan['idle']} idle connections")
+            results.append({"path": name, **self.idle_memory(self.all.paths[name])})
+        return results
+
+    def idle_memory(self, path: Path_) -> dict:
+        count = self.plan["idle"]
+        # What a first connection brings to life (threads' arenas, buffers) is no cost of each.
+        self.lab.ask("load", path.cgroup, path.client, self.load_program, "keepalive", path.target, str(path.port), str(PORTS), "64", "0.2")
+        time.sleep(0.5)
+        before = sum(resident_bytes(pid) for pid in path.proxies)
+        holder = self.lab.start("idle", path.cgroup, path.client, self.load_program, "idle", path.target, str(path.port), str(PORTS),
+                                str(count), "0", stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        line = holder.stdout.readline()
+        if not line:
+            raise RuntimeError(f"idle connections: {self.lab.log('idle')}")
+        time.sleep(1)
+        after = sum(resident_bytes(pid) for pid in path.proxies)
+        holder.stdin.close()
+        holder.wait(30)
+        self.lab.processes.remove(holder)
+        return {"connections": count, "rss_before": before, "rss_after": after, "bytes_per_connection": (after - before) / count}
+
+
+def check_redirected(path: Path_, opened: int, before: dict[str, int], after: dict[str, int]) -> None:
+    """A connection that went direct (its ports used up, the engine late) would be counted as the proxy's speed."""
+    grown = {reason: after.get(reason, 0) - before.get(reason, 0) for reason in after}
+    redirected = grown.get("redirected", 0)
+    others = {reason: count for reason, count in grown.items()
+              if count and reason in ("port_budget", "engine_down", "engine_full", "internal_error")}
+    if redirected < opened or others:
+        raise RuntimeError(f"{path.name}: of {opened} connections {redirected} were redirected; others: {others}")
+
+
+def say(text: str) -> None:
+    print(f"bench: {text}", file=sys.stderr, flush=True)
+
+
+def measure_all(bench: Bench) -> dict:
+    only = os.environ.get("BENCH_ONLY", "")
+    # Memory comes before the load: a heap that has grown once takes new connections for nothing.
+    parts = {"connect": bench.connect_cost, "memory": bench.memory, "load": bench.load}
+    return {name: part() for name, part in parts.items() if not only or only == name}
+
+
+def main() -> int:
+    if os.geteuid() != 0:
+        say("needs root: it makes network namespaces and attaches BPF programs")
+        return 2
+    root = Path(__file__).resolve().parents[2]
+    build = Path(sys.argv[1] if len(sys.argv) > 1 else "build").resolve()
+    output = Path(sys.argv[2]).resolve() if len(sys.argv) > 2 else build / "bench"
+    output.mkdir(parents=True, exist_ok=True)
+    os.environ["PATH"] += ":/usr/sbin:/sbin"
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(130))
+    started = time.monotonic()
+    result = {"format": 1, "quick": QUICK, "machine": machine(root), "plan": plan(),
+              "titles": {}, "busy_before": busy_share()}
+    lab = Lab()
+    competitors = Competitors(lab, build / "bin", build / "bench")
+    try:
+        lab.open()
+        competitors.open()
+        result["titles"] = {path.name: path.title for path in competitors.paths.values()}
+        result.update(measure_all(Bench(competitors)))
+    except KeyboardInterrupt:
+        return 130
+    except (RuntimeError, OSError, subprocess.SubprocessError) as error:
+        say(f"failed: {error}")
+        return 1
+    finally:
+        competitors.close()
+        lab.close()
+    result["busy_after"] = busy_share()
+    result["seconds"] = round(time.monotonic() - started, 1)
+    (output / "bench.json").write_text(json.dumps(result) + "\n")
+    (output / "bench.svg").write_text(report.svg(result))
+    print(report.text(result))
+    say(f"{result['seconds']} s; raw results {output}/bench.json, plot {output}/bench.svg")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
