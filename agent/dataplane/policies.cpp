@@ -17,7 +17,7 @@ Result<void> PolicyStore::open(const Maps& maps) {
   ST_TRY(pages);
   std::map<std::uint32_t, std::uint32_t> owner_of_set;
   for (const std::uint32_t id : *ids) {
-    stored_[id].last_used = Clock::now();
+    stored_[id];
     next_id_ = std::max(next_id_, id + 1);
     auto row = map_lookup<st_policy>(maps_.policies, "st_policies", id);
     ST_TRY(row);
@@ -37,9 +37,9 @@ Result<void> PolicyStore::open(const Maps& maps) {
   }
   for (const st_port_page_key& key : *pages) {
     next_set_ = std::max(next_set_, key.set_id + 1);
-    // A set whose policy was never completed belongs to nobody: id 0 is never used, so it is collected.
+    // A set whose policy was never completed belongs to nobody, so it is collected.
     const auto owner = owner_of_set.find(key.set_id);
-    stored_[owner == owner_of_set.end() ? 0 : owner->second].pages.push_back(key);
+    stored_[owner == owner_of_set.end() ? kNoPolicy : owner->second].pages.push_back(key);
   }
   return {};
 }
@@ -63,13 +63,13 @@ std::uint64_t PolicyStore::port_pages() const {
 Result<std::uint32_t> PolicyStore::acquire(const std::string& fingerprint, const PolicyContent& content,
                                            Clock::time_point now) {
   if (const auto known = by_fingerprint_.find(fingerprint); known != by_fingerprint_.end()) {
-    stored_[known->second].last_used = now;
+    stored_[known->second].unused_since = now;  // until a row names it
     return known->second;
   }
   const std::uint32_t id = next_id_;
   Stored stored;
   stored.fingerprint = fingerprint;
-  stored.last_used = now;
+  stored.unused_since = now;
   if (auto written = write(id, content, stored); !written) {
     erase(id, stored);
     return written.error();
@@ -128,10 +128,13 @@ void PolicyStore::erase(std::uint32_t id, const Stored& stored) {
 
 void PolicyStore::collect(const std::set<std::uint32_t>& used, Clock::time_point now) {
   for (auto it = stored_.begin(); it != stored_.end();) {
-    if (used.contains(it->first)) {
-      it->second.last_used = now;
+    std::optional<Clock::time_point>& since = it->second.unused_since;
+    if (it->first != kNoPolicy && used.contains(it->first)) {
+      since.reset();
+    } else if (!since) {
+      since = now;
     }
-    if (now - it->second.last_used <= kGrace) {
+    if (!since || now - *since <= kGrace) {
       ++it;
       continue;
     }

@@ -6,6 +6,7 @@
 #include <chrono>
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
@@ -26,7 +27,7 @@ class PolicyStore {
   // Reads what an earlier agent left, so that ids are not used twice and its policies are collected in time.
   [[nodiscard]] Result<void> open(const Maps& maps);
   [[nodiscard]] Result<std::uint32_t> acquire(const std::string& fingerprint, const PolicyContent& content, Clock::time_point now);
-  // Deletes what no id of `used` names and has not been named since kGrace.
+  // Deletes what no id of `used` has named for more than kGrace, as seen by these calls.
   void collect(const std::set<std::uint32_t>& used, Clock::time_point now);
 
   [[nodiscard]] std::uint64_t policies() const { return stored_.size(); }
@@ -37,11 +38,12 @@ class PolicyStore {
   static constexpr std::chrono::seconds kGrace{2};
 
  private:
+  static constexpr std::uint32_t kNoPolicy = 0;  // in rows of pods without rules; no policy of ours has it
   struct Stored {
     std::string fingerprint;  // empty: left by an earlier agent
     std::vector<st_cidr_key> cidrs;
     std::vector<st_port_page_key> pages;
-    Clock::time_point last_used;
+    std::optional<Clock::time_point> unused_since;  // nothing: a row names it, or not looked at yet
   };
   [[nodiscard]] Result<std::uint32_t> write_set(const PortPages& pages, Stored& stored);
   [[nodiscard]] Result<void> write(std::uint32_t id, const PolicyContent& content, Stored& stored);
