@@ -121,6 +121,9 @@ Result<void> parse_engine(const std::string& value, Options& options) {
     }
     place = *address;
   }
+  if (options.external.v4.port == 0 && options.external.v6.port == 0) {
+    return invalid("engine", value, "external=ADDR:PORT[,ADDR:PORT] is meant");
+  }
   return {};
 }
 
@@ -157,7 +160,8 @@ Result<void> parse_drain(const std::string& value, Options& options) {
   unsigned seconds = 0;
   const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), seconds);
   const std::string_view unit(end, static_cast<std::size_t>(value.data() + value.size() - end));
-  if (error != std::errc() || (unit != "s" && !unit.empty() && unit != "m")) {
+  constexpr unsigned kMost = 1'000'000;
+  if (error != std::errc() || (unit != "s" && !unit.empty() && unit != "m") || seconds > kMost) {
     return invalid("drain", value, "a time such as 30s or 2m is meant");
   }
   options.drain = std::chrono::seconds(unit == "m" ? seconds * 60 : seconds);

@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+// The words of the API. They are an interface: a change here is a change for scripts.
+#include "agent/main/names.h"
+
+#include <gtest/gtest.h>
+
+#include <set>
+
+namespace sidetrack::agent {
+namespace {
+
+struct Word {
+  unsigned reason;
+  const char* name;
+  const char* verdict;
+};
+
+class ReasonNames : public ::testing::TestWithParam<Word> {};
+
+TEST_P(ReasonNames, are_as_documented) {
+  EXPECT_EQ(reason_name(GetParam().reason), GetParam().name);
+  EXPECT_EQ(verdict_name(GetParam().reason), GetParam().verdict);
+  EXPECT_NE(reason_sentence(GetParam().reason), "");
+}
+
+INSTANTIATE_TEST_SUITE_P(All, ReasonNames,
+                         ::testing::Values(Word{0, "redirected", "redirected"}, Word{1, "not_tcp", "direct"},
+                                           Word{2, "not_enrolled", "direct"}, Word{3, "unknown_netns", "direct"},
+                                           Word{4, "engine_socket", "direct"}, Word{5, "passthrough", "direct"},
+                                           Word{6, "local_destination", "direct"}, Word{7, "bound_device", "direct"},
+                                           Word{8, "transparent", "direct"}, Word{9, "mptcp", "direct"},
+                                           Word{10, "excluded_port", "direct"}, Word{11, "excluded_cidr", "direct"},
+                                           Word{12, "not_included", "direct"}, Word{13, "engine_down", "direct"},
+                                           Word{14, "engine_full", "direct"}, Word{15, "port_budget", "direct"},
+                                           Word{16, "bypass", "direct"}, Word{17, "internal_error", "direct"},
+                                           Word{18, "engine_down_closed", "refused"},
+                                           Word{19, "no_original_destination", "refused"}),
+                         [](const auto& row) { return std::string(row.param.name); });
+
+TEST(Names, of_all_reasons_are_in_the_table_above) { EXPECT_EQ(ST_REASON_COUNT, 20) << "a new reason needs a row and a sentence"; }
+
+TEST(Names, of_all_reasons_have_a_sentence_of_their_own) {
+  std::set<std::string> sentences;
+  for (unsigned reason = 0; reason < ST_REASON_COUNT; ++reason) {
+    sentences.insert(reason_sentence(reason));
+  }
+  EXPECT_EQ(sentences.size(), std::size_t{ST_REASON_COUNT});
+}
+
+TEST(Names, of_a_later_version_are_unknown) {
+  EXPECT_EQ(reason_name(200), "unknown");
+  EXPECT_EQ(verdict_name(200), "direct");
+  EXPECT_EQ(reason_sentence(200), "");
+  EXPECT_EQ(path_name(ST_PATH_COUNT), "unknown");
+  EXPECT_EQ(close_name(ST_CLOSE_COUNT), "unknown");
+  EXPECT_EQ(mode_name(9), "unknown");
+}
+
+TEST(Names, of_modes_paths_and_closes_are_as_documented) {
+  EXPECT_EQ(mode_name(ST_MODE_DISABLED), "disabled");
+  EXPECT_EQ(mode_name(ST_MODE_PASSTHROUGH), "passthrough");
+  EXPECT_EQ(mode_name(ST_MODE_REDIRECT), "redirect");
+  EXPECT_EQ(path_name(ST_PATH_DIRECT), "direct");
+  EXPECT_EQ(path_name(ST_PATH_ENGINE), "engine");
+  EXPECT_EQ(path_name(ST_PATH_FAST), "fast");
+  EXPECT_EQ(path_name(ST_PATH_HANDOFF), "handoff");
+  EXPECT_EQ(close_name(ST_CLOSE_OPEN), "");
+  EXPECT_EQ(close_name(ST_CLOSE_FIN), "fin");
+  EXPECT_EQ(close_name(ST_CLOSE_RST_LOCAL), "rst_local");
+  EXPECT_EQ(close_name(ST_CLOSE_RST_REMOTE), "rst_remote");
+  EXPECT_EQ(close_name(ST_CLOSE_REFUSED), "refused");
+  EXPECT_EQ(close_name(ST_CLOSE_TIMEOUT), "timeout");
+  EXPECT_EQ(close_name(ST_CLOSE_KILLED), "killed");
+  EXPECT_EQ(fast_path_name(ST_FAST_PATH_OFF), "off");
+  EXPECT_EQ(fast_path_name(ST_FAST_PATH_AUTO), "auto");
+  EXPECT_EQ(fast_path_name(ST_FAST_PATH_NODE), "node");
+  EXPECT_EQ(on_engine_loss_name(ST_ON_ENGINE_LOSS_OPEN), "open");
+  EXPECT_EQ(on_engine_loss_name(ST_ON_ENGINE_LOSS_CLOSED), "closed");
+}
+
+}  // namespace
+}  // namespace sidetrack::agent
