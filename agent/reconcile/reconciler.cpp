@@ -235,8 +235,17 @@ void Reconciler::on_listener_lost(std::uint64_t netns_cookie, Clock::time_point 
     return;
   }
   step(keys_.at(netns_cookie), *entry, now);
-  if (entry->row && has_lost_listener(*entry->row)) {
-    engines_.reopen_pod(netns_cookie);
+  reopen_lost(*entry);
+}
+
+void Reconciler::reopen_lost(const Entry& entry) {
+  if (!entry.row || !entry.at_engine || entry.leave_engine_at || !has_lost_listener(*entry.row)) {
+    return;
+  }
+  // Without an answer the row still names those of an engine that is gone: the next one opens its own when it registers,
+  // and opening them a second time would close the first under connections.
+  if (engines_.listeners(entry.facts->cookie)) {
+    engines_.reopen_pod(entry.facts->cookie);
   }
 }
 
@@ -306,9 +315,7 @@ std::size_t Reconciler::audit(Clock::time_point now) {
     const bool differed = found == in_kernel.end() ||
                           (entry.row && !same_row(found->second, *entry.row) && !has_lost_listener(*entry.row));
     repairs += was_written && entry.reason.empty() && differed ? 1 : 0;
-    if (entry.row && entry.at_engine && !entry.leave_engine_at && has_lost_listener(*entry.row)) {
-      engines_.reopen_pod(entry.facts->cookie);
-    }
+    reopen_lost(entry);
   }
   kernel_.collect_policies();
   return repairs;

@@ -88,6 +88,7 @@ class Reconciler {
   [[nodiscard]] bool look_at_netns(const std::string& key, Entry& entry, Clock::time_point now);
   [[nodiscard]] Result<void> write_row(Entry& entry);
   void place_at_engine(Entry& entry, Clock::time_point now);
+  void reopen_lost(const Entry& entry);
   void fail(Entry& entry, Clock::time_point now, std::string reason, std::string detail);
   // Takes the row away; `cut`: the namespace is gone too.
   void release(Entry& entry, bool cut);
