@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "engine/listener.h"
 
+#include <fcntl.h>
 #include <fmt/core.h>
 #include <netinet/tcp.h>
 #include <sched.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 
 #include <algorithm>
@@ -19,6 +21,7 @@ namespace sidetrack::engine {
 namespace {
 
 constexpr int kBacklog = 4096;
+constexpr rlim_t kMostFiles = 131072;  // bounds the table of files that move_up() makes the kernel keep
 
 SocketAddress loopback(int family, std::uint16_t port) {
   if (family == AF_INET) {
@@ -33,6 +36,19 @@ SocketAddress loopback(int family, std::uint16_t port) {
   return from_kernel(v6);
 }
 
+// When a process dies, the kernel closes its files from the highest number down (they are task work,
+// which runs last in first out). Listeners go first then: who sees a connection cut and connects
+// again must not reach a listener that nobody serves any more.
+UniqueFd move_up(UniqueFd fd) {
+  rlimit files{};
+  if (::getrlimit(RLIMIT_NOFILE, &files) != 0) {
+    return fd;
+  }
+  const auto from = static_cast<int>(std::min(files.rlim_cur, kMostFiles) / 2);
+  UniqueFd moved(::fcntl(fd.get(), F_DUPFD_CLOEXEC, from));
+  return moved.valid() ? std::move(moved) : std::move(fd);
+}
+
 // One listener, or the errno of what failed. SO_REUSEADDR lets a restarted engine take the port of
 // its predecessor while old connections to it are in TIME_WAIT; two live listeners on one port stay
 // impossible.
@@ -42,6 +58,7 @@ Result<Listener> open_one(int family, std::uint16_t port) {
   if (!listener.fd.valid()) {
     return errno_error("socket", errno);
   }
+  listener.fd = move_up(std::move(listener.fd));
   const int fd = listener.fd.get();
   const int on = 1;
   ::setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
