@@ -1,0 +1,257 @@
+// SPDX-License-Identifier: Apache-2.0
+// The agent dies, comes back, meets a second one, finds its programs and rows damaged.
+#include <fmt/format.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <csignal>
+
+#include <nlohmann/json.hpp>
+
+#include "tests/dataplane/fault_node.h"
+
+namespace sidetrack::lab {
+namespace {
+
+using nlohmann::json;
+
+constexpr int kStreams = 1000;
+
+class AgentFault : public FaultNode {
+ protected:
+  void SetUp() override {
+    FaultNode::SetUp();
+    if (!IsSkipped() && !HasFatalFailure()) {
+      start_echo();
+    }
+  }
+  std::vector<int> open_streams(int count) {
+    std::vector<int> ids;
+    for (int i = 0; i < count; ++i) {
+      const auto socket = shell_->connect(api_v4_, kEcho);
+      if (!socket || socket->error_number != 0) {
+        ADD_FAILURE() << "stream " << i << ": "
+                      << (socket ? socket->errno_name : socket.error().message);
+        break;
+      }
+      ids.push_back(socket->id);
+    }
+    return ids;
+  }
+  void expect_all_alive(const std::vector<int>& ids) {
+    for (const int id : ids) {
+      ASSERT_NO_FATAL_FAILURE(expect_alive(*shell_, id, 2000));
+      ASSERT_FALSE(HasFailure()) << sidetrack_->logs();
+    }
+  }
+  [[nodiscard]] std::int64_t live() const {
+    const auto count = KernelView(sidetrack_->pin_dir()).live(cookie_);
+    return count ? *count : -1;
+  }
+  // Ends the agent as `end` does and starts it again under open streams and new connections.
+  template <typename End>
+  void expect_unnoticed_restart(End end);
+  [[nodiscard]] std::uint64_t repairs() const {
+    const auto status = sidetrack_->get("/v1/status");
+    return status ? status->value("repairs", std::uint64_t{0}) : 0;
+  }
+};
+
+template <typename End>
+void AgentFault::expect_unnoticed_restart(End end) {
+  ASSERT_NO_FATAL_FAILURE(start_sidetrack());
+  const Counts before = counted();
+  const std::vector<int> streams = open_streams(kStreams);
+  ASSERT_EQ(streams.size(), static_cast<std::size_t>(kStreams));
+  EXPECT_EQ(live(), kStreams);
+  Traffic traffic(shell_in(*web_), api_v4_, kEcho, {.count = 20});
+  ASSERT_TRUE(eventually(kPatience, [&] { return traffic.rounds() > 0; }));
+
+  ASSERT_NO_FATAL_FAILURE(end());
+  const std::uint64_t dead_rounds = traffic.rounds();
+  expect_all_alive(streams);
+  ASSERT_TRUE(eventually(kPatience, [&] { return traffic.rounds() > dead_rounds + 3; }));
+
+  ST_ASSERT_OK(sidetrack_->start_agent());
+  ASSERT_NO_FATAL_FAILURE(wait_enrolled());
+  ASSERT_TRUE(eventually(kPatience, [&] {
+    const auto status = sidetrack_->get("/v1/status");
+    return status && status->value("/engines/0/state"_json_pointer, "") == "up";
+  })) << sidetrack_->logs();
+  expect_all_alive(streams);
+  const BurstResult burst = traffic.stop();
+  expect_clean(burst, burst.ok, sidetrack_->logs());
+  EXPECT_EQ(since(before), (Counts{{"redirected", kStreams + burst.ok}}));
+  EXPECT_TRUE(eventually(kPatience, [&] { return live() == kStreams; })) << live();
+}
+
+TEST_F(AgentFault, nobody_notices_that_the_agent_was_killed_and_started_again) {
+  expect_unnoticed_restart([&] { sidetrack_->agent().kill_hard(); });
+}
+
+TEST_F(AgentFault, nobody_notices_that_the_agent_was_stopped_and_started_again) {
+  expect_unnoticed_restart([&] {
+    ST_ASSERT_VALUE(const int status, sidetrack_->agent().terminate());
+    EXPECT_EQ(status, 0);
+  });
+}
+
+TEST_F(AgentFault, a_second_agent_says_who_holds_the_folder_and_ends) {
+  ASSERT_NO_FATAL_FAILURE(start_sidetrack());
+  ST_ASSERT_VALUE(auto second, Process::start(sidetrack_->agent_spec()));
+  ST_ASSERT_VALUE(const int status, second->wait());
+  EXPECT_EQ(status, 1);
+  EXPECT_NE(second->output().find(fmt::format("process {}", sidetrack_->agent().pid())),
+            std::string::npos)
+      << second->output();
+  expect_connections(5, "redirected");
+}
+
+TEST_F(AgentFault, a_standby_agent_takes_over_without_a_gap) {
+  ASSERT_NO_FATAL_FAILURE(start_sidetrack());
+  ProcessSpec spec = sidetrack_->agent_spec();
+  spec.arguments.emplace_back("--standby");
+  ST_ASSERT_VALUE(auto standby, Process::start(spec));
+  ST_ASSERT_OK(standby->wait_for_output("event=standby"));
+  const Counts before = counted();
+  Traffic traffic(shell_in(*web_), api_v4_, kEcho, {.count = 20});
+  sidetrack_->agent().kill_hard();
+  ST_ASSERT_OK(standby->wait_for_output("event=started"));
+  ASSERT_TRUE(eventually(kPatience, [&] {
+    const auto status = sidetrack_->get("/v1/status");
+    return status && status->value("/agent/pid"_json_pointer, 0) == standby->pid() &&
+           status->value("/engines/0/state"_json_pointer, "") == "up";
+  })) << standby->output();
+  ASSERT_NO_FATAL_FAILURE(wait_enrolled());
+  const BurstResult burst = traffic.stop();
+  expect_clean(burst, burst.ok, standby->output());
+  EXPECT_EQ(since(before), (Counts{{"redirected", burst.ok}}));
+  ST_ASSERT_VALUE(const int status, standby->terminate());
+  EXPECT_EQ(status, 0);
+}
+
+TEST_F(AgentFault, bypass_works_without_an_agent_and_cuts_nothing) {
+  ASSERT_NO_FATAL_FAILURE(start_sidetrack());
+  const std::vector<int> streams = open_streams(20);
+  sidetrack_->agent().kill_hard();
+  ST_ASSERT_VALUE(const auto on,
+                  sidetrack_->ctl({"--pin-dir", sidetrack_->pin_dir(), "bypass", "on"}));
+  ASSERT_EQ(on.exit_status, 0) << on.output;
+  expect_connections(20, "bypass");
+  expect_all_alive(streams);
+  ST_ASSERT_VALUE(const auto off,
+                  sidetrack_->ctl({"--pin-dir", sidetrack_->pin_dir(), "bypass", "off"}));
+  ASSERT_EQ(off.exit_status, 0) << off.output;
+  expect_connections(20, "redirected");
+  expect_all_alive(streams);
+}
+
+TEST_F(AgentFault, a_detached_program_is_reported_and_attached_again) {
+  ASSERT_NO_FATAL_FAILURE(start_sidetrack());
+  ASSERT_EQ(repairs(), 0U);
+  ST_ASSERT_OK(KernelView(sidetrack_->pin_dir()).detach_link("st_connect4"));
+  ASSERT_TRUE(eventually(kPatience, [&] { return repairs() == 1; })) << sidetrack_->logs();
+  expect_connections(5, "redirected");
+  ASSERT_EQ(::unlink((sidetrack_->pin_dir() + "/v1/links/st_sockops").c_str()), 0);
+  ASSERT_TRUE(eventually(kPatience, [&] { return repairs() == 2; })) << sidetrack_->logs();
+  expect_connections(5, "redirected");
+  ST_ASSERT_VALUE(const auto doctor,
+                  sidetrack_->ctl({"--pin-dir", sidetrack_->pin_dir(), "doctor"}));
+  EXPECT_NE(doctor.output.find("st_connect4"), std::string::npos) << doctor.output;
+  EXPECT_NE(doctor.output.find("st_sockops"), std::string::npos) << doctor.output;
+}
+
+TEST_F(AgentFault, status_shows_what_is_not_attached_while_it_is_not) {
+  ASSERT_NO_FATAL_FAILURE(start_sidetrack());
+  ST_ASSERT_OK(KernelView(sidetrack_->pin_dir()).detach_link("st_connect6"));
+  ST_ASSERT_VALUE(const json status, sidetrack_->get("/v1/status"));
+  const auto attached = [](const json& shown) {
+    const json& programs = shown.at("programs");
+    return std::all_of(programs.begin(), programs.end(),
+                       [](const json& program) { return program.value("attached", false); });
+  };
+  // Unless the agent was quicker.
+  EXPECT_TRUE(!attached(status) || repairs() == 1) << status.dump();
+  ASSERT_TRUE(eventually(kPatience, [&] {
+    const auto now = sidetrack_->get("/v1/status");
+    return now && attached(*now);
+  }));
+}
+
+TEST_F(AgentFault, a_deleted_row_is_written_again_and_counted) {
+  ASSERT_NO_FATAL_FAILURE(start_sidetrack());
+  const KernelView kernel(sidetrack_->pin_dir());
+  ST_ASSERT_OK(kernel.delete_pod(cookie_));
+  ASSERT_TRUE(eventually(kPatience, [&] { return kernel.pod(cookie_).has_value(); }));
+  ASSERT_TRUE(eventually(kPatience, [&] { return repairs() >= 1; })) << sidetrack_->logs();
+  ASSERT_TRUE(eventually_explains("redirected"));
+  expect_connections(5, "redirected");
+}
+
+TEST_F(AgentFault, sockets_of_a_killed_agent_are_replaced) {
+  ASSERT_NO_FATAL_FAILURE(start_sidetrack());
+  sidetrack_->agent().kill_hard();
+  struct stat left {};
+  ASSERT_EQ(::stat((sidetrack_->state_dir() + "/admin.sock").c_str(), &left), 0);
+  ST_ASSERT_OK(sidetrack_->start_agent());
+  struct stat made {};
+  ASSERT_EQ(::stat((sidetrack_->state_dir() + "/admin.sock").c_str(), &made), 0);
+  EXPECT_EQ(made.st_mode & 0777U, 0600U);
+  ASSERT_NO_FATAL_FAILURE(wait_enrolled());
+}
+
+TEST_F(AgentFault, an_engine_that_was_there_first_waits_for_the_agent) {
+  ASSERT_NO_FATAL_FAILURE(make_sidetrack());
+  ST_ASSERT_VALUE(auto engine, Process::start(sidetrack_->engine_spec()));
+  ST_ASSERT_OK(engine->wait_for_output("agent_away"));
+  ST_ASSERT_OK(sidetrack_->start_agent());
+  ASSERT_NO_FATAL_FAILURE(wait_enrolled());
+  shell_ = shell_in(*web_);
+  expect_connections(5, "redirected");
+  sidetrack_->agent().kill_hard();
+  expect_connections(5, "redirected");
+  ST_ASSERT_OK(sidetrack_->start_agent());
+  ASSERT_TRUE(eventually(kPatience, [&] {
+    const auto status = sidetrack_->get("/v1/status");
+    return status && status->value("/engines/0/pid"_json_pointer, 0) == engine->pid();
+  })) << engine->output();
+  expect_connections(5, "redirected");
+  ST_ASSERT_VALUE(const int status, engine->terminate());
+  EXPECT_EQ(status, 0);
+}
+
+TEST_F(AgentFault, sighup_reads_the_objects_again) {
+  ASSERT_NO_FATAL_FAILURE(start_sidetrack());
+  const auto applied = [&] {
+    const std::string log = sidetrack_->agent().output();
+    std::size_t count = 0;
+    for (auto at = log.find("event=applied"); at != std::string::npos;
+         at = log.find("event=applied", at + 1)) {
+      ++count;
+    }
+    return count;
+  };
+  const std::size_t before = applied();
+  ST_ASSERT_OK(sidetrack_->agent().signal(SIGHUP));
+  ST_ASSERT_OK(sidetrack_->agent().wait_for_output("event=reload"));
+  EXPECT_TRUE(eventually(kPatience, [&] { return applied() > before; })) << sidetrack_->logs();
+  EXPECT_TRUE(sidetrack_->agent().running());
+  expect_connections(5, "redirected");
+}
+
+TEST_F(AgentFault, answers_health_readiness_and_metrics) {
+  ASSERT_NO_FATAL_FAILURE(start_sidetrack());
+  expect_connections(7, "redirected");
+  ST_ASSERT_OK(sidetrack_->get_http("/healthz"));
+  ST_ASSERT_OK(sidetrack_->get_http("/readyz"));
+  ST_ASSERT_VALUE(const std::string metrics, sidetrack_->get_http("/metrics"));
+  for (const char* line : {"sidetrack_build_info{", "sidetrack_pods{state=\"enrolled\"} 1",
+                           "sidetrack_connections_total{namespace=\"shop\",reason=\"redirected\"",
+                           "sidetrack_engine_up"}) {
+    EXPECT_NE(metrics.find(line), std::string::npos) << line << "\n" << metrics;
+  }
+}
+
+}  // namespace
+}  // namespace sidetrack::lab

@@ -1,0 +1,210 @@
+// SPDX-License-Identifier: Apache-2.0
+// What applications notice when the engine dies, hangs, is full or is replaced.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <csignal>
+#include <utility>
+
+#include "tests/dataplane/fault_node.h"
+
+namespace sidetrack::lab {
+namespace {
+
+class EngineFault : public FaultNode {
+ protected:
+  [[nodiscard]] bool has_no_port() const {
+    const st_pod pod = row();
+    const auto is_zero = [](std::uint16_t port) { return port == 0; };
+    return std::all_of(std::begin(pod.port_v4_be), std::end(pod.port_v4_be), is_zero) &&
+           std::all_of(std::begin(pod.port_v6_be), std::end(pod.port_v6_be), is_zero);
+  }
+  // A connection of `shell` to the echo server.
+  int open_stream(PodShell& shell) {
+    const auto socket = shell.connect(api_v4_, kEcho);
+    EXPECT_TRUE(socket.has_value() && socket->error_number == 0) << sidetrack_->logs();
+    return socket ? socket->id : 0;
+  }
+};
+
+constexpr std::uint64_t kConnects = 10'000;
+constexpr std::uint64_t kRounds = 20;
+constexpr std::uint64_t kLeastKills = 5;
+constexpr std::uint64_t kRequestsPerKill = 200;
+constexpr int kThreads = 2;
+
+TEST_F(EngineFault, a_kill_fails_no_connect_and_cuts_only_what_was_inside) {
+  start_echo();
+  ASSERT_NO_FATAL_FAILURE(start_sidetrack());
+  const Counts before = counted();
+  Traffic traffic(shell_in(*web_), api_v4_, kEcho,
+                  {.count = kConnects / kRounds, .threads = kThreads});
+  std::uint64_t kills = 0;
+  while (traffic.rounds() < kRounds || kills < kLeastKills) {
+    sidetrack_->engine().kill_hard();
+    const std::uint64_t redirected = since(before)["redirected"];
+    ++kills;
+    ST_ASSERT_OK(sidetrack_->start_engine());
+    ASSERT_TRUE(eventually(kPatience, [&] {
+      return since(before)["redirected"] > redirected + kRequestsPerKill;
+    })) << sidetrack_->logs();
+  }
+  const BurstResult burst = traffic.stop();
+  EXPECT_EQ(burst.mismatches, 0U);
+  EXPECT_EQ(burst.connect_errors, Counts());
+  // A kill costs at most what was inside of the engine: one connection per thread.
+  std::uint64_t cut = 0;
+  for (const auto& [name, count] : burst.io_errors) {
+    EXPECT_TRUE(name == "ECONNRESET" || name == "EOF" || name == "EPIPE") << name;
+    cut += count;
+  }
+  EXPECT_LE(cut, kills * kThreads);
+  EXPECT_EQ(burst.ok + cut, traffic.rounds() * (kConnects / kRounds));
+  EXPECT_GT(since(before)["redirected"], 0U);
+  EXPECT_GT(since(before)["engine_down"], 0U);
+}
+
+TEST_F(EngineFault, after_a_kill_no_connect_fails) {
+  constexpr int kKills = 8;
+  start_echo();
+  ASSERT_NO_FATAL_FAILURE(start_sidetrack());
+  for (int i = 0; i < kKills; ++i) {
+    sidetrack_->engine().kill_hard();
+    expect_connections(100, "engine_down");
+    ST_ASSERT_OK(sidetrack_->start_engine());
+    ASSERT_TRUE(eventually_explains("redirected")) << sidetrack_->logs();
+    expect_connections(100, "redirected");
+    ASSERT_FALSE(HasFailure());
+  }
+}
+
+TEST_F(EngineFault, refuses_while_the_engine_is_dead_if_the_pod_says_closed) {
+  start_echo();
+  put_web("web", {{"sidetrack.io/on-engine-loss", "closed"}});
+  ASSERT_NO_FATAL_FAILURE(start_sidetrack());
+  expect_connections(5, "redirected");
+  sidetrack_->engine().kill_hard();
+  for (const char* address : {"v4", "v6"}) {
+    const Counts before = counted();
+    const std::string to = std::string(address) == "v4" ? api_->v4 : api_->v6;
+    ST_ASSERT_VALUE(const auto burst, shell_->burst(to, kEcho, {.count = 10}));
+    EXPECT_EQ(burst.connect_errors, (Counts{{"ECONNREFUSED", 10}})) << address;
+    EXPECT_EQ(since(before), (Counts{{"engine_down_closed", 10}})) << address;
+  }
+  ST_ASSERT_OK(sidetrack_->start_engine());
+  ASSERT_TRUE(eventually_explains("redirected")) << sidetrack_->logs();
+  expect_connections(5, "redirected");
+}
+
+TEST_F(EngineFault, the_kernel_takes_a_dead_engines_ports_away_without_the_agent) {
+  start_echo();
+  ASSERT_NO_FATAL_FAILURE(start_sidetrack());
+  expect_connections(5, "redirected");
+  ASSERT_FALSE(has_no_port());
+  ST_ASSERT_OK(sidetrack_->agent().signal(SIGSTOP));
+  sidetrack_->engine().kill_hard();
+  EXPECT_TRUE(has_no_port());
+  expect_connections(20, "engine_down");
+  EXPECT_TRUE(has_no_port());
+  ST_ASSERT_OK(sidetrack_->agent().signal(SIGCONT));
+}
+
+TEST_F(EngineFault, connections_go_direct_while_the_engine_is_stopped) {
+  start_echo();
+  ASSERT_NO_FATAL_FAILURE(start_sidetrack());
+  expect_connections(20, "redirected");
+  ST_ASSERT_OK(sidetrack_->engine().signal(SIGSTOP));
+  ASSERT_TRUE(eventually_explains("engine_down"));
+  expect_connections(50, "engine_down");
+  ST_ASSERT_OK(sidetrack_->engine().signal(SIGCONT));
+  ASSERT_TRUE(eventually_explains("redirected")) << sidetrack_->logs();
+  expect_connections(50, "redirected");
+}
+
+TEST_F(EngineFault, what_a_stopped_engine_had_not_accepted_is_served_when_it_goes_on) {
+  start_echo();
+  ASSERT_NO_FATAL_FAILURE(start_sidetrack());
+  const Counts before = counted();
+  ST_ASSERT_OK(sidetrack_->engine().signal(SIGSTOP));
+  const int id = open_stream(*shell_);  // its heartbeat is still good
+  EXPECT_EQ(since(before).count("engine_full"), 0U);
+  ASSERT_TRUE(eventually_explains("engine_down"));
+  ST_ASSERT_OK(sidetrack_->engine().signal(SIGCONT));
+  expect_alive(*shell_, id);
+}
+
+TEST_F(EngineFault, a_full_accept_queue_stalls_no_connect) {
+  constexpr std::uint64_t kQueue = 64;
+  constexpr std::uint64_t kBurst = 300;
+  start_echo({"silent:7000"});
+  ST_ASSERT_OK(web_->netns.write_sysctl("core/somaxconn", std::to_string(kQueue)));
+  ASSERT_NO_FATAL_FAILURE(start_sidetrack());
+  const Counts before = counted();
+  ST_ASSERT_OK(sidetrack_->engine().signal(SIGSTOP));
+  const auto started = Clock::now();
+  ST_ASSERT_VALUE(const auto opened, shell_->hold(api_v4_, kEcho, kBurst));
+  const auto passed = Clock::now() - started;
+  ST_ASSERT_OK(sidetrack_->engine().signal(SIGCONT));
+  EXPECT_EQ(opened, kBurst);
+  // A SYN that is dropped comes again after a second.
+  EXPECT_LT(passed, milliseconds(1000));
+  Counts counts = since(before);
+  EXPECT_LE(counts["redirected"], kQueue + 1);
+  EXPECT_GT(counts["redirected"], 0U);
+  EXPECT_GT(counts["engine_full"], 0U);
+  EXPECT_EQ(counts["redirected"] + counts["engine_full"] + counts["engine_down"], kBurst);
+  ASSERT_TRUE(eventually_explains("redirected")) << sidetrack_->logs();
+}
+
+TEST_F(EngineFault, an_engine_short_of_files_is_full_until_connections_close) {
+  constexpr std::uint64_t kStep = 10;
+  constexpr milliseconds kStepPatience{300};
+  start_echo();
+  ASSERT_NO_FATAL_FAILURE(start_sidetrack({.engine_launcher = {"prlimit", "--nofile=300"}}));
+  expect_connections(10, "redirected");
+  const Counts before = counted();
+  // Step by step, so that the engine has seen one step before the next begins.
+  for (int step = 0; step < 30 && explain() != "engine_full"; ++step) {
+    ST_ASSERT_VALUE(const auto opened, shell_->hold(api_v4_, kEcho, kStep));
+    ASSERT_EQ(opened, kStep);
+    (void)eventually(kStepPatience, [&] { return explain() == "engine_full"; });
+  }
+  ASSERT_EQ(explain(), "engine_full") << sidetrack_->logs();
+  EXPECT_LT(2 * since(before)["redirected"], 300U);
+  const std::unique_ptr<PodShell> holder = std::exchange(shell_, shell_in(*web_));
+  expect_connections(20, "engine_full");
+  ST_ASSERT_OK(holder->release());
+  ASSERT_TRUE(eventually_explains("redirected")) << sidetrack_->logs();
+  expect_connections(20, "redirected");
+}
+
+TEST_F(EngineFault, a_new_engine_takes_over_and_cuts_nothing) {
+  start_echo();
+  ASSERT_NO_FATAL_FAILURE(start_sidetrack());
+  const int stream = open_stream(*shell_);
+  expect_alive(*shell_, stream);
+  const st_pod old_row = row();
+  const Counts before = counted();
+  Traffic traffic(shell_in(*web_), api_v4_, kEcho, {.count = 50, .threads = 2});
+  ST_ASSERT_OK(sidetrack_->start_engine());
+  ASSERT_TRUE(eventually(kPatience, [&] {
+    const st_pod now = row();
+    return now.engine_slot != old_row.engine_slot && now.port_v4_be[0] != 0;
+  })) << sidetrack_->logs();
+  ST_ASSERT_OK(sidetrack_->old_engine().signal(SIGTERM));
+  ST_ASSERT_OK(sidetrack_->old_engine().wait_for_output("draining"));
+  for (const std::uint64_t rounds = traffic.rounds(); traffic.rounds() < rounds + 5;) {
+    expect_alive(*shell_, stream, 100'000);
+  }
+  EXPECT_TRUE(sidetrack_->old_engine().running());
+  ST_ASSERT_OK(shell_->close(stream));
+  ST_ASSERT_VALUE(const int status, sidetrack_->old_engine().wait());
+  EXPECT_EQ(status, 0);
+  const BurstResult burst = traffic.stop();
+  expect_clean(burst, burst.ok, sidetrack_->logs());
+  EXPECT_EQ(since(before), (Counts{{"redirected", burst.ok}}));
+  expect_connections(10, "redirected");
+}
+
+}  // namespace
+}  // namespace sidetrack::lab

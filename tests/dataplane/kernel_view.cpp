@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tests/dataplane/kernel_view.h"
+
+#include <linux/bpf.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <fstream>
+#include <vector>
+
+#include "sidetrack/unique_fd.h"
+
+namespace sidetrack::lab {
+namespace {
+
+std::uint64_t address_of(const void* pointer) {
+  return reinterpret_cast<std::uintptr_t>(pointer);
+}
+
+long call(int command, bpf_attr& attributes) {
+  return ::syscall(SYS_bpf, command, &attributes, sizeof(attributes));
+}
+
+Result<UniqueFd> open_pin(const std::string& path) {
+  bpf_attr attributes{};
+  attributes.pathname = address_of(path.c_str());
+  UniqueFd fd(static_cast<int>(call(BPF_OBJ_GET, attributes)));
+  if (!fd.valid()) {
+    return errno_error("open " + path, errno);
+  }
+  return fd;
+}
+
+template <typename Key>
+bpf_attr element(const UniqueFd& map, const Key& key, void* value) {
+  bpf_attr attributes{};
+  attributes.map_fd = static_cast<std::uint32_t>(map.get());
+  attributes.key = address_of(&key);
+  attributes.value = address_of(value);
+  return attributes;
+}
+
+// "0-3" of /sys/devices/system/cpu/possible.
+std::size_t possible_cpus() {
+  std::ifstream file("/sys/devices/system/cpu/possible");
+  std::size_t first = 0;
+  std::size_t last = 0;
+  char dash = 0;
+  file >> first;
+  return file >> dash >> last ? last + 1 : first + 1;
+}
+
+const char* const kReasons[] = {
+#define ST_REASON(NAME, name, verdict) #name,
+#include "sidetrack/abi/counters.def"
+#undef ST_REASON
+};
+
+}  // namespace
+
+Result<st_pod> KernelView::pod(std::uint64_t netns_cookie) const {
+  auto map = open_pin(pin_dir_ + "/v1/maps/st_pods");
+  ST_TRY(map);
+  st_pod row{};
+  bpf_attr attributes = element(*map, netns_cookie, &row);
+  if (call(BPF_MAP_LOOKUP_ELEM, attributes) != 0) {
+    return errno_error("look up the pod's row", errno);
+  }
+  return row;
+}
+
+Result<void> KernelView::delete_pod(std::uint64_t netns_cookie) const {
+  auto map = open_pin(pin_dir_ + "/v1/maps/st_pods");
+  ST_TRY(map);
+  bpf_attr attributes = element(*map, netns_cookie, nullptr);
+  if (call(BPF_MAP_DELETE_ELEM, attributes) != 0) {
+    return errno_error("delete the pod's row", errno);
+  }
+  return {};
+}
+
+Result<std::int64_t> KernelView::live(std::uint64_t netns_cookie) const {
+  auto map = open_pin(pin_dir_ + "/v1/maps/st_pod_state");
+  ST_TRY(map);
+  st_pod_state state{};
+  bpf_attr attributes = element(*map, netns_cookie, &state);
+  if (call(BPF_MAP_LOOKUP_ELEM, attributes) != 0) {
+    return errno_error("look up the pod's state", errno);
+  }
+  std::int64_t sum = 0;
+  for (const st_budget& budget : state.budget) {
+    sum += budget.live;
+  }
+  return sum;
+}
+
+Result<std::map<std::string, std::uint64_t>> KernelView::counted(std::uint32_t slot) const {
+  auto map = open_pin(pin_dir_ + "/v1/maps/st_counters");
+  ST_TRY(map);
+  std::vector<st_counters> cells(possible_cpus());
+  bpf_attr attributes = element(*map, slot, cells.data());
+  if (call(BPF_MAP_LOOKUP_ELEM, attributes) != 0) {
+    return errno_error("look up counters", errno);
+  }
+  std::map<std::string, std::uint64_t> sums;
+  for (const st_counters& cell : cells) {
+    for (std::size_t reason = 0; reason < ST_REASON_COUNT; ++reason) {
+      if (cell.connections[reason] != 0) {
+        sums[kReasons[reason]] += cell.connections[reason];
+      }
+    }
+  }
+  return sums;
+}
+
+Result<void> KernelView::detach_link(const std::string& program) const {
+  auto link = open_pin(pin_dir_ + "/v1/links/" + program);
+  ST_TRY(link);
+  bpf_attr attributes{};
+  attributes.link_detach.link_fd = static_cast<std::uint32_t>(link->get());
+  if (call(BPF_LINK_DETACH, attributes) != 0) {
+    return errno_error("detach " + program, errno);
+  }
+  return {};
+}
+
+}  // namespace sidetrack::lab

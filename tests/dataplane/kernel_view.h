@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: Apache-2.0
+// KernelView: rows of one installation's pinned maps by plain bpf(2), so that tests can look (and
+// do damage) while the agent is stopped or dead. Thread rule: one owner.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+
+#include "sidetrack/abi/types.h"
+#include "sidetrack/result.h"
+
+namespace sidetrack::lab {
+
+class KernelView {
+ public:
+  explicit KernelView(std::string pin_dir) : pin_dir_(std::move(pin_dir)) {}
+
+  [[nodiscard]] Result<st_pod> pod(std::uint64_t netns_cookie) const;
+  [[nodiscard]] Result<void> delete_pod(std::uint64_t netns_cookie) const;
+  // Redirected connections that are open now, by the kernel's count.
+  [[nodiscard]] Result<std::int64_t> live(std::uint64_t netns_cookie) const;
+  // Connects of a namespace slot by reason ("redirected"), those that never happened left out.
+  [[nodiscard]] Result<std::map<std::string, std::uint64_t>> counted(std::uint32_t slot) const;
+  // BPF_LINK_DETACH: as `bpftool link detach` does.
+  [[nodiscard]] Result<void> detach_link(const std::string& program) const;
+
+ private:
+  std::string pin_dir_;
+};
+
+}  // namespace sidetrack::lab

@@ -1,0 +1,209 @@
+// SPDX-License-Identifier: Apache-2.0
+// What TCP itself promises must hold through the engine: the same script runs over a redirected and
+// over a direct connection.
+#include <fmt/format.h>
+
+#include <csignal>
+#include <fstream>
+#include <random>
+
+#include <nlohmann/json.hpp>
+
+#include "tests/dataplane/fault_node.h"
+
+namespace sidetrack::lab {
+namespace {
+
+enum class Way { kRedirected, kDirect };
+
+// A server of the test's own in the api pod, and a client in web.
+class Streams : public FaultNode, public testing::WithParamInterface<Way> {
+ protected:
+  static constexpr std::uint16_t kServer = 7100;
+
+  void SetUp() override {
+    FaultNode::SetUp();
+    if (IsSkipped() || HasFatalFailure()) {
+      return;
+    }
+    start_echo({"echo:7000", "greeting:7001", "reset:7002", "silent:7003"});
+    if (GetParam() == Way::kDirect) {
+      put_web("web", {{"sidetrack.io/mode", "passthrough"}});
+      ASSERT_NO_FATAL_FAILURE(make_sidetrack());
+      ST_ASSERT_OK(sidetrack_->start());
+      ST_ASSERT_OK(sidetrack_->wait_for_pod("shop/web", "enrolled", "passthrough"));
+      shell_ = shell_in(*web_);
+    } else {
+      ASSERT_NO_FATAL_FAILURE(start_sidetrack());
+    }
+    before_ = counted();
+    server_ = shell_in(*api_);
+  }
+  void TearDown() override {
+    if (sidetrack_ && !IsSkipped()) {
+      const Counts counts = since(before_);
+      EXPECT_EQ(counts.size(), 1U);
+      EXPECT_EQ(counts.count(GetParam() == Way::kDirect ? "passthrough" : "redirected"), 1U);
+    }
+  }
+  int open(std::uint16_t port, const std::string& address = {}) {
+    const auto socket = shell_->connect(address.empty() ? api_v4_ : address, port);
+    EXPECT_TRUE(socket.has_value() && socket->error_number == 0) << sidetrack_->logs();
+    return socket ? socket->id : 0;
+  }
+  // Both ends of a connection to `server_`.
+  void open_pair(int& client, int& served) {
+    ST_ASSERT_VALUE(const auto listener, server_->listen(api_v4_, kServer));
+    ASSERT_EQ(listener.error_number, 0);
+    client = open(kServer);
+    ST_ASSERT_VALUE(const auto accepted, server_->accept(listener.id));
+    ASSERT_EQ(accepted.error_number, 0);
+    EXPECT_EQ(accepted.address, web_->v4);
+    served = accepted.id;
+  }
+  std::unique_ptr<PodShell> server_;
+  Counts before_;
+};
+
+TEST_P(Streams, a_reset_by_the_server_reaches_the_client) {
+  const int id = open(7002);
+  ST_ASSERT_VALUE(const auto received, shell_->receive(id, 1));
+  EXPECT_EQ(received.error_number, ECONNRESET);
+}
+
+TEST_P(Streams, a_reset_by_the_client_reaches_the_server) {
+  int client = 0;
+  int served = 0;
+  ASSERT_NO_FATAL_FAILURE(open_pair(client, served));
+  ST_ASSERT_OK(shell_->send(client, "x"));
+  ST_ASSERT_VALUE(const auto one, server_->receive(served, 1));
+  EXPECT_EQ(one.text, "x");
+  ST_ASSERT_OK(shell_->close(client, CloseHow::kReset));
+  ST_ASSERT_VALUE(const auto received, server_->receive(served, 1));
+  EXPECT_EQ(received.error_number, ECONNRESET);
+}
+
+TEST_P(Streams, a_client_may_end_its_half_first) {
+  int client = 0;
+  int served = 0;
+  ASSERT_NO_FATAL_FAILURE(open_pair(client, served));
+  ST_ASSERT_OK(shell_->send(client, "question"));
+  ST_ASSERT_OK(shell_->shutdown(client));
+  ST_ASSERT_VALUE(const auto asked, server_->receive(served, 100));
+  EXPECT_EQ(asked.text, "question");
+  EXPECT_EQ(asked.error_number, 0);
+  ST_ASSERT_OK(server_->send(served, "answer"));
+  ST_ASSERT_OK(server_->close(served));
+  ST_ASSERT_VALUE(const auto answered, shell_->receive(client, 100));
+  EXPECT_EQ(answered.text, "answer");
+  EXPECT_EQ(answered.error_number, 0);
+}
+
+TEST_P(Streams, a_server_may_end_its_half_first) {
+  int client = 0;
+  int served = 0;
+  ASSERT_NO_FATAL_FAILURE(open_pair(client, served));
+  ST_ASSERT_OK(server_->send(served, "all"));
+  ST_ASSERT_OK(server_->shutdown(served));
+  ST_ASSERT_VALUE(const auto told, shell_->receive(client, 100));
+  EXPECT_EQ(told.text, "all");
+  EXPECT_EQ(told.error_number, 0);
+  ST_ASSERT_OK(shell_->send(client, "thanks"));
+  ST_ASSERT_OK(shell_->close(client));
+  ST_ASSERT_VALUE(const auto thanked, server_->receive(served, 100));
+  EXPECT_EQ(thanked.text, "thanks");
+  EXPECT_EQ(thanked.error_number, 0);
+}
+
+TEST_P(Streams, a_server_may_speak_first) {
+  const int id = open(7001);
+  ST_ASSERT_VALUE(const auto greeted, shell_->receive(id, 7));
+  EXPECT_EQ(greeted.text, "hello\r\n");
+}
+
+TEST_P(Streams, a_refused_upstream_is_an_error_and_no_clean_end) {
+  ST_ASSERT_VALUE(const auto socket, shell_->connect(api_v4_, 7999));
+  if (GetParam() == Way::kDirect) {
+    EXPECT_EQ(socket.errno_name, "ECONNREFUSED");
+    return;
+  }
+  EXPECT_EQ(socket.errno_name, "");
+  ST_ASSERT_VALUE(const auto received, shell_->receive(socket.id, 1));
+  EXPECT_EQ(received.error_number, ECONNRESET);
+}
+
+TEST_P(Streams, streams_of_any_size_are_exact) {
+  constexpr int kShells = 3;
+  constexpr int kStreamsEach = 8;
+  constexpr std::uint32_t kSeed = 20;  // the same sizes in every run
+  std::vector<std::unique_ptr<PodShell>> shells;
+  std::vector<std::future<void>> running;
+  for (int i = 0; i < kShells; ++i) {
+    shells.push_back(shell_in(*web_));
+    running.push_back(std::async(std::launch::async, [this, i, &shell = *shells.back()] {
+      std::mt19937 random(kSeed + static_cast<std::uint32_t>(i));
+      for (int k = 0; k < kStreamsEach; ++k) {
+        const std::uint64_t length = random() % (std::uint64_t{1} << (random() % 22 + 1));
+        ST_ASSERT_VALUE(const auto socket, shell.connect(k % 2 == 0 ? api_->v4 : api_->v6, kEcho));
+        ASSERT_EQ(socket.errno_name, "");
+        ST_ASSERT_VALUE(const auto done, shell.exchange(socket.id, length, random()));
+        EXPECT_EQ(done.error_number, 0);
+        EXPECT_EQ(done.length, length);
+        EXPECT_EQ(done.digest, done.expected_digest);
+        ST_ASSERT_OK(shell.close(socket.id));
+      }
+    }));
+  }
+  for (auto& one : running) {
+    one.get();
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(ByWay, Streams, testing::Values(Way::kRedirected, Way::kDirect),
+                         [](const auto& way) {
+                           return way.param == Way::kDirect ? "direct" : "redirected";
+                         });
+
+using BackPressure = FaultNode;
+
+// In KiB.
+std::uint64_t resident(pid_t pid) {
+  std::ifstream status(fmt::format("/proc/{}/status", pid));
+  for (std::string word; status >> word;) {
+    if (word == "VmRSS:") {
+      std::uint64_t kib = 0;
+      status >> kib;
+      return kib;
+    }
+  }
+  return 0;
+}
+
+TEST_F(BackPressure, a_server_that_does_not_read_costs_bounded_memory_and_stops_its_client_only) {
+  constexpr int kStuck = 20;
+  constexpr std::uint64_t kFlood = 64U << 20;
+  constexpr std::uint64_t kKiBPerConnection = 256;
+  constexpr std::uint64_t kSlackKiB = 4096;
+  start_echo({"echo:7000", "silent:7003"});
+  ASSERT_NO_FATAL_FAILURE(start_sidetrack());
+  expect_connections(10, "redirected");
+  const std::uint64_t before = resident(sidetrack_->engine().pid());
+  for (int i = 0; i < kStuck; ++i) {
+    ST_ASSERT_VALUE(const auto socket,
+                    shell_->connect(api_v4_, 7003, {.timeout = milliseconds(300)}));
+    ASSERT_EQ(socket.errno_name, "");
+    // Until nothing more has been taken for as long as the socket's timeout.
+    ST_ASSERT_VALUE(const auto sent,
+                    shell_->command(fmt::format("send {} len={}", socket.id, kFlood)));
+    EXPECT_EQ(sent.value("errno_name", ""), "EAGAIN");
+    EXPECT_LT(sent.value("sent", kFlood), kFlood);
+  }
+  EXPECT_LT(resident(sidetrack_->engine().pid()), before + kStuck * kKiBPerConnection + kSlackKiB);
+  const auto other = shell_in(*web_);
+  ST_ASSERT_VALUE(const auto socket, other->connect(api_v4_, kEcho));
+  ST_ASSERT_VALUE(const auto done, other->exchange(socket.id, 1'000'000));
+  EXPECT_EQ(done.digest, done.expected_digest);
+}
+
+}  // namespace
+}  // namespace sidetrack::lab

@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: Apache-2.0
+// `sidetrack-agent uninstall` takes back what the agent made, and only that, without cutting
+// anything.
+#include <fmt/format.h>
+
+#include <csignal>
+#include <filesystem>
+#include <set>
+
+#include <nlohmann/json.hpp>
+
+#include "tests/dataplane/fault_node.h"
+
+namespace sidetrack::lab {
+namespace {
+
+using nlohmann::json;
+
+class Uninstall : public FaultNode {
+ protected:
+  void SetUp() override {
+    FaultNode::SetUp();
+    if (IsSkipped() || HasFatalFailure()) {
+      return;
+    }
+    start_echo();
+    links_before_ = own_links();
+    start_sidetrack();
+  }
+  [[nodiscard]] std::vector<std::string> command(const std::string& drain) const {
+    return {built_program("sidetrack-agent"),
+            "uninstall",
+            "--state-dir",
+            sidetrack_->state_dir(),
+            "--cache-dir",
+            sidetrack_->cache_dir(),
+            "--pin-dir",
+            sidetrack_->pin_dir(),
+            "--cgroup",
+            cgroup_->path(),
+            "--drain",
+            drain};
+  }
+  // Ids of the links on this test's cgroups.
+  [[nodiscard]] std::set<std::uint64_t> own_links() const {
+    std::set<std::uint64_t> cgroups{cgroup_->id()};
+    if (sidetrack_) {
+      cgroups.insert(cgroup_id(sidetrack_->engine_cgroup()).value());
+    }
+    const auto shown = run_command({.arguments = {"bpftool", "-j", "link", "show"}});
+    std::set<std::uint64_t> ids;
+    const json links = json::parse(shown ? shown->standard_output : "", nullptr, false);
+    EXPECT_TRUE(links.is_array());
+    for (const json& link : links.is_array() ? links : json::array()) {
+      if (cgroups.contains(link.value("cgroup_id", std::uint64_t{0}))) {
+        ids.insert(link.value("id", std::uint64_t{0}));
+      }
+    }
+    return ids;
+  }
+  void stop_agent() {
+    ST_ASSERT_VALUE(const int status, sidetrack_->agent().terminate());
+    EXPECT_EQ(status, 0);
+  }
+  int open_stream() {
+    const auto socket = shell_->connect(api_v4_, kEcho);
+    EXPECT_TRUE(socket.has_value() && socket->error_number == 0) << sidetrack_->logs();
+    return socket ? socket->id : 0;
+  }
+  void expect_nothing_left() {
+    EXPECT_FALSE(std::filesystem::exists(sidetrack_->pin_dir()));
+    EXPECT_FALSE(std::filesystem::exists(sidetrack_->state_dir() + "/admin.sock"));
+    EXPECT_FALSE(std::filesystem::exists(sidetrack_->state_dir() + "/engine.sock"));
+    EXPECT_FALSE(std::filesystem::exists(sidetrack_->state_dir() + "/agent.lock"));
+    // The kernel frees a link after a grace period.
+    EXPECT_TRUE(eventually(kPatience, [&] { return own_links() == links_before_; }));
+  }
+  void expect_direct_connections() {
+    ST_ASSERT_VALUE(const auto burst, shell_->burst(api_v4_, kEcho, {.count = 20}));
+    expect_clean(burst, 20, sidetrack_->logs());
+  }
+  std::set<std::uint64_t> links_before_;
+};
+
+TEST_F(Uninstall, is_refused_while_an_agent_runs) {
+  ST_ASSERT_VALUE(const auto done, run_command({.arguments = command("0s")}));
+  EXPECT_EQ(done.exit_status, 1) << done.output;
+  EXPECT_NE(done.output.find(std::to_string(sidetrack_->agent().pid())), std::string::npos)
+      << done.output;
+  expect_connections(5, "redirected");
+}
+
+TEST_F(Uninstall, takes_everything_away_and_says_what) {
+  EXPECT_GE(own_links().size(), links_before_.size() + 9);
+  expect_connections(5, "redirected");
+  ASSERT_NO_FATAL_FAILURE(stop_agent());
+  ST_ASSERT_VALUE(const auto done, run_command({.arguments = command("10s")}));
+  EXPECT_EQ(done.exit_status, 0) << done.output;
+  for (const char* name : {"/links/st_connect4", "/maps/st_pods", "/agent.lock"}) {
+    EXPECT_NE(done.output.find(name), std::string::npos) << name << "\n" << done.output;
+  }
+  EXPECT_EQ(done.output.find("still open"), std::string::npos) << done.output;
+  expect_nothing_left();
+  expect_direct_connections();
+}
+
+TEST_F(Uninstall, waits_for_open_connections_and_sends_new_ones_direct) {
+  const int stream = open_stream();
+  ASSERT_NO_FATAL_FAILURE(stop_agent());
+  ST_ASSERT_VALUE(auto running, Process::start({.arguments = command("60s")}));
+  const auto disabled = [&] {
+    const auto pod = KernelView(sidetrack_->pin_dir()).pod(cookie_);
+    return pod && pod->mode == ST_MODE_DISABLED;
+  };
+  ASSERT_TRUE(eventually(kPatience, disabled)) << running->output();
+  expect_connections(10, "not_enrolled");
+  expect_alive(*shell_, stream, 100'000);
+  EXPECT_TRUE(running->running()) << running->output();
+  ST_ASSERT_OK(shell_->close(stream));
+  ST_ASSERT_VALUE(const int status, running->wait());
+  EXPECT_EQ(status, 0) << running->output();
+  EXPECT_EQ(running->output().find("still open"), std::string::npos) << running->output();
+  expect_nothing_left();
+}
+
+TEST_F(Uninstall, cuts_nothing_that_outlasts_the_drain) {
+  const int stream = open_stream();
+  ASSERT_NO_FATAL_FAILURE(stop_agent());
+  ST_ASSERT_VALUE(const auto done, run_command({.arguments = command("0s")}));
+  EXPECT_EQ(done.exit_status, 0) << done.output;
+  EXPECT_NE(done.output.find("1 redirected connections were still open"), std::string::npos)
+      << done.output;
+  expect_nothing_left();
+  expect_alive(*shell_, stream, 100'000);
+  expect_direct_connections();
+}
+
+TEST_F(Uninstall, touches_no_cgroup_but_its_own) {
+  ST_ASSERT_VALUE(const std::string root, find_cgroup2_root());
+  const std::string made = root + "/sidetrack-engine";
+  const bool was_there = std::filesystem::exists(made);
+  ASSERT_NO_FATAL_FAILURE(stop_agent());
+  std::vector<std::string> arguments = command("0s");
+  std::erase(arguments, "--cgroup");
+  std::erase(arguments, cgroup_->path());
+  ST_ASSERT_VALUE(const auto done, run_command({.arguments = arguments}));
+  EXPECT_EQ(done.exit_status, 0) << done.output;
+  EXPECT_EQ(std::filesystem::exists(made), was_there);
+  EXPECT_TRUE(std::filesystem::exists(sidetrack_->engine_cgroup()));
+  expect_nothing_left();
+}
+
+TEST_F(Uninstall, says_so_when_there_is_nothing) {
+  ASSERT_NO_FATAL_FAILURE(stop_agent());
+  for (int i = 0; i < 2; ++i) {
+    ST_ASSERT_VALUE(const auto done, run_command({.arguments = command("0s")}));
+    EXPECT_EQ(done.exit_status, 0) << done.output;
+  }
+  expect_nothing_left();
+}
+
+}  // namespace
+}  // namespace sidetrack::lab
