@@ -21,7 +21,8 @@ namespace sidetrack::engine {
 namespace {
 
 constexpr int kBacklog = 4096;
-constexpr rlim_t kMostFiles = 131072;  // bounds the table of files that move_up() makes the kernel keep
+constexpr rlim_t kMostFiles =
+    131072;  // bounds the table of files that move_up() makes the kernel keep
 
 SocketAddress loopback(int family, std::uint16_t port) {
   if (family == AF_INET) {
@@ -36,9 +37,9 @@ SocketAddress loopback(int family, std::uint16_t port) {
   return from_kernel(v6);
 }
 
-// When a process dies, the kernel closes its files from the highest number down (they are task work,
-// which runs last in first out). Listeners go first then: who sees a connection cut and connects
-// again must not reach a listener that nobody serves any more.
+// When a process dies, the kernel closes its files from the highest number down (they are task
+// work, which runs last in first out). Listeners go first then: who sees a connection cut and
+// connects again must not reach a listener that nobody serves any more.
 UniqueFd move_up(UniqueFd fd) {
   rlimit files{};
   if (::getrlimit(RLIMIT_NOFILE, &files) != 0) {
