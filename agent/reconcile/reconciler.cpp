@@ -13,20 +13,25 @@ namespace {
 constexpr std::chrono::milliseconds kLeaveGrace{2000};
 constexpr std::chrono::milliseconds kFirstBackoff{250};
 constexpr std::chrono::milliseconds kLastBackoff{30000};
-// Namespaces looked into again per tick: a path can lead to another namespace with the same inode number.
+// Namespaces looked into again per tick: a path can lead to another namespace with the same inode
+// number.
 constexpr std::size_t kInspectionsPerTick = 25;
 constexpr std::size_t kMaxOwners = 16384;
 
-std::string key_of(const policy::PodIntent& intent) { return intent.namespace_name + "/" + intent.name; }
+std::string key_of(const policy::PodIntent& intent) {
+  return intent.namespace_name + "/" + intent.name;
+}
 
-// Vetoes under which even the fact that the pod is known must not be written: its namespace is the node's.
+// Vetoes under which even the fact that the pod is known must not be written: its namespace is the
+// node's.
 bool has_own_netns(const policy::PodIntent& intent) {
   return !intent.netns_path.empty() && intent.reason != "host_network";
 }
 
 }  // namespace
 
-Reconciler::Reconciler(Settings settings, KernelTables& kernel, EngineControl& engines, NetnsReader& netns)
+Reconciler::Reconciler(Settings settings, KernelTables& kernel, EngineControl& engines,
+                       NetnsReader& netns)
     : settings_(settings), kernel_(kernel), engines_(engines), netns_(netns) {}
 
 void Reconciler::apply(std::vector<policy::PodIntent> intents, Clock::time_point now) {
@@ -77,7 +82,8 @@ bool Reconciler::look_at_netns(const std::string& key, Entry& entry, Clock::time
   const auto file = netns_.identify(entry.intent.netns_path);
   auto facts = netns_.inspect(entry.intent.netns_path);
   if (!facts || !file) {
-    fail(entry, now, "netns_unreachable", facts ? "netns " + entry.intent.netns_path + " is gone" : facts.error().message);
+    fail(entry, now, "netns_unreachable",
+         facts ? "netns " + entry.intent.netns_path + " is gone" : facts.error().message);
     return false;
   }
   if (facts->cookie == settings_.node_netns_cookie) {
@@ -87,10 +93,12 @@ bool Reconciler::look_at_netns(const std::string& key, Entry& entry, Clock::time
   if (const auto other = keys_.find(facts->cookie); other != keys_.end() && other->second != key) {
     Entry& owner = entries_.at(other->second);
     if (owner.wanted) {
-      fail(entry, now, "netns_shared", "netns " + entry.intent.netns_path + " is already that of pod " + other->second);
+      fail(entry, now, "netns_shared",
+           "netns " + entry.intent.netns_path + " is already that of pod " + other->second);
       return false;
     }
-    // The object was deleted and made again under another name: the namespace changes hands, its connections live on.
+    // The object was deleted and made again under another name: the namespace changes hands, its
+    // connections live on.
     entry.at_engine = std::exchange(owner.at_engine, false);
     owner.facts.reset();
     owner.row.reset();
@@ -102,7 +110,9 @@ bool Reconciler::look_at_netns(const std::string& key, Entry& entry, Clock::time
   keys_[facts->cookie] = key;
   if (owners_.size() >= kMaxOwners) {
     // Cookies grow: the oldest that is gone goes.
-    const auto gone = std::find_if(owners_.begin(), owners_.end(), [this](const auto& owner) { return !keys_.contains(owner.first); });
+    const auto gone = std::find_if(owners_.begin(), owners_.end(), [this](const auto& owner) {
+      return !keys_.contains(owner.first);
+    });
     if (gone != owners_.end()) {
       owners_.erase(gone);
     }
@@ -115,7 +125,8 @@ void Reconciler::place_at_engine(Entry& entry, Clock::time_point now) {
   if (settings_.engine != EngineKind::kEmbedded) {
     return;
   }
-  const bool wanted = entry.intent.state == policy::PodState::kEnrol && entry.intent.mode == ST_MODE_REDIRECT;
+  const bool wanted =
+      entry.intent.state == policy::PodState::kEnrol && entry.intent.mode == ST_MODE_REDIRECT;
   if (wanted) {
     entry.leave_engine_at.reset();
     entry.at_engine = true;
@@ -178,7 +189,8 @@ void Reconciler::step(const std::string& key, Entry& entry, Clock::time_point no
   }
   place_at_engine(entry, now);
   if (auto written = write_row(entry); !written) {
-    fail(entry, now, written.error().code == ErrorCode::kFull ? "map_full" : "map_write_failed", written.error().message);
+    fail(entry, now, written.error().code == ErrorCode::kFull ? "map_full" : "map_write_failed",
+         written.error().message);
     return;
   }
   entry.reason.clear();
@@ -242,8 +254,8 @@ void Reconciler::reopen_lost(const Entry& entry) {
   if (!entry.row || !entry.at_engine || entry.leave_engine_at || !has_lost_listener(*entry.row)) {
     return;
   }
-  // Without an answer the row still names those of an engine that is gone: the next one opens its own when it registers,
-  // and opening them a second time would close the first under connections.
+  // Without an answer the row still names those of an engine that is gone: the next one opens its
+  // own when it registers, and opening them a second time would close the first under connections.
   if (engines_.listeners(entry.facts->cookie)) {
     engines_.reopen_pod(entry.facts->cookie);
   }
@@ -263,8 +275,10 @@ void Reconciler::tick(Clock::time_point now) {
         // Not to be looked into (out of files, say) is not gone: its file is still there.
         const auto facts = netns_.inspect(entry.path);
         same = !facts || facts->cookie == entry.facts->cookie;
-        if (facts && same && (facts->port_low != entry.facts->port_low || facts->port_high != entry.facts->port_high ||
-                     facts->reuses_time_wait != entry.facts->reuses_time_wait)) {
+        if (facts && same &&
+            (facts->port_low != entry.facts->port_low ||
+             facts->port_high != entry.facts->port_high ||
+             facts->reuses_time_wait != entry.facts->reuses_time_wait)) {
           entry.facts = *facts;
           entry.retry_at = now;
         }
@@ -300,7 +314,8 @@ std::size_t Reconciler::audit(Clock::time_point now) {
   std::map<std::uint64_t, st_pod> in_kernel;
   for (const auto& [cookie, row] : *rows) {
     in_kernel[cookie] = row;
-    if (!keys_.contains(cookie) && cookie != settings_.node_netns_cookie && kernel_.erase_pod(cookie)) {
+    if (!keys_.contains(cookie) && cookie != settings_.node_netns_cookie &&
+        kernel_.erase_pod(cookie)) {
       ++repairs;
     }
   }
@@ -312,8 +327,9 @@ std::size_t Reconciler::audit(Clock::time_point now) {
     const bool was_written = entry.row.has_value();
     step(key, entry, now);
     // A listener that the kernel has seen close meanwhile is no repair.
-    const bool differed = found == in_kernel.end() ||
-                          (entry.row && !same_row(found->second, *entry.row) && !has_lost_listener(*entry.row));
+    const bool differed =
+        found == in_kernel.end() ||
+        (entry.row && !same_row(found->second, *entry.row) && !has_lost_listener(*entry.row));
     repairs += was_written && entry.reason.empty() && differed ? 1 : 0;
     reopen_lost(entry);
   }
@@ -340,8 +356,9 @@ std::pair<PodPhase, std::string> Reconciler::phase(const Entry& entry) const {
     if (!entry.engine_failure.empty()) {
       return {PodPhase::kDrift, "listen_failed"};
     }
-    return engines_.connected() ? std::pair{PodPhase::kPending, std::string("waiting_for_listeners")}
-                                : std::pair{PodPhase::kDrift, std::string("engine_down")};
+    return engines_.connected()
+               ? std::pair{PodPhase::kPending, std::string("waiting_for_listeners")}
+               : std::pair{PodPhase::kDrift, std::string("engine_down")};
   }
   return {PodPhase::kEnrolled, entry.intent.reason};
 }
@@ -378,12 +395,14 @@ std::optional<std::string> Reconciler::netns_path(std::uint64_t netns_cookie) co
   return key == keys_.end() ? std::nullopt : std::optional(entries_.at(key->second).path);
 }
 
-const policy::PodIntent* Reconciler::intent(const std::string& namespace_name, const std::string& name) const {
+const policy::PodIntent* Reconciler::intent(const std::string& namespace_name,
+                                            const std::string& name) const {
   const auto entry = entries_.find(namespace_name + "/" + name);
   return entry == entries_.end() || !entry->second.wanted ? nullptr : &entry->second.intent;
 }
 
-std::optional<std::uint64_t> Reconciler::cookie(const std::string& namespace_name, const std::string& name) const {
+std::optional<std::uint64_t> Reconciler::cookie(const std::string& namespace_name,
+                                                const std::string& name) const {
   const auto entry = entries_.find(namespace_name + "/" + name);
   if (entry == entries_.end() || !entry->second.facts) {
     return std::nullopt;
