@@ -24,6 +24,7 @@ constexpr std::chrono::milliseconds kTick{250};
 constexpr std::chrono::milliseconds kAudit{2000};
 constexpr std::chrono::milliseconds kProgramCheck{5000};
 constexpr std::chrono::milliseconds kExternalLook{200};
+constexpr std::chrono::milliseconds kRingPause{10};
 constexpr std::size_t kRepairsShown = 16;
 
 std::uint64_t clock_ns(clockid_t clock) {
@@ -98,7 +99,8 @@ Agent::Agent(asio::io_context& context, const Options& options, Cgroups cgroups,
       source_(std::make_unique<kube::FilesSource>(context, options.objects_dir)),
       metrics_(*this),
       signals_(context, SIGTERM, SIGINT, SIGHUP),
-      rings_(context, dup(dataplane_->ring_fd())) {
+      rings_(context, dup(dataplane_->ring_fd())),
+      ring_pause_(context) {
   if (options.engine == reconcile::EngineKind::kExternal) {
     external_ = std::make_unique<ExternalWatch>(options.external, cgroups_.engine_id,
                                                 dataplane_->engine_cells() + ST_EXTERNAL_ENGINE_SLOT);
@@ -212,10 +214,17 @@ void Agent::wait_for_signals() {
 
 void Agent::wait_for_rings() {
   rings_.async_wait(asio::posix::stream_descriptor::wait_read, [this](const boost::system::error_code& error) {
-    if (!error) {
-      drain_rings();
-      wait_for_rings();
+    if (error) {
+      return;
     }
+    // A reader that has caught up costs the next closing socket an interrupt to wake us: under load we read in batches.
+    ring_pause_.expires_after(kRingPause);
+    ring_pause_.async_wait([this](const boost::system::error_code& cancelled) {
+      if (!cancelled) {
+        drain_rings();
+        wait_for_rings();
+      }
+    });
   });
 }
 
