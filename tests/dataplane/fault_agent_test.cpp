@@ -247,7 +247,7 @@ TEST_F(AgentFault, answers_health_readiness_and_metrics) {
   ST_ASSERT_OK(sidetrack_->get_http("/readyz"));
   ST_ASSERT_VALUE(const std::string metrics, sidetrack_->get_http("/metrics"));
   for (const char* line : {"sidetrack_build_info{", "sidetrack_pods{state=\"enrolled\"} 1",
-                           "sidetrack_connections_total{namespace=\"shop\",reason=\"redirected\"",
+                           "{namespace=\"shop\",verdict=\"redirected\",reason=\"redirected\"} 7",
                            "sidetrack_engine_up"}) {
     EXPECT_NE(metrics.find(line), std::string::npos) << line << "\n" << metrics;
   }
