@@ -60,7 +60,8 @@ static __always_inline void st_on_active(struct bpf_sock_ops *ctx, struct bpf_so
 	if (!socket || socket->role != ST_ROLE_REDIRECTED)
 		return;
 	key.scope = socket->record_scope;
-	key.client_sequence = ctx->snd_nxt;
+	/* Not snd_nxt: with data in its SYN (TCP Fast Open, not accepted by the engine) the client has counted that in already. */
+	key.client_sequence = ctx->snd_una;
 	key.server_sequence = ctx->rcv_nxt;
 	record.destination = socket->destination;
 	record.port_be = socket->port_be;
@@ -141,16 +142,23 @@ static __always_inline void st_on_listen(struct bpf_sock_ops *ctx)
 	st_send_event(ST_EVENT_LISTENER_BACK, config->node_netns_cookie, cookie);
 }
 
-static __always_inline void st_clear_ports(struct st_pod *pod, __u64 cookie)
+/* Whether the listener was one of the pod's. */
+static __always_inline int st_clear_ports(struct st_pod *pod, __u64 cookie)
 {
+	int found = 0;
 	int i;
 
 	for (i = 0; i < ST_MAX_LISTENERS; i++) {
-		if (pod->listener_cookie_v4[i] == cookie)
+		if (pod->listener_cookie_v4[i] == cookie) {
 			pod->port_v4_be[i] = 0;
-		if (pod->listener_cookie_v6[i] == cookie)
+			found = 1;
+		}
+		if (pod->listener_cookie_v6[i] == cookie) {
 			pod->port_v6_be[i] = 0;
+			found = 1;
+		}
 	}
+	return found;
 }
 
 static __always_inline void st_on_listener_closed(struct bpf_sock_ops *ctx)
@@ -161,13 +169,21 @@ static __always_inline void st_on_listener_closed(struct bpf_sock_ops *ctx)
 	__u32 slot = ST_EXTERNAL_ENGINE_SLOT;
 	struct st_engine *engine = bpf_map_lookup_elem(&st_engines, &slot);
 
+	int found = 0;
+
 	if (pod)
-		st_clear_ports(pod, cookie);
-	if (engine && engine->listener_cookie_v4 == cookie)
+		found = st_clear_ports(pod, cookie);
+	if (engine && engine->listener_cookie_v4 == cookie) {
 		engine->listener_cookie_v4 = 0;
-	if (engine && engine->listener_cookie_v6 == cookie)
+		found = 1;
+	}
+	if (engine && engine->listener_cookie_v6 == cookie) {
 		engine->listener_cookie_v6 = 0;
-	st_send_event(ST_EVENT_LISTENER_LOST, netns_cookie, cookie);
+		found = 1;
+	}
+	/* Applications may listen on such ports, too: theirs are not worth a word, however often they close them. */
+	if (found)
+		st_send_event(ST_EVENT_LISTENER_LOST, netns_cookie, cookie);
 }
 
 /* How the client saw its connection end. `old` is the state it had before TCP_CLOSE. */
@@ -268,9 +284,8 @@ static __always_inline void st_on_closed(struct bpf_sock_ops *ctx, struct bpf_so
 	__u64 netns_cookie;
 	struct st_pod *pod;
 
-	if (!socket || socket->role == ST_ROLE_ACCEPTED || !socket->counted)
+	if (!socket || socket->role == ST_ROLE_ACCEPTED)
 		return;
-	socket->counted = 0;
 	netns_cookie = socket->netns_cookie;
 	if (socket->record_live) {
 		socket->record_live = 0;
@@ -279,6 +294,9 @@ static __always_inline void st_on_closed(struct bpf_sock_ops *ctx, struct bpf_so
 		key.server_sequence = socket->server_sequence;
 		st_record_drop(&key, netns_cookie);
 	}
+	if (!socket->counted)
+		return;
+	socket->counted = 0;
 	state = bpf_map_lookup_elem(&st_pod_state, &netns_cookie);
 	pod = bpf_map_lookup_elem(&st_pods, &netns_cookie);
 	if (state && socket->role == ST_ROLE_OBSERVED)
