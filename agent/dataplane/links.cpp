@@ -108,13 +108,17 @@ Result<void> Dataplane::Impl::attach(const Hook& hook) {
   if (!cgroup_fd.valid()) {
     return errno_error(what + ": open " + dir, errno);
   }
+  // The old pin, if any, holds a link that does not run where it should. It goes first: a connect() that met both programs would
+  // be redirected by one and taken for one to loopback by the other.
+  if (const UniqueFd old(bpf_obj_get(path.c_str())); old.valid()) {
+    (void)bpf_link_detach(old.get());  // at once; of a cgroup that is gone there is nothing to detach
+  }
+  if (unlink(path.c_str()) != 0 && errno != ENOENT) {
+    return errno_error(what + ": remove " + path, errno);
+  }
   const UniqueFd link(bpf_link_create(program, cgroup_fd.get(), hook.attach_type, nullptr));
   if (!link.valid()) {
     return errno_error(what + " to " + dir, errno);
-  }
-  // The old pin, if any, holds a link that does not run where it should.
-  if (unlink(path.c_str()) != 0 && errno != ENOENT) {
-    return errno_error(what + ": remove " + path, errno);
   }
   if (bpf_obj_pin(link.get(), path.c_str()) != 0) {
     return errno_error(what + ": pin " + path, errno);
