@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: Apache-2.0
+"""check_deviations.py DOCUMENT TEST: each deviation of the document is numbered in turn and has either a test dNN_... or
+a line that begins with "Not tested:"; each such test has its deviation."""
+import re
+import sys
+
+
+def main(document_path, test_path):
+    with open(document_path, encoding="utf-8") as document:
+        sections = re.split(r"^## (?=\d+\. )", document.read(), flags=re.MULTILINE)[1:]
+    with open(test_path, encoding="utf-8") as test:
+        tested = {int(number) for number in re.findall(r"TEST_F\(\w+, d(\d\d)_", test.read())}
+    problems = []
+    numbers = [int(section.split(".")[0]) for section in sections]
+    if numbers != list(range(1, len(numbers) + 1)) or not numbers:
+        problems.append(f"the deviations are not numbered 1, 2, ...: {numbers}")
+    for number, section in zip(numbers, sections):
+        excused = re.search(r"^Not tested:", section, flags=re.MULTILINE) is not None
+        if excused == (number in tested):
+            problems.append(f"deviation {number} must have a test d{number:02}_... or the line 'Not tested: why', not both")
+    problems += [f"test d{number:02}_... has no deviation {number}" for number in sorted(tested - set(numbers))]
+    for problem in problems:
+        print(f"{document_path}: {problem}", file=sys.stderr)
+    return 1 if problems else 0
+
+
+sys.exit(main(*sys.argv[1:]))

@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""probe_server.py: servers whose behaviour or view of a connection is what a test is about. Says "ready"."""
+import select
+import socket
+import struct
+import sys
+import threading
+
+IP_PKTOPTIONS = 9
+TCP_MD5SIG_EXT = 32
+MD5_PORT = 7210
+
+
+def reset_midstream(sock, _peer):
+    """1,000 bytes, then, once the client has read them and said so, RST."""
+    sock.sendall(b"r" * 1000)
+    sock.recv(1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+def close_cleanly(sock, _peer):
+    sock.recv(1)
+
+
+def show_tos(sock, _peer):
+    """The type of service that the client's packets carried."""
+    sock.setsockopt(socket.IPPROTO_IP, socket.IP_RECVTOS, 1)
+    message = sock.getsockopt(socket.IPPROTO_IP, IP_PKTOPTIONS, 256)
+    shown = "none"
+    while len(message) >= 16:
+        length, level, kind = struct.unpack_from("@qii", message)
+        if (level, kind) == (socket.IPPROTO_IP, socket.IP_TOS):
+            shown = str(message[16])
+        message = message[(length + 7) // 8 * 8:]
+    sock.sendall(shown.encode())
+
+
+def show_peer(sock, peer):
+    sock.sendall(f"{peer[0].removeprefix('::ffff:')} {peer[1]}".encode())
+
+
+def split_urgent(sock, _peer):
+    """What comes in the stream, and what comes as urgent byte."""
+    stream, urgent = b"", b"none"
+    while not stream.endswith(b"."):
+        if select.select([sock], [], [sock])[2]:
+            urgent = sock.recv(1, socket.MSG_OOB)
+        else:
+            stream += sock.recv(100)
+    sock.sendall(stream + b" urgent " + urgent)
+
+
+class Remembered:
+    """How the last connection to `watch_end` ended; the next client of `tell_end` is told."""
+    ended = threading.Event()
+    how = ""
+
+
+def watch_end(sock, _peer):
+    try:
+        sock.sendall(b"go")
+        while sock.recv(1000):
+            pass
+        Remembered.how = "EOF"
+    except OSError as error:
+        Remembered.how = f"errno {error.errno}"
+    Remembered.ended.set()
+
+
+def tell_end(sock, _peer):
+    Remembered.ended.wait(10)
+    Remembered.ended.clear()
+    sock.sendall(Remembered.how.encode())
+
+
+def stay(sock, _peer):
+    """Open until the client goes."""
+    while sock.recv(1000):
+        pass
+
+
+def serve(port, behave, prepare):
+    family = socket.AF_INET if port == MD5_PORT else socket.AF_INET6
+    listener = socket.socket(family)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind(("::" if family == socket.AF_INET6 else "0.0.0.0", port))
+    prepare(listener)
+    listener.listen(64)
+
+    def one(sock, peer):
+        with sock:
+            behave(sock, peer)
+
+    while True:
+        threading.Thread(target=one, args=listener.accept(), daemon=True).start()
+
+
+def no_preparation(_listener):
+    pass
+
+
+def sign(listener):
+    """TCP MD5 (RFC 2385), one key for every client."""
+    any_v4 = struct.pack("=HH4s120x", socket.AF_INET, 0, b"\0\0\0\0")
+    key = any_v4 + struct.pack("=BBHI80s", 1, 0, 3, 0, b"key")
+    try:
+        listener.setsockopt(socket.IPPROTO_TCP, TCP_MD5SIG_EXT, key)
+    except OSError as error:
+        print("no md5:", error, file=sys.stderr)
+
+
+SERVERS = {
+    7201: (reset_midstream, no_preparation),
+    7202: (close_cleanly, no_preparation),
+    7203: (show_tos, no_preparation),
+    7204: (show_peer, no_preparation),
+    7205: (split_urgent, no_preparation),
+    7206: (watch_end, no_preparation),
+    7207: (tell_end, no_preparation),
+    7208: (stay, no_preparation),
+    7209: (stay, no_preparation),
+    MD5_PORT: (show_peer, sign),
+}
+for number, (behaviour, preparation) in SERVERS.items():
+    threading.Thread(target=serve, args=(number, behaviour, preparation), daemon=True).start()
+for number in SERVERS:
+    while True:
+        try:
+            if number != MD5_PORT:
+                socket.create_connection(("127.0.0.1", number)).close()
+            break
+        except ConnectionRefusedError:
+            pass
+print("ready", flush=True)
+sys.stdin.read()

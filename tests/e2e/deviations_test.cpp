@@ -1,0 +1,246 @@
+// SPDX-License-Identifier: Apache-2.0
+// How applications can tell, and how they cannot. dNN_...: deviation NN of docs/deviations.md, seen
+// from both pods: what the control must say and what the redirected client may say instead.
+// same_...: behaviour that must not differ.
+#include <fmt/format.h>
+#include <gmock/gmock.h>
+
+#include "tests/e2e/pair.h"
+
+namespace sidetrack::lab {
+namespace {
+
+class Deviations : public Pair {
+ protected:
+  void SetUp() override {
+    Pair::SetUp();
+    if (IsSkipped() || HasFatalFailure()) {
+      return;
+    }
+    serve({"python3", client_file("probe_server.py")}, "ready");
+    host_ = server_->v4;
+  }
+
+  static Client probe(const std::string& step, std::vector<std::string> arguments) {
+    Client client{{"python3", client_file("probe.py"), step}};
+    client.arguments.insert(client.arguments.end(), arguments.begin(), arguments.end());
+    return client;
+  }
+  void expect(const Client& client, const std::string& direct, const std::string& redirected) {
+    const Outcomes outcomes = run_both(client);
+    EXPECT_EQ(outcomes.direct.output, direct) << "direct";
+    EXPECT_EQ(outcomes.redirected.output, redirected) << "redirected";
+  }
+  void expect_both(const Client& client, const std::string& output) {
+    expect(client, output, output);
+  }
+
+  // Runs the probe `cut`: the server's answers to `pod` are lost once it is connected.
+  std::string run_cut(const Pod& pod);
+
+  std::string host_;
+};
+
+TEST_F(Deviations, d01_refusal_shows_as_reset_after_connect) {
+  for (const std::string& host : {server_->v4, server_->v6}) {
+    expect(probe("read", {host, "9"}), "connect ECONNREFUSED\n",
+           "connect ok\nread ECONNRESET\nagain b''\n");
+  }
+  // A socket that does not block may be looked at before or after the reset has come.
+  const Outcomes outcomes = run_both(probe("nonblocking", {host_, "9"}));
+  EXPECT_EQ(outcomes.direct.output, "connect EINPROGRESS\nSO_ERROR ECONNREFUSED\n");
+  EXPECT_THAT(outcomes.redirected.output,
+              testing::AnyOf("connect EINPROGRESS\nSO_ERROR 0\nread ECONNRESET\n",
+                             "connect EINPROGRESS\nSO_ERROR ECONNRESET\n"));
+}
+
+TEST_F(Deviations, d01_port_checks_succeed_early) {
+  // What wait-for-it does.
+  const Outcomes bash = run_both({{"bash", "-c", "exec 3<>/dev/tcp/" + host_ + "/9"}});
+  EXPECT_EQ(bash.direct.exit_status, 1);
+  EXPECT_EQ(bash.redirected.exit_status, 0);
+  // nc does not block: it depends on how soon it looks.
+  const Outcomes netcat = run_both({{"nc", "-z", host_, "9"}});
+  EXPECT_EQ(netcat.direct.exit_status, 1);
+  EXPECT_THAT(netcat.redirected.exit_status, testing::AnyOf(0, 1));
+  // A port that is open looks the same.
+  expect_both({{"nc", "-z", "-v", "-n", host_, "7208"}},
+              fmt::format("Connection to {} 7208 port [tcp/*] succeeded!\n", host_));
+}
+
+TEST_F(Deviations, d02_unreachable_shows_as_reset_after_connect) {
+  in_both_pods("route add unreachable 10.251.0.0/16");
+  ST_ASSERT_OK(lab_->node().ip("route add unreachable 10.252.0.0/16"));
+  for (const char* address : {"10.251.0.1", "10.252.0.1"}) {
+    expect(probe("read", {address, "80"}), "connect EHOSTUNREACH\n",
+           "connect ok\nread ECONNRESET\nagain b''\n");
+  }
+  in_both_pods("route del unreachable 10.251.0.0/16");
+  ST_ASSERT_OK(lab_->node().ip("route del unreachable 10.252.0.0/16"));
+}
+
+TEST_F(Deviations, d03_timeouts_show_on_read_instead_of_connect) {
+  ST_ASSERT_OK(lab_->node().ip("route add blackhole 10.250.0.0/16"));
+  expect(probe("read", {"10.250.0.1", "80", "1"}), "connect timeout\n",
+         "connect ok\nread timeout\nagain timeout\n");
+  expect(probe("latency", {"10.250.0.1", "80"}), "connect timeout\nwithin 0.2 s False\n",
+         "connect ok\nwithin 0.2 s True\n");
+  // The kernel's own patience, made short: SYNs after 0 and 1 s, the end after 3 s.
+  for (const Pod* pod : {web_, plain_}) {
+    ST_ASSERT_OK(pod->netns.write_sysctl("ipv4/tcp_syn_retries", "1"));
+  }
+  expect(probe("read", {"10.250.0.1", "80"}), "connect ETIMEDOUT\n",
+         "connect ok\nread ECONNRESET\nagain b''\n");
+  for (const Pod* pod : {web_, plain_}) {
+    ST_ASSERT_OK(pod->netns.write_sysctl("ipv4/tcp_syn_retries", "6"));
+  }
+  ST_ASSERT_OK(lab_->node().ip("route del blackhole 10.250.0.0/16"));
+}
+
+TEST_F(Deviations, d04_the_next_address_of_a_name_may_not_be_tried) {
+  serve_echo({"http:8085"});  // IPv4 and IPv6
+  // The first address refuses, the second one would answer.
+  const std::vector<std::string> curl = {
+      "curl",
+      "-sS",
+      "--max-time",
+      "20",
+      "--resolve",
+      fmt::format("dual.example:8085:{},{}", lab_->node_v6(), host_),
+      "http://dual.example:8085/"};
+  const Outcomes outcomes = run_both({curl});
+  EXPECT_EQ(outcomes.direct.exit_status, 0) << outcomes.direct.output;
+  EXPECT_EQ(outcomes.direct.standard_output, "ok");
+  // 56: curl took the first address for connected. 0: it looked after the reset had come.
+  EXPECT_THAT(outcomes.redirected.exit_status, testing::AnyOf(56, 0)) << outcomes.redirected.output;
+}
+
+TEST_F(Deviations, d05_the_server_sees_another_port) {
+  const std::string peers = [&] {
+    std::string lines;
+    for (int i = 0; i < 4; ++i) {
+      lines += fmt::format("peer ('{}', 7204)\n", host_);
+    }
+    return lines;
+  }();
+  expect(probe("names", {host_}),
+         peers + "server sees my address {True}\nserver sees my port True\n",
+         peers + "server sees my address {True}\nserver sees my port False\n");
+}
+
+TEST_F(Deviations, d06_a_bound_second_address_is_not_used) {
+  ST_ASSERT_OK(web_->netns.ip("addr add 10.244.0.100/24 dev eth0"));
+  ST_ASSERT_OK(plain_->netns.ip("addr add 10.244.0.101/24 dev eth0"));
+  const std::string script = fmt::format(
+      "a=$(ip -4 -o addr show dev eth0 | sed -n 's/.*inet \\(10.244.0.10[01]\\).*/\\1/p'); "
+      "python3 {} bound {} $a | sed s/$a/bound/",
+      client_file("probe.py"), host_);
+  expect({{"sh", "-c", script}}, "name bound\nserver sees bound\n",
+         fmt::format("name bound\nserver sees {}\n", web_->v4));
+  ST_ASSERT_OK(web_->netns.ip("addr del 10.244.0.100/24 dev eth0"));
+  ST_ASSERT_OK(plain_->netns.ip("addr del 10.244.0.101/24 dev eth0"));
+}
+
+TEST_F(Deviations, d07_one_local_port_for_several_servers) {
+  const Outcomes outcomes = run_both(probe("one_port_twice", {host_}));
+  EXPECT_EQ(outcomes.direct.output, "first ok\nothers ['ok']\n");
+  EXPECT_THAT(outcomes.redirected.output, testing::StartsWith("first ok\nothers ['EADDRNOTAVAIL'"));
+}
+
+TEST_F(Deviations, d08_socket_tables_show_the_listener) {
+  expect(probe("tables", {host_}), "proc destination\nss destination\ngetpeername True\n",
+         "proc listener\nss listener\ngetpeername True\n");
+}
+
+TEST_F(Deviations, d09_path_properties_are_those_of_loopback) {
+  expect(probe("path", {host_}), "mss is ethernet's True\nmtu is ethernet's True\n",
+         "mss is ethernet's False\nmtu is ethernet's False\n");
+}
+
+TEST_F(Deviations, d10_marks_on_packets_end_at_the_engine) {
+  expect(probe("tos", {host_}), "mine 72 server sees 72\n", "mine 72 server sees 0\n");
+  // A TTL that ends at the node: the redirected connection does not notice.
+  ST_ASSERT_OK(lab_->add_service_address("10.96.0.77", *server_));
+  expect(probe("ttl", {"10.96.0.77"}), "connect EHOSTUNREACH\n", "connect ok\nanswer True\n");
+}
+
+TEST_F(Deviations, d11_the_pods_loopback_has_the_engines_listeners) {
+  // Connections to them are local, so nothing is redirected: not run_both().
+  const auto run = [&](const Pod& pod) {
+    const auto result = run_command({.arguments = probe("listener_ports", {host_}).arguments,
+                                     .netns_path = pod.netns.path(),
+                                     .cgroup_path = cgroup_->path(),
+                                     .within = kClientPatience});
+    return result ? result->output : result.error().message;
+  };
+  EXPECT_EQ(run(*plain_),
+            "some are open False\nbind 127.0.0.1 ['ok']\nbind 0.0.0.0 ['ok']\nread []\n");
+  EXPECT_EQ(run(*web_),
+            "some are open True\nbind 127.0.0.1 ['EADDRINUSE']\nbind 0.0.0.0 ['EADDRINUSE']\n"
+            "read ['ECONNRESET']\n");
+}
+
+TEST_F(Deviations, d12_urgent_data_arrives_in_line) {
+  expect(probe("urgent", {host_}), "b'one  two. urgent !'\n", "b'one ! two. urgent none'\n");
+}
+
+std::string Deviations::run_cut(const Pod& pod) {
+  auto client = Process::start({.arguments = probe("cut", {host_, "7208"}).arguments,
+                                .netns_path = pod.netns.path(),
+                                .cgroup_path = cgroup_->path()});
+  if (!client) {
+    return client.error().message;
+  }
+  const std::string route = fmt::format("blackhole {}/32", pod.v4);
+  EXPECT_TRUE((*client)->wait_for_output("connected", kClientPatience));
+  EXPECT_TRUE(server_->netns.ip("route add " + route));
+  EXPECT_TRUE((*client)->write("cut\n"));
+  EXPECT_TRUE((*client)->wait(kClientPatience));
+  EXPECT_TRUE((*client)->wait_for_end_of_output());
+  EXPECT_TRUE(server_->netns.ip("route del " + route));
+  return (*client)->output();
+}
+
+TEST_F(Deviations, d13_acknowledged_and_alive_mean_the_engine) {
+  EXPECT_EQ(run_cut(*plain_), "connected\nacknowledged False\nread ETIMEDOUT\n");
+  EXPECT_EQ(run_cut(*web_), "connected\nacknowledged True\nread timeout\n");
+}
+
+TEST_F(Deviations, d14_more_bytes_are_on_their_way) {
+  serve_echo({"silent:7005"});
+  const Outcomes outcomes = run_both(probe("fill", {host_, "7005"}));
+  const auto sent = [](const CommandResult& result) {
+    return std::stoull(result.standard_output.substr(std::string("sent ").size()));
+  };
+  ASSERT_THAT(outcomes.direct.output, testing::StartsWith("sent "));
+  ASSERT_THAT(outcomes.redirected.output, testing::StartsWith("sent "));
+  EXPECT_GT(sent(outcomes.redirected), sent(outcomes.direct));
+  EXPECT_LT(sent(outcomes.redirected), sent(outcomes.direct) + 64'000'000);
+}
+
+TEST_F(Deviations, d15_tcp_md5_does_not_pass) {
+  expect(probe("md5", {host_}), "connect ok\nread True\n", "connect ok\nread timeout\n");
+}
+
+TEST_F(Deviations, same_reset_in_the_middle_of_a_stream) {
+  expect_both(probe("reset", {host_}), "got 1000\nread ECONNRESET\nagain b''\nwrite EPIPE\n");
+  expect_both(probe("reset", {server_->v6}), "got 1000\nread ECONNRESET\nagain b''\nwrite EPIPE\n");
+}
+
+TEST_F(Deviations, same_clean_end) {
+  expect_both(probe("eof", {host_}), "read b''\nagain b''\n");
+  expect_both(probe("eof", {server_->v6}), "read b''\nagain b''\n");
+}
+
+TEST_F(Deviations, same_end_as_the_server_sees_it) {
+  expect_both(probe("client_ends", {host_}),
+              "b'go'\nclose b'EOF'\nb'go'\nreset b'errno 104'\nunread b'errno 104'\n");
+}
+
+TEST_F(Deviations, same_silence) {
+  serve_echo({"silent:7005"});
+  expect_both(probe("read", {host_, "7005", "0.5"}), "connect ok\nread timeout\nagain timeout\n");
+}
+
+}  // namespace
+}  // namespace sidetrack::lab

@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: Apache-2.0
+// HTTP clients: the same bytes with and without the redirect.
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include "tests/e2e/pair.h"
+
+namespace sidetrack::lab {
+namespace {
+
+class HttpClients : public Pair {
+ protected:
+  void SetUp() override {
+    Pair::SetUp();
+    if (IsSkipped() || HasFatalFailure()) {
+      return;
+    }
+    v4_ = server_->v4;
+    v6_ = server_->v6;
+    url_ = fmt::format("http://{}:8080", v4_);
+    url6_ = fmt::format("http://[{}]:8080", v6_);
+  }
+
+  // nginx on port 8080: /data (1 MB), PUT to /upload/, POST to /post.
+  void serve_nginx() {
+    (void)make_file("data", 1'000'000);
+    const std::string root = folder_->path().string();
+    const std::string configuration = write_file("nginx.conf", fmt::format(R"(
+daemon off; master_process off; user root; pid {0}/pid; error_log {0}/error.log;
+events {{ worker_connections 200; }}
+http {{
+  access_log off; client_max_body_size 64m; keepalive_requests 10000;
+  client_body_temp_path {0}/body; proxy_temp_path {0}/proxy; fastcgi_temp_path {0}/fastcgi;
+  uwsgi_temp_path {0}/uwsgi; scgi_temp_path {0}/scgi;
+  server {{
+    listen 8080; listen [::]:8080;
+    root {0};
+    location /upload/ {{ dav_methods PUT; create_full_put_path on; }}
+    location = /post {{ proxy_pass http://127.0.0.1:8080/posted; }}
+    location = /posted {{ return 200 "$request_method $content_length $http_content_type"; }}
+  }}
+}}
+)",
+                                                                           root));
+    serve({"nginx", "-c", configuration, "-e", root + "/error.log"}, "");
+    wait_for_listener(8080);
+  }
+
+  std::string v4_;
+  std::string v6_;
+  std::string url_;
+  std::string url6_;
+};
+
+TEST_F(HttpClients, curl_gets_over_ipv4_and_ipv6_with_keep_alive) {
+  serve_nginx();
+  const std::vector<std::string> urls = {url_ + "/data",  url_ + "/data",  url_ + "/data",
+                                         url6_ + "/data", url6_ + "/data", url_ + "/missing"};
+  std::vector<std::string> arguments = {
+      "curl", "-s", "--max-time",
+      "40",   "-w", "%{http_code} %{num_connects} %{remote_ip} %{remote_port}\n"};
+  arguments.insert(arguments.end(), urls.begin(), urls.end());
+  expect_same({arguments});
+}
+
+TEST_F(HttpClients, curl_posts_and_puts_20_megabytes) {
+  serve_nginx();
+  const std::string file = make_file("big", 20'000'000);
+  expect_same({{"curl", "-sS", "--max-time", "40", "-X", "POST", "-H", "Content-Type: text/x",
+                "--data-binary", "@" + file, url_ + "/post"}});
+  // Shows as hash what came back of what was put: the upload's bytes, both ways.
+  const std::string script = fmt::format(
+      "curl -sS --max-time 40 -T {0} -o /dev/null -w '%{{response_code}}' {1}/upload/$$ && "
+      "curl -sS --max-time 40 {1}/upload/$$ | cmp - {0} && echo ' same'",
+      file, url_);
+  const Outcomes outcomes = run_both({{"sh", "-c", script}});
+  EXPECT_EQ(outcomes.direct.standard_output, "201 same\n") << outcomes.direct.output;
+  EXPECT_EQ(outcomes.redirected.standard_output, "201 same\n") << outcomes.redirected.output;
+}
+
+TEST_F(HttpClients, wget) {
+  serve_nginx();
+  const std::string file = make_file("form", 3'000'000);
+  expect_same({{"wget", "-qO-", "--tries=1", "--timeout=40", url_ + "/data", url6_ + "/data"}});
+  expect_same(
+      {{"wget", "-qO-", "--tries=1", "--timeout=40", "--post-file=" + file, url_ + "/post"}});
+}
+
+TEST_F(HttpClients, go_net_http_at_both_ends) {
+  const std::string program = lab_program("st_go_client");
+  if (::access(program.c_str(), X_OK) != 0) {
+    GTEST_SKIP() << "no Go compiler was there when this was built";
+  }
+  serve({program, "serve", "8080"}, "ready");
+  serve_echo({"echo:7000"});
+  expect_same({{program, "get", v4_ + ":8080", v4_ + ":7000"}});
+  expect_same({{program, "get", fmt::format("[{}]:8080", v6_), fmt::format("[{}]:7000", v6_)}});
+}
+
+TEST_F(HttpClients, java_http_client) {
+  if (!installed("java")) {
+    GTEST_SKIP() << "java is not installed";
+  }
+  serve_nginx();
+  // Little memory and no tiered compilation: what counts is how fast it starts.
+  expect_same(
+      {{"java", "-Xmx256m", "-XX:TieredStopAtLevel=1", client_file("JavaClient.java"), v4_, v6_}});
+}
+
+TEST_F(HttpClients, node_http) {
+  if (!installed("node")) {
+    GTEST_SKIP() << "node is not installed";
+  }
+  serve_nginx();
+  serve_echo({"echo:7000"});
+  expect_same({{"node", client_file("node_http.js"), v4_, v6_}});
+}
+
+TEST_F(HttpClients, http2_without_tls) {
+  (void)make_file("data", 1'000'000);
+  serve({"nghttpd", "--no-tls", "-d", folder_->path().string(), "8081"}, "");
+  wait_for_listener(8081);
+  expect_same({{"nghttp", fmt::format("http://{}:8081/data", v4_)}});
+  expect_same({{"nghttp", fmt::format("http://[{}]:8081/data", v6_)}});
+  expect_same({{"curl", "-sS", "--max-time", "40", "--http2-prior-knowledge",
+                fmt::format("http://{}:8081/data", v4_), "-w", "%{http_version}"}});
+  const std::string load = fmt::format(
+      "h2load -n 300 -c 4 -m 10 http://{}:8081/data | grep -E '^(requests|status codes):'", v4_);
+  expect_same({{"sh", "-c", load}});
+}
+
+}  // namespace
+}  // namespace sidetrack::lab

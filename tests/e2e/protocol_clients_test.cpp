@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: Apache-2.0
+// Clients of other protocols, and of languages' own sockets: the same bytes with and without the
+// redirect.
+#include <fmt/format.h>
+#include <pwd.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+
+#include "tests/e2e/pair.h"
+
+namespace sidetrack::lab {
+namespace {
+
+class ProtocolClients : public Pair {
+ protected:
+  void serve_redis() {
+    serve({"redis-server", "--port", "6379", "--bind", "*", "-::*", "--protected-mode", "no",
+           "--save", "", "--dir", folder_->path().string()},
+          "Ready to accept connections");
+  }
+
+  // A cluster of its own, made and run by a user that is not root (PostgreSQL insists).
+  void serve_postgres();
+};
+
+// The newest of /usr/lib/postgresql/N/bin; empty: none.
+std::string postgres_folder() {
+  std::string newest;
+  std::error_code none;
+  for (const auto& entry : std::filesystem::directory_iterator("/usr/lib/postgresql", none)) {
+    const std::string folder = entry.path().string() + "/bin";
+    if (std::filesystem::exists(folder + "/initdb") && folder > newest) {
+      newest = folder;
+    }
+  }
+  return newest;
+}
+
+void ProtocolClients::serve_postgres() {
+  const std::string programs = postgres_folder();
+  ASSERT_NE(programs, "");
+  const passwd* nobody = ::getpwnam("nobody");
+  ASSERT_NE(nobody, nullptr);
+  const std::string data = folder_->file("postgres");
+  ASSERT_EQ(::mkdir(data.c_str(), 0700), 0);
+  ASSERT_EQ(::chown(data.c_str(), nobody->pw_uid, nobody->pw_gid), 0);
+  const std::vector<std::string> as_nobody = {"setpriv", fmt::format("--reuid={}", nobody->pw_uid),
+                                              fmt::format("--regid={}", nobody->pw_gid),
+                                              "--clear-groups"};
+  std::vector<std::string> make = as_nobody;
+  make.insert(make.end(), {programs + "/initdb", "-D", data, "-A", "trust", "-U", "tester", "-E",
+                           "UTF8", "--locale=C", "--no-sync"});
+  ST_ASSERT_VALUE(const CommandResult made,
+                  run_command({.arguments = make, .within = kClientPatience}));
+  ASSERT_EQ(made.exit_status, 0) << made.output;
+  std::ofstream(data + "/pg_hba.conf", std::ios::app)
+      << "host all all 0.0.0.0/0 trust\nhost all all ::/0 trust\n";
+  std::vector<std::string> run = as_nobody;
+  run.insert(run.end(), {programs + "/postgres", "-D", data, "-c", "listen_addresses=*", "-c",
+                         "unix_socket_directories=", "-c", "fsync=off", "-c", "jit=off"});
+  serve(run, "database system is ready to accept connections");
+}
+
+TEST_F(ProtocolClients, python_blocking_and_with_timeouts) {
+  (void)make_file("data", 100'000);
+  serve_echo({"echo:7000", "greeting:7004"});
+  serve({"python3", "-m", "http.server", "--directory", folder_->path().string(), "--bind",
+         "::", "8080"},
+        "");
+  wait_for_listener(8080);
+  expect_same({{"python3", client_file("python_blocking.py"), server_->v4, server_->v6}});
+}
+
+TEST_F(ProtocolClients, python_asyncio) {
+  serve_echo({"echo:7000", "silent:7005"});
+  serve({"python3", client_file("probe_server.py")}, "ready");
+  expect_same({{"python3", client_file("python_asyncio.py"), server_->v4, server_->v6}});
+}
+
+TEST_F(ProtocolClients, rust_std_net) {
+  const std::string program = lab_program("st_rust_client");
+  if (::access(program.c_str(), X_OK) != 0) {
+    GTEST_SKIP() << "no Rust compiler was there when this was built";
+  }
+  serve_echo({"echo:7000"});
+  expect_same({{program, server_->v4 + ":7000", fmt::format("[{}]:7000", server_->v6)}});
+}
+
+TEST_F(ProtocolClients, redis_commands_and_pipelines) {
+  serve_redis();
+  std::string commands = "FLUSHALL\n";
+  for (int i = 0; i < 1000; ++i) {
+    commands += fmt::format("SET key:{0} {0}-{1:x}\nGET key:{0}\nINCRBY sum {0}\n", i, i * 7919);
+  }
+  commands += "DBSIZE\nGET sum\nGET missing\nNOSUCHCOMMAND\n";
+  expect_same({{"redis-cli", "-h", server_->v4}, commands});
+  expect_same({{"redis-cli", "-h", server_->v6}, commands});
+  // Mass insertion: one stream of commands, answers come meanwhile.
+  std::string pipeline;
+  for (int i = 0; i < 20'000; ++i) {
+    pipeline += fmt::format("SET bulk:{} value-{}\r\n", i, i);
+  }
+  expect_same({{"redis-cli", "-h", server_->v4, "--pipe"}, pipeline});
+  // Its report is times: only whether it succeeded can be compared.
+  const std::string bench = fmt::format(
+      "redis-benchmark -h {} -q -n 4000 -c 10 -P 16 -t set,get,lpush,lrange_100 >&2 && echo done",
+      server_->v4);
+  expect_same({{"sh", "-c", bench}});
+}
+
+TEST_F(ProtocolClients, redis_pushes_what_is_published) {
+  serve_redis();
+  // A subscriber only listens: the bytes come unasked.
+  const std::string script = fmt::format(
+      "redis-cli -h {0} --no-raw --csv SUBSCRIBE news | head -n 4 & subscriber=$!\n"
+      "until [ \"$(redis-cli -h {0} PUBSUB NUMSUB news | tail -n 1)\" = 1 ]; do :; done\n"
+      "for i in 1 2 3; do redis-cli -h {0} PUBLISH news item-$i; done\n"
+      "redis-cli -h {0} CLIENT KILL TYPE pubsub\nwait $subscriber",
+      server_->v4);
+  expect_same({{"sh", "-c", script}});
+}
+
+TEST_F(ProtocolClients, postgresql) {
+  if (postgres_folder().empty() || !installed("psql")) {
+    GTEST_SKIP() << "PostgreSQL is not installed";
+  }
+  serve_postgres();
+  if (HasFatalFailure()) {
+    return;
+  }
+  const std::string rows = make_file("rows", 500'000);
+  const std::string script =
+      write_file("script.sql",
+                 fmt::format("CREATE TEMP TABLE line (n serial, word text);\n"
+                             "\\copy line(word) from '{}'\n"
+                             "SELECT count(*), md5(string_agg(word, ',' ORDER BY n)) FROM line;\n"
+                             "BEGIN; DELETE FROM line WHERE n % 2 = 0; ROLLBACK;\n"
+                             "SELECT n, word FROM line ORDER BY n;\n"
+                             "SELECT repeat('x', 5000000);\n"
+                             "SELECT 1/0;\n"
+                             "SET statement_timeout = 100; SELECT pg_sleep(20);\n"
+                             "SELECT host(inet_server_addr()), inet_server_port();\n",
+                             rows));
+  for (const std::string& host : {server_->v4, server_->v6}) {
+    expect_same(
+        {{"psql", "-X", "-At", "-h", host, "-U", "tester", "-d", "postgres", "-f", script}});
+  }
+  const std::string bench = fmt::format(
+      "pgbench -i -q -h {0} -U tester postgres >&2 && pgbench -h {0} -U tester -c 4 -t 50 postgres "
+      "| grep 'actually processed'",
+      server_->v4);
+  expect_same({{"sh", "-c", bench}});
+}
+
+TEST_F(ProtocolClients, smtp_where_the_server_speaks_first) {
+  serve({"python3", client_file("smtp_server.py"), "2525"}, "ready");
+  expect_same({{"python3", client_file("smtp_client.py"), "2525", server_->v4, server_->v6}});
+}
+
+TEST_F(ProtocolClients, netcat_half_closes) {
+  serve_echo({"echo:7000", "hash:7001", "stream:7006:3000000"});
+  const std::string data(300'000, 'n');
+  for (const std::string& host : {server_->v4, server_->v6}) {
+    expect_same({{"nc", "-N", host, "7000"}, data});
+    expect_same({{"nc", "-N", host, "7001"}, data});
+    expect_same({{"nc", "-d", host, "7006"}});
+  }
+}
+
+TEST_F(ProtocolClients, datagrams_are_left_alone) {
+  serve_echo({"udp:7053"});
+  const std::vector<std::string> arguments = {"python3", client_file("datagrams.py"), "7053",
+                                              server_->v4, server_->v6};
+  for (const Pod* pod : {plain_, web_}) {
+    const std::uint64_t before = redirected_count();
+    ST_ASSERT_VALUE(const CommandResult result, run_command({.arguments = arguments,
+                                                             .netns_path = pod->netns.path(),
+                                                             .cgroup_path = cgroup_->path(),
+                                                             .within = kClientPatience}));
+    EXPECT_EQ(result.exit_status, 0) << pod->name << ": " << result.output;
+    EXPECT_EQ(redirected_count(), before);
+  }
+}
+
+}  // namespace
+}  // namespace sidetrack::lab
