@@ -99,7 +99,7 @@ class Lab:
 
         All of them, on every path alike, run before what else the machine does: less noise where it is shared.
         """
-        join = 'echo $$ >"$0/cgroup.procs" && exec nice -n -10 nsenter --net="$1" "${@:2}"'
+        join = 'echo $$ >"$0/cgroup.procs" && exec nice -n -20 nsenter --net="$1" "${@:2}"'
         with open(self.folder / f"{name}.log", "ab") as log:
             process = subprocess.Popen(
                 ["bash", "-c", join, str(self.cgroup(cgroup)), self.netns_path(netns), *map(str, command)],

@@ -112,6 +112,7 @@ class Path_:
     cgroup: str
     target: str
     port: int
+    server: int  # pid
     proxies: list[int] = field(default_factory=list)  # pids whose CPU and memory count
     agent: Agent | None = None  # must say `redirected` of every connection
 
@@ -122,6 +123,7 @@ class Competitors:
         self.agents: list[Agent] = []
         self.paths: dict[str, Path_] = {}
         self.pods: dict[str, str] = {}
+        self.servers: dict[str, int] = {}  # pids
 
     def open(self) -> None:
         names = ["server", "server-sidecar", "off", "excluded", "excludedcidr", "passthrough", "client", "external", "sidecar"]
@@ -136,13 +138,15 @@ class Competitors:
                                  stdout=subprocess.PIPE, text=True)
         if process.stdout.readline().strip() != "ready":
             raise RuntimeError(f"{name}: {self.lab.log(name)}")
+        self.servers[name] = process.pid
 
     def start_servers(self) -> None:
         self.serve("server-plain", "plain", "server", 8000)
         self.serve("server-mesh", "mesh/pods", "server", 8100)
         self.serve("server-external", "ext/pods", "server", 8200)
         self.serve("server-x2", "plain", "server-sidecar", 8000)
-        self.paths["direct"] = Path_("direct", "direct, no mesh", "client", "plain", self.pods["server"], 8000)
+        self.paths["direct"] = Path_("direct", "direct, no mesh", "client", "plain", self.pods["server"], 8000,
+                                     self.servers["server-plain"])
 
     def start_mesh(self) -> None:
         agent = Agent(self.lab, self.binaries, "mesh", 15880)
@@ -161,7 +165,7 @@ class Competitors:
             agent.wait_for(f"{name}/{name}", f"{server}:7000", reason)
         agent.wait_for("client/client", f"{server}:8100", "redirected")
         self.paths["sidetrack"] = Path_("sidetrack", "Sidetrack, embedded engine", "client", "mesh/pods", server, 8100,
-                                        [agent.engine_pid], agent)
+                                        self.servers["server-mesh"], [agent.engine_pid], agent)
 
     def start_haproxy(self, name: str, cgroup: str, netns: str, bind: str, sidecar: bool) -> int:
         config = self.lab.folder / f"{name}.cfg"
@@ -184,7 +188,8 @@ class Competitors:
         pid = self.start_haproxy("haproxy-node", "ext/engine", "node", "10.244.9.1:15001", sidecar=False)
         server = self.pods["server"]
         agent.wait_for("external/external", f"{server}:8200", "redirected")
-        self.paths["haproxy"] = Path_("haproxy", "Sidetrack, HAProxy on the node", "external", "ext/pods", server, 8200, [pid], agent)
+        self.paths["haproxy"] = Path_("haproxy", "Sidetrack, HAProxy on the node", "external", "ext/pods", server, 8200,
+                                      self.servers["server-external"], [pid], agent)
 
     def start_sidecars(self) -> None:
         client = self.start_haproxy("haproxy-client", "plain", "sidecar", "127.0.0.1:15001", sidecar=True)
@@ -193,9 +198,10 @@ class Competitors:
                           str(SIDECAR_UID), "-j", "REDIRECT", "--to-ports", "15001")
         self.lab.in_netns("server-sidecar", "iptables", "-t", "nat", "-A", "PREROUTING", "-i", "eth0", "-p", "tcp",
                           "-j", "REDIRECT", "--to-ports", "15006")
-        self.paths["x1"] = Path_("x1", "iptables, 1 sidecar (HAProxy)", "sidecar", "plain", self.pods["server"], 8000, [client])
+        self.paths["x1"] = Path_("x1", "iptables, 1 sidecar (HAProxy)", "sidecar", "plain", self.pods["server"], 8000,
+                                 self.servers["server-plain"], [client])
         self.paths["x2"] = Path_("x2", "iptables, 2 sidecars (HAProxy)", "sidecar", "plain", self.pods["server-sidecar"], 8000,
-                                 [client, server])
+                                 self.servers["server-x2"], [client, server])
 
     def close(self) -> None:
         self.lab.stop_all()

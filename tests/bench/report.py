@@ -40,6 +40,10 @@ def cpu_per_100k(row: dict) -> float:
     return row["proxy_cpu_s"] / row["requests"] * 1e5
 
 
+def all_cpu_per_100k(row: dict) -> float:
+    return (row["proxy_cpu_s"] + row["server_cpu_s"] + row["client_cpu_s"]) / row["requests"] * 1e5
+
+
 def ratios(result: dict, over: str, workload: str, connections: int, value, of: str = "sidetrack") -> list[float]:
     """Per round: how many times better `of` is than `over`, by a value of which more is better."""
     pairs = zip(rows_of(result, of, workload, connections), rows_of(result, over, workload, connections))
@@ -73,14 +77,15 @@ def connect_table(result: dict) -> tuple[list[str], list[list[str]]]:
 
 def load_table(result: dict, workload: str, connections: int) -> tuple[list[str], list[list[str]]]:
     what = "requests/s" if workload == "keepalive" else "connections/s"
-    head = ["path", what, "p50 us", "p99 us", "proxy CPU s per 10^5", f"Sidetrack's {what} over it, per round"]
+    head = ["path", what, "p50 us", "p99 us", "proxy CPU s per 10^5", "with client and server", f"Sidetrack's {what} over it, per round"]
     table = []
     for path, title in result["titles"].items():
         rows = rows_of(result, path, workload, connections)
         cpu = [cpu_per_100k(row) for row in rows if row["proxy_cpu_s"]]
         over = "" if path == "sidetrack" else shown(ratios(result, path, workload, connections, rate), 2)
         table.append([title, shown([rate(row) for row in rows]), shown([row["p50_us"] for row in rows], 1),
-                      shown([row["p99_us"] for row in rows], 1), shown(cpu, 2), over])
+                      shown([row["p99_us"] for row in rows], 1), shown(cpu, 2),
+                      shown([all_cpu_per_100k(row) for row in rows], 2), over])
     return head, table
 
 

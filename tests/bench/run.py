@@ -94,10 +94,12 @@ class Bench:
 
     def measure(self, path: Path_, workload: str, connections: int) -> dict:
         reasons = path.agent.reasons() if path.agent else {}
-        cpu = [cpu_seconds(pid) for pid in path.proxies]
+        pids = [path.server, *path.proxies]
+        cpu = [cpu_seconds(pid) for pid in pids]
         answer = self.lab.ask("load", path.cgroup, path.client, self.load_program, workload, path.target, str(path.port), str(PORTS),
                               str(connections), str(self.plan["load_s"]))
-        answer["proxy_cpu_s"] = sum(cpu_seconds(pid) - before for pid, before in zip(path.proxies, cpu))
+        server, *proxies = [cpu_seconds(pid) - before for pid, before in zip(pids, cpu)]
+        answer.update(proxy_cpu_s=sum(proxies), server_cpu_s=server)
         if answer["errors"]:
             raise RuntimeError(f"{path.name} {workload} c={connections}: {answer['errors']} requests failed")
         if path.agent:
