@@ -239,13 +239,22 @@ TEST_F(ListenerTest, leaves_the_pods_own_ports_alone) {
   }
 }
 
-TEST_F(ListenerTest, redirecting_to_a_listener_of_its_own_never_loops) {
-  // A Service that names the listener's port at the pod's own address, which nothing serves there.
+TEST_F(ListenerTest, endpoint_that_is_the_engine_itself_does_not_loop) {
   const std::uint16_t port = ports("engine_ports").front();
+  ServiceSpec loop = service({{.addresses = {"127.0.0.1"}}});
+  loop.target_port = port;
+  ST_ASSERT_OK(objects_->put(loop));
+  ASSERT_TRUE(eventually(kPatience, [&] {
+    return explain(kServiceV4, kServicePort)["endpoints"] ==
+           json({endpoint_text("127.0.0.1", port)});
+  }));
   const Counts before = counts();
-  ST_ASSERT_VALUE(auto socket, shell_->connect(web_->v4, port));
-  EXPECT_EQ(socket.errno_name, "ECONNREFUSED");
-  EXPECT_EQ(counts(), plus_one(before, "local_destination"));
+  const std::uint64_t refused = counts("")["no_original_destination"];
+  ST_ASSERT_VALUE(auto socket, shell_->connect(kServiceV4, kServicePort));
+  ST_ASSERT_VALUE(auto end, shell_->receive_to_end(socket.id));
+  EXPECT_EQ(end.error_number, ECONNRESET);
+  EXPECT_EQ(counts(), plus_one(plus_one(before, "redirected"), "engine_socket"));
+  EXPECT_EQ(counts("")["no_original_destination"], refused + 1);
 }
 
 // No engine.

@@ -315,6 +315,16 @@ TEST_F(VerdictTest, loopback_and_own_address_are_left_alone) {
   }
 }
 
+TEST_F(VerdictTest, bypass_sends_all_direct) {
+  ST_ASSERT_VALUE(auto on, sidetrack_->ctl({"bypass", "--pin-dir", sidetrack_->pin_dir(), "on"}));
+  ASSERT_EQ(on.exit_status, 0) << on.output;
+  left_alone({api_->v4, kEcho}, "bypass", std::nullopt);
+  left_alone({api_->v6, kEcho}, "bypass", std::nullopt);
+  ST_ASSERT_VALUE(auto off, sidetrack_->ctl({"bypass", "--pin-dir", sidetrack_->pin_dir(), "off"}));
+  ASSERT_EQ(off.exit_status, 0) << off.output;
+  recorded({api_->v4, kEcho}, "redirected", "engine", endpoint_text(api_->v4, kEcho));
+}
+
 TEST_F(VerdictTest, no_namespace_of_the_lab_has_a_firewall_rule) {
   recorded({kServiceV4, kServicePort}, "redirected", "engine", endpoint_text(api_->v4, kEcho));
   for (const Netns* netns : {&lab_->node(), &std::as_const(web_->netns),
@@ -332,6 +342,25 @@ TEST_F(VerdictTest, no_namespace_of_the_lab_has_a_firewall_rule) {
       EXPECT_EQ(tables.standard_output, "") << legacy;
     }
   }
+}
+
+class NodeListsTest : public VerdictTest {
+ protected:
+  void start_sidetrack() override {
+    options_.agent_arguments = {"--exclude-outbound-ports", "443", "--exclude-outbound-cidrs",
+                                "10.244.0.0/16:7100"};
+    VerdictTest::start_sidetrack();
+  }
+};
+
+TEST_F(NodeListsTest, apply_to_every_namespace) {
+  left_alone({api_->v4, kHttps}, "excluded_port", Rule{"node", "exclude-outbound-ports", "443"});
+  left_alone({api_->v4, kEchoToo}, "excluded_cidr",
+             Rule{"node", "exclude-outbound-cidrs", "10.244.0.0/16:7100"});
+  recorded({api_->v6, kEchoToo}, "redirected", "engine", endpoint_text(api_->v6, kEchoToo));
+  annotate(kExcludePorts, "7000");
+  left_alone({api_->v4, kEcho}, "excluded_port", Rule{"Namespace/shop", kExcludePorts, "7000"});
+  left_alone({api_->v4, kHttps}, "excluded_port", std::nullopt);
 }
 
 }  // namespace
