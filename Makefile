@@ -45,6 +45,10 @@ bench: ## measures against no mesh, HAProxy and iptables sidecars (root, 7 minut
 	$(Q)cmake --build --preset release --target st_bench $(VERBOSE)
 	$(Q)python3 -B tests/bench/run.py $(BUILD)
 
+.PHONY: scale
+scale: build-ci ## measures 9,000 connections and 1,000 pods on one node (root, about a minute)
+	$(Q)ST_SCALE_PODS=1000 $(BUILD)/tests/scale_test
+
 lint: ## checks format, scripts, YAML and the dependencies between folders
 	$(Q)scripts/lint.sh
 

@@ -16,6 +16,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include "tests/lab/pattern.h"
+
 #ifndef SO_NETNS_COOKIE
 #define SO_NETNS_COOKIE 71
 #endif
@@ -291,6 +293,24 @@ nlohmann::json ShellSockets::hold(const Words& words) {
   return {{"opened", opened}, {"errors", errors}};
 }
 
+// One request of its own on every held connection, all under way at once.
+nlohmann::json ShellSockets::check_held(const Words& words) {
+  const std::size_t length = words.number("len", 32);
+  std::vector<char> request(length);
+  std::vector<char> reply(length);
+  std::uint64_t same = 0;
+  for (std::size_t i = 0; i < held_.size(); ++i) {
+    Pattern(i + 1).fill(request);
+    (void)::send(held_[i].get(), request.data(), length, MSG_NOSIGNAL);
+  }
+  for (std::size_t i = 0; i < held_.size(); ++i) {
+    Pattern(i + 1).fill(request);
+    const ssize_t got = ::recv(held_[i].get(), reply.data(), length, MSG_WAITALL);
+    same += got == static_cast<ssize_t>(length) && reply == request ? 1 : 0;
+  }
+  return {{"same", same}};
+}
+
 nlohmann::json ShellSockets::run(const Words& words) {
   using Handler = nlohmann::json (ShellSockets::*)(const Words&);
   static const std::map<std::string, Handler> kHandlers = {
@@ -309,7 +329,8 @@ nlohmann::json ShellSockets::run(const Words& words) {
       {"cookie", &ShellSockets::cookies},
       {"md5_keys", &ShellSockets::add_md5_keys},
       {"udp_exchange", &ShellSockets::udp_exchange},
-      {"hold", &ShellSockets::hold}};
+      {"hold", &ShellSockets::hold},
+      {"check_held", &ShellSockets::check_held}};
   const std::string& command = words.at(0);
   if (const auto known = kHandlers.find(command); known != kHandlers.end()) {
     return (this->*known->second)(words);

@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: Apache-2.0
+// How much one node carries: 9,000 connections, many pods. Prints one line of JSON per measurement.
+// ST_SCALE_PODS (default 100) says how many pods; `make scale` asks for 1,000.
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+
+#include <nlohmann/json.hpp>
+
+#include "tests/dataplane/scale_node.h"
+
+namespace sidetrack::lab {
+namespace {
+
+using nlohmann::json;
+
+constexpr std::uint64_t kConnections = 9000;
+constexpr std::uint64_t kBoundedBytes = 256 * 1024;  // per connection, as --buffer promises
+constexpr milliseconds kLong{110'000};
+
+std::uint64_t resident_bytes(pid_t pid) {
+  std::uint64_t total = 0;
+  std::uint64_t resident = 0;
+  std::ifstream(fmt::format("/proc/{}/statm", pid)) >> total >> resident;
+  return resident * static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
+}
+
+std::int64_t open_files(pid_t pid) {
+  std::error_code failure;
+  return std::distance(
+      std::filesystem::directory_iterator(fmt::format("/proc/{}/fd", pid), failure), {});
+}
+
+double seconds_since(Clock::time_point begin) {
+  return std::chrono::duration<double>(Clock::now() - begin).count();
+}
+
+int pods_asked_for() {
+  const char* text = std::getenv("ST_SCALE_PODS");
+  return text == nullptr ? 100 : std::atoi(text);
+}
+
+class ScaleTest : public ScaleNode {
+ protected:
+  // How many rows of st_pods carry a policy, and one other than `but`.
+  std::size_t rows_with_policy(std::uint64_t but, std::uint64_t* found = nullptr) {
+    const auto rows = sidetrack_->dump_map("st_pods");
+    std::size_t count = 0;
+    for (const json& row : rows ? *rows : json::array()) {
+      const auto id = row["formatted"]["value"].value("policy_id", std::uint64_t{0});
+      if (id != 0 && id != but) {
+        ++count;
+        if (found != nullptr) {
+          *found = id;
+        }
+      }
+    }
+    return count;
+  }
+
+  [[nodiscard]] std::int64_t enrolled() const {
+    const auto status = sidetrack_->get("/v1/status");
+    return status ? (*status)["pods"].value("enrolled", std::int64_t{0}) : 0;
+  }
+};
+
+TEST_F(ScaleTest, nine_thousand_connections_pass_every_byte) {
+  const Pod& server = plain_pod("server");
+  const Pod& client = meshed_pod("client");
+  const auto echo = echo_in(server, {"echo:7000"});
+  const auto shell = shell_in(client);
+  // 18,000 of the engine's 20,000 files.
+  ASSERT_NO_FATAL_FAILURE(start_sidetrack());
+  ASSERT_NO_FATAL_FAILURE(wait_until_enrolled("client"));
+  const std::uint64_t before = resident_bytes(sidetrack_->engine().pid());
+  ST_ASSERT_VALUE(const auto opened,
+                  shell->command(fmt::format("hold {} 7000 {}", server.v4, kConnections), kLong));
+  EXPECT_EQ(opened["opened"], kConnections) << opened.dump();
+  ST_ASSERT_VALUE(const auto checked, shell->command("check_held len=1024", kLong));
+  EXPECT_EQ(checked["same"], kConnections);
+  const std::uint64_t after = resident_bytes(sidetrack_->engine().pid());
+  const std::uint64_t redirected = counted("redirected");
+  // On a busy machine the engine may miss a heartbeat: those connections go direct, and say so.
+  EXPECT_EQ(redirected + counted("engine_down") + counted("engine_full"), kConnections);
+  EXPECT_GE(redirected, kConnections / 2);
+  const std::uint64_t each =
+      (after - std::min(after, before)) / std::max<std::uint64_t>(1, redirected);
+  EXPECT_LE(each, kBoundedBytes);
+  fmt::print("{}\n", json{{"connections", kConnections},
+                          {"redirected", redirected},
+                          {"engine_full", counted("engine_full")},
+                          {"port_budget", counted("port_budget")},
+                          {"engine_down", counted("engine_down")},
+                          {"internal_error", counted("internal_error")},
+                          {"engine_files", open_files(sidetrack_->engine().pid())},
+                          {"engine_rss_bytes", after},
+                          {"engine_bytes_per_connection", each}}
+                         .dump());
+}
+
+TEST_F(ScaleTest, many_pods_enrol_and_take_a_policy_change) {
+  const int count = pods_asked_for();
+  const auto made = Clock::now();
+  std::vector<Netns> spaces;
+  for (int i = 0; i < count; ++i) {
+    ST_ASSERT_VALUE(auto space, Netns::create("pod"));
+    ST_ASSERT_OK(objects_->put(PodSpec{
+        .namespace_name = "shop", .name = fmt::format("pod-{}", i), .netns_path = space.path()}));
+    spaces.push_back(std::move(space));
+  }
+  const double making_s = seconds_since(made);
+  ASSERT_NO_FATAL_FAILURE(make_sidetrack());
+  // From the agent's first instruction to the last pod, the start of both processes included.
+  const auto begin = Clock::now();
+  ST_ASSERT_OK(sidetrack_->start());
+  EXPECT_TRUE(eventually(kLong, [&] { return enrolled() == count; })) << enrolled();
+  const double enrol_s = seconds_since(begin);
+  const auto edited = Clock::now();
+  ST_ASSERT_OK(objects_->set_annotation(Kind::kNamespace, "shop",
+                                        "sidetrack.io/exclude-outbound-ports", "8500"));
+  std::uint64_t first = 0;
+  EXPECT_TRUE(eventually(
+      kLong, [&] { return rows_with_policy(0, &first) == static_cast<std::size_t>(count); }));
+  const double change_s = seconds_since(edited);
+  const auto again = Clock::now();
+  ST_ASSERT_OK(objects_->set_annotation(Kind::kNamespace, "shop",
+                                        "sidetrack.io/exclude-outbound-ports", "8501"));
+  EXPECT_TRUE(eventually(
+      kLong, [&] { return rows_with_policy(first) == static_cast<std::size_t>(count); }));
+  const double second_change_s = seconds_since(again);
+  fmt::print("{}\n", json{{"pods", count},
+                          {"making_namespaces_s", making_s},
+                          {"enrol_s", enrol_s},
+                          {"pods_per_s", count / enrol_s},
+                          {"policy_change_s", change_s},
+                          {"second_policy_change_s", second_change_s},
+                          {"agent_rss_bytes", resident_bytes(sidetrack_->agent().pid())},
+                          {"engine_rss_bytes", resident_bytes(sidetrack_->engine().pid())},
+                          {"engine_files", open_files(sidetrack_->engine().pid())}}
+                         .dump());
+}
+
+}  // namespace
+}  // namespace sidetrack::lab
