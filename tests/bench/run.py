@@ -73,12 +73,14 @@ class Bench:
         for round_number in range(self.plan["connect_rounds"]):
             for mode, pod_name, port in CONNECT_MODES:
                 say(f"connect cost, round {round_number + 1}: {mode}")
-                cgroup_b = "mesh/pods" if pod_name else "plain2"
+                cgroups = [self.lab.cgroup("plain"), self.lab.cgroup("mesh/pods" if pod_name else "plain2")]
+                swapped = round_number % 2 == 1
                 answer = self.lab.ask(
                     "connect", "plain", pod_name or "off", self.all.programs / "st_bench_connect", self.all.pods["server"], str(port),
-                    str(self.plan["pairs"]), str(self.plan["slice_ms"]), str(round_number % (os.cpu_count() or 1)),
-                    self.lab.netns_path("server"), self.lab.cgroup("plain"), self.lab.cgroup(cgroup_b))
-                results.append({"mode": mode, "round": round_number, "pairs": answer["pairs"]})
+                    str(self.plan["pairs"]), str(self.plan["slice_ms"]), str(round_number // 2 % (os.cpu_count() or 1)),
+                    self.lab.netns_path("server"), *(reversed(cgroups) if swapped else cgroups))
+                pairs = [swap_sides(pair) for pair in answer["pairs"]] if swapped else answer["pairs"]
+                results.append({"mode": mode, "round": round_number, "pairs": pairs})
         return results
 
     def load(self) -> list[dict]:
@@ -130,6 +132,11 @@ class Bench:
         holder.wait(30)
         self.lab.processes.remove(holder)
         return {"connections": count, "rss_before": before, "rss_after": after, "bytes_per_connection": (after - before) / count}
+
+
+def swap_sides(pair: dict) -> dict:
+    """Which side has the first listener, and the port, must not decide: every other round they change places."""
+    return {**pair, "wall_a": pair["wall_b"], "wall_b": pair["wall_a"], "cpu_a": pair["cpu_b"], "cpu_b": pair["cpu_a"]}
 
 
 def check_redirected(path: Path_, opened: int, before: dict[str, int], after: dict[str, int]) -> None:
