@@ -88,6 +88,9 @@ Result<std::unique_ptr<Dataplane>> Dataplane::open(const Options& options) {
     impl->engine_cgroup = *engine;
   }
   ST_TRY(make_pin_dirs(options.pin_dir));
+  auto lock = lock_pins(options.pin_dir);
+  ST_TRY(lock);
+  impl->pin_lock = std::move(*lock);
   ST_TRY(impl->load());
   ST_TRY(impl->policies.open({.policies = impl->map_fd("st_policies"),
                               .cidrs = impl->map_fd("st_cidrs"),

@@ -69,7 +69,7 @@ struct CounterRow {
 class Dataplane {
  public:
   // Opens the pinned state if there is one, else makes it; loads programs, replaces those of an older agent by link update.
-  // kUnsupported: this kernel cannot run it (message says what is missing).
+  // kUnsupported: this kernel cannot run it (message says what is missing). kBusy: another agent has this pin folder.
   [[nodiscard]] static Result<std::unique_ptr<Dataplane>> open(const Options& options);
   ~Dataplane();
 
@@ -110,7 +110,7 @@ class Dataplane {
   [[nodiscard]] int ring_fd() const;
   void drain(const std::function<void(const st_flow&)>& on_flow, const std::function<void(const st_event&)>& on_event);
 
-  // Detaches and unpins everything of this pin folder; returns what was removed, a line each.
+  // Detaches and unpins everything of this pin folder; returns what was removed, a line each. kBusy: an agent has it.
   [[nodiscard]] static Result<std::vector<std::string>> uninstall(const std::string& pin_dir);
 
   struct Impl;  // agent/dataplane/impl.h

@@ -34,6 +34,7 @@ struct RingDeleter {
 };
 
 struct Dataplane::Impl {
+  UniqueFd pin_lock;  // given back last
   Options options;
   std::uint64_t cgroup = 0;
   std::uint64_t engine_cgroup = 0;  // 0 = no engine
@@ -60,5 +61,7 @@ struct Dataplane::Impl {
 [[nodiscard]] std::string version_dir(const std::string& pin_dir);
 // Makes the pin folders (0700), mounting bpffs on /sys/fs/bpf if nothing is there yet.
 [[nodiscard]] Result<void> make_pin_dirs(const std::string& pin_dir);
+// One agent per pin folder, whatever its state folder is. kBusy: another one holds it. Given back with the descriptor.
+[[nodiscard]] Result<UniqueFd> lock_pins(const std::string& pin_dir);
 
 }  // namespace sidetrack::dataplane

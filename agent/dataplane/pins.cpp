@@ -2,13 +2,16 @@
 #include <bpf/bpf.h>
 #include <fcntl.h>
 #include <linux/magic.h>
+#include <sys/file.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
 
 #include <algorithm>
+#include <chrono>
 #include <filesystem>
 #include <iterator>
+#include <thread>
 
 #include "agent/dataplane/bpf_calls.h"
 #include "agent/dataplane/impl.h"
@@ -66,6 +69,26 @@ Result<void> make_pin_dirs(const std::string& pin_dir) {
     ST_TRY(make_dir(dir));
   }
   return {};
+}
+
+Result<UniqueFd> lock_pins(const std::string& pin_dir) {
+  // An agent that is just ending may still hold it: whoever waited for its state folder would else be refused here.
+  constexpr std::chrono::seconds kPatience{2};
+  UniqueFd fd(open(pin_dir.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!fd.valid()) {
+    return errno_error("open " + pin_dir, errno);
+  }
+  const auto deadline = std::chrono::steady_clock::now() + kPatience;
+  while (flock(fd.get(), LOCK_EX | LOCK_NB) != 0) {
+    if (errno != EWOULDBLOCK) {
+      return errno_error("lock " + pin_dir, errno);
+    }
+    if (std::chrono::steady_clock::now() >= deadline) {
+      return make_error(ErrorCode::kBusy, "another agent, with another state folder, has the pin folder " + pin_dir);
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));  // waits for the other's end, with a deadline
+  }
+  return fd;
 }
 
 Result<void> set_bypass(const std::string& pin_dir, bool on) {
@@ -137,6 +160,8 @@ Result<std::vector<std::string>> Dataplane::uninstall(const std::string& pin_dir
   if (!on_bpffs(pin_dir)) {
     return make_error(ErrorCode::kInvalid, "pin folder " + pin_dir + " is not on a bpf file system: nothing was removed");
   }
+  const auto lock = lock_pins(pin_dir);
+  ST_TRY(lock);
   // Links first: from then on nothing runs; sockets keep what they have.
   for (const std::string& part : {version_dir(pin_dir) + "/links", version_dir(pin_dir) + "/maps"}) {
     for (const auto& entry : fs::directory_iterator(part, error)) {

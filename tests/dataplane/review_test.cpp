@@ -2,6 +2,9 @@
 // Cases that a review of the programs found.
 #include <gmock/gmock.h>
 
+#include <algorithm>
+#include <iterator>
+
 #include "tests/dataplane/mesh.h"
 
 namespace sidetrack::lab {
@@ -35,6 +38,20 @@ TEST_F(ReviewTest, listeners_of_applications_are_no_events) {
   // The ring keeps the order: what came before this event has been read when it is.
   ASSERT_TRUE(eventually(std::chrono::seconds(20), [this] { return sidetrack_->logs().find("event=unknown_netns") != std::string::npos; }));
   EXPECT_EQ(sidetrack_->logs().find("event=listener_lost"), std::string::npos);
+}
+
+// One agent per pin folder, also when their state folders differ: two would undo each other's rows.
+TEST_F(ReviewTest, a_second_agent_on_the_same_pin_folder_is_refused) {
+  ProcessSpec spec = sidetrack_->agent_spec();
+  auto& words = spec.arguments;
+  const auto option = std::find(words.begin(), words.end(), "--state-dir");
+  ASSERT_NE(option, words.end());
+  *std::next(option) = folder_->file("other-state");
+  spec.log_file = folder_->file("second.log");
+  ST_ASSERT_VALUE(auto second, Process::start(spec));
+  ST_ASSERT_VALUE(const int ended, second->wait());
+  EXPECT_EQ(ended, 1) << second->output();
+  EXPECT_NE(second->output().find("has the pin folder " + sidetrack_->pin_dir()), std::string::npos) << second->output();
 }
 
 }  // namespace
