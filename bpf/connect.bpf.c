@@ -227,6 +227,7 @@ static __always_inline void st_read_socket(struct st_attempt *attempt)
 	attempt->connect.bound_device = sk->bound_dev_if != 0;
 	attempt->connect.transparent = st_is_transparent(tp);
 	attempt->connect.mptcp = st_is_mptcp(tp);
+	attempt->connect.shared_port = st_has_shared_port(tp);
 	if (sk->family == ST_AF_INET) {
 		if (sk->src_ip4)
 			st_addr_from_v4(&attempt->connect.bound_source, sk->src_ip4);

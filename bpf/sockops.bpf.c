@@ -298,12 +298,13 @@ static __always_inline void st_on_closed(struct bpf_sock_ops *ctx, struct bpf_so
 		return;
 	socket->counted = 0;
 	state = bpf_map_lookup_elem(&st_pod_state, &netns_cookie);
-	pod = bpf_map_lookup_elem(&st_pods, &netns_cookie);
-	if (state && socket->role == ST_ROLE_OBSERVED)
+	if (state && socket->role == ST_ROLE_OBSERVED) {
 		__sync_fetch_and_add(&state->observed, -1);
-	else if (state)
+	} else if (state) {
+		pod = bpf_map_lookup_elem(&st_pods, &netns_cookie);
 		st_budget_close(&state->budget[socket->budget_index & (2 * ST_MAX_LISTENERS - 1)],
 				pod ? st_budget_epoch(pod) : 0);
+	}
 	st_emit_flow(ctx, sk, socket, old);
 }
 

@@ -97,6 +97,8 @@ std::string reason_sentence(unsigned reason) {
       return "No engine is alive and the pod says on-engine-loss: closed: connect() fails with ECONNREFUSED.";
     case ST_REASON_NO_ORIGINAL_DESTINATION:
       return "The engine refused a connection that was not redirected to it.";
+    case ST_REASON_BOUND_PORT:
+      return "The socket is bound to a port that others may share (SO_REUSEADDR, SO_REUSEPORT): left direct.";
     case ST_REASON_COUNT:
       break;
   }

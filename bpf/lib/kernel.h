@@ -22,6 +22,8 @@ struct sock_common {
 	volatile unsigned char skc_state;
 	unsigned long skc_flags;
 	unsigned short skc_family;
+	unsigned char skc_reuse : 4;
+	unsigned char skc_reuseport : 1;
 	__u16 skc_num;
 	__u32 skc_rcv_saddr;
 	struct {
@@ -32,6 +34,7 @@ struct sock_common {
 struct sock {
 	struct sock_common __sk_common;
 	int sk_err;
+	__u8 sk_userlocks : 4; /* a byte of its own since 6.18 */
 	__u32 sk_ack_backlog;
 	__u32 sk_max_ack_backlog;
 };
@@ -71,6 +74,7 @@ enum {
 	ST_ECONNABORTED = 103,
 	ST_ECONNRESET = 104,
 	ST_ETIMEDOUT = 110,
+	ST_SOCK_BINDPORT_LOCK = 8, /* include/net/sock.h: bind() named the port */
 	ST_SOCK_DONE_BIT = 1, /* enum sock_flags in include/net/sock.h: a FIN was received */
 	ST_INET_FLAGS_TRANSPARENT_BIT = 15, /* include/net/inet_sock.h */
 };
@@ -82,6 +86,14 @@ static __always_inline bool st_is_transparent(const struct tcp_sock *tp)
 	if (bpf_core_field_exists(inet->inet_flags))
 		return inet->inet_flags & (1UL << ST_INET_FLAGS_TRANSPARENT_BIT);
 	return BPF_CORE_READ_BITFIELD_PROBED((const struct inet_sock___bits *)inet, transparent);
+}
+
+static __always_inline bool st_has_shared_port(const struct tcp_sock *tp)
+{
+	const struct sock *sk = &tp->inet_conn.icsk_inet.sk;
+
+	return (BPF_CORE_READ_BITFIELD(sk, sk_userlocks) & ST_SOCK_BINDPORT_LOCK) &&
+	       (BPF_CORE_READ_BITFIELD(sk, __sk_common.skc_reuse) || BPF_CORE_READ_BITFIELD(sk, __sk_common.skc_reuseport));
 }
 
 static __always_inline bool st_is_mptcp(const struct tcp_sock *tp)

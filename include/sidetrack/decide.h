@@ -27,6 +27,7 @@ struct st_connect {
 	__u8 bound_device;
 	__u8 transparent;
 	__u8 mptcp;
+	__u8 shared_port; /* bound to a port of its own choice that other sockets may be bound to as well */
 };
 
 /* The state of the engine for one connect(). */
@@ -109,6 +110,9 @@ static inline enum st_reason st_decide_early(const struct st_connect *connect, c
 		return ST_REASON_TRANSPARENT;
 	if (connect->mptcp)
 		return ST_REASON_MPTCP;
+	/* Two such sockets may connect to two destinations from one port; on one listener the second would get EADDRNOTAVAIL. */
+	if (connect->shared_port)
+		return ST_REASON_BOUND_PORT;
 	return ST_REASON_COUNT;
 }
 

@@ -121,6 +121,22 @@ TEST_F(ConnectKindsTest, bound_to_the_pods_address_and_a_port) {
   echoes(socket.id);
 }
 
+// Two sockets on one port are fine towards two destinations; at one listener they would be the same connection.
+TEST_F(ConnectKindsTest, two_on_one_shared_port_are_left_direct) {
+  const Counts before = counts();
+  const auto options = [](const Pod& pod) {
+    return ConnectOptions{.bind = pod.v4 + "/4322", .more = "reuse"};
+  };
+  const SocketState first = same_in_both(api_->v4, kEcho, options);
+  const SocketState second = same_in_both(api_->v4, kEchoToo, options);
+  for (const SocketState& socket : {first, second}) {
+    EXPECT_EQ(socket.errno_name, "");
+    is_redirected(socket.id, false);
+    echoes(socket.id);
+  }
+  EXPECT_EQ(counts(), plus_one(plus_one(before, "bound_port"), "bound_port"));
+}
+
 TEST_F(ConnectKindsTest, bound_to_loopback_fails_as_without) {
   for (const auto& [address, loopback] : {std::pair{api_->v4, "127.0.0.1"}, {api_->v6, "::1"}}) {
     SCOPED_TRACE(address);

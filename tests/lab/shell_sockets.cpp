@@ -64,8 +64,6 @@ int bind_as_told(int fd, const Words& words) {
   const std::size_t slash = where.find('/');
   const std::string port = slash == std::string::npos ? "0" : where.substr(slash + 1);
   const SocketAddress address = parse_address(where.substr(0, slash), port_of(port));
-  const int on = 1;
-  ::setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
   return ::bind(fd, address.get(), address.size) == 0 ? 0 : errno;
 }
 
@@ -75,6 +73,10 @@ int apply_options(int fd, const Words& words) {
   const std::string device = words.value("device");
   if (!device.empty() && ::setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, device.c_str(),
                                       static_cast<socklen_t>(device.size())) != 0) {
+    return errno;
+  }
+  if (words.has("reuse") &&
+      ::setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) != 0) {
     return errno;
   }
   if (words.has("transparent")) {

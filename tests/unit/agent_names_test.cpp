@@ -34,10 +34,11 @@ INSTANTIATE_TEST_SUITE_P(All, ReasonNames,
                                            Word{14, "engine_full", "direct"}, Word{15, "port_budget", "direct"},
                                            Word{16, "bypass", "direct"}, Word{17, "internal_error", "direct"},
                                            Word{18, "engine_down_closed", "refused"},
-                                           Word{19, "no_original_destination", "refused"}),
+                                           Word{19, "no_original_destination", "refused"},
+                                           Word{20, "bound_port", "direct"}),
                          [](const auto& row) { return std::string(row.param.name); });
 
-TEST(Names, of_all_reasons_are_in_the_table_above) { EXPECT_EQ(ST_REASON_COUNT, 20) << "a new reason needs a row and a sentence"; }
+TEST(Names, of_all_reasons_are_in_the_table_above) { EXPECT_EQ(ST_REASON_COUNT, 21) << "a new reason needs a row and a sentence"; }
 
 TEST(Names, of_all_reasons_have_a_sentence_of_their_own) {
   std::set<std::string> sentences;

@@ -76,6 +76,7 @@ const std::vector<Step>& steps() {
       {"bound_device", ST_REASON_BOUND_DEVICE, [](Case& c) { c.connect.bound_device = 1; }, 0, 0},
       {"transparent", ST_REASON_TRANSPARENT, [](Case& c) { c.connect.transparent = 1; }, 0, 0},
       {"mptcp", ST_REASON_MPTCP, [](Case& c) { c.connect.mptcp = 1; }, 0, 0},
+      {"bound_port", ST_REASON_BOUND_PORT, [](Case& c) { c.connect.shared_port = 1; }, 0, 0},
       {"excluded_port", ST_REASON_EXCLUDED_PORT, [](Case& c) { c.rules.excluded_port = 1; }, 1, 0},
       {"excluded_cidr", ST_REASON_EXCLUDED_CIDR, [](Case& c) { c.rules.excluded_cidr = 1; }, 1, 0},
       {"not_included", ST_REASON_NOT_INCLUDED, [](Case& c) { c.rules.has_include = 1; }, 1, 0},
