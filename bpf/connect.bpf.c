@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
-/* cgroup/connect4, cgroup/connect6: the verdict on each connect() and, for `redirected`, the rewrite to the engine. */
+/* cgroup/connect4, cgroup/connect6: the verdict on each connect() and, for `redirected`, the
+ * rewrite to the engine. */
 #include "lib/common.h"
 
 enum { ST_CGROUP_REFUSE = 0, ST_CGROUP_ALLOW = 1 };
@@ -24,7 +25,8 @@ struct st_attempt {
 
 static __always_inline int st_port_in_set(__u32 set_id, __u32 port)
 {
-	struct st_port_page_key key = {.set_id = set_id, .page = (port & 0xffff) / ST_PORTS_PER_PAGE};
+	struct st_port_page_key key = {.set_id = set_id,
+				       .page = (port & 0xffff) / ST_PORTS_PER_PAGE};
 	struct st_port_page *page;
 	__u32 bit = port % ST_PORTS_PER_PAGE;
 
@@ -48,7 +50,8 @@ static __always_inline void st_read_rules(void *context, struct st_rules *rules)
 		return;
 	policy = bpf_map_lookup_elem(&st_policies, &policy_id);
 	if (!policy) {
-		/* Never seen: rows outlive the pods that name them. What was to be excluded is not captured. */
+		/* Never seen: rows outlive the pods that name them. What was to be excluded is not
+		 * captured. */
 		rules->excluded_cidr = 1;
 		return;
 	}
@@ -67,9 +70,10 @@ static __always_inline void st_read_rules(void *context, struct st_rules *rules)
 		rules->included = st_port_in_set(policy->include_ports, attempt->port);
 }
 
-/* Kernel truth about the listener in this netns: there, ours, and with room in its accept queue (a full one drops SYNs: 1 s stall). */
-static __always_inline enum st_engine_state st_look_at_listener(struct bpf_sock_addr *ctx, const struct st_target *target,
-								 __u64 cookie)
+/* Kernel truth about the listener in this netns: there, ours, and with room in its accept queue (a
+ * full one drops SYNs: 1 s stall). */
+static __always_inline enum st_engine_state
+st_look_at_listener(struct bpf_sock_addr *ctx, const struct st_target *target, __u64 cookie)
 {
 	enum st_engine_state state = ST_ENGINE_DOWN;
 	struct bpf_sock_tuple tuple = {};
@@ -91,9 +95,12 @@ static __always_inline enum st_engine_state st_look_at_listener(struct bpf_sock_
 	listener = bpf_skc_to_tcp_sock(found);
 	if (listener) {
 		sk = &listener->inet_conn.icsk_inet.sk;
-		if (sk->__sk_common.skc_state == BPF_TCP_LISTEN && (__u64)sk->__sk_common.skc_cookie.counter == cookie)
-			state = sk->sk_ack_backlog > sk->sk_max_ack_backlog - sk->sk_max_ack_backlog / 4 ? ST_ENGINE_FULL :
-													   ST_ENGINE_READY;
+		if (sk->__sk_common.skc_state == BPF_TCP_LISTEN &&
+		    (__u64)sk->__sk_common.skc_cookie.counter == cookie)
+			state = sk->sk_ack_backlog >
+						sk->sk_max_ack_backlog - sk->sk_max_ack_backlog / 4
+					? ST_ENGINE_FULL
+					: ST_ENGINE_READY;
 	}
 	bpf_sk_release(found);
 	return state;
@@ -107,7 +114,8 @@ static __always_inline __u32 st_pick(const struct st_attempt *attempt, __u32 cou
 
 	__builtin_memcpy(words, &attempt->connect.destination, sizeof(words));
 	hash = words[0] ^ words[1] ^ words[2] ^ words[3] ^ attempt->port * 0x9e3779b1U;
-	/* A product moves bits up only, and the last byte of an address is the highest: down first, again, and down. */
+	/* A product moves bits up only, and the last byte of an address is the highest: down first,
+	 * again, and down. */
 	hash = (hash ^ hash >> 16) * 0x85ebca6bU;
 	hash = (hash ^ hash >> 13) * 0xc2b2ae35U;
 	hash ^= hash >> 16;
@@ -122,14 +130,16 @@ static __always_inline int st_engine_beats(__u32 slot, struct st_engine **cell)
 	return engine && st_beat_is_fresh(engine->beat_ns, bpf_ktime_get_ns());
 }
 
-static __always_inline enum st_engine_state st_choose_external(struct st_attempt *attempt, struct st_engine *engine, int v4)
+static __always_inline enum st_engine_state st_choose_external(struct st_attempt *attempt,
+							       struct st_engine *engine, int v4)
 {
 	const struct st_config *config = attempt->config;
 
 	attempt->target.addr = v4 ? config->external_v4 : config->external_v6;
 	attempt->target.port_be = v4 ? config->external_v4_port_be : config->external_v6_port_be;
 	attempt->budget_index = v4 ? 0 : ST_MAX_LISTENERS;
-	if (!attempt->target.port_be || !(v4 ? engine->listener_cookie_v4 : engine->listener_cookie_v6))
+	if (!attempt->target.port_be ||
+	    !(v4 ? engine->listener_cookie_v4 : engine->listener_cookie_v6))
 		return ST_ENGINE_DOWN;
 	return ST_ENGINE_READY;
 }
@@ -152,7 +162,8 @@ static __always_inline enum st_engine_state st_choose_listener(struct st_attempt
 	else
 		attempt->target.addr.bytes[15] = 1;
 	return st_look_at_listener(attempt->ctx, &attempt->target,
-				   v4 ? pod->listener_cookie_v4[index] : pod->listener_cookie_v6[index]);
+				   v4 ? pod->listener_cookie_v4[index]
+				      : pod->listener_cookie_v6[index]);
 }
 
 static __always_inline enum st_engine_state st_read_engine(void *context)
@@ -168,14 +179,15 @@ static __always_inline enum st_engine_state st_read_engine(void *context)
 		return ST_ENGINE_DOWN;
 	if (engine->full)
 		return ST_ENGINE_FULL;
-	state = pod->external ? st_choose_external(attempt, engine, v4) : st_choose_listener(attempt, v4);
+	state = pod->external ? st_choose_external(attempt, engine, v4)
+			      : st_choose_listener(attempt, v4);
 	if (state != ST_ENGINE_READY)
 		return state;
 	pod_state = bpf_map_lookup_elem(&st_pod_state, &attempt->netns_cookie);
 	if (!pod_state || pod_state->records >= ST_RECORD_QUOTA)
 		return ST_ENGINE_NO_RECORD;
-	if (st_budget_used(&pod_state->budget[attempt->budget_index & (2 * ST_MAX_LISTENERS - 1)], st_budget_epoch(pod)) >=
-	    pod->port_budget)
+	if (st_budget_used(&pod_state->budget[attempt->budget_index & (2 * ST_MAX_LISTENERS - 1)],
+			   st_budget_epoch(pod)) >= pod->port_budget)
 		return ST_ENGINE_PORTS_USED;
 	return ST_ENGINE_READY;
 }
@@ -195,7 +207,8 @@ static __always_inline void st_report_unknown(__u64 netns_cookie)
 static __always_inline int st_remember(struct st_attempt *attempt, __u8 role, __u8 reason)
 {
 	const struct st_pod *pod = attempt->pod;
-	struct st_socket *state = bpf_sk_storage_get(&st_sockets, attempt->ctx->sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	struct st_socket *state =
+		bpf_sk_storage_get(&st_sockets, attempt->ctx->sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
 
 	if (!state)
 		return 0;
@@ -238,13 +251,15 @@ static __always_inline void st_read_socket(struct st_attempt *attempt)
 	}
 }
 
-/* Direct verdicts that still get a flow record: the mode says that the pod takes part and no rule excludes the connection. */
+/* Direct verdicts that still get a flow record: the mode says that the pod takes part and no rule
+ * excludes the connection. */
 static __always_inline int st_is_observed(struct st_attempt *attempt, enum st_reason reason)
 {
 	struct st_rules rules = {};
 
 	if (reason != ST_REASON_PASSTHROUGH)
-		return reason == ST_REASON_ENGINE_DOWN || reason == ST_REASON_ENGINE_FULL || reason == ST_REASON_PORT_BUDGET;
+		return reason == ST_REASON_ENGINE_DOWN || reason == ST_REASON_ENGINE_FULL ||
+		       reason == ST_REASON_PORT_BUDGET;
 	if (st_addr_is_local(&attempt->connect.destination) ||
 	    st_addr_equal(&attempt->connect.destination, &attempt->pod->own_v4) ||
 	    st_addr_equal(&attempt->connect.destination, &attempt->pod->own_v6))
@@ -264,9 +279,12 @@ static __always_inline enum st_reason st_settle(struct st_attempt *attempt, enum
 		counters = st_get_counters(pod->namespace_slot);
 		if (counters)
 			counters->storage_full++;
-		return pod->on_engine_loss == ST_ON_ENGINE_LOSS_CLOSED ? ST_REASON_ENGINE_DOWN_CLOSED : ST_REASON_INTERNAL_ERROR;
+		return pod->on_engine_loss == ST_ON_ENGINE_LOSS_CLOSED
+			       ? ST_REASON_ENGINE_DOWN_CLOSED
+			       : ST_REASON_INTERNAL_ERROR;
 	}
-	if (pod && st_is_observed(attempt, reason) && st_remember(attempt, ST_ROLE_OBSERVED, reason))
+	if (pod && st_is_observed(attempt, reason) &&
+	    st_remember(attempt, ST_ROLE_OBSERVED, reason))
 		return reason;
 	/* What an earlier connect() of this socket left would be taken for this one's. */
 	bpf_sk_storage_delete(&st_sockets, attempt->ctx->sk);
@@ -293,18 +311,21 @@ static __always_inline enum st_reason st_on_connect(struct st_attempt *attempt)
 	if (!attempt->config)
 		return ST_REASON_INTERNAL_ERROR;
 	if (attempt->pod && attempt->pod->mode != ST_MODE_DISABLED) {
-		attempt->connect.engine_socket = bpf_get_current_cgroup_id() == attempt->config->engine_cgroup_id;
+		attempt->connect.engine_socket =
+			bpf_get_current_cgroup_id() == attempt->config->engine_cgroup_id;
 		if (attempt->pod->mode == ST_MODE_REDIRECT && !attempt->connect.engine_socket)
 			st_read_socket(attempt);
 	}
-	reason = st_settle(attempt, st_decide(&attempt->connect, attempt->pod, st_read_rules, st_read_engine, attempt));
+	reason = st_settle(attempt, st_decide(&attempt->connect, attempt->pod, st_read_rules,
+					      st_read_engine, attempt));
 	if (reason == ST_REASON_UNKNOWN_NETNS)
 		st_report_unknown(attempt->netns_cookie);
 	st_count(attempt->pod ? attempt->pod->namespace_slot : 0, reason);
 	return reason;
 }
 
-/* The kernel's own answer to a refused hook is EPERM; an application knows ECONNREFUSED. bpf_set_retval: 5.18. */
+/* The kernel's own answer to a refused hook is EPERM; an application knows ECONNREFUSED.
+ * bpf_set_retval: 5.18. */
 static __always_inline int st_refuse(void)
 {
 	if (bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_set_retval))
@@ -338,7 +359,8 @@ int st_connect6(struct bpf_sock_addr *ctx)
 	enum st_reason reason;
 	__u32 words[4];
 
-	/* One word at a time: the compiler must not merge the reads, the verifier refuses wider ones. */
+	/* One word at a time: the compiler must not merge the reads, the verifier refuses wider
+	 * ones. */
 	words[0] = ctx->user_ip6[0];
 	barrier();
 	words[1] = ctx->user_ip6[1];

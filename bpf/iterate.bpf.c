@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
-/* An iterator over the sockets that have state of ours: what `flows` shows as live is read here, from the sockets themselves. */
+/* An iterator over the sockets that have state of ours: what `flows` shows as live is read here,
+ * from the sockets themselves. */
 #include "lib/common.h"
 
 struct seq_file;
@@ -37,7 +38,8 @@ int st_iterate(struct bpf_iter__bpf_sk_storage_map *ctx)
 	else if (sk->__sk_common.skc_family == ST_AF_INET)
 		st_addr_from_v4(&live.source, sk->__sk_common.skc_rcv_saddr);
 	else
-		bpf_probe_read_kernel(&live.source, sizeof(live.source), &sk->__sk_common.skc_v6_rcv_saddr);
+		bpf_probe_read_kernel(&live.source, sizeof(live.source),
+				      &sk->__sk_common.skc_v6_rcv_saddr);
 	bpf_seq_write(seq, &live, sizeof(live));
 	return 0;
 }

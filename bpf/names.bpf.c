@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * cgroup/getpeername4|6, getsockname4|6: a redirected socket shows the address that its application asked for and the pod's own
- * address, not the engine's listener. The local port stays: it is the real one.
+ * cgroup/getpeername4|6, getsockname4|6: a redirected socket shows the address that its application
+ * asked for and the pod's own address, not the engine's listener. The local port stays: it is the
+ * real one.
  */
 #include "lib/common.h"
 
 enum { ST_NAME_UNCHANGED = 1 };
 
-/* The state of a redirected socket that is or was connected (inet_dport survives a reset, not a disconnect). */
+/* The state of a redirected socket that is or was connected (inet_dport survives a reset, not a
+ * disconnect). */
 static __always_inline struct st_socket *st_redirected(struct bpf_sock_addr *ctx)
 {
 	struct bpf_sock *sk = ctx->sk;
@@ -68,7 +70,8 @@ int st_getpeername6(struct bpf_sock_addr *ctx)
 	return ST_NAME_UNCHANGED;
 }
 
-/* Only a loopback answer is replaced: a source that the application bound itself is shown as it is. */
+/* Only a loopback answer is replaced: a source that the application bound itself is shown as it is.
+ */
 SEC("cgroup/getsockname4")
 int st_getsockname4(struct bpf_sock_addr *ctx)
 {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * cgroup/getsockopt and cgroup/setsockopt, attached to the engine's cgroup only: SO_ORIGINAL_DST for accepted sockets, and the
- * engine's report of where it sent a connection.
+ * cgroup/getsockopt and cgroup/setsockopt, attached to the engine's cgroup only: SO_ORIGINAL_DST
+ * for accepted sockets, and the engine's report of where it sent a connection.
  */
 #include "lib/common.h"
 
@@ -22,8 +22,10 @@ struct st_sockaddr_in6 {
 	__u32 scope;
 };
 
-/* accept() can return a socket before its sockops callback has moved the record: then it is found by the sequence numbers. */
-static __always_inline int st_find_record(struct bpf_sock *sk, __u64 scope, struct st_addr *addr, __u16 *port_be)
+/* accept() can return a socket before its sockops callback has moved the record: then it is found
+ * by the sequence numbers. */
+static __always_inline int st_find_record(struct bpf_sock *sk, __u64 scope, struct st_addr *addr,
+					  __u16 *port_be)
 {
 	struct bpf_tcp_sock *tp = bpf_tcp_sock(sk);
 	struct st_counters *counters;
@@ -46,7 +48,8 @@ static __always_inline int st_find_record(struct bpf_sock *sk, __u64 scope, stru
 	return 1;
 }
 
-static __always_inline int st_original(struct bpf_sockopt *ctx, struct st_addr *addr, __u16 *port_be)
+static __always_inline int st_original(struct bpf_sockopt *ctx, struct st_addr *addr,
+				       __u16 *port_be)
 {
 	struct bpf_sock *sk = ctx->sk;
 	struct st_socket *state;
@@ -63,7 +66,8 @@ static __always_inline int st_original(struct bpf_sockopt *ctx, struct st_addr *
 		return 1;
 	}
 	netns_cookie = bpf_get_netns_cookie(ctx);
-	return st_find_record(sk, netns_cookie, addr, port_be) || st_find_record(sk, 0, addr, port_be);
+	return st_find_record(sk, netns_cookie, addr, port_be) ||
+	       st_find_record(sk, 0, addr, port_be);
 }
 
 SEC("cgroup/getsockopt")
@@ -74,7 +78,8 @@ int st_getsockopt(struct bpf_sockopt *ctx)
 	struct st_addr addr = {};
 	__u16 port_be = 0;
 
-	if (ctx->optname != ST_SO_ORIGINAL_DST || (ctx->level != ST_SOL_IP && ctx->level != ST_SOL_IPV6))
+	if (ctx->optname != ST_SO_ORIGINAL_DST ||
+	    (ctx->level != ST_SOL_IP && ctx->level != ST_SOL_IPV6))
 		return ST_OPTION_PASS;
 	if (!st_original(ctx, &addr, &port_be)) {
 		/* The kernel's own answer stands: an error, or conntrack's. */
@@ -109,7 +114,8 @@ int st_setsockopt(struct bpf_sockopt *ctx)
 	struct st_socket *state;
 	__u64 client_cookie;
 
-	if (ctx->optname != ST_SO_REPORT || (ctx->level != ST_SOL_IP && ctx->level != ST_SOL_IPV6) || !ctx->sk)
+	if (ctx->optname != ST_SO_REPORT ||
+	    (ctx->level != ST_SOL_IP && ctx->level != ST_SOL_IPV6) || !ctx->sk)
 		return ST_OPTION_PASS;
 	if ((void *)(report + 1) > ctx->optval_end)
 		return ST_OPTION_PASS;

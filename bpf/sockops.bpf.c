@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * sockops: carries the original destination from the client's socket to the engine's accepted one, counts live connections,
- * writes a flow record when one closes, and sees the engine's listeners come and go.
+ * sockops: carries the original destination from the client's socket to the engine's accepted one,
+ * counts live connections, writes a flow record when one closes, and sees the engine's listeners
+ * come and go.
  */
 #include "lib/common.h"
 
@@ -16,14 +17,16 @@ static __always_inline int st_is_external_port(const struct st_config *config, _
 {
 	__u16 port_be = bpf_htons(port);
 
-	return port && (port_be == config->external_v4_port_be || port_be == config->external_v6_port_be);
+	return port &&
+	       (port_be == config->external_v4_port_be || port_be == config->external_v6_port_be);
 }
 
 static __always_inline void st_watch_states(struct bpf_sock_ops *ctx, int on)
 {
 	__u32 flags = ctx->bpf_sock_ops_cb_flags;
 
-	bpf_sock_ops_cb_flags_set(ctx, on ? flags | BPF_SOCK_OPS_STATE_CB_FLAG : flags & ~BPF_SOCK_OPS_STATE_CB_FLAG);
+	bpf_sock_ops_cb_flags_set(ctx, on ? flags | BPF_SOCK_OPS_STATE_CB_FLAG
+					  : flags & ~BPF_SOCK_OPS_STATE_CB_FLAG);
 }
 
 /* connect() is on its way: from here on the socket counts, and its close will be seen. */
@@ -42,7 +45,8 @@ static __always_inline void st_on_connecting(struct bpf_sock_ops *ctx, struct bp
 		return;
 	socket->counted = 1;
 	if (socket->role == ST_ROLE_REDIRECTED)
-		__sync_fetch_and_add(&state->budget[socket->budget_index & (2 * ST_MAX_LISTENERS - 1)].live, 1);
+		__sync_fetch_and_add(
+			&state->budget[socket->budget_index & (2 * ST_MAX_LISTENERS - 1)].live, 1);
 	else
 		__sync_fetch_and_add(&state->observed, 1);
 }
@@ -60,7 +64,8 @@ static __always_inline void st_on_active(struct bpf_sock_ops *ctx, struct bpf_so
 	if (!socket || socket->role != ST_ROLE_REDIRECTED)
 		return;
 	key.scope = socket->record_scope;
-	/* Not snd_nxt: with data in its SYN (TCP Fast Open, not accepted by the engine) the client has counted that in already. */
+	/* Not snd_nxt: with data in its SYN (TCP Fast Open, not accepted by the engine) the client
+	 * has counted that in already. */
 	key.client_sequence = ctx->snd_una;
 	key.server_sequence = ctx->rcv_nxt;
 	record.destination = socket->destination;
@@ -69,7 +74,8 @@ static __always_inline void st_on_active(struct bpf_sock_ops *ctx, struct bpf_so
 	record.client_cookie = socket->client_cookie;
 	record.namespace_slot = socket->namespace_slot;
 	if (bpf_map_update_elem(&st_records, &key, &record, BPF_NOEXIST)) {
-		/* The engine will refuse the connection; connect() makes this rare by looking at the room first. */
+		/* The engine will refuse the connection; connect() makes this rare by looking at
+		 * the room first. */
 		counters = st_get_counters(socket->namespace_slot);
 		if (counters)
 			counters->records_full++;
@@ -97,7 +103,8 @@ static __always_inline void st_on_passive(struct bpf_sock_ops *ctx, struct bpf_s
 		return;
 	if (st_is_listener_port(config, port))
 		key.scope = bpf_get_netns_cookie(ctx);
-	else if (!st_is_external_port(config, port) || bpf_get_netns_cookie(ctx) != config->node_netns_cookie)
+	else if (!st_is_external_port(config, port) ||
+		 bpf_get_netns_cookie(ctx) != config->node_netns_cookie)
 		return;
 	/* Children inherit the listener's flag; the end of an accepted socket is of no interest. */
 	st_watch_states(ctx, 0);
@@ -130,7 +137,8 @@ static __always_inline void st_on_listen(struct bpf_sock_ops *ctx)
 		return;
 	if (st_is_listener_port(config, port))
 		st_watch_states(ctx, 1);
-	if (!st_is_external_port(config, port) || bpf_get_netns_cookie(ctx) != config->node_netns_cookie)
+	if (!st_is_external_port(config, port) ||
+	    bpf_get_netns_cookie(ctx) != config->node_netns_cookie)
 		return;
 	engine = bpf_map_lookup_elem(&st_engines, &slot);
 	if (!engine)
@@ -181,7 +189,8 @@ static __always_inline void st_on_listener_closed(struct bpf_sock_ops *ctx)
 		engine->listener_cookie_v6 = 0;
 		found = 1;
 	}
-	/* Applications may listen on such ports, too: theirs are not worth a word, however often they close them. */
+	/* Applications may listen on such ports, too: theirs are not worth a word, however often
+	 * they close them. */
 	if (found)
 		st_send_event(ST_EVENT_LISTENER_LOST, netns_cookie, cookie);
 }
@@ -197,8 +206,9 @@ static __always_inline __u8 st_close_reason(int error, __u32 old)
 		return ST_CLOSE_KILLED;
 	if (error)
 		return ST_CLOSE_RST_REMOTE;
-	return old == BPF_TCP_ESTABLISHED || old == BPF_TCP_CLOSE_WAIT || old == BPF_TCP_SYN_SENT ? ST_CLOSE_RST_LOCAL :
-												       ST_CLOSE_FIN;
+	return old == BPF_TCP_ESTABLISHED || old == BPF_TCP_CLOSE_WAIT || old == BPF_TCP_SYN_SENT
+		       ? ST_CLOSE_RST_LOCAL
+		       : ST_CLOSE_FIN;
 }
 
 static __always_inline void st_read_bytes(struct bpf_sock *sk, __u64 *out, __u64 *in, int *error)
@@ -215,20 +225,23 @@ static __always_inline void st_read_bytes(struct bpf_sock *sk, __u64 *out, __u64
 	*error = tp->inet_conn.icsk_inet.sk.sk_err;
 }
 
-static __always_inline void st_source(struct bpf_sock_ops *ctx, const struct st_socket *socket, struct st_addr *source)
+static __always_inline void st_source(struct bpf_sock_ops *ctx, const struct st_socket *socket,
+				      struct st_addr *source)
 {
 	if (!st_addr_is_zero(&socket->own)) {
 		*source = socket->own;
 	} else if (ctx->family == ST_AF_INET) {
 		st_addr_from_v4(source, ctx->local_ip4);
 	} else {
-		__u32 words[4] = {ctx->local_ip6[0], ctx->local_ip6[1], ctx->local_ip6[2], ctx->local_ip6[3]};
+		__u32 words[4] = {ctx->local_ip6[0], ctx->local_ip6[1], ctx->local_ip6[2],
+				  ctx->local_ip6[3]};
 
 		__builtin_memcpy(source, words, sizeof(words));
 	}
 }
 
-static __always_inline void st_emit_flow(struct bpf_sock_ops *ctx, struct bpf_sock *sk, struct st_socket *socket, __u32 old)
+static __always_inline void st_emit_flow(struct bpf_sock_ops *ctx, struct bpf_sock *sk,
+					 struct st_socket *socket, __u32 old)
 {
 	__u8 path = socket->role == ST_ROLE_REDIRECTED ? ST_PATH_ENGINE : ST_PATH_DIRECT;
 	struct st_counters *counters = st_get_counters(socket->namespace_slot);
@@ -275,7 +288,8 @@ static __always_inline void st_emit_flow(struct bpf_sock_ops *ctx, struct bpf_so
 		bpf_map_delete_elem(&st_endpoints, &client_cookie);
 }
 
-/* A client socket of ours is closed: the record goes, the budget is given back, the flow is told. */
+/* A client socket of ours is closed: the record goes, the budget is given back, the flow is told.
+ */
 static __always_inline void st_on_closed(struct bpf_sock_ops *ctx, struct bpf_sock *sk, __u32 old)
 {
 	struct st_socket *socket = bpf_sk_storage_get(&st_sockets, sk, 0, 0);

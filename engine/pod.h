@@ -20,8 +20,8 @@ struct Netns {
   // The pod was deleted: nothing new may be opened in it. Set before the workers are told, so that
   // a connection that is handed from one worker to another meanwhile is dropped by whoever gets it.
   std::atomic<bool> gone{false};
-  // Until then (CLOCK_MONOTONIC) upstream connections start from spare ports: connect() would search
-  // the whole range, for milliseconds, only to find it used up again.
+  // Until then (CLOCK_MONOTONIC) upstream connections start from spare ports: connect() would
+  // search the whole range, for milliseconds, only to find it used up again.
   std::atomic<std::int64_t> ports_used_until_ns{0};
 };
 

@@ -1,17 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
-// Accepts connections of one acceptor for as long as the owner lives, whatever goes wrong with a single one. Shared by the
-// unix and the TCP server. One thread, the io_context's.
+// Accepts connections of one acceptor for as long as the owner lives, whatever goes wrong with a
+// single one. Shared by the unix and the TCP server. One thread, the io_context's.
 #pragma once
 
 #include <spdlog/spdlog.h>
 
-#include <boost/asio/error.hpp>
-#include <boost/asio/steady_timer.hpp>
-#include <boost/system/error_code.hpp>
 #include <chrono>
 #include <functional>
 #include <memory>
 #include <utility>
+
+#include <boost/asio/error.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <boost/system/error_code.hpp>
 
 namespace sidetrack::admin {
 
@@ -22,12 +23,15 @@ class AcceptLoop : public std::enable_shared_from_this<AcceptLoop<Protocol>> {
   using Socket = typename Protocol::socket;
 
   AcceptLoop(Acceptor acceptor, std::function<void(Socket)> on_socket)
-      : acceptor_(std::move(acceptor)), timer_(acceptor_.get_executor()), on_socket_(std::move(on_socket)) {}
+      : acceptor_(std::move(acceptor)),
+        timer_(acceptor_.get_executor()),
+        on_socket_(std::move(on_socket)) {}
 
   void next() {
-    acceptor_.async_accept([self = this->shared_from_this()](boost::system::error_code error, Socket socket) {
-      self->on_accept(error, std::move(socket));
-    });
+    acceptor_.async_accept(
+        [self = this->shared_from_this()](boost::system::error_code error, Socket socket) {
+          self->on_accept(error, std::move(socket));
+        });
   }
 
   // No callback of ours runs on_socket after this.
@@ -50,7 +54,8 @@ class AcceptLoop : public std::enable_shared_from_this<AcceptLoop<Protocol>> {
       next();
       return;
     }
-    // Out of descriptors, most likely: the connection stays in the backlog, so trying at once would spin.
+    // Out of descriptors, most likely: the connection stays in the backlog, so trying at once would
+    // spin.
     spdlog::warn("component=admin event=accept_failed error=\"{}\"", error.message());
     timer_.expires_after(std::chrono::milliseconds(200));
     timer_.async_wait([self = this->shared_from_this()](boost::system::error_code) {

@@ -4,9 +4,10 @@
 #include <charconv>
 #include <cmath>
 #include <map>
-#include <nlohmann/json.hpp>
 #include <string>
 #include <utility>
+
+#include <nlohmann/json.hpp>
 
 #include "agent/admin/json.h"
 
@@ -38,10 +39,13 @@ unsigned status_of(ErrorCode code) {
   return 500;
 }
 
-Response reply(const json& body) { return Response{.body = dump(body) + "\n", .allow = {}}; }
+Response reply(const json& body) {
+  return Response{.body = dump(body) + "\n", .allow = {}};
+}
 
 Response reply(const Error& error) {
-  return Response{.status = status_of(error.code), .body = dump(to_json(error)) + "\n", .allow = {}};
+  return Response{
+      .status = status_of(error.code), .body = dump(to_json(error)) + "\n", .allow = {}};
 }
 
 template <typename T>
@@ -67,12 +71,15 @@ Result<T> number(const Request& request, const std::string& name) {
     fits = fits && std::isfinite(value) && value >= 0;
   }
   if (!fits) {
-    return make_error(ErrorCode::kInvalid, "query parameter \"" + name + "\" is not a number: " + text);
+    return make_error(ErrorCode::kInvalid,
+                      "query parameter \"" + name + "\" is not a number: " + text);
   }
   return value;
 }
 
-Response get_status(Views& views, const Request&) { return reply(to_json(views.status())); }
+Response get_status(Views& views, const Request&) {
+  return reply(to_json(views.status()));
+}
 
 Response get_pods(Views& views, const Request& request) {
   return reply(to_json(views.pods(request.parameter("namespace"))));
@@ -106,18 +113,24 @@ Response get_flows(Views& views, const Request& request) {
   if (!after) {
     return reply(after.error());
   }
-  return reply(to_json(views.flows(FlowQuery{
-      .namespace_name = request.parameter("namespace"), .since = *since, .after_sequence = *after})));
+  return reply(to_json(views.flows(FlowQuery{.namespace_name = request.parameter("namespace"),
+                                             .since = *since,
+                                             .after_sequence = *after})));
 }
 
-Response get_counters(Views& views, const Request&) { return reply(to_json(views.counters())); }
+Response get_counters(Views& views, const Request&) {
+  return reply(to_json(views.counters()));
+}
 
-Response get_bypass(Views& views, const Request&) { return reply(json{{"bypass", views.status().bypass}}); }
+Response get_bypass(Views& views, const Request&) {
+  return reply(json{{"bypass", views.status().bypass}});
+}
 
 Response post_bypass(Views& views, const Request& request) {
   const auto body = json::parse(request.body, nullptr, false);
   if (!body.is_object() || !body.contains("on") || !body["on"].is_boolean()) {
-    return reply(make_error(ErrorCode::kInvalid, R"(the body must be {"on": true} or {"on": false})"));
+    return reply(
+        make_error(ErrorCode::kInvalid, R"(the body must be {"on": true} or {"on": false})"));
   }
   const bool on = body["on"].get<bool>();
   const auto done = views.set_bypass(on);
@@ -152,7 +165,8 @@ Response not_allowed(const Request& request, const Methods& methods) {
   for (const auto& [method, endpoint] : methods) {
     allowed += (allowed.empty() ? "" : ", ") + method;
   }
-  auto response = reply(make_error(ErrorCode::kInvalid, request.method + " is not allowed here; use " + allowed));
+  auto response = reply(
+      make_error(ErrorCode::kInvalid, request.method + " is not allowed here; use " + allowed));
   response.status = 405;
   response.allow = allowed;
   return response;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The admin API (docs/api.md): requests answered from the Views. No I/O of its own; thread rule: that of the Views.
+// The admin API (docs/api.md): requests answered from the Views. No I/O of its own; thread rule:
+// that of the Views.
 #pragma once
 
 #include "agent/admin/request.h"

@@ -3,9 +3,10 @@
 
 #include <fmt/format.h>
 
-#include <boost/asio/ip/tcp.hpp>
 #include <charconv>
 #include <utility>
+
+#include <boost/asio/ip/tcp.hpp>
 
 #include "agent/admin/accept_loop.h"
 
@@ -38,7 +39,8 @@ std::string why_not_ready(const StatusView& status) {
 
 Result<Tcp::endpoint> parse_endpoint(const std::string& address) {
   const auto colon = address.rfind(':');
-  const auto wrong = make_error(ErrorCode::kInvalid, address + " is not ADDRESS:PORT (IPv6 as [ADDRESS]:PORT)");
+  const auto wrong =
+      make_error(ErrorCode::kInvalid, address + " is not ADDRESS:PORT (IPv6 as [ADDRESS]:PORT)");
   if (colon == std::string::npos) {
     return wrong;
   }
@@ -67,7 +69,9 @@ Handler make_health(Views& views, std::function<std::string()> metrics) {
       return response;
     }
     if (request.path == "/metrics") {
-      return Response{.content_type = "text/plain; version=0.0.4; charset=utf-8", .body = metrics(), .allow = {}};
+      return Response{.content_type = "text/plain; version=0.0.4; charset=utf-8",
+                      .body = metrics(),
+                      .allow = {}};
     }
     if (request.path == "/healthz") {
       return text(200, "ok\n");
@@ -85,8 +89,9 @@ struct HttpServer::Impl {
   std::uint16_t port = 0;
 };
 
-Result<std::unique_ptr<HttpServer>> HttpServer::listen(boost::asio::io_context& context, const std::string& address,
-                                                       Handler handler, Limits limits) {
+Result<std::unique_ptr<HttpServer>> HttpServer::listen(boost::asio::io_context& context,
+                                                       const std::string& address, Handler handler,
+                                                       Limits limits) {
   const auto endpoint = parse_endpoint(address);
   ST_TRY(endpoint);
   Tcp::acceptor acceptor(context);
@@ -102,22 +107,28 @@ Result<std::unique_ptr<HttpServer>> HttpServer::listen(boost::asio::io_context& 
     acceptor.listen(64, error);
   }
   if (error) {
-    const auto code = error == boost::asio::error::address_in_use ? ErrorCode::kBusy : ErrorCode::kIo;
+    const auto code =
+        error == boost::asio::error::address_in_use ? ErrorCode::kBusy : ErrorCode::kIo;
     return Error{code, error.value(), "listen at " + address + ": " + error.message()};
   }
   auto impl = std::make_unique<Impl>();
   impl->port = acceptor.local_endpoint(error).port();
   impl->sessions = std::make_unique<Sessions>(std::move(handler), limits);
   impl->loop = std::make_shared<AcceptLoop<Tcp>>(
-      std::move(acceptor), [&sessions = *impl->sessions](Tcp::socket socket) { sessions.start(std::move(socket)); });
+      std::move(acceptor),
+      [&sessions = *impl->sessions](Tcp::socket socket) { sessions.start(std::move(socket)); });
   impl->loop->next();
   return std::unique_ptr<HttpServer>(new HttpServer(std::move(impl)));
 }
 
 HttpServer::HttpServer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 
-HttpServer::~HttpServer() { impl_->loop->stop(); }
+HttpServer::~HttpServer() {
+  impl_->loop->stop();
+}
 
-std::uint16_t HttpServer::port() const { return impl_->port; }
+std::uint16_t HttpServer::port() const {
+  return impl_->port;
+}
 
 }  // namespace sidetrack::admin

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-// The TCP endpoint of --http: /metrics, /healthz and /readyz, read only. No API: that is the admin socket's.
-// One thread, the io_context's.
+// The TCP endpoint of --http: /metrics, /healthz and /readyz, read only. No API: that is the admin
+// socket's. One thread, the io_context's.
 #pragma once
 
-#include <boost/asio/io_context.hpp>
 #include <cstdint>
 #include <functional>
 #include <memory>
 #include <string>
+
+#include <boost/asio/io_context.hpp>
 
 #include "agent/admin/session.h"
 #include "agent/admin/views.h"
@@ -20,9 +21,11 @@ namespace sidetrack::admin {
 
 class HttpServer {
  public:
-  // Listens at "127.0.0.1:15880" or "[::1]:15880". kInvalid: not such a text; kBusy: the port is taken.
+  // Listens at "127.0.0.1:15880" or "[::1]:15880". kInvalid: not such a text; kBusy: the port is
+  // taken.
   [[nodiscard]] static Result<std::unique_ptr<HttpServer>> listen(boost::asio::io_context& context,
-                                                                  const std::string& address, Handler handler,
+                                                                  const std::string& address,
+                                                                  Handler handler,
                                                                   Limits limits = {});
   ~HttpServer();
   HttpServer(const HttpServer&) = delete;

@@ -9,9 +9,12 @@ namespace {
 using nlohmann::json;
 
 json to_json(const ProgramView& program) {
-  return {{"name", program.name},           {"hook", program.hook},
-          {"attached", program.attached},   {"cgroup_id", program.cgroup_id},
-          {"program_id", program.program_id}, {"detail", program.detail}};
+  return {{"name", program.name},
+          {"hook", program.hook},
+          {"attached", program.attached},
+          {"cgroup_id", program.cgroup_id},
+          {"program_id", program.program_id},
+          {"detail", program.detail}};
 }
 
 json to_json(const MapView& map) {
@@ -56,7 +59,8 @@ json current_engine(const std::vector<EngineView>& engines) {
       return to_json(engine);
     }
   }
-  return to_json(engines.empty() ? EngineView{.kind = "none", .state = "none", .detail = ""} : engines.front());
+  return to_json(engines.empty() ? EngineView{.kind = "none", .state = "none", .detail = ""}
+                                 : engines.front());
 }
 
 }  // namespace
@@ -145,23 +149,23 @@ json to_json(const FlowView& view) {
 }
 
 json to_json(const CounterView& view) {
-  return {{"namespace", view.namespace_name},
-          {"connections", view.connections},
-          {"bytes_out", view.bytes_out},
-          {"bytes_in", view.bytes_in},
-          {"flows_dropped", view.flows_dropped},
-          {"records_full", view.records_full},
-          {"storage_full", view.storage_full},
-          {"record_fallback", view.record_fallback}};
+  return {{"namespace", view.namespace_name},    {"connections", view.connections},
+          {"bytes_out", view.bytes_out},         {"bytes_in", view.bytes_in},
+          {"flows_dropped", view.flows_dropped}, {"records_full", view.records_full},
+          {"storage_full", view.storage_full},   {"record_fallback", view.record_fallback}};
 }
 
 json to_json(const FlowPage& page) {
   return {{"flows", list_of(page.flows)}, {"next_sequence", page.next_sequence}};
 }
 
-json to_json(const std::vector<PodView>& pods) { return {{"pods", list_of(pods)}}; }
+json to_json(const std::vector<PodView>& pods) {
+  return {{"pods", list_of(pods)}};
+}
 
-json to_json(const std::vector<CounterView>& counters) { return {{"counters", list_of(counters)}}; }
+json to_json(const std::vector<CounterView>& counters) {
+  return {{"counters", list_of(counters)}};
+}
 
 json to_json(const Error& error) {
   return {{"error", {{"code", code_name(error.code)}, {"message", error.message}}}};
@@ -191,6 +195,8 @@ std::string code_name(ErrorCode code) {
   return "internal";
 }
 
-std::string dump(const json& value) { return value.dump(-1, ' ', false, json::error_handler_t::replace); }
+std::string dump(const json& value) {
+  return value.dump(-1, ' ', false, json::error_handler_t::replace);
+}
 
 }  // namespace sidetrack::admin

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// The views as JSON: the field names are an API, described in docs/api.md and only added to. No I/O. Stateless.
+// The views as JSON: the field names are an API, described in docs/api.md and only added to. No
+// I/O. Stateless.
 #pragma once
 
-#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <vector>
+
+#include <nlohmann/json_fwd.hpp>
 
 #include "agent/admin/views.h"
 
@@ -16,9 +18,9 @@ namespace sidetrack::admin {
 [[nodiscard]] nlohmann::json to_json(const ExplainView& view);
 [[nodiscard]] nlohmann::json to_json(const FlowView& view);
 [[nodiscard]] nlohmann::json to_json(const CounterView& view);
-[[nodiscard]] nlohmann::json to_json(const FlowPage& page);                        // {"flows", "next_sequence"}
-[[nodiscard]] nlohmann::json to_json(const std::vector<PodView>& pods);            // {"pods"}
-[[nodiscard]] nlohmann::json to_json(const std::vector<CounterView>& counters);    // {"counters"}
+[[nodiscard]] nlohmann::json to_json(const FlowPage& page);  // {"flows", "next_sequence"}
+[[nodiscard]] nlohmann::json to_json(const std::vector<PodView>& pods);          // {"pods"}
+[[nodiscard]] nlohmann::json to_json(const std::vector<CounterView>& counters);  // {"counters"}
 // {"error": {"code", "message"}}; the code is the ErrorCode in snake_case.
 [[nodiscard]] nlohmann::json to_json(const Error& error);
 

@@ -26,7 +26,8 @@ std::optional<std::string> percent_decode(std::string_view text, bool plus_is_sp
     }
     const auto digits = text.substr(i + 1, 2);
     unsigned value = 0;
-    const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), value, 16);
+    const auto [end, error] =
+        std::from_chars(digits.data(), digits.data() + digits.size(), value, 16);
     if (digits.size() != 2 || error != std::errc{} || end != digits.data() + 2 || value == 0) {
       return std::nullopt;
     }
@@ -55,7 +56,8 @@ std::optional<Request> parse_target(std::string_view target) {
     rest = end == std::string_view::npos ? std::string_view{} : rest.substr(end + 1);
     const auto equals = pair.find('=');
     auto name = percent_decode(pair.substr(0, equals), true);
-    auto value = percent_decode(equals == std::string_view::npos ? "" : pair.substr(equals + 1), true);
+    auto value =
+        percent_decode(equals == std::string_view::npos ? "" : pair.substr(equals + 1), true);
     if (!name || !value) {
       return std::nullopt;
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// One HTTP request and its answer as values, and the type of what turns one into the other. Independent of the HTTP library
-// and of the transport. No I/O.
+// One HTTP request and its answer as values, and the type of what turns one into the other.
+// Independent of the HTTP library and of the transport. No I/O.
 #pragma once
 
 #include <functional>

@@ -6,9 +6,10 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include <boost/asio/local/stream_protocol.hpp>
 #include <cstring>
 #include <utility>
+
+#include <boost/asio/local/stream_protocol.hpp>
 
 #include "agent/admin/accept_loop.h"
 #include "sidetrack/unique_fd.h"
@@ -30,13 +31,16 @@ Result<sockaddr_un> unix_address(const std::string& path) {
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
   if (path.empty() || path.size() >= sizeof(address.sun_path)) {
-    return make_error(ErrorCode::kInvalid, "socket path " + path + ": empty or longer than 107 bytes");
+    return make_error(ErrorCode::kInvalid,
+                      "socket path " + path + ": empty or longer than 107 bytes");
   }
   std::memcpy(address.sun_path, path.data(), path.size());
   return address;
 }
 
-const sockaddr* generic(const sockaddr_un& address) { return reinterpret_cast<const sockaddr*>(&address); }
+const sockaddr* generic(const sockaddr_un& address) {
+  return reinterpret_cast<const sockaddr*>(&address);
+}
 
 // Makes room at `path`: only a socket that nobody answers at is removed.
 Result<void> remove_stale(const std::string& path, const sockaddr_un& address) {
@@ -46,7 +50,8 @@ Result<void> remove_stale(const std::string& path, const sockaddr_un& address) {
     return error == ENOENT ? Result<void>() : Result<void>(errno_error("look at " + path, error));
   }
   if (!S_ISSOCK(info.st_mode)) {
-    return make_error(ErrorCode::kExists, path + " is there and is not a socket; it was left alone");
+    return make_error(ErrorCode::kExists,
+                      path + " is there and is not a socket; it was left alone");
   }
   auto probe = unix_socket();
   if (!probe) {
@@ -69,8 +74,10 @@ Result<UniqueFd> listen_at(const std::string& path) {
   if (!fd) {
     return fd.error();
   }
-  // The mode of the descriptor becomes that of the file: there is no moment in which others could connect.
-  if (::fchmod(fd->get(), 0600) != 0 || ::bind(fd->get(), generic(*address), sizeof(*address)) != 0) {
+  // The mode of the descriptor becomes that of the file: there is no moment in which others could
+  // connect.
+  if (::fchmod(fd->get(), 0600) != 0 ||
+      ::bind(fd->get(), generic(*address), sizeof(*address)) != 0) {
     return errno_error("bind " + path, errno);
   }
   if (::chmod(path.c_str(), 0600) != 0 || ::listen(fd->get(), 64) != 0) {
@@ -83,7 +90,8 @@ Result<UniqueFd> listen_at(const std::string& path) {
 bool is_allowed(int fd) {
   ucred peer{};
   socklen_t size = sizeof(peer);
-  return ::getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 && (peer.uid == 0 || peer.uid == ::geteuid());
+  return ::getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 &&
+         (peer.uid == 0 || peer.uid == ::geteuid());
 }
 
 }  // namespace
@@ -95,8 +103,9 @@ struct AdminServer::Impl {
   std::shared_ptr<AcceptLoop<Local>> loop;  // shared with its pending accept
 };
 
-Result<std::unique_ptr<AdminServer>> AdminServer::listen(boost::asio::io_context& context, const std::string& path,
-                                                         Handler handler, Limits limits) {
+Result<std::unique_ptr<AdminServer>> AdminServer::listen(boost::asio::io_context& context,
+                                                         const std::string& path, Handler handler,
+                                                         Limits limits) {
   auto fd = listen_at(path);
   if (!fd) {
     return fd.error();
@@ -116,11 +125,12 @@ Result<std::unique_ptr<AdminServer>> AdminServer::listen(boost::asio::io_context
   impl->path = path;
   impl->inode = info.st_ino;
   impl->sessions = std::make_unique<Sessions>(std::move(handler), limits);
-  impl->loop = std::make_shared<AcceptLoop<Local>>(std::move(acceptor), [&sessions = *impl->sessions](Local::socket socket) {
-    if (is_allowed(socket.native_handle())) {
-      sessions.start(std::move(socket));
-    }
-  });
+  impl->loop = std::make_shared<AcceptLoop<Local>>(
+      std::move(acceptor), [&sessions = *impl->sessions](Local::socket socket) {
+        if (is_allowed(socket.native_handle())) {
+          sessions.start(std::move(socket));
+        }
+      });
   impl->loop->next();
   return std::unique_ptr<AdminServer>(new AdminServer(std::move(impl)));
 }

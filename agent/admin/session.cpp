@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "agent/admin/session.h"
 
-#include <boost/asio/buffer.hpp>
-#include <boost/beast/core.hpp>
-#include <boost/beast/http.hpp>
 #include <optional>
 #include <set>
 #include <string>
 #include <string_view>
 #include <utility>
 
-#include "agent/admin/json.h"
-
+#include <boost/asio/buffer.hpp>
+#include <boost/beast/core.hpp>
+#include <boost/beast/http.hpp>
 #include <nlohmann/json.hpp>
+
+#include "agent/admin/json.h"
 
 namespace sidetrack::admin {
 
@@ -31,7 +31,8 @@ struct Sessions::State {
 namespace {
 
 Response failure(unsigned status, ErrorCode code, std::string message) {
-  return Response{.status = status, .body = dump(to_json(make_error(code, std::move(message)))), .allow = {}};
+  return Response{
+      .status = status, .body = dump(to_json(make_error(code, std::move(message)))), .allow = {}};
 }
 
 // What to tell the client of a request that could not be read; nothing = just close.
@@ -43,7 +44,8 @@ std::optional<Response> answer_to(const beast::error_code& error) {
     return failure(413, ErrorCode::kInvalid, "the request body is too large");
   }
   const bool malformed = error.category() == make_error_code(http::error::bad_method).category() &&
-                         error != http::error::end_of_stream && error != http::error::partial_message;
+                         error != http::error::end_of_stream &&
+                         error != http::error::partial_message;
   if (malformed) {
     return failure(400, ErrorCode::kInvalid, "this is not an HTTP/1.1 request: " + error.message());
   }
@@ -52,10 +54,12 @@ std::optional<Response> answer_to(const beast::error_code& error) {
 
 }  // namespace
 
-// One connection: read a request, answer it, again. Keeps itself alive through its pending operation.
+// One connection: read a request, answer it, again. Keeps itself alive through its pending
+// operation.
 class Sessions::Session : public std::enable_shared_from_this<Session> {
  public:
-  Session(Socket socket, std::shared_ptr<State> state) : stream_(std::move(socket)), state_(std::move(state)) {
+  Session(Socket socket, std::shared_ptr<State> state)
+      : stream_(std::move(socket)), state_(std::move(state)) {
     state_->live.insert(this);
   }
   ~Session() { state_->live.erase(this); }
@@ -67,9 +71,10 @@ class Sessions::Session : public std::enable_shared_from_this<Session> {
     parser_->header_limit(static_cast<std::uint32_t>(state_->limits.header_bytes));
     parser_->body_limit(state_->limits.body_bytes);
     stream_.expires_after(state_->limits.idle);
-    http::async_read(stream_, buffer_, *parser_, [self = shared_from_this()](beast::error_code error, std::size_t) {
-      self->on_read(error);
-    });
+    http::async_read(stream_, buffer_, *parser_,
+                     [self = shared_from_this()](beast::error_code error, std::size_t) {
+                       self->on_read(error);
+                     });
   }
 
   void close() { stream_.close(); }
@@ -112,17 +117,18 @@ class Sessions::Session : public std::enable_shared_from_this<Session> {
       message_.body().clear();  // Content-Length stays that of the body left out
     }
     stream_.expires_after(state_->limits.idle);
-    http::async_write(stream_, message_, [self = shared_from_this(), next](beast::error_code error, std::size_t) {
-      if (error) {
-        return;
-      }
-      if (next == Next::kRead) {
-        self->read();
-      } else {
-        beast::error_code ignored;
-        self->stream_.socket().shutdown(asio::socket_base::shutdown_send, ignored);
-      }
-    });
+    http::async_write(
+        stream_, message_, [self = shared_from_this(), next](beast::error_code error, std::size_t) {
+          if (error) {
+            return;
+          }
+          if (next == Next::kRead) {
+            self->read();
+          } else {
+            beast::error_code ignored;
+            self->stream_.socket().shutdown(asio::socket_base::shutdown_send, ignored);
+          }
+        });
   }
 
   Stream stream_;
@@ -133,14 +139,17 @@ class Sessions::Session : public std::enable_shared_from_this<Session> {
 };
 
 Sessions::Sessions(Handler handler, Limits limits)
-    : state_(std::make_shared<State>(State{.handler = std::move(handler), .limits = limits, .live = {}})) {}
+    : state_(std::make_shared<State>(
+          State{.handler = std::move(handler), .limits = limits, .live = {}})) {}
 
 Sessions::~Sessions() {
   for (auto* session : std::set<Session*>(state_->live)) {
     session->close();
   }
   // A callback that is already queued must find a handler that does not reach into what is gone.
-  state_->handler = [](const Request&) { return failure(503, ErrorCode::kBusy, "the agent is stopping"); };
+  state_->handler = [](const Request&) {
+    return failure(503, ErrorCode::kBusy, "the agent is stopping");
+  };
 }
 
 void Sessions::start(Socket socket) {
@@ -158,6 +167,8 @@ void Sessions::start(Socket socket) {
   socket.write_some(asio::buffer(kFull.data(), kFull.size()), ignored);
 }
 
-std::size_t Sessions::count() const { return state_->live.size(); }
+std::size_t Sessions::count() const {
+  return state_->live.size();
+}
 
 }  // namespace sidetrack::admin

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-// HTTP/1.1 on accepted stream sockets, the same for the admin socket and the TCP endpoint: bounded in connections, request
-// size and idle time. Knows nothing of what is served: a Handler answers. One thread, the io_context's.
+// HTTP/1.1 on accepted stream sockets, the same for the admin socket and the TCP endpoint: bounded
+// in connections, request size and idle time. Knows nothing of what is served: a Handler answers.
+// One thread, the io_context's.
 #pragma once
 
-#include <boost/asio/generic/stream_protocol.hpp>
 #include <chrono>
 #include <cstddef>
 #include <memory>
+
+#include <boost/asio/generic/stream_protocol.hpp>
 
 #include "agent/admin/request.h"
 
@@ -19,7 +21,8 @@ struct Limits {
   std::chrono::milliseconds idle{10'000};  // to send a whole request, and to take a whole answer
 };
 
-// The sessions of one listener. Sessions live on their own until they end; destroying Sessions closes them all.
+// The sessions of one listener. Sessions live on their own until they end; destroying Sessions
+// closes them all.
 class Sessions {
  public:
   Sessions(Handler handler, Limits limits);

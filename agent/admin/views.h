@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the agent can say of itself: plain data that the admin API serialises (docs/api.md) and sidetrackctl prints.
-// Field names are the JSON names. Times are Unix seconds with fraction. No I/O.
+// What the agent can say of itself: plain data that the admin API serialises (docs/api.md) and
+// sidetrackctl prints. Field names are the JSON names. Times are Unix seconds with fraction. No
+// I/O.
 #pragma once
 
 #include <cstdint>
@@ -88,7 +89,8 @@ struct ExplainView {
   std::optional<RuleView> rule;
   std::uint32_t policy_id = 0;
   bool agrees_with_kernel = true;
-  std::vector<std::string> endpoints;  // where the engine would send it, if the destination is a Service
+  std::vector<std::string>
+      endpoints;  // where the engine would send it, if the destination is a Service
   std::string service;
 };
 struct FlowView {
@@ -100,22 +102,23 @@ struct FlowView {
   std::string close;  // empty = still open
 };
 struct CounterView {
-  std::string namespace_name;  // "" = outside of every namespace
-  std::map<std::string, std::uint64_t> connections;  // by reason, zero rows left out
+  std::string namespace_name;                                // "" = outside of every namespace
+  std::map<std::string, std::uint64_t> connections;          // by reason, zero rows left out
   std::map<std::string, std::uint64_t> bytes_out, bytes_in;  // by path
   std::uint64_t flows_dropped = 0, records_full = 0, storage_full = 0, record_fallback = 0;
 };
 struct FlowQuery {
-  std::string namespace_name;  // "" = all
-  double since = 0;            // Unix time, 0 = everything kept
+  std::string namespace_name;        // "" = all
+  double since = 0;                  // Unix time, 0 = everything kept
   std::uint64_t after_sequence = 0;  // for -f: only closed flows with a larger sequence number
 };
 struct FlowPage {
-  std::vector<FlowView> flows;     // closed ones first, oldest first, then live ones
+  std::vector<FlowView> flows;      // closed ones first, oldest first, then live ones
   std::uint64_t next_sequence = 0;  // pass as after_sequence
 };
 
-// Implemented by the agent; called on its one thread. kNotFound names the object and says how to list the known ones.
+// Implemented by the agent; called on its one thread. kNotFound names the object and says how to
+// list the known ones.
 class Views {
  public:
   virtual ~Views() = default;

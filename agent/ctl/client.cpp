@@ -47,7 +47,8 @@ class Exchange {
 
  private:
   void read() {
-    http::async_read(stream_, buffer_, parser_, [this](beast::error_code error, std::size_t) { error_ = error; });
+    http::async_read(stream_, buffer_, parser_,
+                     [this](beast::error_code error, std::size_t) { error_ = error; });
   }
   bool proceeds(const beast::error_code& error) {
     error_ = error;
@@ -67,14 +68,18 @@ Error unreachable(const std::string& path, const beast::error_code& error) {
   if (error == boost::system::errc::permission_denied) {
     hint = "Only root may talk to the agent: run this with sudo.";
   } else if (error == beast::error::timeout) {
-    hint = "The agent accepts but does not answer: look at its log, and at what it does (its state may be T or D).";
+    hint =
+        "The agent accepts but does not answer: look at its log, and at what it does (its state "
+        "may be T or D).";
   } else {
     hint =
-        "Is sidetrack-agent running on this node? Start it, or say where its sockets are with --state-dir DIR "
+        "Is sidetrack-agent running on this node? Start it, or say where its sockets are with "
+        "--state-dir DIR "
         "(doctor and bypass work without it).";
   }
-  return Error{ErrorCode::kIo, error.value(),
-               fmt::format("the agent cannot be reached at {}: {}. {}", path, error.message(), hint)};
+  return Error{
+      ErrorCode::kIo, error.value(),
+      fmt::format("the agent cannot be reached at {}: {}. {}", path, error.message(), hint)};
 }
 
 ErrorCode code_for(unsigned status) {
@@ -96,7 +101,8 @@ ErrorCode code_for(unsigned status) {
 
 Result<nlohmann::json> Client::get(const std::string& target) const {
   if (socket_path_.size() > 107) {
-    return make_error(ErrorCode::kInvalid, "socket path " + socket_path_ + " is longer than 107 bytes");
+    return make_error(ErrorCode::kInvalid,
+                      "socket path " + socket_path_ + " is longer than 107 bytes");
   }
   Exchange exchange(target);
   if (const auto error = exchange.run(socket_path_, deadline_)) {

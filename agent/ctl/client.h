@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// The other end of the admin socket: one request, one answer, within a deadline. Blocking; one thread.
+// The other end of the admin socket: one request, one answer, within a deadline. Blocking; one
+// thread.
 #pragma once
 
 #include <chrono>
-#include <nlohmann/json_fwd.hpp>
 #include <string>
+
+#include <nlohmann/json_fwd.hpp>
 
 #include "sidetrack/result.h"
 
@@ -12,10 +14,12 @@ namespace sidetrack::ctl {
 
 class Client {
  public:
-  explicit Client(std::string socket_path, std::chrono::milliseconds deadline = std::chrono::seconds(5))
+  explicit Client(std::string socket_path,
+                  std::chrono::milliseconds deadline = std::chrono::seconds(5))
       : socket_path_(std::move(socket_path)), deadline_(deadline) {}
 
-  // kIo: the agent could not be reached, the message says what to do. Otherwise the error that the agent answered with.
+  // kIo: the agent could not be reached, the message says what to do. Otherwise the error that the
+  // agent answered with.
   [[nodiscard]] Result<nlohmann::json> get(const std::string& target) const;
   [[nodiscard]] const std::string& socket_path() const { return socket_path_; }
 

@@ -4,8 +4,9 @@
 #include <chrono>
 #include <functional>
 #include <map>
-#include <nlohmann/json.hpp>
 #include <ostream>
+
+#include <nlohmann/json.hpp>
 
 #include "agent/admin/request.h"
 #include "agent/ctl/client.h"
@@ -19,14 +20,16 @@ using admin::percent_encode;
 using nlohmann::json;
 using Renderer = std::function<std::string(const json&)>;
 
-// Asks the agent and prints the answer; returns it through `answer` for those who want to look at it.
-int ask(const Options& options, const Streams& streams, const std::string& target, const Renderer& render,
-        json* answer = nullptr) {
+// Asks the agent and prints the answer; returns it through `answer` for those who want to look at
+// it.
+int ask(const Options& options, const Streams& streams, const std::string& target,
+        const Renderer& render, json* answer = nullptr) {
   const auto reply = Client(admin_socket(options)).get(target);
   if (!reply) {
     return fail(reply.error(), streams);
   }
-  streams.out << (options.format == Format::kTable ? render(*reply) : serialise(*reply, options.format));
+  streams.out << (options.format == Format::kTable ? render(*reply)
+                                                   : serialise(*reply, options.format));
   if (answer != nullptr) {
     *answer = *reply;
   }
@@ -39,7 +42,8 @@ Result<std::string> pod_query(const std::string& name) {
   if (slash == 0 || slash == std::string::npos || slash + 1 == name.size()) {
     return make_error(ErrorCode::kInvalid, "\"" + name + "\" is not NAMESPACE/POD");
   }
-  return "namespace=" + percent_encode(name.substr(0, slash)) + "&pod=" + percent_encode(name.substr(slash + 1));
+  return "namespace=" + percent_encode(name.substr(0, slash)) +
+         "&pod=" + percent_encode(name.substr(slash + 1));
 }
 
 int run_status(const Options& options, const Streams& streams) {
@@ -67,8 +71,10 @@ int run_explain(const Options& options, const Streams& streams) {
     return fail(query.error(), streams);
   }
   json answer;
-  const int code = ask(options, streams, "/v1/explain?" + *query + "&destination=" + percent_encode(options.arguments[1]),
-                       [&](const json& explain) { return render_explain(explain, streams.painter); }, &answer);
+  const int code = ask(
+      options, streams,
+      "/v1/explain?" + *query + "&destination=" + percent_encode(options.arguments[1]),
+      [&](const json& explain) { return render_explain(explain, streams.painter); }, &answer);
   return code == kExitFine && !flag_of(answer, "agrees_with_kernel") ? kExitFindings : code;
 }
 
@@ -104,7 +110,8 @@ int fail_bypass(const Error& error, const Options& options, const Streams& strea
 int run_bypass(const Options& options, const Streams& streams) {
   const auto word = options.arguments.empty() ? std::string() : options.arguments[0];
   if (!word.empty() && word != "on" && word != "off") {
-    return fail(make_error(ErrorCode::kInvalid, "bypass takes on or off, not \"" + word + "\""), streams);
+    return fail(make_error(ErrorCode::kInvalid, "bypass takes on or off, not \"" + word + "\""),
+                streams);
   }
   if (!word.empty()) {
     if (const auto done = dataplane::set_bypass(options.pin_dir, word == "on"); !done) {
@@ -137,7 +144,9 @@ double now_s() {
   return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
 }
 
-std::string admin_socket(const Options& options) { return options.state_dir + "/admin.sock"; }
+std::string admin_socket(const Options& options) {
+  return options.state_dir + "/admin.sock";
+}
 
 int fail(const Error& error, const Streams& streams) {
   streams.error << "sidetrackctl: " << printable(error.message) << "\n";
@@ -150,8 +159,9 @@ int fail(const Error& error, const Streams& streams) {
 int run_command(const Options& options, const Streams& streams) {
   using Command = int (*)(const Options&, const Streams&);
   static const std::map<std::string, Command> kCommands = {
-      {"status", run_status}, {"pods", run_pods},     {"policy", run_policy}, {"explain", run_explain},
-      {"flows", run_flows},   {"bypass", run_bypass}, {"doctor", run_doctor}, {"counters", run_counters},
+      {"status", run_status},   {"pods", run_pods},         {"policy", run_policy},
+      {"explain", run_explain}, {"flows", run_flows},       {"bypass", run_bypass},
+      {"doctor", run_doctor},   {"counters", run_counters},
   };
   return kCommands.at(options.command)(options, streams);
 }

@@ -4,9 +4,10 @@
 #include <sys/utsname.h>
 #include <unistd.h>
 
-#include <nlohmann/json.hpp>
 #include <optional>
 #include <ostream>
+
+#include <nlohmann/json.hpp>
 
 #include "agent/ctl/client.h"
 #include "agent/ctl/commands.h"
@@ -30,7 +31,8 @@ std::optional<json> ask_agent(const Client& client, Findings& findings) {
   const auto status = client.get("/v1/status");
   if (!status) {
     findings.push_back({Severity::kError, "agent", status.error().message,
-                        "start sidetrack-agent; until then what is pinned goes on as it is, with the policy of before"});
+                        "start sidetrack-agent; until then what is pinned goes on as it is, with "
+                        "the policy of before"});
     return std::nullopt;
   }
   const auto pods = client.get("/v1/pods");
@@ -38,7 +40,8 @@ std::optional<json> ask_agent(const Client& client, Findings& findings) {
   return *status;
 }
 
-void check_hooks(const Host& host, const std::string& pin_dir, const std::optional<json>& status, Findings& findings) {
+void check_hooks(const Host& host, const std::string& pin_dir, const std::optional<json>& status,
+                 Findings& findings) {
   auto ours = pinned_programs(pin_dir);
   std::string cgroup = cgroup2_dir(host);
   if (status) {
@@ -49,27 +52,33 @@ void check_hooks(const Host& host, const std::string& pin_dir, const std::option
       cgroup = named;
     }
   } else if (ours.empty()) {
-    findings.push_back({Severity::kWarning, "programs", "nothing of Sidetrack is pinned at " + pin_dir + ": all traffic goes direct",
-                        "start sidetrack-agent, or name its folder with --pin-dir"});
+    findings.push_back(
+        {Severity::kWarning, "programs",
+         "nothing of Sidetrack is pinned at " + pin_dir + ": all traffic goes direct",
+         "start sidetrack-agent, or name its folder with --pin-dir"});
   } else {
-    findings.push_back({Severity::kOk, "programs", std::to_string(ours.size()) + " programs are pinned at " + pin_dir, ""});
+    findings.push_back({Severity::kOk, "programs",
+                        std::to_string(ours.size()) + " programs are pinned at " + pin_dir, ""});
   }
   if (cgroup.empty()) {
     return;
   }
   const auto programs = hooked_programs(cgroup);
   if (!programs) {
-    findings.push_back({Severity::kWarning, "programs", programs.error().message, "run doctor as root"});
+    findings.push_back(
+        {Severity::kWarning, "programs", programs.error().message, "run doctor as root"});
     return;
   }
   check_foreign(*programs, ours, findings);
 }
 
-void check_bypass(const std::string& pin_dir, const std::optional<json>& status, Findings& findings) {
+void check_bypass(const std::string& pin_dir, const std::optional<json>& status,
+                  Findings& findings) {
   const auto cell = dataplane::bypass(pin_dir);
   const bool on = cell ? *cell : status && flag_of(*status, "bypass");
   if (on) {
-    findings.push_back({Severity::kWarning, "node", "bypass is on: all new connections go direct", "sidetrackctl bypass off"});
+    findings.push_back({Severity::kWarning, "node", "bypass is on: all new connections go direct",
+                        "sidetrackctl bypass off"});
   }
 }
 
@@ -80,7 +89,8 @@ int run_doctor(const Options& options, const Streams& streams) {
   Findings findings;
   if (!host.is_root) {
     findings.push_back({Severity::kWarning, "doctor",
-                        "not run as root: the agent, the pinned maps and the programs on the hooks cannot be looked at",
+                        "not run as root: the agent, the pinned maps and the programs on the hooks "
+                        "cannot be looked at",
                         "sudo sidetrackctl doctor"});
   }
   check_kernel(host, findings);

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-// The checks of `doctor`, in two halves: what this process sees of the node itself, and what the agent's status says.
+// The checks of `doctor`, in two halves: what this process sees of the node itself, and what the
+// agent's status says.
 #pragma once
 
 #include <cstdint>
-#include <nlohmann/json_fwd.hpp>
 #include <set>
 #include <string>
 #include <vector>
+
+#include <nlohmann/json_fwd.hpp>
 
 #include "agent/ctl/finding.h"
 
@@ -45,6 +47,7 @@ void check_sysctls(const Host& host, Findings& findings);
 void check_status(const nlohmann::json& status, const nlohmann::json& pods, Findings& findings);
 
 // Names the programs that are not ours.
-void check_foreign(const std::vector<HookedProgram>& programs, const std::set<std::uint32_t>& ours, Findings& findings);
+void check_foreign(const std::vector<HookedProgram>& programs, const std::set<std::uint32_t>& ours,
+                   Findings& findings);
 
 }  // namespace sidetrack::ctl

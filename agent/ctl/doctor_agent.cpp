@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+
 #include <nlohmann/json.hpp>
 
 #include "agent/ctl/doctor.h"
@@ -12,7 +13,9 @@ namespace {
 
 using nlohmann::json;
 
-std::string because(const std::string& detail) { return detail.empty() ? "" : ": " + detail; }
+std::string because(const std::string& detail) {
+  return detail.empty() ? "" : ": " + detail;
+}
 
 void check_programs(const json& status, Findings& findings) {
   const auto& programs = list_of(status, "programs");
@@ -22,35 +25,45 @@ void check_programs(const json& status, Findings& findings) {
       ++attached;
       continue;
     }
-    findings.push_back({Severity::kError, "programs",
-                        fmt::format("{} is not attached to {}{}", text_of(program, "name"), text_of(program, "hook"),
-                                    because(text_of(program, "detail"))),
-                        "the agent attaches it again within seconds; if it does not, look at its log"});
+    findings.push_back(
+        {Severity::kError, "programs",
+         fmt::format("{} is not attached to {}{}", text_of(program, "name"),
+                     text_of(program, "hook"), because(text_of(program, "detail"))),
+         "the agent attaches it again within seconds; if it does not, look at its log"});
   }
   if (programs.empty()) {
-    findings.push_back({Severity::kError, "programs", "the agent has no program in the kernel", "look at the agent's log"});
+    findings.push_back({Severity::kError, "programs", "the agent has no program in the kernel",
+                        "look at the agent's log"});
   } else if (attached == programs.size()) {
-    findings.push_back({Severity::kOk, "programs", fmt::format("all {} are attached", attached), ""});
+    findings.push_back(
+        {Severity::kOk, "programs", fmt::format("all {} are attached", attached), ""});
   }
 }
 
 void check_engines(const json& status, Findings& findings) {
   const auto& engines = list_of(status, "engines");
-  const bool up = std::any_of(engines.begin(), engines.end(), [](const auto& one) { return text_of(one, "state") == "up"; });
+  const bool up = std::any_of(engines.begin(), engines.end(),
+                              [](const auto& one) { return text_of(one, "state") == "up"; });
   for (const auto& engine : engines) {
     const auto kind = text_of(engine, "kind");
     const auto state = text_of(engine, "state");
-    const auto what = fmt::format("the {} engine is {}{}", kind, state, because(text_of(engine, "detail")));
+    const auto what =
+        fmt::format("the {} engine is {}{}", kind, state, because(text_of(engine, "detail")));
     if (state == "up" || state == "draining" || kind == "none") {
-      findings.push_back({Severity::kOk, "engine", kind == "none" ? "no engine is wanted" : what, ""});
+      findings.push_back(
+          {Severity::kOk, "engine", kind == "none" ? "no engine is wanted" : what, ""});
     } else {
-      findings.push_back({up ? Severity::kWarning : Severity::kError, "engine", what,
-                          state == "full" ? "it has no room for more connections: raise its file limit, look for leaks"
-                                          : "start sidetrack-engine, or look at its log; new connections go as on-engine-loss says"});
+      findings.push_back(
+          {up ? Severity::kWarning : Severity::kError, "engine", what,
+           state == "full"
+               ? "it has no room for more connections: raise its file limit, look for leaks"
+               : "start sidetrack-engine, or look at its log; new connections go as on-engine-loss "
+                 "says"});
     }
   }
   if (engines.empty()) {
-    findings.push_back({Severity::kError, "engine", "no engine is registered", "start sidetrack-engine"});
+    findings.push_back(
+        {Severity::kError, "engine", "no engine is registered", "start sidetrack-engine"});
   }
 }
 
@@ -58,21 +71,28 @@ void check_pods(const json& status, const json& pods, Findings& findings) {
   const auto& summary = list_of(status, "pods");
   if (count_of(summary, "drift") == 0) {
     findings.push_back({Severity::kOk, "pods",
-                        fmt::format("{} wanted, {} enrolled", count_of(summary, "wanted"), count_of(summary, "enrolled")), ""});
+                        fmt::format("{} wanted, {} enrolled", count_of(summary, "wanted"),
+                                    count_of(summary, "enrolled")),
+                        ""});
     return;
   }
   std::size_t named = 0;
   for (const auto& pod : list_of(pods, "pods")) {
     if (text_of(pod, "state") == "drift" && named++ < 20) {
-      findings.push_back({Severity::kError, "pods",
-                          fmt::format("{}/{} should be enrolled and is not: {}{}", text_of(pod, "namespace"),
-                                      text_of(pod, "pod"), text_of(pod, "reason"), because(text_of(pod, "reason_detail"))),
-                          fmt::format("sidetrackctl policy {}/{}", text_of(pod, "namespace"), text_of(pod, "pod"))});
+      findings.push_back(
+          {Severity::kError, "pods",
+           fmt::format("{}/{} should be enrolled and is not: {}{}", text_of(pod, "namespace"),
+                       text_of(pod, "pod"), text_of(pod, "reason"),
+                       because(text_of(pod, "reason_detail"))),
+           fmt::format("sidetrackctl policy {}/{}", text_of(pod, "namespace"),
+                       text_of(pod, "pod"))});
     }
   }
   if (named != std::min<std::uint64_t>(count_of(summary, "drift"), 20)) {
-    findings.push_back({Severity::kError, "pods", fmt::format("{} pods should be enrolled and are not", count_of(summary, "drift")),
-                        "sidetrackctl pods"});
+    findings.push_back(
+        {Severity::kError, "pods",
+         fmt::format("{} pods should be enrolled and are not", count_of(summary, "drift")),
+         "sidetrackctl pods"});
   }
 }
 
@@ -84,9 +104,10 @@ void check_maps(const json& status, Findings& findings) {
     if (entries * 5 > capacity * 4) {
       full = true;
       findings.push_back({Severity::kWarning, "maps",
-                          fmt::format("{} is {} full ({} of {})", text_of(map, "map"), format_percent(entries, capacity),
-                                      entries, capacity),
-                          "what does not fit goes direct: enrol fewer pods on this node, or shorten the CIDR lists"});
+                          fmt::format("{} is {} full ({} of {})", text_of(map, "map"),
+                                      format_percent(entries, capacity), entries, capacity),
+                          "what does not fit goes direct: enrol fewer pods on this node, or "
+                          "shorten the CIDR lists"});
     }
   }
   if (!full && !list_of(status, "maps").empty()) {
@@ -97,10 +118,12 @@ void check_maps(const json& status, Findings& findings) {
 void check_problems(const json& status, Findings& findings) {
   for (const auto& problem : list_of(status, "problems")) {
     const auto value = text_of(problem, "value");
-    findings.push_back({text_of(problem, "severity") == "error" ? Severity::kError : Severity::kWarning, "objects",
-                        fmt::format("{} {}{}{}", text_of(problem, "object"), text_of(problem, "key"),
-                                    value.empty() ? "" : " \"" + value + "\"", because(text_of(problem, "reason"))),
-                        text_of(problem, "action")});
+    findings.push_back(
+        {text_of(problem, "severity") == "error" ? Severity::kError : Severity::kWarning, "objects",
+         fmt::format("{} {}{}{}", text_of(problem, "object"), text_of(problem, "key"),
+                     value.empty() ? "" : " \"" + value + "\"",
+                     because(text_of(problem, "reason"))),
+         text_of(problem, "action")});
   }
 }
 
@@ -110,9 +133,11 @@ void check_status(const json& status, const json& pods, Findings& findings) {
   const auto& agent = list_of(status, "agent");
   const auto state = text_of(agent, "state");
   const bool ready = state == "ready";
-  findings.push_back({ready ? Severity::kOk : Severity::kWarning, "agent",
-                      fmt::format("the agent is {} (version {}, pid {})", state, text_of(agent, "version"), count_of(agent, "pid")),
-                      ready ? "" : "see the other findings; `sidetrackctl status` shows how it gets on"});
+  findings.push_back(
+      {ready ? Severity::kOk : Severity::kWarning, "agent",
+       fmt::format("the agent is {} (version {}, pid {})", state, text_of(agent, "version"),
+                   count_of(agent, "pid")),
+       ready ? "" : "see the other findings; `sidetrackctl status` shows how it gets on"});
   check_programs(status, findings);
   check_engines(status, findings);
   check_pods(status, pods, findings);
@@ -120,15 +145,19 @@ void check_status(const json& status, const json& pods, Findings& findings) {
   check_problems(status, findings);
 }
 
-void check_foreign(const std::vector<HookedProgram>& programs, const std::set<std::uint32_t>& ours, Findings& findings) {
+void check_foreign(const std::vector<HookedProgram>& programs, const std::set<std::uint32_t>& ours,
+                   Findings& findings) {
   for (const auto& program : programs) {
     if (ours.contains(program.id)) {
       continue;
     }
-    findings.push_back({Severity::kWarning, "programs",
-                        fmt::format("another program is on {}: id {} {}", program.hook, program.id,
-                                    program.name.empty() ? "(no name)" : program.name),
-                        fmt::format("both run; it may rewrite the same connections. Who it is: bpftool prog show id {}", program.id)});
+    findings.push_back(
+        {Severity::kWarning, "programs",
+         fmt::format("another program is on {}: id {} {}", program.hook, program.id,
+                     program.name.empty() ? "(no name)" : program.name),
+         fmt::format(
+             "both run; it may rewrite the same connections. Who it is: bpftool prog show id {}",
+             program.id)});
   }
 }
 

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+
 #include <nlohmann/json.hpp>
 
 namespace sidetrack::ctl {
@@ -34,7 +35,8 @@ std::vector<std::string> groups_of(const Findings& findings) {
 }
 
 std::ptrdiff_t count(const Findings& findings, Severity severity) {
-  return std::count_if(findings.begin(), findings.end(), [&](const auto& one) { return one.severity == severity; });
+  return std::count_if(findings.begin(), findings.end(),
+                       [&](const auto& one) { return one.severity == severity; });
 }
 
 }  // namespace
@@ -77,8 +79,8 @@ std::string render_findings(const Findings& findings, const Painter& painter) {
         continue;
       }
       const auto name = severity_name(finding.severity);
-      out += fmt::format("  {}{:{}} {}\n", painter.paint(name, colour_of(finding.severity)), "", 7 - name.size(),
-                         printable(finding.what));
+      out += fmt::format("  {}{:{}} {}\n", painter.paint(name, colour_of(finding.severity)), "",
+                         7 - name.size(), printable(finding.what));
       if (!finding.action.empty()) {
         out += "          -> " + printable(finding.action) + "\n";
       }

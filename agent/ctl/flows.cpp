@@ -3,8 +3,9 @@
 
 #include <csignal>
 #include <ctime>
-#include <nlohmann/json.hpp>
 #include <ostream>
+
+#include <nlohmann/json.hpp>
 
 #include "agent/admin/request.h"
 #include "agent/ctl/client.h"
@@ -18,7 +19,9 @@ using nlohmann::json;
 
 volatile std::sig_atomic_t interrupted = 0;
 
-void on_interrupt(int) { interrupted = 1; }
+void on_interrupt(int) {
+  interrupted = 1;
+}
 
 // Ctrl-C ends -f as its regular end. No SA_RESTART: the pause between two polls is cut short.
 void catch_interrupts() {
@@ -34,8 +37,8 @@ void pause_between_polls() {
 }
 
 std::string target_of(const Options& options, double since, std::uint64_t after) {
-  return fmt::format("/v1/flows?namespace={}&since={:.3f}&after={}", admin::percent_encode(options.namespace_name), since,
-                     after);
+  return fmt::format("/v1/flows?namespace={}&since={:.3f}&after={}",
+                     admin::percent_encode(options.namespace_name), since, after);
 }
 
 int follow(const Options& options, const Streams& streams, double since) {

@@ -31,12 +31,13 @@ const char* code_of(Colour colour) {
 
 // Columns on the screen: UTF-8 continuation bytes take none.
 std::size_t width_of(std::string_view text) {
-  return static_cast<std::size_t>(
-      std::count_if(text.begin(), text.end(), [](char c) { return (static_cast<unsigned char>(c) & 0xc0U) != 0x80U; }));
+  return static_cast<std::size_t>(std::count_if(text.begin(), text.end(), [](char c) {
+    return (static_cast<unsigned char>(c) & 0xc0U) != 0x80U;
+  }));
 }
 
-void append_row(std::string& out, const std::vector<Cell>& row, const std::vector<std::size_t>& widths,
-                const Painter& painter) {
+void append_row(std::string& out, const std::vector<Cell>& row,
+                const std::vector<std::size_t>& widths, const Painter& painter) {
   for (std::size_t i = 0; i < row.size(); ++i) {
     out += painter.paint(row[i].text, row[i].colour);
     if (i + 1 < row.size()) {
@@ -130,7 +131,8 @@ std::string format_clock(double unix_seconds) {
   std::tm local{};
   ::localtime_r(&seconds, &local);
   const int milliseconds = std::min(999, static_cast<int>((unix_seconds - whole) * 1000));
-  return fmt::format("{:02}:{:02}:{:02}.{:03}", local.tm_hour, local.tm_min, local.tm_sec, milliseconds);
+  return fmt::format("{:02}:{:02}:{:02}.{:03}", local.tm_hour, local.tm_min, local.tm_sec,
+                     milliseconds);
 }
 
 std::string format_percent(std::uint64_t part, std::uint64_t whole) {

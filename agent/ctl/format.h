@@ -49,7 +49,8 @@ class Table {
 // Parts as a share of the whole, "12%"; "-" if the whole is 0.
 [[nodiscard]] std::string format_percent(std::uint64_t part, std::uint64_t whole);
 
-// Bytes that could steer a terminal are replaced by '?': what we print comes from Kubernetes objects.
+// Bytes that could steer a terminal are replaced by '?': what we print comes from Kubernetes
+// objects.
 [[nodiscard]] std::string printable(std::string_view text);
 
 // "90", "90s", "5m", "2h", "1d", "250ms" in seconds; negative if it is not a duration.

@@ -12,11 +12,13 @@
 
 namespace {
 
-using namespace sidetrack::ctl;  // NOLINT(google-build-using-namespace): this is the program of that namespace
+using namespace sidetrack::ctl;  // NOLINT(google-build-using-namespace): this is the program of
+                                 // that namespace
 
 Painter painter_for(const Options& options) {
   const char* no_color = std::getenv("NO_COLOR");
-  const bool plain = options.no_colour || (no_color != nullptr && *no_color != '\0') || ::isatty(STDOUT_FILENO) == 0;
+  const bool plain = options.no_colour || (no_color != nullptr && *no_color != '\0') ||
+                     ::isatty(STDOUT_FILENO) == 0;
   return Painter(plain ? Painter::Mode::kPlain : Painter::Mode::kColour);
 }
 

@@ -5,9 +5,10 @@
 
 #include <algorithm>
 #include <array>
-#include <boost/program_options.hpp>
 #include <sstream>
 #include <utility>
+
+#include <boost/program_options.hpp>
 
 #include "agent/ctl/format.h"
 
@@ -31,23 +32,29 @@ constexpr std::array<Command, 8> kCommands = {{
      "  sidetrackctl status\n"
      "  sidetrackctl status -o json | jq .pods.enrolled\n"},
     {"pods", "", "the pods of this node: enrolled, or why not", 0, 0, "namespace",
-     "States: enrolled (its row was read back from the kernel), pending, skipped (with the reason), drift (wanted, and not so).\n"
+     "States: enrolled (its row was read back from the kernel), pending, skipped (with the "
+     "reason), drift (wanted, and not so).\n"
      "  sidetrackctl pods\n"
      "  sidetrackctl pods -n shop\n"},
-    {"policy", "NAMESPACE/POD", "the merged policy of a pod and where each value comes from", 1, 1, "",
+    {"policy", "NAMESPACE/POD", "the merged policy of a pod and where each value comes from", 1, 1,
+     "",
      "Each value is shown with the object and the key (label, annotation or option) that set it.\n"
      "  sidetrackctl policy shop/web-0\n"},
-    {"explain", "NAMESPACE/POD ADDRESS:PORT", "what the kernel would do with a connection, and why", 2, 2, "",
-     "Runs the same decision on the same maps as the kernel does. Exit 1 if the kernel holds another policy than the objects ask for.\n"
+    {"explain", "NAMESPACE/POD ADDRESS:PORT", "what the kernel would do with a connection, and why",
+     2, 2, "",
+     "Runs the same decision on the same maps as the kernel does. Exit 1 if the kernel holds "
+     "another policy than the objects ask for.\n"
      "  sidetrackctl explain shop/web-0 10.96.0.10:80\n"
      "  sidetrackctl explain shop/web-0 [fd00::10]:443\n"},
     {"flows", "", "recent and live connections", 0, 0, "namespace follow since",
-     "Redirected and observed connections; what a rule excludes leaves no flow, see explain and counters.\n"
+     "Redirected and observed connections; what a rule excludes leaves no flow, see explain and "
+     "counters.\n"
      "  sidetrackctl flows -n shop --since 5m\n"
      "  sidetrackctl flows -f                 (each as it ends, until Ctrl-C)\n"
      "  sidetrackctl flows -f -o json | jq .  (one object per line)\n"},
     {"bypass", "[on|off]", "the emergency switch: send all new connections direct", 0, 1, "pin-dir",
-     "Sets one cell of a pinned map; needs root, but no agent. Open connections stay as they are. Without on or off: shows it.\n"
+     "Sets one cell of a pinned map; needs root, but no agent. Open connections stay as they are. "
+     "Without on or off: shows it.\n"
      "  sidetrackctl bypass on\n"
      "  sidetrackctl bypass off\n"},
     {"doctor", "", "everything that is or could go wrong on this node", 0, 0, "pin-dir",
@@ -60,7 +67,8 @@ constexpr std::array<Command, 8> kCommands = {{
 }};
 
 const Command* find_command(const std::string& name) {
-  const auto* found = std::find_if(kCommands.begin(), kCommands.end(), [&](const auto& one) { return name == one.name; });
+  const auto* found = std::find_if(kCommands.begin(), kCommands.end(),
+                                   [&](const auto& one) { return name == one.name; });
   return found == kCommands.end() ? nullptr : found;
 }
 
@@ -69,8 +77,8 @@ po::options_description global_options() {
   options.add_options()("state-dir", po::value<std::string>()->default_value("/run/sidetrack"),
                         "folder of the agent's sockets")(
       "output,o", po::value<std::string>()->default_value("table"), "table, json or yaml")(
-      "no-color", "no colours (also: NO_COLOR is set, or the output is no terminal)")("help,h", "this text")(
-      "version", "the version");
+      "no-color", "no colours (also: NO_COLOR is set, or the output is no terminal)")(
+      "help,h", "this text")("version", "the version");
   return options;
 }
 
@@ -89,15 +97,16 @@ po::options_description own_options(const std::string& names) {
     options.add_options()("since", po::value<std::string>(), "only the last 30s, 5m, 2h, ...");
   }
   if (has("pin-dir")) {
-    options.add_options()("pin-dir", po::value<std::string>()->default_value("/sys/fs/bpf/sidetrack"),
+    options.add_options()("pin-dir",
+                          po::value<std::string>()->default_value("/sys/fs/bpf/sidetrack"),
                           "folder of the pinned maps");
   }
   return options;
 }
 
 Error usage(const std::string& what, const std::string& command) {
-  return make_error(ErrorCode::kInvalid,
-                    fmt::format("{}; see `sidetrackctl {}{}--help`", what, command, command.empty() ? "" : " "));
+  return make_error(ErrorCode::kInvalid, fmt::format("{}; see `sidetrackctl {}{}--help`", what,
+                                                     command, command.empty() ? "" : " "));
 }
 
 Result<void> read_values(const po::variables_map& values, Options& options) {
@@ -108,7 +117,9 @@ Result<void> read_values(const po::variables_map& values, Options& options) {
   if (format != "table" && format != "json" && format != "yaml") {
     return usage("-o must be table, json or yaml, not \"" + format + "\"", options.command);
   }
-  options.format = format == "json" ? Format::kJson : format == "yaml" ? Format::kYaml : Format::kTable;
+  options.format = format == "json"   ? Format::kJson
+                   : format == "yaml" ? Format::kYaml
+                                      : Format::kTable;
   if (values.count("namespace") > 0) {
     options.namespace_name = values["namespace"].as<std::string>();
   }
@@ -135,7 +146,9 @@ po::options_description all_options() {
 Result<void> check_command(const po::variables_map& values, const Options& options) {
   const auto* command = find_command(options.command);
   if (command == nullptr) {
-    return usage(options.command.empty() ? "a command is missing" : "there is no command " + options.command, "");
+    return usage(
+        options.command.empty() ? "a command is missing" : "there is no command " + options.command,
+        "");
   }
   const auto own = own_options(command->options);
   for (const char* name : {"namespace", "follow", "since", "pin-dir"}) {
@@ -145,7 +158,8 @@ Result<void> check_command(const po::variables_map& values, const Options& optio
     }
   }
   if (options.arguments.size() < command->least || options.arguments.size() > command->most) {
-    return usage(fmt::format("usage: sidetrackctl {} {}", command->name, command->arguments), options.command);
+    return usage(fmt::format("usage: sidetrackctl {} {}", command->name, command->arguments),
+                 options.command);
   }
   return {};
 }
@@ -158,7 +172,9 @@ Result<Options> parse_options(const std::vector<std::string>& arguments) {
   try {
     po::positional_options_description positional;
     positional.add("positional", -1);
-    po::store(po::command_line_parser(arguments).options(all_options()).positional(positional).run(), values);
+    po::store(
+        po::command_line_parser(arguments).options(all_options()).positional(positional).run(),
+        values);
     po::notify(values);
   } catch (const po::error& error) {
     return usage(error.what(), "");
@@ -187,16 +203,21 @@ Result<Options> parse_options(const std::vector<std::string>& arguments) {
   return options;
 }
 
-std::string version() { return ST_VERSION; }
+std::string version() {
+  return ST_VERSION;
+}
 
 std::string help_text(const std::string& command) {
   std::ostringstream out;
   if (command.empty()) {
-    out << "sidetrackctl: what Sidetrack does on this node, and why.\n\nUsage: sidetrackctl COMMAND [options]\n\nCommands:\n";
+    out << "sidetrackctl: what Sidetrack does on this node, and why.\n\nUsage: sidetrackctl "
+           "COMMAND [options]\n\nCommands:\n";
     for (const auto& one : kCommands) {
       out << fmt::format("  {:<9} {}\n", one.name, one.summary);
     }
-    out << "\n" << global_options() << "\nExit codes: 0 fine, 1 findings or not found, 2 usage, 3 agent not reachable.\n"
+    out << "\n"
+        << global_options()
+        << "\nExit codes: 0 fine, 1 findings or not found, 2 usage, 3 agent not reachable.\n"
         << "`sidetrackctl COMMAND --help` says more and has examples.\n";
     return out.str();
   }
@@ -204,8 +225,8 @@ std::string help_text(const std::string& command) {
   if (found == nullptr) {
     return "";
   }
-  out << fmt::format("Usage: sidetrackctl {}{}{} [options]\n\n{}.\n{}\n", found->name, *found->arguments ? " " : "",
-                     found->arguments, found->summary, found->help);
+  out << fmt::format("Usage: sidetrackctl {}{}{} [options]\n\n{}.\n{}\n", found->name,
+                     *found->arguments ? " " : "", found->arguments, found->summary, found->help);
   if (*found->options != '\0') {
     out << own_options(found->options) << "\n";
   }

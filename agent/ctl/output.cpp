@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "agent/ctl/output.h"
 
-#include <yaml-cpp/yaml.h>
-
 #include <algorithm>
 #include <cctype>
+
 #include <nlohmann/json.hpp>
+#include <yaml-cpp/yaml.h>
 
 namespace sidetrack::ctl {
 namespace {
@@ -13,15 +13,18 @@ namespace {
 using nlohmann::json;
 
 std::string lower(std::string text) {
-  std::transform(text.begin(), text.end(), text.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  std::transform(text.begin(), text.end(), text.begin(),
+                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
   return text;
 }
 
 // A string that YAML could read as something else (a number, a bool, null) is quoted.
 void emit_string(YAML::Emitter& out, const std::string& text) {
-  static constexpr const char* kPlain = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./";
+  static constexpr const char* kPlain =
+      "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./";
   static const std::string kWords = " true false yes no on off null y n ";
-  const bool letters_first = !text.empty() && std::isalpha(static_cast<unsigned char>(text.front())) != 0;
+  const bool letters_first =
+      !text.empty() && std::isalpha(static_cast<unsigned char>(text.front())) != 0;
   const bool plain = letters_first && text.find_first_not_of(kPlain) == std::string::npos &&
                      kWords.find(" " + lower(text) + " ") == std::string::npos;
   if (!plain) {

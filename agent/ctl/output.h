@@ -2,8 +2,9 @@
 // JSON as it is printed: indented, one line, or YAML. Pure.
 #pragma once
 
-#include <nlohmann/json_fwd.hpp>
 #include <string>
+
+#include <nlohmann/json_fwd.hpp>
 
 namespace sidetrack::ctl {
 

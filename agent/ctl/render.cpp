@@ -16,15 +16,19 @@ Colour colour_of(const std::string& word) {
       return Colour::kGreen;
     }
   }
-  for (const char* bad : {"drift", "refused", "timeout", "killed", "engine_down", "engine_down_closed"}) {
+  for (const char* bad :
+       {"drift", "refused", "timeout", "killed", "engine_down", "engine_down_closed"}) {
     if (word == bad) {
       return Colour::kRed;
     }
   }
-  return word == "pending" || word == "rst_local" || word == "rst_remote" ? Colour::kYellow : Colour::kNone;
+  return word == "pending" || word == "rst_local" || word == "rst_remote" ? Colour::kYellow
+                                                                          : Colour::kNone;
 }
 
-Cell word(const std::string& text) { return {text, colour_of(text)}; }
+Cell word(const std::string& text) {
+  return {text, colour_of(text)};
+}
 
 std::string joined(const json& list) {
   std::string out;
@@ -43,7 +47,8 @@ std::string rule_text(const json& rule) {
   if (!rule.is_object()) {
     return "";
   }
-  return printable(fmt::format("{}  {} = {}", text_of(rule, "object"), text_of(rule, "key"), text_of(rule, "value")));
+  return printable(fmt::format("{}  {} = {}", text_of(rule, "object"), text_of(rule, "key"),
+                               text_of(rule, "value")));
 }
 
 std::string duration_of(const json& flow, double now) {
@@ -60,17 +65,22 @@ std::string close_of(const json& flow) {
 
 std::string text_of(const json& object, const char* key) {
   const auto found = object.is_object() ? object.find(key) : object.end();
-  return object.is_object() && found != object.end() && found->is_string() ? found->get<std::string>() : "";
+  return object.is_object() && found != object.end() && found->is_string()
+             ? found->get<std::string>()
+             : "";
 }
 
 std::uint64_t count_of(const json& object, const char* key) {
   const auto found = object.is_object() ? object.find(key) : object.end();
-  return object.is_object() && found != object.end() && found->is_number() ? found->get<std::uint64_t>() : 0;
+  return object.is_object() && found != object.end() && found->is_number()
+             ? found->get<std::uint64_t>()
+             : 0;
 }
 
 double seconds_of(const json& object, const char* key) {
   const auto found = object.is_object() ? object.find(key) : object.end();
-  return object.is_object() && found != object.end() && found->is_number() ? found->get<double>() : 0;
+  return object.is_object() && found != object.end() && found->is_number() ? found->get<double>()
+                                                                           : 0;
 }
 
 bool flag_of(const json& object, const char* key) {
@@ -85,7 +95,8 @@ const json& list_of(const json& object, const char* key) {
 }
 
 std::string render_pods(const json& answer, const Painter& painter) {
-  Table table({"NAMESPACE", "POD", "MODE", "STATE", "ENGINE PORTS", "FAST PATH", "CONNECTIONS", "REASON"});
+  Table table(
+      {"NAMESPACE", "POD", "MODE", "STATE", "ENGINE PORTS", "FAST PATH", "CONNECTIONS", "REASON"});
   for (const auto& pod : list_of(answer, "pods")) {
     auto ports = joined(list_of(pod, "engine_ports"));
     const auto ports_v6 = joined(list_of(pod, "engine_ports_v6"));
@@ -100,8 +111,14 @@ std::string render_pods(const json& answer, const Painter& painter) {
     if (const auto why = text_of(pod, "fast_path_reason"); !why.empty()) {
       fast_path += " (" + why + ")";
     }
-    table.add({{text_of(pod, "namespace")}, {text_of(pod, "pod")}, {text_of(pod, "mode")}, word(text_of(pod, "state")),
-               {ports}, {fast_path}, {std::to_string(count_of(pod, "connections"))}, {reason}});
+    table.add({{text_of(pod, "namespace")},
+               {text_of(pod, "pod")},
+               {text_of(pod, "mode")},
+               word(text_of(pod, "state")),
+               {ports},
+               {fast_path},
+               {std::to_string(count_of(pod, "connections"))},
+               {reason}});
   }
   return table.empty() ? "no pods\n" : table.render(painter);
 }
@@ -110,9 +127,13 @@ std::string render_policy(const json& policy, const Painter& painter) {
   Table table({"SETTING", "VALUE", "OBJECT", "KEY"});
   for (const auto& entry : list_of(policy, "entries")) {
     const auto& origin = list_of(entry, "origin");
-    table.add({{text_of(entry, "name")}, {text_of(entry, "value")}, {text_of(origin, "object")}, {text_of(origin, "key")}});
+    table.add({{text_of(entry, "name")},
+               {text_of(entry, "value")},
+               {text_of(origin, "object")},
+               {text_of(origin, "key")}});
   }
-  return fmt::format("{}  policy {}\n{}", printable(pod_name(policy)), count_of(policy, "policy_id"), table.render(painter));
+  return fmt::format("{}  policy {}\n{}", printable(pod_name(policy)),
+                     count_of(policy, "policy_id"), table.render(painter));
 }
 
 std::string render_explain(const json& explain, const Painter& painter) {
@@ -120,7 +141,8 @@ std::string render_explain(const json& explain, const Painter& painter) {
   const auto line = [&](const char* name, const std::string& value) {
     return value.empty() ? std::string() : fmt::format("{:<10} {}\n", name, value);
   };
-  auto out = fmt::format("{} -> {}: {}\n", printable(pod_name(explain)), printable(text_of(explain, "destination")),
+  auto out = fmt::format("{} -> {}: {}\n", printable(pod_name(explain)),
+                         printable(text_of(explain, "destination")),
                          painter.paint(verdict, colour_of(verdict)));
   out += printable(text_of(explain, "explanation")) + "\n";
   out += line("reason", text_of(explain, "reason"));
@@ -132,7 +154,8 @@ std::string render_explain(const json& explain, const Painter& painter) {
   out += line("endpoints", printable(joined(list_of(explain, "endpoints"))));
   if (!flag_of(explain, "agrees_with_kernel")) {
     out += painter.paint(
-               "The kernel holds another policy than the objects ask for: this is what the kernel does. "
+               "The kernel holds another policy than the objects ask for: this is what the kernel "
+               "does. "
                "`sidetrackctl doctor` may say why.",
                Colour::kRed) +
            "\n";
@@ -145,7 +168,9 @@ std::string render_counters(const json& answer, const Painter& painter) {
   for (const auto& row : list_of(answer, "counters")) {
     const auto name = text_of(row, "namespace");
     const auto shown = name.empty() ? std::string("(outside)") : name;
-    for (const auto& [key, title] : {std::pair{"connections", "connections"}, {"bytes_out", "bytes out"}, {"bytes_in", "bytes in"}}) {
+    for (const auto& [key, title] : {std::pair{"connections", "connections"},
+                                     {"bytes_out", "bytes out"},
+                                     {"bytes_in", "bytes in"}}) {
       for (const auto& [label, value] : list_of(row, key).items()) {
         if (value.is_number() && value != 0) {
           table.add({{shown}, {title}, word(label), {value.dump()}});
@@ -162,31 +187,42 @@ std::string render_counters(const json& answer, const Painter& painter) {
 }
 
 std::string render_flows(const json& answer, const Painter& painter, double now) {
-  Table table({"START", "POD", "SOURCE", "DESTINATION", "ENDPOINT", "PATH", "REASON", "OUT", "IN", "DURATION", "END"});
+  Table table({"START", "POD", "SOURCE", "DESTINATION", "ENDPOINT", "PATH", "REASON", "OUT", "IN",
+               "DURATION", "END"});
   for (const auto& flow : list_of(answer, "flows")) {
-    table.add({{format_clock(seconds_of(flow, "start"))}, {pod_name(flow)}, {text_of(flow, "source")},
-               {text_of(flow, "destination")}, {text_of(flow, "endpoint")}, word(text_of(flow, "path")),
-               word(text_of(flow, "reason")), {format_bytes(count_of(flow, "bytes_out"))},
-               {format_bytes(count_of(flow, "bytes_in"))}, {duration_of(flow, now)}, word(close_of(flow))});
+    table.add({{format_clock(seconds_of(flow, "start"))},
+               {pod_name(flow)},
+               {text_of(flow, "source")},
+               {text_of(flow, "destination")},
+               {text_of(flow, "endpoint")},
+               word(text_of(flow, "path")),
+               word(text_of(flow, "reason")),
+               {format_bytes(count_of(flow, "bytes_out"))},
+               {format_bytes(count_of(flow, "bytes_in"))},
+               {duration_of(flow, now)},
+               word(close_of(flow))});
   }
   return table.empty() ? "no flows\n" : table.render(painter);
 }
 
 std::string flow_header(const Painter& painter) {
-  return painter.paint(fmt::format("{:<12}  {:<28}  {:<21}  {:<21}  {:<7}  {:<14}  {:>9}  {:>9}  {:>8}  {}", "START", "POD",
-                                   "DESTINATION", "ENDPOINT", "PATH", "REASON", "OUT", "IN", "DURATION", "END"),
-                       Colour::kBold) +
+  return painter.paint(
+             fmt::format("{:<12}  {:<28}  {:<21}  {:<21}  {:<7}  {:<14}  {:>9}  {:>9}  {:>8}  {}",
+                         "START", "POD", "DESTINATION", "ENDPOINT", "PATH", "REASON", "OUT", "IN",
+                         "DURATION", "END"),
+             Colour::kBold) +
          "\n";
 }
 
 std::string flow_line(const json& flow, const Painter& painter) {
   const auto endpoint = text_of(flow, "endpoint");
   const auto close = close_of(flow);
-  return printable(fmt::format("{:<12}  {:<28}  {:<21}  {:<21}  {:<7}  {:<14}  {:>9}  {:>9}  {:>8}",
-                               format_clock(seconds_of(flow, "start")), pod_name(flow), text_of(flow, "destination"),
-                               endpoint.empty() ? "-" : endpoint, text_of(flow, "path"), text_of(flow, "reason"),
-                               format_bytes(count_of(flow, "bytes_out")), format_bytes(count_of(flow, "bytes_in")),
-                               duration_of(flow, seconds_of(flow, "end")))) +
+  return printable(fmt::format(
+             "{:<12}  {:<28}  {:<21}  {:<21}  {:<7}  {:<14}  {:>9}  {:>9}  {:>8}",
+             format_clock(seconds_of(flow, "start")), pod_name(flow), text_of(flow, "destination"),
+             endpoint.empty() ? "-" : endpoint, text_of(flow, "path"), text_of(flow, "reason"),
+             format_bytes(count_of(flow, "bytes_out")), format_bytes(count_of(flow, "bytes_in")),
+             duration_of(flow, seconds_of(flow, "end")))) +
          "  " + painter.paint(close, colour_of(close)) + "\n";
 }
 

@@ -1,20 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
-// The agent's answers as text for people. Pure; fields that are missing (an older agent) show as empty.
+// The agent's answers as text for people. Pure; fields that are missing (an older agent) show as
+// empty.
 #pragma once
 
-#include <nlohmann/json_fwd.hpp>
 #include <string>
+
+#include <nlohmann/json_fwd.hpp>
 
 #include "agent/ctl/format.h"
 
 namespace sidetrack::ctl {
 
-[[nodiscard]] std::string render_status(const nlohmann::json& status, const Painter& painter, double now);
+[[nodiscard]] std::string render_status(const nlohmann::json& status, const Painter& painter,
+                                        double now);
 [[nodiscard]] std::string render_pods(const nlohmann::json& answer, const Painter& painter);
 [[nodiscard]] std::string render_policy(const nlohmann::json& policy, const Painter& painter);
 [[nodiscard]] std::string render_explain(const nlohmann::json& explain, const Painter& painter);
 [[nodiscard]] std::string render_counters(const nlohmann::json& answer, const Painter& painter);
-[[nodiscard]] std::string render_flows(const nlohmann::json& answer, const Painter& painter, double now);
+[[nodiscard]] std::string render_flows(const nlohmann::json& answer, const Painter& painter,
+                                       double now);
 // For -f: columns of fixed width.
 [[nodiscard]] std::string flow_header(const Painter& painter);
 [[nodiscard]] std::string flow_line(const nlohmann::json& flow, const Painter& painter);

@@ -17,13 +17,16 @@ Colour state_colour(const std::string& state) {
   return state == "down" || state == "degraded" ? Colour::kRed : Colour::kYellow;
 }
 
-std::string because(const std::string& detail) { return detail.empty() ? "" : ": " + printable(detail); }
+std::string because(const std::string& detail) {
+  return detail.empty() ? "" : ": " + printable(detail);
+}
 
 std::string agent_line(const json& status, const Painter& painter, double now) {
   const auto& agent = list_of(status, "agent");
   const auto state = text_of(agent, "state");
-  return fmt::format("agent      {}  {}  pid {}  up {}  node {}  source {}\n", painter.paint(state, state_colour(state)),
-                     text_of(agent, "version"), count_of(agent, "pid"), format_duration(now - seconds_of(agent, "started")),
+  return fmt::format("agent      {}  {}  pid {}  up {}  node {}  source {}\n",
+                     painter.paint(state, state_colour(state)), text_of(agent, "version"),
+                     count_of(agent, "pid"), format_duration(now - seconds_of(agent, "started")),
                      text_of(agent, "node"), text_of(agent, "source"));
 }
 
@@ -32,12 +35,14 @@ std::string engine_lines(const json& status, const Painter& painter) {
   for (const auto& engine : list_of(status, "engines")) {
     const auto state = text_of(engine, "state");
     const double beat = seconds_of(engine, "last_beat_age_s");
-    out += fmt::format("engine     {} {}{}", text_of(engine, "kind"), painter.paint(state, state_colour(state)),
-                       because(text_of(engine, "detail")));
+    out +=
+        fmt::format("engine     {} {}{}", text_of(engine, "kind"),
+                    painter.paint(state, state_colour(state)), because(text_of(engine, "detail")));
     if (count_of(engine, "pid") != 0) {
       out += fmt::format("  pid {}", count_of(engine, "pid"));
     }
-    out += fmt::format("  beat {}  connections {}\n", beat < 0 ? "never" : format_duration(beat) + " ago",
+    out += fmt::format("  beat {}  connections {}\n",
+                       beat < 0 ? "never" : format_duration(beat) + " ago",
                        count_of(engine, "connections"));
   }
   return out.empty() ? "engine     " + painter.paint("none", Colour::kYellow) + "\n" : out;
@@ -52,8 +57,9 @@ std::string program_lines(const json& status, const Painter& painter) {
       ++attached;
       continue;
     }
-    missing += fmt::format("           {} {} at {}{}\n", painter.paint("not attached", Colour::kRed),
-                           text_of(program, "name"), text_of(program, "hook"), because(text_of(program, "detail")));
+    missing += fmt::format("           {} {} at {}{}\n",
+                           painter.paint("not attached", Colour::kRed), text_of(program, "name"),
+                           text_of(program, "hook"), because(text_of(program, "detail")));
   }
   const bool complete = missing.empty() && attached > 0;
   return fmt::format("programs   {}  {}\n{}",
@@ -65,10 +71,12 @@ std::string program_lines(const json& status, const Painter& painter) {
 std::string pod_lines(const json& status, const Painter& painter) {
   const auto& pods = list_of(status, "pods");
   const auto drift = count_of(pods, "drift");
-  auto out = fmt::format("pods       wanted {}  enrolled {}  {}  skipped {}\n", count_of(pods, "wanted"),
-                         painter.paint(std::to_string(count_of(pods, "enrolled")), drift == 0 ? Colour::kGreen : Colour::kNone),
-                         painter.paint(fmt::format("drift {}", drift), drift == 0 ? Colour::kNone : Colour::kRed),
-                         count_of(pods, "skipped"));
+  auto out = fmt::format(
+      "pods       wanted {}  enrolled {}  {}  skipped {}\n", count_of(pods, "wanted"),
+      painter.paint(std::to_string(count_of(pods, "enrolled")),
+                    drift == 0 ? Colour::kGreen : Colour::kNone),
+      painter.paint(fmt::format("drift {}", drift), drift == 0 ? Colour::kNone : Colour::kRed),
+      count_of(pods, "skipped"));
   for (const auto& [reason, count] : list_of(pods, "drift_reasons").items()) {
     out += fmt::format("           drift: {} {}\n", reason, count.dump());
   }
@@ -80,9 +88,11 @@ std::string map_lines(const json& status, const Painter& painter) {
   for (const auto& map : list_of(status, "maps")) {
     const auto entries = count_of(map, "entries");
     const auto capacity = count_of(map, "capacity");
-    const auto text = fmt::format("{} of {} ({})", entries, capacity, format_percent(entries, capacity));
-    out += fmt::format("{:<10} {:<16} {}\n", out.empty() ? "maps" : "", text_of(map, "map"),
-                       painter.paint(text, entries * 5 > capacity * 4 ? Colour::kYellow : Colour::kNone));
+    const auto text =
+        fmt::format("{} of {} ({})", entries, capacity, format_percent(entries, capacity));
+    out += fmt::format(
+        "{:<10} {:<16} {}\n", out.empty() ? "maps" : "", text_of(map, "map"),
+        painter.paint(text, entries * 5 > capacity * 4 ? Colour::kYellow : Colour::kNone));
   }
   return out;
 }
@@ -92,10 +102,12 @@ std::string problem_lines(const json& status, const Painter& painter) {
   if (problems.empty()) {
     return "problems   " + painter.paint("none", Colour::kGreen) + "\n";
   }
-  auto out = fmt::format("problems   {}\n", painter.paint(std::to_string(problems.size()), Colour::kRed));
+  auto out =
+      fmt::format("problems   {}\n", painter.paint(std::to_string(problems.size()), Colour::kRed));
   for (const auto& problem : problems) {
     const auto severity = text_of(problem, "severity");
-    out += fmt::format("  {} ", painter.paint(severity, severity == "error" ? Colour::kRed : Colour::kYellow));
+    out += fmt::format(
+        "  {} ", painter.paint(severity, severity == "error" ? Colour::kRed : Colour::kYellow));
     out += printable(fmt::format("{} {}", text_of(problem, "object"), text_of(problem, "key")));
     if (const auto value = text_of(problem, "value"); !value.empty()) {
       out += printable(fmt::format(" \"{}\"", value));
@@ -113,10 +125,13 @@ std::string problem_lines(const json& status, const Painter& painter) {
 std::string render_status(const json& status, const Painter& painter, double now) {
   const bool bypass = flag_of(status, "bypass");
   return agent_line(status, painter, now) + engine_lines(status, painter) +
-         fmt::format("kernel     {}\n", text_of(status, "kernel")) + program_lines(status, painter) +
-         pod_lines(status, painter) +
-         fmt::format("fast path  {}{}\n", text_of(status, "fast_path"), because(text_of(status, "fast_path_reason"))) +
-         fmt::format("bypass     {}\n", bypass ? painter.paint("ON: new connections go direct", Colour::kRed) : "off") +
+         fmt::format("kernel     {}\n", text_of(status, "kernel")) +
+         program_lines(status, painter) + pod_lines(status, painter) +
+         fmt::format("fast path  {}{}\n", text_of(status, "fast_path"),
+                     because(text_of(status, "fast_path_reason"))) +
+         fmt::format(
+             "bypass     {}\n",
+             bypass ? painter.paint("ON: new connections go direct", Colour::kRed) : "off") +
          map_lines(status, painter) + problem_lines(status, painter);
 }
 

@@ -20,7 +20,8 @@ inline Error map_error(std::string_view map, std::string_view call, int error_nu
 }
 
 template <typename Key, typename Value>
-Result<void> map_update(int fd, std::string_view map, const Key& key, const Value& value, std::uint64_t flags = BPF_ANY) {
+Result<void> map_update(int fd, std::string_view map, const Key& key, const Value& value,
+                        std::uint64_t flags = BPF_ANY) {
   if (bpf_map_update_elem(fd, &key, &value, flags) != 0) {
     return map_error(map, "update", errno);
   }

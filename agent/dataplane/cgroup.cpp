@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <linux/magic.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
-
-#include <linux/magic.h>
 
 #include "agent/dataplane/dataplane.h"
 
@@ -15,7 +14,9 @@ Result<std::uint64_t> cgroup_id(const std::string& dir) {
     return errno_error("cgroup " + dir, errno);
   }
   if (filesystem.f_type != CGROUP2_SUPER_MAGIC) {
-    return make_error(ErrorCode::kInvalid, "cgroup " + dir + ": not on a cgroup2 file system (findmnt -t cgroup2 shows where it is)");
+    return make_error(
+        ErrorCode::kInvalid,
+        "cgroup " + dir + ": not on a cgroup2 file system (findmnt -t cgroup2 shows where it is)");
   }
   // On 64-bit kernels a kernfs inode number is the cgroup id (kernfs_id, fs/kernfs).
   return static_cast<std::uint64_t>(status.st_ino);

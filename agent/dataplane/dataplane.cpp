@@ -34,9 +34,13 @@ int collect_log(libbpf_print_level level, const char* format, va_list arguments)
 Error load_error(int error_number) {
   utsname system{};
   uname(&system);
-  std::string log = g_libbpf_log.size() > kLogTail ? g_libbpf_log.substr(g_libbpf_log.size() - kLogTail) : g_libbpf_log;
-  const std::string hint = error_number == EPERM ? " (root, or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON, is needed)" : "";
-  Error error = errno_error(fmt::format("load BPF programs on kernel {}{}", system.release, hint), error_number);
+  std::string log = g_libbpf_log.size() > kLogTail
+                        ? g_libbpf_log.substr(g_libbpf_log.size() - kLogTail)
+                        : g_libbpf_log;
+  const std::string hint =
+      error_number == EPERM ? " (root, or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON, is needed)" : "";
+  Error error = errno_error(fmt::format("load BPF programs on kernel {}{}", system.release, hint),
+                            error_number);
   error.code = error_number == EPERM ? ErrorCode::kPermission : ErrorCode::kUnsupported;
   error.message += log.empty() ? "" : "; libbpf: " + log;
   return error;
@@ -51,7 +55,9 @@ Dataplane::~Dataplane() {
   }
 }
 
-int Dataplane::Impl::map_fd(const char* name) const { return bpf_object__find_map_fd_by_name(skeleton->obj, name); }
+int Dataplane::Impl::map_fd(const char* name) const {
+  return bpf_object__find_map_fd_by_name(skeleton->obj, name);
+}
 
 Result<void> Dataplane::Impl::load() {
   g_libbpf_log.clear();

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The kernel side in domain verbs: the only user of libbpf. Owns the pinned programs, links and maps of one pin folder.
-// Not thread-safe: one thread calls it. Everything it reports is read from the kernel at the time of the call.
-// Ports in host order unless named _be.
+// The kernel side in domain verbs: the only user of libbpf. Owns the pinned programs, links and
+// maps of one pin folder. Not thread-safe: one thread calls it. Everything it reports is read from
+// the kernel at the time of the call. Ports in host order unless named _be.
 #pragma once
 
 #include <cstdint>
@@ -25,8 +25,8 @@ struct Options {
 };
 
 struct ProgramState {
-  std::string name;      // st_connect4
-  std::string hook;      // cgroup/connect4
+  std::string name;       // st_connect4
+  std::string hook;       // cgroup/connect4
   bool attached = false;  // link -> program -> cgroup, read back
   std::uint64_t cgroup_id = 0;
   std::uint32_t program_id = 0;
@@ -68,12 +68,14 @@ struct CounterRow {
 
 class Dataplane {
  public:
-  // Opens the pinned state if there is one, else makes it; loads programs, replaces those of an older agent by link update.
-  // kUnsupported: this kernel cannot run it (message says what is missing). kBusy: another agent has this pin folder.
+  // Opens the pinned state if there is one, else makes it; loads programs, replaces those of an
+  // older agent by link update. kUnsupported: this kernel cannot run it (message says what is
+  // missing). kBusy: another agent has this pin folder.
   [[nodiscard]] static Result<std::unique_ptr<Dataplane>> open(const Options& options);
   ~Dataplane();
 
-  // Programs whose link is gone or points elsewhere are attached again; returns the names of those repaired.
+  // Programs whose link is gone or points elsewhere are attached again; returns the names of those
+  // repaired.
   [[nodiscard]] Result<std::vector<std::string>> repair();
   [[nodiscard]] std::vector<ProgramState> programs() const;
   [[nodiscard]] std::vector<MapFill> fill() const;
@@ -81,17 +83,21 @@ class Dataplane {
   [[nodiscard]] Result<void> set_config(const st_config& config);
   [[nodiscard]] Result<st_config> config() const;
 
-  // A descriptor of st_engines to hand to an engine, which maps it (BPF_F_MMAPABLE). Owned by the Dataplane.
+  // A descriptor of st_engines to hand to an engine, which maps it (BPF_F_MMAPABLE). Owned by the
+  // Dataplane.
   [[nodiscard]] int engines_fd() const;
-  // The cells themselves, mapped: the kernel and the engines read and write them at the same time. ST_MAX_ENGINES of them.
+  // The cells themselves, mapped: the kernel and the engines read and write them at the same time.
+  // ST_MAX_ENGINES of them.
   [[nodiscard]] volatile st_engine* engine_cells() const;
 
-  // Policies: content in, id out. Equal content shares one id. A released policy stays until collect() finds it unused
-  // for `kGraceMs`, so that a connect() under way never sees half of it.
-  [[nodiscard]] Result<std::uint32_t> acquire_policy(const std::string& fingerprint, const PolicyContent& content);
+  // Policies: content in, id out. Equal content shares one id. A released policy stays until
+  // collect() finds it unused for `kGraceMs`, so that a connect() under way never sees half of it.
+  [[nodiscard]] Result<std::uint32_t> acquire_policy(const std::string& fingerprint,
+                                                     const PolicyContent& content);
   void collect_policies();
 
-  // The slot of a namespace's counters, found or made. kFull: all are in use (the caller counts under slot 0).
+  // The slot of a namespace's counters, found or made. kFull: all are in use (the caller counts
+  // under slot 0).
   [[nodiscard]] Result<std::uint32_t> namespace_slot(std::string_view name);
 
   [[nodiscard]] Result<void> upsert_pod(std::uint64_t netns_cookie, const st_pod& row);
@@ -101,16 +107,19 @@ class Dataplane {
   [[nodiscard]] Result<std::optional<st_pod_state>> pod_state(std::uint64_t netns_cookie) const;
 
   // The pure decide() on rows read back from the kernel's maps.
-  [[nodiscard]] Result<st_reason> explain(std::uint64_t netns_cookie, const st_connect& connect, std::uint16_t port) const;
+  [[nodiscard]] Result<st_reason> explain(std::uint64_t netns_cookie, const st_connect& connect,
+                                          std::uint16_t port) const;
 
   [[nodiscard]] Result<std::vector<CounterRow>> counters() const;
   [[nodiscard]] Result<std::vector<st_live>> live_sockets() const;
 
   // Ring buffers: poll when the descriptor is readable. Callbacks run inside drain().
   [[nodiscard]] int ring_fd() const;
-  void drain(const std::function<void(const st_flow&)>& on_flow, const std::function<void(const st_event&)>& on_event);
+  void drain(const std::function<void(const st_flow&)>& on_flow,
+             const std::function<void(const st_event&)>& on_event);
 
-  // Detaches and unpins everything of this pin folder; returns what was removed, a line each. kBusy: an agent has it.
+  // Detaches and unpins everything of this pin folder; returns what was removed, a line each.
+  // kBusy: an agent has it.
   [[nodiscard]] static Result<std::vector<std::string>> uninstall(const std::string& pin_dir);
 
   struct Impl;  // agent/dataplane/impl.h
@@ -124,8 +133,8 @@ class Dataplane {
 [[nodiscard]] Result<void> set_bypass(const std::string& pin_dir, bool on);
 [[nodiscard]] Result<bool> bypass(const std::string& pin_dir);
 
-// For uninstall: by the pins alone, nothing is loaded or attached. What is not pinned counts as zero.
-// From now on no connection is redirected; open ones go on.
+// For uninstall: by the pins alone, nothing is loaded or attached. What is not pinned counts as
+// zero. From now on no connection is redirected; open ones go on.
 [[nodiscard]] Result<void> stop_redirecting(const std::string& pin_dir);
 // Redirected connections that are still open, by the kernel's own count.
 [[nodiscard]] Result<std::uint64_t> open_redirected(const std::string& pin_dir);

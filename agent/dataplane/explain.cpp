@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// decide() on rows read back from the kernel. What connect() sees and this does not: the socket itself, and whether the
-// listener's accept queue is full at that moment.
+// decide() on rows read back from the kernel. What connect() sees and this does not: the socket
+// itself, and whether the listener's accept queue is full at that moment.
 #include <ctime>
 
 #include "agent/dataplane/bpf_calls.h"
@@ -23,7 +23,8 @@ struct Reader {
     if (set_id == ST_PORT_SET_NONE || set_id == ST_PORT_SET_ALL) {
       return set_id == ST_PORT_SET_ALL;
     }
-    const st_port_page_key key{.set_id = set_id, .page = static_cast<std::uint32_t>(port / ST_PORTS_PER_PAGE)};
+    const st_port_page_key key{.set_id = set_id,
+                               .page = static_cast<std::uint32_t>(port / ST_PORTS_PER_PAGE)};
     const auto page = map_lookup<st_port_page>(port_pages, "st_port_pages", key);
     const std::uint32_t bit = port % ST_PORTS_PER_PAGE;
     return page && *page && (((*page)->bits[bit / 64] >> (bit % 64)) & 1) != 0;
@@ -43,7 +44,9 @@ void read_rules(void* context, st_rules* rules) {
   const st_policy& row = **policy;
   rules->has_include = row.has_include;
   rules->excluded_port = reader.port_in_set(row.exclude_ports) ? 1 : 0;
-  const st_cidr_key key{.prefix_bits = 32 + 128, .policy_id = reader.pod->policy_id, .addr = reader.connect->destination};
+  const st_cidr_key key{.prefix_bits = 32 + 128,
+                        .policy_id = reader.pod->policy_id,
+                        .addr = reader.connect->destination};
   const auto cidr = map_lookup<st_cidr>(reader.cidrs, "st_cidrs", key);
   if (cidr && *cidr) {
     rules->excluded_cidr = reader.port_in_set((*cidr)->exclude_ports) ? 1 : 0;
@@ -56,10 +59,12 @@ void read_rules(void* context, st_rules* rules) {
 
 st_engine_state read_engine(void* context) {
   const auto& reader = *static_cast<Reader*>(context);
-  const auto cell = map_lookup<st_engine>(reader.engines, "st_engines", std::uint32_t{reader.pod->engine_slot});
+  const auto cell =
+      map_lookup<st_engine>(reader.engines, "st_engines", std::uint32_t{reader.pod->engine_slot});
   timespec now{};
   clock_gettime(CLOCK_MONOTONIC, &now);
-  const auto now_ns = static_cast<std::uint64_t>(now.tv_sec) * 1000000000U + static_cast<std::uint64_t>(now.tv_nsec);
+  const auto now_ns = static_cast<std::uint64_t>(now.tv_sec) * 1000000000U +
+                      static_cast<std::uint64_t>(now.tv_nsec);
   if (!cell || !*cell || st_beat_is_fresh((*cell)->beat_ns, now_ns) == 0) {
     return ST_ENGINE_DOWN;
   }
@@ -68,7 +73,8 @@ st_engine_state read_engine(void* context) {
   }
   const bool v4 = st_addr_is_v4(&reader.connect->destination) != 0;
   if (reader.pod->external != 0) {
-    return (v4 ? (*cell)->listener_cookie_v4 : (*cell)->listener_cookie_v6) != 0 ? ST_ENGINE_READY : ST_ENGINE_DOWN;
+    return (v4 ? (*cell)->listener_cookie_v4 : (*cell)->listener_cookie_v6) != 0 ? ST_ENGINE_READY
+                                                                                 : ST_ENGINE_DOWN;
   }
   const std::uint16_t* ports = v4 ? reader.pod->port_v4_be : reader.pod->port_v6_be;
   const int count = v4 ? reader.pod->listeners_v4 : reader.pod->listeners_v6;
@@ -82,10 +88,12 @@ st_engine_state read_engine(void* context) {
 
 }  // namespace
 
-Result<st_reason> Dataplane::explain(std::uint64_t netns_cookie, const st_connect& connect, std::uint16_t port) const {
+Result<st_reason> Dataplane::explain(std::uint64_t netns_cookie, const st_connect& connect,
+                                     std::uint16_t port) const {
   auto row = pod(netns_cookie);
   ST_TRY(row);
-  auto switched = map_lookup<std::uint32_t>(impl_->map_fd("st_bypass"), "st_bypass", std::uint32_t{0});
+  auto switched =
+      map_lookup<std::uint32_t>(impl_->map_fd("st_bypass"), "st_bypass", std::uint32_t{0});
   ST_TRY(switched);
   st_connect asked = connect;
   asked.bypass = switched->value_or(0) != 0 ? 1 : 0;

@@ -61,7 +61,8 @@ struct Dataplane::Impl {
 [[nodiscard]] std::string version_dir(const std::string& pin_dir);
 // Makes the pin folders (0700), mounting bpffs on /sys/fs/bpf if nothing is there yet.
 [[nodiscard]] Result<void> make_pin_dirs(const std::string& pin_dir);
-// One agent per pin folder, whatever its state folder is. kBusy: another one holds it. Given back with the descriptor.
+// One agent per pin folder, whatever its state folder is. kBusy: another one holds it. Given back
+// with the descriptor.
 [[nodiscard]] Result<UniqueFd> lock_pins(const std::string& pin_dir);
 
 }  // namespace sidetrack::dataplane

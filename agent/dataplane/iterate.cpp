@@ -36,15 +36,19 @@ Result<void> Dataplane::Impl::open_rings() {
   if (!ring) {
     return errno_error("open ring st_flows", errno);
   }
-  if (const int error = ring_buffer__add(ring.get(), map_fd("st_events"), handle_event, this); error != 0) {
+  if (const int error = ring_buffer__add(ring.get(), map_fd("st_events"), handle_event, this);
+      error != 0) {
     return errno_error("open ring st_events", -error);
   }
   return {};
 }
 
-int Dataplane::ring_fd() const { return ring_buffer__epoll_fd(impl_->ring.get()); }
+int Dataplane::ring_fd() const {
+  return ring_buffer__epoll_fd(impl_->ring.get());
+}
 
-void Dataplane::drain(const std::function<void(const st_flow&)>& on_flow, const std::function<void(const st_event&)>& on_event) {
+void Dataplane::drain(const std::function<void(const st_flow&)>& on_flow,
+                      const std::function<void(const st_event&)>& on_event) {
   impl_->on_flow = &on_flow;
   impl_->on_event = &on_event;
   ring_buffer__consume(impl_->ring.get());

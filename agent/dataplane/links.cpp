@@ -49,7 +49,8 @@ bool cgroup_has(int cgroup_fd, bpf_attach_type type, std::uint32_t program_id) {
 
 const std::vector<Hook>& hooks() {
   static const std::vector<Hook> kHooks = {
-      // sockops and the names before connect: a connection is only redirected when all that follows is in place.
+      // sockops and the names before connect: a connection is only redirected when all that follows
+      // is in place.
       {"st_sockops", "sockops", BPF_CGROUP_SOCK_OPS, false},
       {"st_getsockopt", "cgroup/getsockopt", BPF_CGROUP_GETSOCKOPT, true},
       {"st_setsockopt", "cgroup/setsockopt", BPF_CGROUP_SETSOCKOPT, true},
@@ -84,7 +85,8 @@ ProgramState Dataplane::Impl::inspect(const Hook& hook) const {
   const UniqueFd cgroup_fd(::open(dir.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (info->cgroup_id != wanted) {
     state.detail = fmt::format("attached to cgroup {}, not {}", info->cgroup_id, wanted);
-  } else if (!cgroup_fd.valid() || !cgroup_has(cgroup_fd.get(), hook.attach_type, info->program_id)) {
+  } else if (!cgroup_fd.valid() ||
+             !cgroup_has(cgroup_fd.get(), hook.attach_type, info->program_id)) {
     state.detail = "the cgroup does not list it";
   } else {
     state.attached = true;
@@ -95,7 +97,8 @@ ProgramState Dataplane::Impl::inspect(const Hook& hook) const {
 Result<void> Dataplane::Impl::attach(const Hook& hook) {
   const std::string path = link_path(options, hook);
   const std::string what = std::string("attach ") + hook.name;
-  const int program = bpf_program__fd(bpf_object__find_program_by_name(skeleton->obj, hook.program));
+  const int program =
+      bpf_program__fd(bpf_object__find_program_by_name(skeleton->obj, hook.program));
   if (inspect(hook).attached) {
     const UniqueFd link(bpf_obj_get(path.c_str()));
     if (bpf_link_update(link.get(), program, nullptr) != 0) {
@@ -108,10 +111,11 @@ Result<void> Dataplane::Impl::attach(const Hook& hook) {
   if (!cgroup_fd.valid()) {
     return errno_error(what + ": open " + dir, errno);
   }
-  // The old pin, if any, holds a link that does not run where it should. It goes first: a connect() that met both programs would
-  // be redirected by one and taken for one to loopback by the other.
+  // The old pin, if any, holds a link that does not run where it should. It goes first: a connect()
+  // that met both programs would be redirected by one and taken for one to loopback by the other.
   if (const UniqueFd old(bpf_obj_get(path.c_str())); old.valid()) {
-    (void)bpf_link_detach(old.get());  // at once; of a cgroup that is gone there is nothing to detach
+    (void)bpf_link_detach(
+        old.get());  // at once; of a cgroup that is gone there is nothing to detach
   }
   if (unlink(path.c_str()) != 0 && errno != ENOENT) {
     return errno_error(what + ": remove " + path, errno);

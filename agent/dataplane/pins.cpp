@@ -55,24 +55,30 @@ Result<UniqueFd> open_map(const std::string& pin_dir, const std::string& map) {
 
 }  // namespace
 
-std::string version_dir(const std::string& pin_dir) { return pin_dir + "/v1"; }
+std::string version_dir(const std::string& pin_dir) {
+  return pin_dir + "/v1";
+}
 
 Result<void> make_pin_dirs(const std::string& pin_dir) {
-  if (pin_dir.rfind(kBpffs, 0) == 0 && !on_bpffs(kBpffs) && mount("bpf", kBpffs, "bpf", 0, "mode=0700") != 0) {
+  if (pin_dir.rfind(kBpffs, 0) == 0 && !on_bpffs(kBpffs) &&
+      mount("bpf", kBpffs, "bpf", 0, "mode=0700") != 0) {
     return errno_error(std::string("mount bpffs on ") + kBpffs, errno);
   }
   if (const std::string parent = existing_parent(pin_dir); !on_bpffs(parent)) {
-    return make_error(ErrorCode::kInvalid, "pin folder " + pin_dir + ": " + parent +
-                                               " is not on a bpf file system; choose a --pin-dir below /sys/fs/bpf");
+    return make_error(ErrorCode::kInvalid,
+                      "pin folder " + pin_dir + ": " + parent +
+                          " is not on a bpf file system; choose a --pin-dir below /sys/fs/bpf");
   }
-  for (const std::string& dir : {pin_dir, version_dir(pin_dir), version_dir(pin_dir) + "/maps", version_dir(pin_dir) + "/links"}) {
+  for (const std::string& dir : {pin_dir, version_dir(pin_dir), version_dir(pin_dir) + "/maps",
+                                 version_dir(pin_dir) + "/links"}) {
     ST_TRY(make_dir(dir));
   }
   return {};
 }
 
 Result<UniqueFd> lock_pins(const std::string& pin_dir) {
-  // An agent that is just ending may still hold it: whoever waited for its state folder would else be refused here.
+  // An agent that is just ending may still hold it: whoever waited for its state folder would else
+  // be refused here.
   constexpr std::chrono::seconds kPatience{2};
   UniqueFd fd(open(pin_dir.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (!fd.valid()) {
@@ -84,9 +90,11 @@ Result<UniqueFd> lock_pins(const std::string& pin_dir) {
       return errno_error("lock " + pin_dir, errno);
     }
     if (std::chrono::steady_clock::now() >= deadline) {
-      return make_error(ErrorCode::kBusy, "another agent, with another state folder, has the pin folder " + pin_dir);
+      return make_error(ErrorCode::kBusy,
+                        "another agent, with another state folder, has the pin folder " + pin_dir);
     }
-    std::this_thread::sleep_for(std::chrono::milliseconds(20));  // waits for the other's end, with a deadline
+    std::this_thread::sleep_for(
+        std::chrono::milliseconds(20));  // waits for the other's end, with a deadline
   }
   return fd;
 }
@@ -158,12 +166,14 @@ Result<std::vector<std::string>> Dataplane::uninstall(const std::string& pin_dir
     return removed;
   }
   if (!on_bpffs(pin_dir)) {
-    return make_error(ErrorCode::kInvalid, "pin folder " + pin_dir + " is not on a bpf file system: nothing was removed");
+    return make_error(ErrorCode::kInvalid, "pin folder " + pin_dir +
+                                               " is not on a bpf file system: nothing was removed");
   }
   const auto lock = lock_pins(pin_dir);
   ST_TRY(lock);
   // Links first: from then on nothing runs; sockets keep what they have.
-  for (const std::string& part : {version_dir(pin_dir) + "/links", version_dir(pin_dir) + "/maps"}) {
+  for (const std::string& part :
+       {version_dir(pin_dir) + "/links", version_dir(pin_dir) + "/maps"}) {
     for (const auto& entry : fs::directory_iterator(part, error)) {
       const std::string path = entry.path().string();
       if (unlink(path.c_str()) != 0) {
@@ -173,7 +183,8 @@ Result<std::vector<std::string>> Dataplane::uninstall(const std::string& pin_dir
     }
     error.clear();
   }
-  for (const std::string& dir : {version_dir(pin_dir) + "/links", version_dir(pin_dir) + "/maps", version_dir(pin_dir), pin_dir}) {
+  for (const std::string& dir : {version_dir(pin_dir) + "/links", version_dir(pin_dir) + "/maps",
+                                 version_dir(pin_dir), pin_dir}) {
     if (rmdir(dir.c_str()) != 0 && errno != ENOENT) {
       return errno_error("remove " + dir, errno);
     }

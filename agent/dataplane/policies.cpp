@@ -60,8 +60,8 @@ std::uint64_t PolicyStore::port_pages() const {
   return count;
 }
 
-Result<std::uint32_t> PolicyStore::acquire(const std::string& fingerprint, const PolicyContent& content,
-                                           Clock::time_point now) {
+Result<std::uint32_t> PolicyStore::acquire(const std::string& fingerprint,
+                                           const PolicyContent& content, Clock::time_point now) {
   if (const auto known = by_fingerprint_.find(fingerprint); known != by_fingerprint_.end()) {
     stored_[known->second].unused_since = now;  // until a row names it
     return known->second;
@@ -103,7 +103,8 @@ Result<void> PolicyStore::write(std::uint32_t id, const PolicyContent& content, 
   };
   for (const PolicyCidr& cidr : content.cidrs) {
     const st_cidr_key key{.prefix_bits = 32U + cidr.prefix, .policy_id = id, .addr = cidr.address};
-    const st_cidr row{.exclude_ports = kernel_id(cidr.exclude_set), .include_ports = kernel_id(cidr.include_set)};
+    const st_cidr row{.exclude_ports = kernel_id(cidr.exclude_set),
+                      .include_ports = kernel_id(cidr.include_set)};
     ST_TRY(map_update(maps_.cidrs, "st_cidrs", key, row));
     stored.cidrs.push_back(key);
   }

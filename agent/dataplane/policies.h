@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The policies in the kernel: st_policies, st_cidrs and st_port_pages. Equal content is stored once. A policy is written whole
-// under a new id before any pod names it, and deleted when none has named it for a while. Internal to agent/dataplane.
+// The policies in the kernel: st_policies, st_cidrs and st_port_pages. Equal content is stored
+// once. A policy is written whole under a new id before any pod names it, and deleted when none has
+// named it for a while. Internal to agent/dataplane.
 #pragma once
 
 #include <chrono>
@@ -24,9 +25,11 @@ class PolicyStore {
   };
   using Clock = std::chrono::steady_clock;
 
-  // Reads what an earlier agent left, so that ids are not used twice and its policies are collected in time.
+  // Reads what an earlier agent left, so that ids are not used twice and its policies are collected
+  // in time.
   [[nodiscard]] Result<void> open(const Maps& maps);
-  [[nodiscard]] Result<std::uint32_t> acquire(const std::string& fingerprint, const PolicyContent& content, Clock::time_point now);
+  [[nodiscard]] Result<std::uint32_t> acquire(const std::string& fingerprint,
+                                              const PolicyContent& content, Clock::time_point now);
   // Deletes what no id of `used` has named for more than kGrace, as seen by these calls.
   void collect(const std::set<std::uint32_t>& used, Clock::time_point now);
 
@@ -38,7 +41,8 @@ class PolicyStore {
   static constexpr std::chrono::seconds kGrace{2};
 
  private:
-  static constexpr std::uint32_t kNoPolicy = 0;  // in rows of pods without rules; no policy of ours has it
+  static constexpr std::uint32_t kNoPolicy =
+      0;  // in rows of pods without rules; no policy of ours has it
   struct Stored {
     std::string fingerprint;  // empty: left by an earlier agent
     std::vector<st_cidr_key> cidrs;

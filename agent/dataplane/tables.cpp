@@ -49,12 +49,17 @@ Result<st_config> Dataplane::config() const {
   return cell->value_or(st_config{});
 }
 
-int Dataplane::engines_fd() const { return impl_->map_fd("st_engines"); }
+int Dataplane::engines_fd() const {
+  return impl_->map_fd("st_engines");
+}
 
-volatile st_engine* Dataplane::engine_cells() const { return static_cast<volatile st_engine*>(impl_->engine_memory); }
+volatile st_engine* Dataplane::engine_cells() const {
+  return static_cast<volatile st_engine*>(impl_->engine_memory);
+}
 
 Result<void> Dataplane::Impl::map_engines() {
-  void* memory = mmap(nullptr, kEngineBytes, PROT_READ | PROT_WRITE, MAP_SHARED, map_fd("st_engines"), 0);
+  void* memory =
+      mmap(nullptr, kEngineBytes, PROT_READ | PROT_WRITE, MAP_SHARED, map_fd("st_engines"), 0);
   if (memory == MAP_FAILED) {
     return map_error("st_engines", "map into memory", errno);
   }
@@ -62,7 +67,8 @@ Result<void> Dataplane::Impl::map_engines() {
   return {};
 }
 
-Result<std::uint32_t> Dataplane::acquire_policy(const std::string& fingerprint, const PolicyContent& content) {
+Result<std::uint32_t> Dataplane::acquire_policy(const std::string& fingerprint,
+                                                const PolicyContent& content) {
   return impl_->policies.acquire(fingerprint, content, PolicyStore::Clock::now());
 }
 
@@ -99,7 +105,8 @@ Result<std::uint32_t> Dataplane::namespace_slot(std::string_view name) {
   const auto slot = static_cast<std::uint32_t>(impl_->namespace_slots.size() + 1);
   if (slot >= ST_MAX_NAMESPACES || key.size() >= ST_NAMESPACE_NAME_BYTES) {
     return make_error(ErrorCode::kFull, "namespace " + key + ": no counter slot is free (" +
-                                            std::to_string(ST_MAX_NAMESPACES - 1) + " in use); counted without a namespace");
+                                            std::to_string(ST_MAX_NAMESPACES - 1) +
+                                            " in use); counted without a namespace");
   }
   st_namespace row{};
   std::memcpy(row.name, key.data(), key.size());
@@ -175,7 +182,8 @@ Result<std::vector<CounterRow>> Dataplane::counters() const {
 std::vector<MapFill> Dataplane::fill() const {
   return {
       {"st_pods", count_keys(impl_->map_fd("st_pods"), sizeof(std::uint64_t)), ST_MAX_PODS},
-      {"st_records", count_keys(impl_->map_fd("st_records"), sizeof(st_record_key)), ST_MAX_RECORDS},
+      {"st_records", count_keys(impl_->map_fd("st_records"), sizeof(st_record_key)),
+       ST_MAX_RECORDS},
       {"st_namespaces", impl_->namespace_slots.size(), ST_MAX_NAMESPACES - 1},
       {"st_policies", impl_->policies.policies(), ST_MAX_POLICIES},
       {"st_cidrs", impl_->policies.cidrs(), ST_MAX_CIDRS},

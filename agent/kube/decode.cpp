@@ -2,13 +2,13 @@
 #include "agent/kube/decode.h"
 
 #include <arpa/inet.h>
+#include <fmt/format.h>
 
 #include <algorithm>
 #include <array>
 #include <string_view>
 #include <utility>
 
-#include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
 #include "agent/kube/fields.h"
@@ -20,11 +20,13 @@ using nlohmann::json;
 
 constexpr std::uint32_t kMaxAffinitySeconds = 86400;
 
-// The names that Kubernetes allows (RFC 1123 subdomain). "/" would make the keys of ObjectSet ambiguous.
+// The names that Kubernetes allows (RFC 1123 subdomain). "/" would make the keys of ObjectSet
+// ambiguous.
 bool is_kubernetes_name(std::string_view name) {
   const auto alnum = [](char c) { return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9'); };
   return !name.empty() && name.size() <= 253 && alnum(name.front()) && alnum(name.back()) &&
-         std::all_of(name.begin(), name.end(), [&](char c) { return alnum(c) || c == '-' || c == '.'; });
+         std::all_of(name.begin(), name.end(),
+                     [&](char c) { return alnum(c) || c == '-' || c == '.'; });
 }
 
 std::string name_of(const Field& field, std::string text) {
@@ -68,7 +70,9 @@ void add_address(const Field& field, std::vector<std::string>& addresses) {
   addresses.push_back(std::move(text));
 }
 
-std::string protocol_of(const Field& port) { return port.at("protocol").text("TCP"); }
+std::string protocol_of(const Field& port) {
+  return port.at("protocol").text("TCP");
+}
 
 std::string controller_of(const Field& object) {
   for (const Field& owner : object.at("metadata").at("ownerReferences").items()) {
@@ -79,9 +83,13 @@ std::string controller_of(const Field& object) {
   return {};
 }
 
-Object decode_namespace(const Field& object) { return Namespace{.metadata = decode_metadata(object, false)}; }
+Object decode_namespace(const Field& object) {
+  return Namespace{.metadata = decode_metadata(object, false)};
+}
 
-Object decode_node(const Field& object) { return Node{.metadata = decode_metadata(object, false)}; }
+Object decode_node(const Field& object) {
+  return Node{.metadata = decode_metadata(object, false)};
+}
 
 Object decode_pod(const Field& object) {
   const Field spec = object.at("spec");
@@ -109,9 +117,11 @@ Object decode_pod(const Field& object) {
   return pod;
 }
 
-// "Auto" in the annotation (either name) or any trafficDistribution; "Disabled" is the one value that means no.
+// "Auto" in the annotation (either name) or any trafficDistribution; "Disabled" is the one value
+// that means no.
 bool wants_topology(const Metadata& metadata, const Field& spec) {
-  for (const char* key : {"service.kubernetes.io/topology-mode", "service.kubernetes.io/topology-aware-hints"}) {
+  for (const char* key :
+       {"service.kubernetes.io/topology-mode", "service.kubernetes.io/topology-aware-hints"}) {
     const auto found = metadata.annotations.find(key);
     if (found != metadata.annotations.end() && !found->second.empty()) {
       return found->second != "Disabled" && found->second != "disabled";
@@ -228,13 +238,15 @@ const Kind* find_kind(std::string_view api_version, std::string_view name) {
 // Takes the size of `value` from `budget`; false once it is used up or `value` nests too deeply.
 bool fits(const json& value, std::size_t& budget, std::size_t depth) {
   constexpr std::size_t kNodeBytes = 4;
-  const std::size_t own = kNodeBytes + (value.is_string() ? value.get_ref<const std::string&>().size() : 0);
+  const std::size_t own =
+      kNodeBytes + (value.is_string() ? value.get_ref<const std::string&>().size() : 0);
   if (depth == 0 || own > budget) {
     return false;
   }
   budget -= own;
   if (value.is_array()) {
-    return std::all_of(value.begin(), value.end(), [&](const json& item) { return fits(item, budget, depth - 1); });
+    return std::all_of(value.begin(), value.end(),
+                       [&](const json& item) { return fits(item, budget, depth - 1); });
   }
   if (!value.is_object()) {
     return true;
@@ -255,7 +267,8 @@ bool fits(const json& value, std::size_t& budget, std::size_t depth) {
 std::string name_for_issues(const std::string& kind, const json& value) {
   const auto text = [&](const char* key) {
     const json* metadata = value.contains("metadata") ? &value["metadata"] : nullptr;
-    const bool usable = metadata != nullptr && metadata->is_object() && metadata->contains(key) && (*metadata)[key].is_string();
+    const bool usable = metadata != nullptr && metadata->is_object() && metadata->contains(key) &&
+                        (*metadata)[key].is_string();
     return usable ? cut_shown((*metadata)[key].get_ref<const std::string&>()) : std::string();
   };
   const std::string name = text("name");
@@ -264,11 +277,13 @@ std::string name_for_issues(const std::string& kind, const json& value) {
     return kind;
   }
   const bool cluster_scoped = kind == "Namespace" || kind == "Node";
-  return cluster_scoped ? kind + "/" + name : fmt::format("{}/{}/{}", kind, space.empty() ? "default" : space, name);
+  return cluster_scoped ? kind + "/" + name
+                        : fmt::format("{}/{}/{}", kind, space.empty() ? "default" : space, name);
 }
 
 bool has_error(const std::vector<Issue>& issues) {
-  return std::any_of(issues.begin(), issues.end(), [](const Issue& issue) { return !issue.warning; });
+  return std::any_of(issues.begin(), issues.end(),
+                     [](const Issue& issue) { return !issue.warning; });
 }
 
 class Decoder {
@@ -301,7 +316,8 @@ class Decoder {
     if (!value.is_object()) {
       field.fail("must be a Kubernetes object");
     } else if (std::size_t budget = kMaxObjectBytes; !fits(value, budget, kMaxObjectDepth)) {
-      field.fail(fmt::format("is larger than {} MiB or nested deeper than {}", kMaxObjectBytes >> 20U, kMaxObjectDepth));
+      field.fail(fmt::format("is larger than {} MiB or nested deeper than {}",
+                             kMaxObjectBytes >> 20U, kMaxObjectDepth));
     } else {
       name = decode_kind(field, issues);
     }
@@ -313,8 +329,10 @@ class Decoder {
     const Field kind_field = field.at("kind");
     const Field version_field = field.at("apiVersion");
     const bool in_list = !list_kind_.empty();
-    const std::string kind = in_list && !kind_field.present() ? list_kind_ : kind_field.required_text();
-    const std::string version = in_list && !version_field.present() ? list_version_ : version_field.required_text();
+    const std::string kind =
+        in_list && !kind_field.present() ? list_kind_ : kind_field.required_text();
+    const std::string version =
+        in_list && !version_field.present() ? list_version_ : version_field.required_text();
     std::string name = name_for_issues(cut_shown(kind), *field.value());
     if (has_error(issues)) {
       return name;
@@ -328,7 +346,8 @@ class Decoder {
       if (slice != nullptr && slice->address_type == "FQDN") {
         field.at("addressType").warn("FQDN endpoints are not used; skipped");
       } else if (!has_error(issues)) {
-        decoded_.objects.push_back(DecodedObject{.object = std::move(object), .pointer = field.pointer()});
+        decoded_.objects.push_back(
+            DecodedObject{.object = std::move(object), .pointer = field.pointer()});
       }
     }
     return name;
@@ -353,25 +372,50 @@ class Decoder {
 };
 
 std::string key_of(const Metadata& metadata) {
-  return metadata.namespace_name.empty() ? metadata.name : metadata.namespace_name + "/" + metadata.name;
+  return metadata.namespace_name.empty() ? metadata.name
+                                         : metadata.namespace_name + "/" + metadata.name;
 }
 
-const char* kind_of(const Namespace&) { return "Namespace"; }
-const char* kind_of(const Pod&) { return "Pod"; }
-const char* kind_of(const Service&) { return "Service"; }
-const char* kind_of(const EndpointSlice&) { return "EndpointSlice"; }
-const char* kind_of(const Node&) { return "Node"; }
+const char* kind_of(const Namespace&) {
+  return "Namespace";
+}
+const char* kind_of(const Pod&) {
+  return "Pod";
+}
+const char* kind_of(const Service&) {
+  return "Service";
+}
+const char* kind_of(const EndpointSlice&) {
+  return "EndpointSlice";
+}
+const char* kind_of(const Node&) {
+  return "Node";
+}
 
-auto& map_for(ObjectSet& set, const Namespace&) { return set.namespaces; }
-auto& map_for(ObjectSet& set, const Pod&) { return set.pods; }
-auto& map_for(ObjectSet& set, const Service&) { return set.services; }
-auto& map_for(ObjectSet& set, const EndpointSlice&) { return set.endpoint_slices; }
-auto& map_for(ObjectSet& set, const Node&) { return set.nodes; }
+auto& map_for(ObjectSet& set, const Namespace&) {
+  return set.namespaces;
+}
+auto& map_for(ObjectSet& set, const Pod&) {
+  return set.pods;
+}
+auto& map_for(ObjectSet& set, const Service&) {
+  return set.services;
+}
+auto& map_for(ObjectSet& set, const EndpointSlice&) {
+  return set.endpoint_slices;
+}
+auto& map_for(ObjectSet& set, const Node&) {
+  return set.nodes;
+}
 
 }  // namespace
 
 std::string object_name(const Object& object) {
-  return std::visit([](const auto& value) { return fmt::format("{}/{}", kind_of(value), key_of(value.metadata)); }, object);
+  return std::visit(
+      [](const auto& value) {
+        return fmt::format("{}/{}", kind_of(value), key_of(value.metadata));
+      },
+      object);
 }
 
 bool put_object(ObjectSet& set, Object object) {
@@ -384,6 +428,8 @@ bool put_object(ObjectSet& set, Object object) {
       object);
 }
 
-Decoded decode(const json& value) { return Decoder().run(value); }
+Decoded decode(const json& value) {
+  return Decoder().run(value);
+}
 
 }  // namespace sidetrack::kube

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "agent/kube/document.h"
 
-#include <utility>
-
 #include <fmt/format.h>
+
+#include <utility>
 
 namespace sidetrack::kube {
 namespace {
@@ -58,9 +58,11 @@ Result<void> DocumentBuilder::charge(Size size) {
   used_.nodes += size.nodes;
   used_.bytes += size.bytes;
   if (used_.nodes > kMaxFileNodes || used_.bytes > kMaxExpandedBytes) {
-    return make_error(ErrorCode::kFull,
-                      fmt::format("holds more than {} values or {} MiB of text (aliases count as what they stand for)",
-                                  kMaxFileNodes, kMaxExpandedBytes >> 20U));
+    return make_error(
+        ErrorCode::kFull,
+        fmt::format(
+            "holds more than {} values or {} MiB of text (aliases count as what they stand for)",
+            kMaxFileNodes, kMaxExpandedBytes >> 20U));
   }
   return {};
 }
@@ -75,8 +77,9 @@ std::uint32_t DocumentBuilder::note_line(int line) {
     return document_.lines.add(0, {}, line);
   }
   const Frame& frame = frames_.back();
-  return frame.value.is_object() ? document_.lines.add(frame.entry, frame.key, frame.key_line)
-                                 : document_.lines.add(frame.entry, fmt::format("{}", frame.value.size()), line);
+  return frame.value.is_object()
+             ? document_.lines.add(frame.entry, frame.key, frame.key_line)
+             : document_.lines.add(frame.entry, fmt::format("{}", frame.value.size()), line);
 }
 
 Result<void> DocumentBuilder::begin(json::value_t container, int line, Anchor anchor) {
@@ -101,7 +104,8 @@ Result<void> DocumentBuilder::begin(json::value_t container, int line, Anchor an
 Result<void> DocumentBuilder::end() {
   Frame frame = std::move(frames_.back());
   frames_.pop_back();
-  const Size size{.nodes = used_.nodes - frame.before.nodes, .bytes = used_.bytes - frame.before.bytes};
+  const Size size{.nodes = used_.nodes - frame.before.nodes,
+                  .bytes = used_.bytes - frame.before.bytes};
   return attach(std::move(frame.value), frame.anchor, size);
 }
 
@@ -118,7 +122,8 @@ Result<void> DocumentBuilder::key(std::string name, int line) {
 }
 
 Result<void> DocumentBuilder::scalar(json value, int line, Anchor anchor) {
-  const Size size{.nodes = 1, .bytes = value.is_string() ? value.get_ref<const std::string&>().size() : 0};
+  const Size size{.nodes = 1,
+                  .bytes = value.is_string() ? value.get_ref<const std::string&>().size() : 0};
   ST_TRY(charge(size));
   note_line(line);
   return attach(std::move(value), anchor, size);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// DocumentBuilder: from the events of a YAML or JSON parser to nlohmann::json, within bounds of depth, nodes and text that
-// also count what aliases expand to; and LineTable, which says on which line of the text a JSON pointer is.
+// DocumentBuilder: from the events of a YAML or JSON parser to nlohmann::json, within bounds of
+// depth, nodes and text that also count what aliases expand to; and LineTable, which says on which
+// line of the text a JSON pointer is.
 #pragma once
 
 #include <cstddef>
@@ -23,10 +24,12 @@ inline constexpr std::size_t kMaxExpandedBytes = 2 * kMaxFileBytes;
 
 class LineTable {
  public:
-  // The line (from 1) of `pointer`, or of its nearest ancestor that is written in the text. 0 for an empty table.
+  // The line (from 1) of `pointer`, or of its nearest ancestor that is written in the text. 0 for
+  // an empty table.
   [[nodiscard]] int find(std::string_view pointer) const;
 
-  // Adds the member `key` of entry `parent`; entries come in the order of the text. Returns its index.
+  // Adds the member `key` of entry `parent`; entries come in the order of the text. Returns its
+  // index.
   std::uint32_t add(std::uint32_t parent, std::string key, int line);
 
  private:
@@ -43,7 +46,8 @@ struct Document {
   LineTable lines;
 };
 
-// One builder serves all documents of a file: the bounds are the file's. Anchors are the parser's numbers, 0 = none.
+// One builder serves all documents of a file: the bounds are the file's. Anchors are the parser's
+// numbers, 0 = none.
 class DocumentBuilder {
  public:
   using Anchor = std::size_t;

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "agent/kube/fields.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <utility>
 
-#include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
 namespace sidetrack::kube {
@@ -37,8 +38,8 @@ std::string shown(const json& value) {
 }
 
 std::string wrong_type(std::string_view wanted, const json& value) {
-  return fmt::format("must be {}, not {} {}", wanted, value.is_object() || value.is_array() ? "an" : "a",
-                     value.type_name());
+  return fmt::format("must be {}, not {} {}", wanted,
+                     value.is_object() || value.is_array() ? "an" : "a", value.type_name());
 }
 
 }  // namespace
@@ -55,7 +56,9 @@ std::string cut_shown(std::string_view text) {
 }
 
 Field::Field(const json* value, std::string pointer, std::vector<Issue>& issues)
-    : value_(value != nullptr && value->is_null() ? nullptr : value), pointer_(std::move(pointer)), issues_(&issues) {}
+    : value_(value != nullptr && value->is_null() ? nullptr : value),
+      pointer_(std::move(pointer)),
+      issues_(&issues) {}
 
 Field Field::at(std::string_view key) const {
   std::string pointer = pointer_ + "/" + escape_token(key);
@@ -169,9 +172,13 @@ std::map<std::string, std::string> Field::text_map() const {
   return result;
 }
 
-void Field::fail(std::string reason) const { note(std::move(reason), false); }
+void Field::fail(std::string reason) const {
+  note(std::move(reason), false);
+}
 
-void Field::warn(std::string reason) const { note(std::move(reason), true); }
+void Field::warn(std::string reason) const {
+  note(std::move(reason), true);
+}
 
 void Field::note(std::string reason, bool warning) const {
   if (issues_->size() >= kMaxIssuesOfObject) {

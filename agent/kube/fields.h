@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Field: one place in a JSON object with its JSON pointer. Reading it as a type that it does not have notes an Issue and
-// yields the fallback, so that a decoder reads straight on and asks once at the end. null counts as absent, as in Kubernetes.
+// Field: one place in a JSON object with its JSON pointer. Reading it as a type that it does not
+// have notes an Issue and yields the fallback, so that a decoder reads straight on and asks once at
+// the end. null counts as absent, as in Kubernetes.
 #pragma once
 
 #include <cstdint>
@@ -39,7 +40,8 @@ class Field {
   [[nodiscard]] std::string text(std::string_view fallback = "") const;
   [[nodiscard]] std::string required_text() const;
   [[nodiscard]] bool boolean(bool fallback) const;
-  [[nodiscard]] std::uint32_t number(std::uint32_t low, std::uint32_t high, std::uint32_t fallback) const;
+  [[nodiscard]] std::uint32_t number(std::uint32_t low, std::uint32_t high,
+                                     std::uint32_t fallback) const;
   // A port, 1-65535; absent is an issue.
   [[nodiscard]] std::uint16_t required_port() const;
   [[nodiscard]] std::map<std::string, std::string> text_map() const;

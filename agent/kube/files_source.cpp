@@ -23,7 +23,8 @@ namespace asio = boost::asio;
 using std::chrono::milliseconds;
 using std::chrono::steady_clock;
 
-// Long enough for a rename pair or a batch of files to arrive as one change, short enough for 50 ms in all.
+// Long enough for a rename pair or a batch of files to arrive as one change, short enough for 50 ms
+// in all.
 constexpr milliseconds kGather{10};
 constexpr milliseconds kCheck{1000};
 
@@ -33,7 +34,13 @@ constexpr milliseconds kCheck{1000};
 class FilesSource::Run : public std::enable_shared_from_this<FilesSource::Run> {
  public:
   Run(asio::io_context& io, const std::filesystem::path& path, Listener listener)
-      : path_(path), listener_(std::move(listener)), folder_(path), watch_(path), events_(io), gather_(io), check_(io) {}
+      : path_(path),
+        listener_(std::move(listener)),
+        folder_(path),
+        watch_(path),
+        events_(io),
+        gather_(io),
+        check_(io) {}
 
   void start() {
     asio::post(events_.get_executor(), [self = shared_from_this()] {
@@ -66,11 +73,12 @@ class FilesSource::Run : public std::enable_shared_from_this<FilesSource::Run> {
     const Result<void> watched = watch_.watch();
     watch_problem_.reset();
     if (!watched && watched.error().code != ErrorCode::kNotFound) {
-      watch_problem_ = Problem{.object = "folder " + path_.string(),
-                               .key = "folder",
-                               .value = path_.string(),
-                               .reason = watched.error().message + "; changes are seen once a second",
-                               .warning = true};
+      watch_problem_ =
+          Problem{.object = "folder " + path_.string(),
+                  .key = "folder",
+                  .value = path_.string(),
+                  .reason = watched.error().message + "; changes are seen once a second",
+                  .warning = true};
     }
     watching_ = watched.has_value();
     if (watch_.fd() >= 0 && !events_.is_open()) {
@@ -157,7 +165,8 @@ class FilesSource::Run : public std::enable_shared_from_this<FilesSource::Run> {
     if (!watching_ || !watch_.is_current()) {
       rewatch_ = true;
     }
-    // Made, then neither closed nor renamed for a second (a link made by linkat of a nameless file has no other event).
+    // Made, then neither closed nor renamed for a second (a link made by linkat of a nameless file
+    // has no other event).
     const auto limit = steady_clock::now() - kCheck;
     std::erase_if(being_written_, [&](const auto& file) {
       const bool overdue = file.second <= limit;
@@ -175,7 +184,8 @@ class FilesSource::Run : public std::enable_shared_from_this<FilesSource::Run> {
     if (watch_problem_) {
       now.problems.push_back(*watch_problem_);
     }
-    if (stopped_ || (delivered_ && delivered_->objects == now.objects && delivered_->problems == now.problems)) {
+    if (stopped_ || (delivered_ && delivered_->objects == now.objects &&
+                     delivered_->problems == now.problems)) {
       return;
     }
     delivered_ = std::move(now);
@@ -203,9 +213,12 @@ class FilesSource::Run : public std::enable_shared_from_this<FilesSource::Run> {
   bool stopped_ = false;
 };
 
-FilesSource::FilesSource(asio::io_context& io, std::filesystem::path folder) : io_(io), folder_(std::move(folder)) {}
+FilesSource::FilesSource(asio::io_context& io, std::filesystem::path folder)
+    : io_(io), folder_(std::move(folder)) {}
 
-FilesSource::~FilesSource() { stop(); }
+FilesSource::~FilesSource() {
+  stop();
+}
 
 void FilesSource::start(Listener listener) {
   stop();

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// FilesSource: the objects of a folder (docs/files-source.md), delivered at the start and within 50 ms of a change. Everything
-// runs on the io_context's thread. Once a second it looks for what inotify cannot tell: a folder that came back, a link
-// whose target changed.
+// FilesSource: the objects of a folder (docs/files-source.md), delivered at the start and within 50
+// ms of a change. Everything runs on the io_context's thread. Once a second it looks for what
+// inotify cannot tell: a folder that came back, a link whose target changed.
 #pragma once
 
 #include <filesystem>
@@ -23,7 +23,8 @@ class FilesSource : public Source {
   FilesSource& operator=(const FilesSource&) = delete;
   ~FilesSource() override;
 
-  // The first snapshot comes from the event loop, never from within start(), also for an empty or missing folder.
+  // The first snapshot comes from the event loop, never from within start(), also for an empty or
+  // missing folder.
   void start(Listener listener) override;
   void refresh() override;
   // No call of the listener after this; start() may follow.

@@ -2,6 +2,7 @@
 #include "agent/kube/folder.h"
 
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -11,8 +12,6 @@
 #include <system_error>
 #include <utility>
 
-#include <fmt/format.h>
-
 #include "agent/kube/document.h"
 #include "sidetrack/unique_fd.h"
 
@@ -21,14 +20,18 @@ namespace {
 
 constexpr std::int64_t kNanosecondsPerSecond = 1'000'000'000;
 
-std::int64_t nanoseconds(const timespec& time) { return time.tv_sec * kNanosecondsPerSecond + time.tv_nsec; }
+std::int64_t nanoseconds(const timespec& time) {
+  return time.tv_sec * kNanosecondsPerSecond + time.tv_nsec;
+}
 
 // What became of the objects of a file that cannot be used.
 std::string with_fate(std::string reason, std::size_t kept) {
-  return kept == 0 ? std::move(reason) : fmt::format("{}; its {} last good objects stay in use", reason, kept);
+  return kept == 0 ? std::move(reason)
+                   : fmt::format("{}; its {} last good objects stay in use", reason, kept);
 }
 
-// Objects of `older` that `newer` does not name, then `newer`: what a file with one bad object stands for.
+// Objects of `older` that `newer` does not name, then `newer`: what a file with one bad object
+// stands for.
 std::vector<Object> overlay(const std::vector<Object>& older, std::vector<Object> newer) {
   std::set<std::string> named;
   for (const Object& object : newer) {
@@ -51,7 +54,8 @@ std::vector<Object> overlay(const std::vector<Object>& older, std::vector<Object
 ObjectFolder::ObjectFolder(std::filesystem::path path) : path_(std::move(path)) {}
 
 bool ObjectFolder::is_object_file(std::string_view name) {
-  return !name.starts_with('.') && (name.ends_with(".yaml") || name.ends_with(".yml") || name.ends_with(".json"));
+  return !name.starts_with('.') &&
+         (name.ends_with(".yaml") || name.ends_with(".yml") || name.ends_with(".json"));
 }
 
 ObjectFolder::Identity ObjectFolder::identity_of(const struct stat& status) {
@@ -62,7 +66,9 @@ ObjectFolder::Identity ObjectFolder::identity_of(const struct stat& status) {
                   .changed_ns = nanoseconds(status.st_ctim)};
 }
 
-std::string ObjectFolder::source_name(const std::string& name) const { return "file " + (path_ / name).string(); }
+std::string ObjectFolder::source_name(const std::string& name) const {
+  return "file " + (path_ / name).string();
+}
 
 Result<ObjectFolder::Content> ObjectFolder::read(const std::string& name) const {
   // O_NONBLOCK: a FIFO of this name must not hold the agent up.
@@ -139,9 +145,13 @@ void ObjectFolder::reread(const std::string& name) {
   load(name, file);
 }
 
-void ObjectFolder::rescan() { scan(false); }
+void ObjectFolder::rescan() {
+  scan(false);
+}
 
-void ObjectFolder::reread_everything() { scan(true); }
+void ObjectFolder::reread_everything() {
+  scan(true);
+}
 
 void ObjectFolder::scan(bool everything) {
   std::set<std::string> names;
@@ -154,10 +164,11 @@ void ObjectFolder::scan(bool everything) {
     }
   }
   if (error) {
-    folder_problem_ = Problem{.object = "folder " + path_.string(),
-                              .key = "folder",
-                              .value = path_.string(),
-                              .reason = error.message() + (files_.empty() ? "" : "; the last good objects stay in use")};
+    folder_problem_ = Problem{
+        .object = "folder " + path_.string(),
+        .key = "folder",
+        .value = path_.string(),
+        .reason = error.message() + (files_.empty() ? "" : "; the last good objects stay in use")};
     return;
   }
   folder_problem_.reset();
@@ -193,12 +204,13 @@ Snapshot ObjectFolder::snapshot() const {
     for (const Object& object : file.objects) {
       const auto [owner, is_new] = owners.emplace(object_name(object), name);
       if (!is_new) {
-        result.problems.push_back(
-            Problem{.object = owner->first,
-                    .key = "file",
-                    .value = owner->second,
-                    .reason = fmt::format("is also in {}, which is used because its name sorts later", name),
-                    .warning = true});
+        result.problems.push_back(Problem{
+            .object = owner->first,
+            .key = "file",
+            .value = owner->second,
+            .reason =
+                fmt::format("is also in {}, which is used because its name sorts later", name),
+            .warning = true});
         owner->second = name;
       }
       put_object(result.objects, object);

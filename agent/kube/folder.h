@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// ObjectFolder: the Kubernetes objects in the *.yaml, *.yml and *.json files of one folder, with the last good objects of
-// each file. It reads when told to and waits for nothing: FilesSource decides when. Not thread-safe.
+// ObjectFolder: the Kubernetes objects in the *.yaml, *.yml and *.json files of one folder, with
+// the last good objects of each file. It reads when told to and waits for nothing: FilesSource
+// decides when. Not thread-safe.
 #pragma once
 
 #include <sys/types.h>
@@ -29,13 +30,14 @@ class ObjectFolder {
   // Whether files of this name are read.
   [[nodiscard]] static bool is_object_file(std::string_view name);
 
-  // Lists the folder and reads what is new or changed (by device, inode, size and times), or all of it.
-  // A folder that cannot be listed keeps all objects and becomes a problem.
+  // Lists the folder and reads what is new or changed (by device, inode, size and times), or all of
+  // it. A folder that cannot be listed keeps all objects and becomes a problem.
   void rescan();
   void reread_everything();
   // Reads one file again, whatever its times say; forgets it if it is gone.
   void reread(const std::string& name);
-  // Looks at the files that are symbolic links: the folder's events say nothing of what they point to.
+  // Looks at the files that are symbolic links: the folder's events say nothing of what they point
+  // to.
   void rescan_links();
 
   // The objects of all files by name order, so that the later name wins, and what is wrong.

@@ -17,8 +17,8 @@ namespace {
 
 constexpr std::uint32_t kGone = IN_DELETE_SELF | IN_MOVE_SELF | IN_UNMOUNT | IN_IGNORED;
 // No IN_MODIFY: a file is read when its writer has closed it, never half-written.
-constexpr std::uint32_t kMask = IN_CLOSE_WRITE | IN_CREATE | IN_MOVED_FROM | IN_MOVED_TO | IN_DELETE | IN_ATTRIB |
-                                IN_DELETE_SELF | IN_MOVE_SELF | IN_ONLYDIR;
+constexpr std::uint32_t kMask = IN_CLOSE_WRITE | IN_CREATE | IN_MOVED_FROM | IN_MOVED_TO |
+                                IN_DELETE | IN_ATTRIB | IN_DELETE_SELF | IN_MOVE_SELF | IN_ONLYDIR;
 
 }  // namespace
 
@@ -51,7 +51,8 @@ Result<void> FolderWatch::watch() {
 
 bool FolderWatch::is_current() const {
   struct stat status {};
-  return watch_ >= 0 && ::stat(path_.c_str(), &status) == 0 && status.st_dev == device_ && status.st_ino == inode_;
+  return watch_ >= 0 && ::stat(path_.c_str(), &status) == 0 && status.st_dev == device_ &&
+         status.st_ino == inode_;
 }
 
 FolderEvents FolderWatch::read_events() {
@@ -87,7 +88,8 @@ void FolderWatch::note(const inotify_event& event, FolderEvents& events) const {
     return;
   }
   if (event.len == 0) {
-    events.overflow = events.overflow || (event.mask & IN_ATTRIB) != 0;  // the folder's own rights: all may differ
+    events.overflow = events.overflow ||
+                      (event.mask & IN_ATTRIB) != 0;  // the folder's own rights: all may differ
     return;
   }
   std::string name(event.name);
@@ -98,7 +100,8 @@ void FolderWatch::note(const inotify_event& event, FolderEvents& events) const {
   }
   // A link, symbolic or hard, is complete when it appears and is never closed.
   struct stat status {};
-  const bool plain = ::lstat((path_ / name).c_str(), &status) == 0 && S_ISREG(status.st_mode) && status.st_nlink == 1;
+  const bool plain = ::lstat((path_ / name).c_str(), &status) == 0 && S_ISREG(status.st_mode) &&
+                     status.st_nlink == 1;
   (plain ? events.created : events.changed).insert(std::move(name));
 }
 

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <fmt/format.h>
+
 #include <cstddef>
 #include <exception>
 #include <iterator>
 #include <string>
 #include <utility>
 
-#include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
 #include "agent/kube/yaml.h"
@@ -60,17 +61,29 @@ class Handler : public nlohmann::json_sax<json> {
 
   bool null() override { return check(builder_.scalar(nullptr, position_.line)); }
   bool boolean(bool value) override { return check(builder_.scalar(value, position_.line)); }
-  bool number_integer(number_integer_t value) override { return check(builder_.scalar(value, number_line())); }
-  bool number_unsigned(number_unsigned_t value) override { return check(builder_.scalar(value, number_line())); }
+  bool number_integer(number_integer_t value) override {
+    return check(builder_.scalar(value, number_line()));
+  }
+  bool number_unsigned(number_unsigned_t value) override {
+    return check(builder_.scalar(value, number_line()));
+  }
   bool number_float(number_float_t value, const string_t&) override {
     return check(builder_.scalar(value, number_line()));
   }
-  bool string(string_t& value) override { return check(builder_.scalar(std::move(value), position_.line)); }
+  bool string(string_t& value) override {
+    return check(builder_.scalar(std::move(value), position_.line));
+  }
   bool binary(binary_t&) override { return false; }
-  bool start_object(std::size_t) override { return check(builder_.begin(json::value_t::object, position_.line)); }
-  bool key(string_t& value) override { return check(builder_.key(std::move(value), position_.line)); }
+  bool start_object(std::size_t) override {
+    return check(builder_.begin(json::value_t::object, position_.line));
+  }
+  bool key(string_t& value) override {
+    return check(builder_.key(std::move(value), position_.line));
+  }
   bool end_object() override { return check(builder_.end()); }
-  bool start_array(std::size_t) override { return check(builder_.begin(json::value_t::array, position_.line)); }
+  bool start_array(std::size_t) override {
+    return check(builder_.begin(json::value_t::array, position_.line));
+  }
   bool end_array() override { return check(builder_.end()); }
   bool parse_error(std::size_t, const std::string&, const json::exception& error) override {
     const std::string what = error.what();
@@ -83,7 +96,8 @@ class Handler : public nlohmann::json_sax<json> {
  private:
   // A number ends only at the character after it, which may be the end of its line.
   [[nodiscard]] int number_line() const {
-    const bool past_line = position_.next != nullptr && position_.next > first_ && position_.next[-1] == '\n';
+    const bool past_line =
+        position_.next != nullptr && position_.next > first_ && position_.next[-1] == '\n';
     return position_.line - (past_line ? 1 : 0);
   }
 
@@ -107,7 +121,9 @@ class Handler : public nlohmann::json_sax<json> {
 Parsed parse_json(std::string_view text) {
   Parsed parsed;
   if (text.size() > kMaxFileBytes) {
-    parsed.error = LineNote{.line = 1, .text = {}, .reason = fmt::format("is larger than {} MiB", kMaxFileBytes >> 20U)};
+    parsed.error = LineNote{.line = 1,
+                            .text = {},
+                            .reason = fmt::format("is larger than {} MiB", kMaxFileBytes >> 20U)};
     return parsed;
   }
   if (text.find_first_not_of(" \t\r\n") == std::string_view::npos) {
@@ -123,7 +139,8 @@ Parsed parse_json(std::string_view text) {
       return parsed;
     }
   } catch (const std::exception& error) {
-    parsed.error = LineNote{.line = position.line, .text = shown_line(text, position.line), .reason = error.what()};
+    parsed.error = LineNote{
+        .line = position.line, .text = shown_line(text, position.line), .reason = error.what()};
     return parsed;
   }
   parsed.error = LineNote{.line = handler.error_line(),

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The Kubernetes objects that Sidetrack reads, reduced to the fields it uses. Plain data without invariants; every source
-// (files, API watch) produces these, the resolver and the service compiler consume them. No I/O.
+// The Kubernetes objects that Sidetrack reads, reduced to the fields it uses. Plain data without
+// invariants; every source (files, API watch) produces these, the resolver and the service compiler
+// consume them. No I/O.
 #pragma once
 
 #include <cstdint>
@@ -13,7 +14,8 @@ namespace sidetrack::kube {
 
 struct Metadata {
   std::string name;
-  std::string namespace_name;  // empty for cluster-scoped kinds; "default" where a namespaced object names none
+  std::string namespace_name;  // empty for cluster-scoped kinds; "default" where a namespaced
+                               // object names none
   std::string uid;
   std::map<std::string, std::string> labels;
   std::map<std::string, std::string> annotations;
@@ -29,10 +31,11 @@ struct Pod {
   Metadata metadata;
   std::string node_name;  // spec.nodeName
   bool host_network = false;
-  std::string phase;                          // status.phase, may be empty (files)
-  std::vector<std::string> addresses;         // status.podIPs (or status.podIP)
-  std::vector<std::uint16_t> container_ports;  // spec.containers[].ports[].containerPort, hostPort not included
-  std::string owner;                           // "Kind/name" of the controller, empty if none
+  std::string phase;                   // status.phase, may be empty (files)
+  std::vector<std::string> addresses;  // status.podIPs (or status.podIP)
+  std::vector<std::uint16_t>
+      container_ports;  // spec.containers[].ports[].containerPort, hostPort not included
+  std::string owner;    // "Kind/name" of the controller, empty if none
   bool operator==(const Pod&) const = default;
 };
 
@@ -48,17 +51,17 @@ struct Service {
   std::string type = "ClusterIP";
   std::vector<std::string> cluster_addresses;  // spec.clusterIPs (or clusterIP); "None" is left out
   std::vector<ServicePort> ports;
-  bool client_ip_affinity = false;                   // spec.sessionAffinity: ClientIP
-  std::uint32_t affinity_timeout_s = 10800;          // spec.sessionAffinityConfig.clientIP.timeoutSeconds
-  bool internal_traffic_local = false;               // spec.internalTrafficPolicy: Local
-  bool topology_hints = false;                       // annotation topology-mode / trafficDistribution set
+  bool client_ip_affinity = false;           // spec.sessionAffinity: ClientIP
+  std::uint32_t affinity_timeout_s = 10800;  // spec.sessionAffinityConfig.clientIP.timeoutSeconds
+  bool internal_traffic_local = false;       // spec.internalTrafficPolicy: Local
+  bool topology_hints = false;               // annotation topology-mode / trafficDistribution set
   bool operator==(const Service&) const = default;
 };
 
 struct Endpoint {
   std::vector<std::string> addresses;
-  bool ready = true;        // conditions.ready (nil = true)
-  bool serving = true;      // conditions.serving (nil = ready)
+  bool ready = true;         // conditions.ready (nil = true)
+  bool serving = true;       // conditions.serving (nil = ready)
   bool terminating = false;  // conditions.terminating
   std::string node_name;
   std::string zone;
@@ -97,12 +100,13 @@ struct ObjectSet {
   bool operator==(const ObjectSet&) const = default;
 };
 
-// Something in an object or a file that could not be used; shown by `sidetrackctl status` and `doctor`, counted in metrics.
+// Something in an object or a file that could not be used; shown by `sidetrackctl status` and
+// `doctor`, counted in metrics.
 struct Problem {
-  std::string object;  // "Namespace/shop", "Pod/shop/web-0", "file /objects/a.yaml"
-  std::string key;     // annotation or field, "line 12" for a file that does not parse
-  std::string value;   // the offending text, cut to 200 bytes
-  std::string reason;  // what is wrong and what to do
+  std::string object;    // "Namespace/shop", "Pod/shop/web-0", "file /objects/a.yaml"
+  std::string key;       // annotation or field, "line 12" for a file that does not parse
+  std::string value;     // the offending text, cut to 200 bytes
+  std::string reason;    // what is wrong and what to do
   bool warning = false;  // used all the same (host bits in a CIDR)
   auto operator<=>(const Problem&) const = default;
 };

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Where desired state comes from. A source owns no policy: it delivers whole, consistent object sets. All calls and
-// callbacks run on the agent's one thread (the io_context's).
+// Where desired state comes from. A source owns no policy: it delivers whole, consistent object
+// sets. All calls and callbacks run on the agent's one thread (the io_context's).
 #pragma once
 
 #include <functional>
@@ -10,7 +10,8 @@
 
 namespace sidetrack::kube {
 
-// One consistent state of the world. `problems` are those of reading (a file that does not parse keeps its last good objects).
+// One consistent state of the world. `problems` are those of reading (a file that does not parse
+// keeps its last good objects).
 struct Snapshot {
   ObjectSet objects;
   std::vector<Problem> problems;

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "agent/kube/text.h"
 
+#include <fmt/format.h>
+
 #include <map>
 #include <utility>
-
-#include <fmt/format.h>
 
 #include "agent/kube/fields.h"
 #include "agent/kube/yaml.h"
@@ -37,8 +37,10 @@ class Collector {
     for (const Issue& issue : decoded.issues) {
       const bool full = result_.problems.size() >= kMaxProblems;
       const int line = full ? 0 : document.lines.find(issue.pointer);
-      const std::string where = issue.object + (issue.object.empty() || issue.pointer.empty() ? "" : " ") + issue.pointer;
-      add(line, issue.value, where.empty() ? issue.reason : where + ": " + issue.reason, issue.warning);
+      const std::string where =
+          issue.object + (issue.object.empty() || issue.pointer.empty() ? "" : " ") + issue.pointer;
+      add(line, issue.value, where.empty() ? issue.reason : where + ": " + issue.reason,
+          issue.warning);
     }
     for (DecodedObject& object : decoded.objects) {
       put(std::move(object), document);
@@ -67,7 +69,8 @@ class Collector {
       return;
     }
     result_.objects[place->second] = std::move(object.object);
-    add(document.lines.find(object.pointer), name, "is in this file twice; the later one is used", true);
+    add(document.lines.find(object.pointer), name, "is in this file twice; the later one is used",
+        true);
   }
 
   std::string source_;
@@ -95,6 +98,8 @@ TextObjects decode_text(std::string_view text, TextFormat format, const std::str
   return collector.finish();
 }
 
-TextObjects decode_yaml_text(std::string_view text) { return decode_text(text, TextFormat::kYaml, "text"); }
+TextObjects decode_yaml_text(std::string_view text) {
+  return decode_text(text, TextFormat::kYaml, "text");
+}
 
 }  // namespace sidetrack::kube

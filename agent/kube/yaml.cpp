@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "agent/kube/yaml.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <charconv>
 #include <cmath>
@@ -9,7 +11,6 @@
 #include <sstream>
 #include <utility>
 
-#include <fmt/format.h>
 #include <nlohmann/json.hpp>
 #include <yaml-cpp/eventhandler.h>
 #include <yaml-cpp/exceptions.h>
@@ -31,7 +32,8 @@ bool one_of(std::string_view text, std::initializer_list<std::string_view> words
 template <typename Number>
 std::optional<json> whole(std::string_view digits, int base) {
   Number number{};
-  const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), number, base);
+  const auto [end, error] =
+      std::from_chars(digits.data(), digits.data() + digits.size(), number, base);
   if (error == std::errc() && end == digits.data() + digits.size()) {
     return json(number);
   }
@@ -52,7 +54,8 @@ std::optional<json> core_float(std::string_view text) {
     return json(std::nan(""));
   }
   const std::string_view digits = "0123456789";
-  if (body.find_first_of(digits) > 1 || (body[0] != '.' && digits.find(body[0]) == std::string_view::npos)) {
+  if (body.find_first_of(digits) > 1 ||
+      (body[0] != '.' && digits.find(body[0]) == std::string_view::npos)) {
     return std::nullopt;  // keeps "inf", "e5" and "-" from from_chars
   }
   std::string normal(text.starts_with('+') ? text.substr(1) : text);
@@ -106,7 +109,8 @@ json typed(const std::string& text) {
 
 // What YAML 1.1, and with it kubectl, takes for a boolean.
 bool is_old_boolean(std::string_view text) {
-  return one_of(text, {"y", "Y", "yes", "Yes", "YES", "n", "N", "no", "No", "NO", "on", "On", "ON", "off", "Off", "OFF"});
+  return one_of(text, {"y", "Y", "yes", "Yes", "YES", "n", "N", "no", "No", "NO", "on", "On", "ON",
+                       "off", "Off", "OFF"});
 }
 
 class Handler : public YAML::EventHandler {
@@ -125,7 +129,9 @@ class Handler : public YAML::EventHandler {
   }
   void OnAlias(const YAML::Mark& mark, YAML::anchor_t anchor) override {
     const std::string* text = builder_.wants_key() ? builder_.anchored_text(anchor) : nullptr;
-    check(text != nullptr ? builder_.key(*text, line_of(mark)) : builder_.alias(anchor, line_of(mark)), mark);
+    check(text != nullptr ? builder_.key(*text, line_of(mark))
+                          : builder_.alias(anchor, line_of(mark)),
+          mark);
   }
   void OnScalar(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor,
                 const std::string& value) override {
@@ -166,15 +172,16 @@ class Handler : public YAML::EventHandler {
     if (tag == "!" || tag == "tag:yaml.org,2002:str") {
       return value;
     }
-    const bool known = one_of(tag, {"?", "", "tag:yaml.org,2002:int", "tag:yaml.org,2002:float", "tag:yaml.org,2002:bool",
-                                    "tag:yaml.org,2002:null"});
+    const bool known = one_of(tag, {"?", "", "tag:yaml.org,2002:int", "tag:yaml.org,2002:float",
+                                    "tag:yaml.org,2002:bool", "tag:yaml.org,2002:null"});
     if (!known) {
       give_up(mark, fmt::format("the tag {} is not supported", cut_shown(tag)));
     }
     if (is_old_boolean(value) && warnings_.size() < kMaxWarnings) {
-      warnings_.push_back(LineNote{.line = line_of(mark),
-                                   .text = value,
-                                   .reason = "read as a string here, but kubectl reads it as a boolean: quote it"});
+      warnings_.push_back(
+          LineNote{.line = line_of(mark),
+                   .text = value,
+                   .reason = "read as a string here, but kubectl reads it as a boolean: quote it"});
     }
     return typed(value);
   }
@@ -184,7 +191,9 @@ class Handler : public YAML::EventHandler {
 };
 
 LineNote note_at(std::string_view text, int line, std::string reason) {
-  return LineNote{.line = std::max(line, 1), .text = shown_line(text, std::max(line, 1)), .reason = std::move(reason)};
+  return LineNote{.line = std::max(line, 1),
+                  .text = shown_line(text, std::max(line, 1)),
+                  .reason = std::move(reason)};
 }
 
 }  // namespace
@@ -209,7 +218,9 @@ std::string shown_line(std::string_view text, int number) {
 Parsed parse_yaml(std::string_view text) {
   Parsed parsed;
   if (text.size() > kMaxFileBytes) {
-    parsed.error = LineNote{.line = 1, .text = {}, .reason = fmt::format("is larger than {} MiB", kMaxFileBytes >> 20U)};
+    parsed.error = LineNote{.line = 1,
+                            .text = {},
+                            .reason = fmt::format("is larger than {} MiB", kMaxFileBytes >> 20U)};
     return parsed;
   }
   try {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// YAML and JSON text to nlohmann::json with line numbers. Values are typed by the YAML 1.2 core schema: quoted is a string,
-// unquoted true, 80 and null are not. Bounded by document.h; never throws. Not a YAML 1.1 reader: no merge keys, no yes/no.
+// YAML and JSON text to nlohmann::json with line numbers. Values are typed by the YAML 1.2 core
+// schema: quoted is a string, unquoted true, 80 and null are not. Bounded by document.h; never
+// throws. Not a YAML 1.1 reader: no merge keys, no yes/no.
 #pragma once
 
 #include <optional>
@@ -21,7 +22,7 @@ struct LineNote {
 
 struct Parsed {
   std::vector<Document> documents;  // empty documents are left out
-  std::optional<LineNote> error;    // the text is not usable as a whole; documents before it are kept
+  std::optional<LineNote> error;  // the text is not usable as a whole; documents before it are kept
   std::vector<LineNote> warnings;
 };
 

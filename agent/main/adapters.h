@@ -12,11 +12,21 @@ class RealKernel : public reconcile::KernelTables {
  public:
   explicit RealKernel(dataplane::Dataplane& dataplane) : dataplane_(dataplane) {}
   Result<std::uint32_t> acquire_policy(const policy::CompiledPolicy& compiled) override;
-  Result<std::uint32_t> namespace_slot(const std::string& name) override { return dataplane_.namespace_slot(name); }
-  Result<void> upsert_pod(std::uint64_t netns_cookie, const st_pod& row) override { return dataplane_.upsert_pod(netns_cookie, row); }
-  Result<void> erase_pod(std::uint64_t netns_cookie) override { return dataplane_.erase_pod(netns_cookie); }
-  Result<std::optional<st_pod>> pod(std::uint64_t netns_cookie) override { return dataplane_.pod(netns_cookie); }
-  Result<std::vector<std::pair<std::uint64_t, st_pod>>> pods() override { return dataplane_.pods(); }
+  Result<std::uint32_t> namespace_slot(const std::string& name) override {
+    return dataplane_.namespace_slot(name);
+  }
+  Result<void> upsert_pod(std::uint64_t netns_cookie, const st_pod& row) override {
+    return dataplane_.upsert_pod(netns_cookie, row);
+  }
+  Result<void> erase_pod(std::uint64_t netns_cookie) override {
+    return dataplane_.erase_pod(netns_cookie);
+  }
+  Result<std::optional<st_pod>> pod(std::uint64_t netns_cookie) override {
+    return dataplane_.pod(netns_cookie);
+  }
+  Result<std::vector<std::pair<std::uint64_t, st_pod>>> pods() override {
+    return dataplane_.pods();
+  }
   void collect_policies() override { dataplane_.collect_policies(); }
 
  private:
@@ -27,9 +37,12 @@ class RealEngines : public reconcile::EngineControl {
  public:
   explicit RealEngines(engines::EngineServer& server) : server_(server) {}
   void upsert_pod(const engines::PodSpec& pod) override { server_.upsert_pod(pod); }
-  void remove_pod(std::uint64_t netns_cookie, bool cut) override { server_.remove_pod(netns_cookie, cut); }
+  void remove_pod(std::uint64_t netns_cookie, bool cut) override {
+    server_.remove_pod(netns_cookie, cut);
+  }
   void reopen_pod(std::uint64_t netns_cookie) override { server_.reopen_pod(netns_cookie); }
-  [[nodiscard]] std::optional<reconcile::EngineListeners> listeners(std::uint64_t netns_cookie) const override;
+  [[nodiscard]] std::optional<reconcile::EngineListeners> listeners(
+      std::uint64_t netns_cookie) const override;
   [[nodiscard]] bool connected() const override { return !server_.sessions().empty(); }
 
  private:
@@ -38,7 +51,9 @@ class RealEngines : public reconcile::EngineControl {
 
 class RealNetns : public reconcile::NetnsReader {
  public:
-  Result<pods::NetnsFacts> inspect(const std::string& path) override { return pods::inspect_netns(path); }
+  Result<pods::NetnsFacts> inspect(const std::string& path) override {
+    return pods::inspect_netns(path);
+  }
   std::optional<reconcile::FileId> identify(const std::string& path) override;
 };
 

@@ -30,14 +30,18 @@ constexpr std::size_t kRepairsShown = 16;
 std::uint64_t clock_ns(clockid_t clock) {
   timespec now{};
   clock_gettime(clock, &now);
-  return static_cast<std::uint64_t>(now.tv_sec) * 1'000'000'000U + static_cast<std::uint64_t>(now.tv_nsec);
+  return static_cast<std::uint64_t>(now.tv_sec) * 1'000'000'000U +
+         static_cast<std::uint64_t>(now.tv_nsec);
 }
 
-double unix_time() { return static_cast<double>(clock_ns(CLOCK_REALTIME)) / 1e9; }
+double unix_time() {
+  return static_cast<double>(clock_ns(CLOCK_REALTIME)) / 1e9;
+}
 
 // CLOCK_MONOTONIC nanoseconds as Unix time.
 double to_unix_time(std::uint64_t monotonic_ns) {
-  return unix_time() - (static_cast<double>(clock_ns(CLOCK_MONOTONIC)) - static_cast<double>(monotonic_ns)) / 1e9;
+  return unix_time() -
+         (static_cast<double>(clock_ns(CLOCK_MONOTONIC)) - static_cast<double>(monotonic_ns)) / 1e9;
 }
 
 policy::NodeSettings settings_of(const Options& options) {
@@ -47,7 +51,8 @@ policy::NodeSettings settings_of(const Options& options) {
   settings.own_namespace = options.namespace_name;
   settings.compat.insert(options.compat.begin(), options.compat.end());
   std::vector<std::string> warnings;
-  if (auto rules = policy::parse_node_rules(options.lists, warnings); rules) {  // parse_options() has checked them
+  if (auto rules = policy::parse_node_rules(options.lists, warnings);
+      rules) {  // parse_options() has checked them
     settings.rules = *rules;
   }
   for (const std::string& warning : warnings) {
@@ -57,7 +62,9 @@ policy::NodeSettings settings_of(const Options& options) {
 }
 
 // An engine that was killed leaves a beat that is fresh for a while.
-bool has_ended(std::uint64_t pid) { return pid != 0 && kill(static_cast<pid_t>(pid), 0) != 0 && errno == ESRCH; }
+bool has_ended(std::uint64_t pid) {
+  return pid != 0 && kill(static_cast<pid_t>(pid), 0) != 0 && errno == ESRCH;
+}
 
 std::string endpoint_text(const st_addr& address, std::uint16_t port_be) {
   return port_be == 0 ? "" : policy::format_endpoint(address, ntohs(port_be));
@@ -65,13 +72,15 @@ std::string endpoint_text(const st_addr& address, std::uint16_t port_be) {
 
 }  // namespace
 
-Result<std::unique_ptr<Agent>> Agent::create(asio::io_context& context, const Options& options, Reload reload) {
+Result<std::unique_ptr<Agent>> Agent::create(asio::io_context& context, const Options& options,
+                                             Reload reload) {
   auto node = pods::inspect_own_netns();
   ST_TRY(node);
   auto cgroups = prepare_cgroups(options);
   ST_TRY(cgroups);
-  auto dataplane = dataplane::Dataplane::open(
-      {.pin_dir = options.pin_dir, .cgroup_dir = cgroups->attach_dir, .engine_cgroup_dir = cgroups->engine_dir});
+  auto dataplane = dataplane::Dataplane::open({.pin_dir = options.pin_dir,
+                                               .cgroup_dir = cgroups->attach_dir,
+                                               .engine_cgroup_dir = cgroups->engine_dir});
   ST_TRY(dataplane);
   std::unique_ptr<Agent> agent(new Agent(context, options, *cgroups, *node, std::move(*dataplane)));
   agent->reload_ = std::move(reload);
@@ -79,8 +88,8 @@ Result<std::unique_ptr<Agent>> Agent::create(asio::io_context& context, const Op
   return agent;
 }
 
-Agent::Agent(asio::io_context& context, const Options& options, Cgroups cgroups, pods::NetnsFacts node,
-             std::unique_ptr<dataplane::Dataplane> dataplane)
+Agent::Agent(asio::io_context& context, const Options& options, Cgroups cgroups,
+             pods::NetnsFacts node, std::unique_ptr<dataplane::Dataplane> dataplane)
     : context_(context),
       options_(options),
       cgroups_(std::move(cgroups)),
@@ -102,8 +111,8 @@ Agent::Agent(asio::io_context& context, const Options& options, Cgroups cgroups,
       rings_(context, dup(dataplane_->ring_fd())),
       ring_pause_(context) {
   if (options.engine == reconcile::EngineKind::kExternal) {
-    external_ = std::make_unique<ExternalWatch>(options.external, cgroups_.engine_id,
-                                                dataplane_->engine_cells() + ST_EXTERNAL_ENGINE_SLOT);
+    external_ = std::make_unique<ExternalWatch>(
+        options.external, cgroups_.engine_id, dataplane_->engine_cells() + ST_EXTERNAL_ENGINE_SLOT);
   }
 }
 
@@ -133,11 +142,13 @@ Result<void> Agent::listen() {
   if (options_.engine == reconcile::EngineKind::kEmbedded) {
     ST_TRY(engine_server_.listen(options_.state_dir + "/engine.sock"));
   }
-  auto admin = admin::AdminServer::listen(context_, options_.state_dir + "/admin.sock", admin::make_api(*this));
+  auto admin = admin::AdminServer::listen(context_, options_.state_dir + "/admin.sock",
+                                          admin::make_api(*this));
   ST_TRY(admin);
   admin_ = std::move(*admin);
   if (options_.http != "off") {
-    auto http = admin::HttpServer::listen(context_, options_.http, admin::make_health(*this, [this] { return metrics_.text(); }));
+    auto http = admin::HttpServer::listen(
+        context_, options_.http, admin::make_health(*this, [this] { return metrics_.text(); }));
     ST_TRY(http);
     http_ = std::move(*http);
     spdlog::info("component=http event=listening port={}", http_->port());
@@ -171,12 +182,13 @@ Result<void> Agent::start() {
     every(kExternalLook, [this] {
       const bool was_up = external_->up();
       if (external_->look(clock_ns(CLOCK_MONOTONIC)) != was_up) {
-        spdlog::warn("component=engine event={} kind=external detail=\"{}\"", was_up ? "lost" : "up", external_->problem());
+        spdlog::warn("component=engine event={} kind=external detail=\"{}\"",
+                     was_up ? "lost" : "up", external_->problem());
       }
     });
   }
-  spdlog::info("component=agent event=started pid={} node={} cgroup={} pin_dir={}", getpid(), options_.node_name,
-               cgroups_.attach_dir, options_.pin_dir);
+  spdlog::info("component=agent event=started pid={} node={} cgroup={} pin_dir={}", getpid(),
+               options_.node_name, cgroups_.attach_dir, options_.pin_dir);
   return {};
 }
 
@@ -185,13 +197,15 @@ void Agent::every(std::chrono::milliseconds period, std::function<void()> work) 
   asio::steady_timer& timer = *timers_.back();
   // The timer's handler holds the function that arms it again; both end with the context.
   auto run = std::make_shared<std::function<void(const boost::system::error_code&)>>();
-  *run = [&timer, period, work = std::move(work), weak = std::weak_ptr(run)](const boost::system::error_code& error) {
+  *run = [&timer, period, work = std::move(work),
+          weak = std::weak_ptr(run)](const boost::system::error_code& error) {
     if (error) {
       return;
     }
     work();
     timer.expires_after(period);
-    timer.async_wait([self = weak.lock()](const boost::system::error_code& next) { (*self)(next); });
+    timer.async_wait(
+        [self = weak.lock()](const boost::system::error_code& next) { (*self)(next); });
   };
   timer.expires_after(std::chrono::milliseconds(0));
   timer.async_wait([run](const boost::system::error_code& error) { (*run)(error); });
@@ -207,29 +221,34 @@ void Agent::wait_for_signals() {
       wait_for_signals();
       return;
     }
-    spdlog::info("component=agent event=stopping signal={} detail=\"pinned programs keep enforcing\"", signal);
+    spdlog::info(
+        "component=agent event=stopping signal={} detail=\"pinned programs keep enforcing\"",
+        signal);
     context_.stop();
   });
 }
 
 void Agent::wait_for_rings() {
-  rings_.async_wait(asio::posix::stream_descriptor::wait_read, [this](const boost::system::error_code& error) {
-    if (error) {
-      return;
-    }
-    // A reader that has caught up costs the next closing socket an interrupt to wake us: under load we read in batches.
-    ring_pause_.expires_after(kRingPause);
-    ring_pause_.async_wait([this](const boost::system::error_code& cancelled) {
-      if (!cancelled) {
-        drain_rings();
-        wait_for_rings();
-      }
-    });
-  });
+  rings_.async_wait(asio::posix::stream_descriptor::wait_read,
+                    [this](const boost::system::error_code& error) {
+                      if (error) {
+                        return;
+                      }
+                      // A reader that has caught up costs the next closing socket an interrupt to
+                      // wake us: under load we read in batches.
+                      ring_pause_.expires_after(kRingPause);
+                      ring_pause_.async_wait([this](const boost::system::error_code& cancelled) {
+                        if (!cancelled) {
+                          drain_rings();
+                          wait_for_rings();
+                        }
+                      });
+                    });
 }
 
 void Agent::drain_rings() {
-  dataplane_->drain([this](const st_flow& flow) { on_flow(flow); }, [this](const st_event& event) { on_event(event); });
+  dataplane_->drain([this](const st_flow& flow) { on_flow(flow); },
+                    [this](const st_event& event) { on_event(event); });
 }
 
 void Agent::check_programs() {
@@ -237,11 +256,14 @@ void Agent::check_programs() {
   auto repaired = dataplane_->repair();
   if (!repaired) {
     program_errors_.push_back(repaired.error().message);
-    spdlog::error("component=dataplane event=repair_failed detail=\"{}\"", repaired.error().message);
+    spdlog::error("component=dataplane event=repair_failed detail=\"{}\"",
+                  repaired.error().message);
     return;
   }
   for (const std::string& name : *repaired) {
-    spdlog::warn("component=dataplane event=reattached program={} detail=\"something had detached it\"", name);
+    spdlog::warn(
+        "component=dataplane event=reattached program={} detail=\"something had detached it\"",
+        name);
     note_repairs(1, "program " + name + " was detached");
   }
 }
@@ -256,15 +278,20 @@ void Agent::note_repairs(std::uint64_t count, std::string what) {
 
 engines::Callbacks Agent::engine_callbacks() {
   return {
-      .on_hello = [this](engines::SessionId, std::int64_t pid, const std::string&) { return welcome(pid); },
-      .on_listening = [this](engines::SessionId, std::uint64_t cookie,
-                             const engines::PodListeners&) { reconciler_.on_listening(cookie, reconcile::Clock::now()); },
+      .on_hello = [this](engines::SessionId, std::int64_t pid,
+                         const std::string&) { return welcome(pid); },
+      .on_listening =
+          [this](engines::SessionId, std::uint64_t cookie, const engines::PodListeners&) {
+            reconciler_.on_listening(cookie, reconcile::Clock::now());
+          },
       .on_failed =
           [this](engines::SessionId, std::uint64_t cookie, const std::string& reason) {
-            spdlog::warn("component=engine event=listen_failed netns_cookie={} reason=\"{}\"", cookie, reason);
+            spdlog::warn("component=engine event=listen_failed netns_cookie={} reason=\"{}\"",
+                         cookie, reason);
             reconciler_.on_listen_failed(cookie, reason);
           },
-      .on_draining = [this](engines::SessionId) { reconciler_.on_engines_changed(reconcile::Clock::now()); },
+      .on_draining =
+          [this](engines::SessionId) { reconciler_.on_engines_changed(reconcile::Clock::now()); },
       .on_lost =
           [this](engines::SessionId) {
             forget_lost_engines();
@@ -350,22 +377,27 @@ void Agent::apply() {
   synced_ = true;
   last_apply_s_ = static_cast<double>(clock_ns(CLOCK_MONOTONIC) - begin) / 1e9;
   metrics_.observe_policy_apply(last_apply_s_);
-  spdlog::info("component=agent event=applied pods={} services={} problems={} seconds={:.4f}", snapshot_.objects.pods.size(),
-               snapshot_.objects.services.size(), problems_.size(), last_apply_s_);
+  spdlog::info("component=agent event=applied pods={} services={} problems={} seconds={:.4f}",
+               snapshot_.objects.pods.size(), snapshot_.objects.services.size(), problems_.size(),
+               last_apply_s_);
   for (const kube::Problem& problem : problems_) {
-    spdlog::warn("component=policy event=problem object=\"{}\" key=\"{}\" value=\"{}\" reason=\"{}\"", problem.object, problem.key,
-                 problem.value, problem.reason);
+    spdlog::warn(
+        "component=policy event=problem object=\"{}\" key=\"{}\" value=\"{}\" reason=\"{}\"",
+        problem.object, problem.key, problem.value, problem.reason);
   }
 }
 
 void Agent::on_event(const st_event& event) {
   switch (event.kind) {
     case ST_EVENT_UNKNOWN_NETNS:
-      spdlog::info("component=kernel event=unknown_netns netns_cookie={} detail=\"a connect from a namespace that is no pod of ours\"",
-                   event.netns_cookie);
+      spdlog::info(
+          "component=kernel event=unknown_netns netns_cookie={} detail=\"a connect from a "
+          "namespace that is no pod of ours\"",
+          event.netns_cookie);
       break;
     case ST_EVENT_LISTENER_LOST:
-      spdlog::info("component=kernel event=listener_lost netns_cookie={} socket_cookie={}", event.netns_cookie, event.socket_cookie);
+      spdlog::info("component=kernel event=listener_lost netns_cookie={} socket_cookie={}",
+                   event.netns_cookie, event.socket_cookie);
       reconciler_.on_listener_lost(event.netns_cookie, reconcile::Clock::now());
       break;
     case ST_EVENT_LISTENER_BACK:
@@ -404,17 +436,18 @@ admin::FlowView Agent::to_view(const st_flow& flow) const {
 
 admin::FlowView Agent::to_view(const st_live& live) const {
   const bool redirected = live.state.role == ST_ROLE_REDIRECTED;
-  admin::FlowView view = to_view(st_flow{.netns_cookie = live.state.netns_cookie,
-                                         .start_ns = live.state.start_ns,
-                                         .bytes_out = live.bytes_out,
-                                         .bytes_in = live.bytes_in,
-                                         .source = live.source,
-                                         .destination = live.state.destination,
-                                         .source_port_be = htons(live.source_port),
-                                         .destination_port_be = live.state.port_be,
-                                         .path = static_cast<std::uint8_t>(redirected ? ST_PATH_ENGINE : ST_PATH_DIRECT),
-                                         .reason = live.state.reason,
-                                         .close = ST_CLOSE_OPEN});
+  admin::FlowView view = to_view(
+      st_flow{.netns_cookie = live.state.netns_cookie,
+              .start_ns = live.state.start_ns,
+              .bytes_out = live.bytes_out,
+              .bytes_in = live.bytes_in,
+              .source = live.source,
+              .destination = live.state.destination,
+              .source_port_be = htons(live.source_port),
+              .destination_port_be = live.state.port_be,
+              .path = static_cast<std::uint8_t>(redirected ? ST_PATH_ENGINE : ST_PATH_DIRECT),
+              .reason = live.state.reason,
+              .close = ST_CLOSE_OPEN});
   view.end = 0;
   if (redirected) {
     view.endpoint.clear();  // told when it closes
@@ -422,6 +455,8 @@ admin::FlowView Agent::to_view(const st_live& live) const {
   return view;
 }
 
-void Agent::on_flow(const st_flow& flow) { flow_log_.add(to_view(flow)); }
+void Agent::on_flow(const st_flow& flow) {
+  flow_log_.add(to_view(flow));
+}
 
 }  // namespace sidetrack::agent

@@ -1,15 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
-// The agent: wires source, resolver, reconciler, data plane, engines and admin together on one io_context, one thread.
+// The agent: wires source, resolver, reconciler, data plane, engines and admin together on one
+// io_context, one thread.
 #pragma once
+
+#include <deque>
+#include <memory>
+#include <set>
+#include <string>
 
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/posix/stream_descriptor.hpp>
 #include <boost/asio/signal_set.hpp>
 #include <boost/asio/steady_timer.hpp>
-#include <deque>
-#include <memory>
-#include <set>
-#include <string>
 
 #include "agent/admin/http.h"
 #include "agent/admin/server.h"
@@ -32,8 +34,8 @@ class Agent : public admin::Views {
   // Reads the options again (SIGHUP).
   using Reload = std::function<Result<Options>()>;
   // kInvalid: configuration, nothing was changed. kUnsupported: this kernel cannot run it.
-  [[nodiscard]] static Result<std::unique_ptr<Agent>> create(boost::asio::io_context& context, const Options& options,
-                                                             Reload reload);
+  [[nodiscard]] static Result<std::unique_ptr<Agent>> create(boost::asio::io_context& context,
+                                                             const Options& options, Reload reload);
   ~Agent() override;
   Agent(const Agent&) = delete;
   Agent& operator=(const Agent&) = delete;
@@ -43,7 +45,8 @@ class Agent : public admin::Views {
 
   admin::StatusView status() override;
   std::vector<admin::PodView> pods(const std::string& namespace_name) override;
-  Result<admin::PolicyView> policy(const std::string& namespace_name, const std::string& pod) override;
+  Result<admin::PolicyView> policy(const std::string& namespace_name,
+                                   const std::string& pod) override;
   Result<admin::ExplainView> explain(const std::string& namespace_name, const std::string& pod,
                                      const std::string& destination) override;
   admin::FlowPage flows(const admin::FlowQuery& query) override;
@@ -53,15 +56,16 @@ class Agent : public admin::Views {
   double last_policy_apply_s() override { return last_apply_s_; }
 
  private:
-  Agent(boost::asio::io_context& context, const Options& options, Cgroups cgroups, pods::NetnsFacts node,
-        std::unique_ptr<dataplane::Dataplane> dataplane);
+  Agent(boost::asio::io_context& context, const Options& options, Cgroups cgroups,
+        pods::NetnsFacts node, std::unique_ptr<dataplane::Dataplane> dataplane);
 
   [[nodiscard]] Result<void> write_config();
   [[nodiscard]] Result<void> listen();
   [[nodiscard]] engines::Callbacks engine_callbacks();
   [[nodiscard]] Result<engines::Welcome> welcome(std::int64_t pid);
   void forget_lost_engines();
-  // Reads the options again: node lists, compat and log level take effect, the rest needs a restart.
+  // Reads the options again: node lists, compat and log level take effect, the rest needs a
+  // restart.
   void reload();
   // Brings `snapshot_` to the kernel and the engines.
   void apply();
@@ -78,9 +82,11 @@ class Agent : public admin::Views {
   [[nodiscard]] admin::FlowView to_view(const st_flow& flow) const;
   [[nodiscard]] admin::FlowView to_view(const st_live& live) const;
   [[nodiscard]] std::vector<admin::EngineView> engine_views();
-  [[nodiscard]] std::vector<admin::ProblemView> problem_views(const std::vector<reconcile::PodStatus>& pods) const;
-  [[nodiscard]] bool agrees_with_policy(const policy::PodIntent& intent, const st_pod& row, const st_connect& connect,
-                                        std::uint16_t port, st_reason reason) const;
+  [[nodiscard]] std::vector<admin::ProblemView> problem_views(
+      const std::vector<reconcile::PodStatus>& pods) const;
+  [[nodiscard]] bool agrees_with_policy(const policy::PodIntent& intent, const st_pod& row,
+                                        const st_connect& connect, std::uint16_t port,
+                                        st_reason reason) const;
 
   boost::asio::io_context& context_;
   Options options_;

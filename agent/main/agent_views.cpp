@@ -58,14 +58,16 @@ double beat_age_s(std::uint64_t beat_ns) {
 }
 
 Error no_such_pod(const std::string& namespace_name, const std::string& pod) {
-  return make_error(ErrorCode::kNotFound,
-                    fmt::format("no pod {}/{} on this node (sidetrackctl pods lists them)", namespace_name, pod));
+  return make_error(
+      ErrorCode::kNotFound,
+      fmt::format("no pod {}/{} on this node (sidetrackctl pods lists them)", namespace_name, pod));
 }
 
 // "10.1.2.3:80", "[fd00::1]:80".
 Result<policy::SocketAddress> parse_destination(const std::string& text) {
   const auto colon = text.rfind(':');
-  const Error error = make_error(ErrorCode::kInvalid, "destination '" + text + "': ADDRESS:PORT is meant, [v6]:PORT for IPv6");
+  const Error error = make_error(
+      ErrorCode::kInvalid, "destination '" + text + "': ADDRESS:PORT is meant, [v6]:PORT for IPv6");
   if (colon == std::string::npos || colon == 0) {
     return error;
   }
@@ -84,24 +86,31 @@ Result<policy::SocketAddress> parse_destination(const std::string& text) {
   return result;
 }
 
-admin::RuleView to_rule(const policy::Origin& origin) { return {origin.object, origin.key, origin.value}; }
+admin::RuleView to_rule(const policy::Origin& origin) {
+  return {origin.object, origin.key, origin.value};
+}
 
-std::optional<admin::RuleView> rule_of(const policy::PodIntent& intent, st_reason reason, const policy::SocketAddress& to) {
+std::optional<admin::RuleView> rule_of(const policy::PodIntent& intent, st_reason reason,
+                                       const policy::SocketAddress& to) {
   if (const auto rule = policy::deciding_rule(intent.rules, reason, to.address, to.port)) {
     return to_rule(*rule);
   }
-  if (reason == ST_REASON_REDIRECTED || reason == ST_REASON_PASSTHROUGH || reason == ST_REASON_NOT_ENROLLED) {
+  if (reason == ST_REASON_REDIRECTED || reason == ST_REASON_PASSTHROUGH ||
+      reason == ST_REASON_NOT_ENROLLED) {
     return to_rule(intent.mode_origin);
   }
-  if (reason == ST_REASON_ENGINE_DOWN || reason == ST_REASON_ENGINE_FULL || reason == ST_REASON_ENGINE_DOWN_CLOSED) {
+  if (reason == ST_REASON_ENGINE_DOWN || reason == ST_REASON_ENGINE_FULL ||
+      reason == ST_REASON_ENGINE_DOWN_CLOSED) {
     return to_rule(intent.on_engine_loss_origin);
   }
-  return reason == ST_REASON_BYPASS ? std::optional(admin::RuleView{"node", "bypass", "on"}) : std::nullopt;
+  return reason == ST_REASON_BYPASS ? std::optional(admin::RuleView{"node", "bypass", "on"})
+                                    : std::nullopt;
 }
 
 bool is_engine_reason(st_reason reason) {
-  return reason == ST_REASON_REDIRECTED || reason == ST_REASON_ENGINE_DOWN || reason == ST_REASON_ENGINE_FULL ||
-         reason == ST_REASON_ENGINE_DOWN_CLOSED || reason == ST_REASON_PORT_BUDGET || reason == ST_REASON_INTERNAL_ERROR;
+  return reason == ST_REASON_REDIRECTED || reason == ST_REASON_ENGINE_DOWN ||
+         reason == ST_REASON_ENGINE_FULL || reason == ST_REASON_ENGINE_DOWN_CLOSED ||
+         reason == ST_REASON_PORT_BUDGET || reason == ST_REASON_INTERNAL_ERROR;
 }
 
 struct PolicyReader {
@@ -112,10 +121,12 @@ struct PolicyReader {
 
 }  // namespace
 
-bool Agent::agrees_with_policy(const policy::PodIntent& intent, const st_pod& row, const st_connect& connect, std::uint16_t port,
+bool Agent::agrees_with_policy(const policy::PodIntent& intent, const st_pod& row,
+                               const st_connect& connect, std::uint16_t port,
                                st_reason reason) const {
   st_pod wanted = row;
-  wanted.mode = static_cast<std::uint8_t>(intent.state == policy::PodState::kEnrol ? intent.mode : ST_MODE_DISABLED);
+  wanted.mode = static_cast<std::uint8_t>(
+      intent.state == policy::PodState::kEnrol ? intent.mode : ST_MODE_DISABLED);
   if (options_.engine == reconcile::EngineKind::kNone && wanted.mode == ST_MODE_REDIRECT) {
     wanted.mode = ST_MODE_PASSTHROUGH;
   }
@@ -127,7 +138,8 @@ bool Agent::agrees_with_policy(const policy::PodIntent& intent, const st_pod& ro
         *rules = policy.compiled.look_up(policy.address, policy.port);
       },
       [](void*) { return ST_ENGINE_READY; }, &reader);
-  return expected == reason || reason == ST_REASON_BYPASS || (expected == ST_REASON_REDIRECTED && is_engine_reason(reason));
+  return expected == reason || reason == ST_REASON_BYPASS ||
+         (expected == ST_REASON_REDIRECTED && is_engine_reason(reason));
 }
 
 std::vector<admin::EngineView> Agent::engine_views() {
@@ -135,12 +147,17 @@ std::vector<admin::EngineView> Agent::engine_views() {
   const volatile st_engine* cells = dataplane_->engine_cells();
   if (external_) {
     views.push_back({.kind = "external",
-                     .state = !external_->up() ? "down" : external_->full() ? "full" : "up",
+                     .state = !external_->up()    ? "down"
+                              : external_->full() ? "full"
+                                                  : "up",
                      .detail = external_->problem()});
   }
   for (const engines::SessionInfo& session : engine_server_.sessions()) {
     const double age = beat_age_s(cells[session.slot].beat_ns);
-    admin::EngineView view{.kind = "embedded", .state = "up", .pid = session.pid, .last_beat_age_s = age,
+    admin::EngineView view{.kind = "embedded",
+                           .state = "up",
+                           .pid = session.pid,
+                           .last_beat_age_s = age,
                            .connections = session.connections};
     if (age < 0 || age >= static_cast<double>(ST_HEARTBEAT_STALE_NS) / 1e9) {
       view.state = "down";
@@ -155,25 +172,31 @@ std::vector<admin::EngineView> Agent::engine_views() {
   }
   if (views.empty()) {
     const bool none = options_.engine == reconcile::EngineKind::kNone;
-    views.push_back({.kind = none ? "none" : "embedded",
-                     .state = none ? "none" : "down",
-                     .detail = none ? "" : "no engine is connected to " + options_.state_dir + "/engine.sock"});
+    views.push_back(
+        {.kind = none ? "none" : "embedded",
+         .state = none ? "none" : "down",
+         .detail = none ? "" : "no engine is connected to " + options_.state_dir + "/engine.sock"});
   }
   return views;
 }
 
-std::vector<admin::ProblemView> Agent::problem_views(const std::vector<reconcile::PodStatus>& pods) const {
+std::vector<admin::ProblemView> Agent::problem_views(
+    const std::vector<reconcile::PodStatus>& pods) const {
   std::vector<admin::ProblemView> views;
   for (const std::string& error : program_errors_) {
-    views.push_back({.severity = "error", .object = "node", .reason = error, .action = "sidetrackctl doctor"});
+    views.push_back(
+        {.severity = "error", .object = "node", .reason = error, .action = "sidetrackctl doctor"});
   }
   for (const Repair& repair : recent_repairs_) {
-    if (const double age_s = static_cast<double>(std::time(nullptr)) - repair.time; age_s < kRepairShown_s) {
-      views.push_back({.severity = "warning",
-                       .object = "node",
-                       .key = "repaired",
-                       .reason = fmt::format("{}; put right {:.0f} s ago", repair.what, std::max(0.0, age_s)),
-                       .action = "find what else changes Sidetrack's programs and maps (bpftool, a clean-up job, a second agent)"});
+    if (const double age_s = static_cast<double>(std::time(nullptr)) - repair.time;
+        age_s < kRepairShown_s) {
+      views.push_back(
+          {.severity = "warning",
+           .object = "node",
+           .key = "repaired",
+           .reason = fmt::format("{}; put right {:.0f} s ago", repair.what, std::max(0.0, age_s)),
+           .action = "find what else changes Sidetrack's programs and maps (bpftool, a clean-up "
+                     "job, a second agent)"});
     }
   }
   for (const kube::Problem& problem : problems_) {
@@ -186,11 +209,12 @@ std::vector<admin::ProblemView> Agent::problem_views(const std::vector<reconcile
   }
   for (const reconcile::PodStatus& pod : pods) {
     if (pod.phase == reconcile::PodPhase::kDrift && pod.reason != "engine_down") {
-      views.push_back({.severity = "error",
-                       .object = "Pod/" + pod.intent.namespace_name + "/" + pod.intent.name,
-                       .key = pod.reason,
-                       .reason = "wanted, but not enrolled: " + (pod.detail.empty() ? pod.reason : pod.detail),
-                       .action = "sidetrackctl pods shows its state; it is tried again by itself"});
+      views.push_back(
+          {.severity = "error",
+           .object = "Pod/" + pod.intent.namespace_name + "/" + pod.intent.name,
+           .key = pod.reason,
+           .reason = "wanted, but not enrolled: " + (pod.detail.empty() ? pod.reason : pod.detail),
+           .action = "sidetrackctl pods shows its state; it is tried again by itself"});
     }
   }
   return views;
@@ -212,7 +236,8 @@ admin::StatusView Agent::status() {
   bool attached = true;
   for (const dataplane::ProgramState& program : dataplane_->programs()) {
     attached = attached && program.attached;
-    view.programs.push_back({program.name, program.hook, program.attached, program.cgroup_id, program.program_id, program.detail});
+    view.programs.push_back({program.name, program.hook, program.attached, program.cgroup_id,
+                             program.program_id, program.detail});
   }
   const auto pods = reconciler_.status();
   for (const reconcile::PodStatus& pod : pods) {
@@ -233,7 +258,9 @@ admin::StatusView Agent::status() {
   }
   view.problems = problem_views(pods);
   view.repairs = repairs_;
-  view.agent_state = !synced_ ? "starting" : attached && program_errors_.empty() ? "ready" : "degraded";
+  view.agent_state = !synced_                              ? "starting"
+                     : attached && program_errors_.empty() ? "ready"
+                                                           : "degraded";
   return view;
 }
 
@@ -254,7 +281,8 @@ std::vector<admin::PodView> Agent::pods(const std::string& namespace_name) {
     view.fast_path_reason = "not_in_this_version";
     view.on_engine_loss = on_engine_loss_name(pod.intent.on_engine_loss);
     view.netns_cookie = pod.netns_cookie;
-    const auto row = pod.netns_cookie == 0 ? Result<std::optional<st_pod>>(std::optional<st_pod>()) : dataplane_->pod(pod.netns_cookie);
+    const auto row = pod.netns_cookie == 0 ? Result<std::optional<st_pod>>(std::optional<st_pod>())
+                                           : dataplane_->pod(pod.netns_cookie);
     if (row && *row) {
       view.mode = mode_name((*row)->mode);
       view.policy_id = (*row)->policy_id;
@@ -279,8 +307,10 @@ Result<admin::PolicyView> Agent::policy(const std::string& namespace_name, const
     view.policy_id = row && *row ? (*row)->policy_id : 0;
   }
   view.entries.push_back({"mode", mode_name(intent->mode), to_rule(intent->mode_origin)});
-  view.entries.push_back({"fast_path", fast_path_name(intent->fast_path), to_rule(intent->fast_path_origin)});
-  view.entries.push_back({"on_engine_loss", on_engine_loss_name(intent->on_engine_loss), to_rule(intent->on_engine_loss_origin)});
+  view.entries.push_back(
+      {"fast_path", fast_path_name(intent->fast_path), to_rule(intent->fast_path_origin)});
+  view.entries.push_back({"on_engine_loss", on_engine_loss_name(intent->on_engine_loss),
+                          to_rule(intent->on_engine_loss_origin)});
   const auto add = [&view](const char* name, const policy::Origin& origin) {
     view.entries.push_back({name, origin.value, to_rule(origin)});
   };
@@ -299,14 +329,17 @@ Result<admin::PolicyView> Agent::policy(const std::string& namespace_name, const
   return view;
 }
 
-Result<admin::ExplainView> Agent::explain(const std::string& namespace_name, const std::string& pod, const std::string& destination) {
+Result<admin::ExplainView> Agent::explain(const std::string& namespace_name, const std::string& pod,
+                                          const std::string& destination) {
   const policy::PodIntent* intent = reconciler_.intent(namespace_name, pod);
   if (intent == nullptr) {
     return no_such_pod(namespace_name, pod);
   }
   auto to = parse_destination(destination);
   ST_TRY(to);
-  admin::ExplainView view{.namespace_name = namespace_name, .pod = pod, .destination = policy::format_endpoint(to->address, to->port)};
+  admin::ExplainView view{.namespace_name = namespace_name,
+                          .pod = pod,
+                          .destination = policy::format_endpoint(to->address, to->port)};
   st_reason reason = ST_REASON_UNKNOWN_NETNS;
   if (const auto cookie = reconciler_.cookie(namespace_name, pod)) {
     st_connect connect{};
@@ -324,10 +357,13 @@ Result<admin::ExplainView> Agent::explain(const std::string& namespace_name, con
   }
   view.verdict = verdict_name(reason);
   view.reason = reason_name(reason);
-  view.path = st_verdict_of(reason) == ST_VERDICT_refused ? "" : path_name(reason == ST_REASON_REDIRECTED ? ST_PATH_ENGINE : ST_PATH_DIRECT);
+  view.path = st_verdict_of(reason) == ST_VERDICT_refused
+                  ? ""
+                  : path_name(reason == ST_REASON_REDIRECTED ? ST_PATH_ENGINE : ST_PATH_DIRECT);
   view.explanation = reason_sentence(reason);
   if (reason == ST_REASON_NOT_ENROLLED && !intent->reason.empty()) {
-    view.explanation += " (" + intent->reason + (intent->reason_detail.empty() ? ")" : ": " + intent->reason_detail + ")");
+    view.explanation += " (" + intent->reason +
+                        (intent->reason_detail.empty() ? ")" : ": " + intent->reason_detail + ")");
   }
   view.rule = rule_of(*intent, reason, *to);
   if (const auto route = routes_.find(view.destination); route != routes_.end()) {
@@ -384,7 +420,9 @@ std::vector<admin::CounterView> Agent::counters() {
   return views;
 }
 
-Result<void> Agent::set_bypass(bool on) { return dataplane::set_bypass(options_.pin_dir, on); }
+Result<void> Agent::set_bypass(bool on) {
+  return dataplane::set_bypass(options_.pin_dir, on);
+}
 
 bool Agent::ready() {
   if (!synced_ || !program_errors_.empty()) {

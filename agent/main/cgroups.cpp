@@ -25,14 +25,18 @@ Result<std::string> find_cgroup2() {
     std::istringstream fields(line);
     std::string id, parent, device, root, point;
     fields >> id >> parent >> device >> root >> point;
-    if (const auto separator = line.find(" - cgroup2 "); separator != std::string::npos && root == "/") {
+    if (const auto separator = line.find(" - cgroup2 ");
+        separator != std::string::npos && root == "/") {
       return point;
     }
   }
-  return make_error(ErrorCode::kUnsupported, "no cgroup2 file system is mounted: mount -t cgroup2 none /sys/fs/cgroup/unified");
+  return make_error(
+      ErrorCode::kUnsupported,
+      "no cgroup2 file system is mounted: mount -t cgroup2 none /sys/fs/cgroup/unified");
 }
 
-// In a container's cgroup namespace the visible root is not the real one: programs there would see only the container.
+// In a container's cgroup namespace the visible root is not the real one: programs there would see
+// only the container.
 Result<std::string> real_root() {
   auto dir = find_cgroup2();
   ST_TRY(dir);
@@ -40,7 +44,8 @@ Result<std::string> real_root() {
   ST_TRY(id);
   if (*id != ST_ROOT_CGROUP_ID) {
     return make_error(ErrorCode::kInvalid,
-                      fmt::format("{} is not the root of cgroup2 (its id is {}, not {}): we are in a cgroup namespace. Mount the "
+                      fmt::format("{} is not the root of cgroup2 (its id is {}, not {}): we are in "
+                                  "a cgroup namespace. Mount the "
                                   "host's cgroup2 into this container and name it with --cgroup",
                                   *dir, *id, ST_ROOT_CGROUP_ID));
   }
@@ -52,7 +57,8 @@ Result<std::string> attach_dir(const Options& options) {
 }
 
 bool is_within(const fs::path& inner, const fs::path& outer) {
-  const auto [outer_end, inner_at] = std::mismatch(outer.begin(), outer.end(), inner.begin(), inner.end());
+  const auto [outer_end, inner_at] =
+      std::mismatch(outer.begin(), outer.end(), inner.begin(), inner.end());
   return outer_end == outer.end();
 }
 
@@ -63,20 +69,23 @@ std::string command_of(std::int64_t pid) {
   return command;
 }
 
-// An engine's cgroup holds nothing else: whatever is in it is never redirected and may ask for original destinations.
+// An engine's cgroup holds nothing else: whatever is in it is never redirected and may ask for
+// original destinations.
 Result<void> check_members(const std::string& dir) {
   auto members = processes_of(dir);
   ST_TRY(members);
   std::string others;
   for (const std::int64_t pid : *members) {
     // The kernel cuts names to 15 bytes.
-    if (const std::string command = command_of(pid); !command.empty() && command != "sidetrack-engin") {
+    if (const std::string command = command_of(pid);
+        !command.empty() && command != "sidetrack-engin") {
       others += fmt::format(" {} ({})", pid, command);
     }
   }
   if (!others.empty()) {
-    return make_error(ErrorCode::kInvalid, "--engine-cgroup " + dir + " holds other processes:" + others +
-                                               "; they would not be redirected. Give the engine a cgroup of its own");
+    return make_error(ErrorCode::kInvalid,
+                      "--engine-cgroup " + dir + " holds other processes:" + others +
+                          "; they would not be redirected. Give the engine a cgroup of its own");
   }
   return {};
 }
@@ -89,14 +98,21 @@ Result<void> check_engine_dir(const Options& options, const Cgroups& cgroups) {
     return errno_error("cgroup " + cgroups.engine_dir, error.value());
   }
   if (engine == attach || is_within(attach, engine)) {
-    return make_error(ErrorCode::kInvalid, fmt::format("--engine-cgroup {} is {} itself or above it: every pod would count as the engine",
-                                                       cgroups.engine_dir, cgroups.attach_dir));
+    return make_error(
+        ErrorCode::kInvalid,
+        fmt::format(
+            "--engine-cgroup {} is {} itself or above it: every pod would count as the engine",
+            cgroups.engine_dir, cgroups.attach_dir));
   }
   if (!is_within(engine, attach)) {
-    return make_error(ErrorCode::kInvalid, fmt::format("--engine-cgroup {} is not below {}: the programs would not see the engine's sockets",
-                                                       cgroups.engine_dir, cgroups.attach_dir));
+    return make_error(
+        ErrorCode::kInvalid,
+        fmt::format(
+            "--engine-cgroup {} is not below {}: the programs would not see the engine's sockets",
+            cgroups.engine_dir, cgroups.attach_dir));
   }
-  return options.engine == reconcile::EngineKind::kEmbedded ? check_members(cgroups.engine_dir) : Result<void>();
+  return options.engine == reconcile::EngineKind::kEmbedded ? check_members(cgroups.engine_dir)
+                                                            : Result<void>();
 }
 
 }  // namespace
@@ -147,7 +163,9 @@ Result<Cgroups> prepare_cgroups(const Options& options) {
   cgroups.engine_dir = options.engine_cgroup_dir;
   if (cgroups.engine_dir.empty()) {
     if (options.engine == reconcile::EngineKind::kExternal) {
-      return make_error(ErrorCode::kInvalid, "--engine external needs --engine-cgroup: the cgroup that the proxy runs in, alone");
+      return make_error(
+          ErrorCode::kInvalid,
+          "--engine external needs --engine-cgroup: the cgroup that the proxy runs in, alone");
     }
     auto made = default_engine_cgroup(options);
     ST_TRY(made);

@@ -18,8 +18,8 @@ struct Cgroups {
   std::uint64_t engine_id = 0;
 };
 
-// Finds or checks both; makes the engine's if it is ours to make. kInvalid: a choice that would redirect the engine to itself,
-// or capture nothing; the message says which and why.
+// Finds or checks both; makes the engine's if it is ours to make. kInvalid: a choice that would
+// redirect the engine to itself, or capture nothing; the message says which and why.
 [[nodiscard]] Result<Cgroups> prepare_cgroups(const Options& options);
 
 // Where the agent makes the engine's cgroup when none is named.

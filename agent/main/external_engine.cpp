@@ -47,7 +47,8 @@ int read_listener(const nlmsghdr* header, void* data) {
     std::memcpy(listener.address.bytes, message->id.idiag_src, 16);
   }
   listener.port = ntohs(message->id.idiag_sport);
-  listener.cookie = message->id.idiag_cookie[0] | static_cast<std::uint64_t>(message->id.idiag_cookie[1]) << 32;
+  listener.cookie =
+      message->id.idiag_cookie[0] | static_cast<std::uint64_t>(message->id.idiag_cookie[1]) << 32;
   listener.backlog = message->idiag_rqueue;
   listener.max_backlog = message->idiag_wqueue;
   read_attributes(header, listener);
@@ -60,7 +61,8 @@ Result<void> dump(mnl_socket* socket, std::uint8_t family, std::vector<NodeListe
   nlmsghdr* header = mnl_nlmsg_put_header(buffer.data());
   header->nlmsg_type = SOCK_DIAG_BY_FAMILY;
   header->nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP;
-  auto* request = static_cast<inet_diag_req_v2*>(mnl_nlmsg_put_extra_header(header, sizeof(inet_diag_req_v2)));
+  auto* request =
+      static_cast<inet_diag_req_v2*>(mnl_nlmsg_put_extra_header(header, sizeof(inet_diag_req_v2)));
   request->sdiag_family = family;
   request->sdiag_protocol = IPPROTO_TCP;
   request->idiag_states = 1U << TCP_LISTEN;
@@ -72,7 +74,8 @@ Result<void> dump(mnl_socket* socket, std::uint8_t family, std::vector<NodeListe
     if (size < 0) {
       return errno_error("sock_diag: receive", errno);
     }
-    const int more = mnl_cb_run(buffer.data(), static_cast<std::size_t>(size), 0, 0, read_listener, &listeners);
+    const int more =
+        mnl_cb_run(buffer.data(), static_cast<std::size_t>(size), 0, 0, read_listener, &listeners);
     if (more < 0) {
       return errno_error("sock_diag: answer", errno);
     }
@@ -84,11 +87,13 @@ Result<void> dump(mnl_socket* socket, std::uint8_t family, std::vector<NodeListe
 
 bool is_any(const st_addr& address) {
   static constexpr std::uint8_t kZero[4] = {};
-  return st_addr_is_zero(&address) != 0 || (st_addr_is_v4(&address) != 0 && std::memcmp(&address.bytes[12], kZero, 4) == 0);
+  return st_addr_is_zero(&address) != 0 ||
+         (st_addr_is_v4(&address) != 0 && std::memcmp(&address.bytes[12], kZero, 4) == 0);
 }
 
 bool is_watched(const volatile st_engine& cell, std::uint64_t cookie) {
-  return std::any_of(std::begin(cell.watched), std::end(cell.watched), [cookie](std::uint64_t seen) { return seen == cookie; });
+  return std::any_of(std::begin(cell.watched), std::end(cell.watched),
+                     [cookie](std::uint64_t seen) { return seen == cookie; });
 }
 
 }  // namespace
@@ -116,10 +121,12 @@ bool listens_on(const NodeListener& listener, const policy::SocketAddress& addre
   return is_any(listener.address) && (wants_v4 ? !any_v6 || !listener.v6_only : any_v6);
 }
 
-ExternalWatch::ExternalWatch(ExternalEngine engine, std::uint64_t engine_cgroup_id, volatile st_engine* cell)
+ExternalWatch::ExternalWatch(ExternalEngine engine, std::uint64_t engine_cgroup_id,
+                             volatile st_engine* cell)
     : engine_(engine), engine_cgroup_id_(engine_cgroup_id), cell_(cell) {}
 
-const NodeListener* ExternalWatch::find(const std::vector<NodeListener>& listeners, const policy::SocketAddress& address) {
+const NodeListener* ExternalWatch::find(const std::vector<NodeListener>& listeners,
+                                        const policy::SocketAddress& address) {
   if (address.port == 0) {
     return nullptr;
   }
@@ -129,8 +136,11 @@ const NodeListener* ExternalWatch::find(const std::vector<NodeListener>& listene
     }
     // The program that answers SO_ORIGINAL_DST follows the cgroup in which the listener was made.
     if (listener.cgroup_id != 0 && listener.cgroup_id != engine_cgroup_id_) {
-      problem_ = fmt::format("{} is listened on from cgroup {}, not from --engine-cgroup (id {}): start the proxy inside of it",
-                             policy::format_endpoint(address.address, address.port), listener.cgroup_id, engine_cgroup_id_);
+      problem_ = fmt::format(
+          "{} is listened on from cgroup {}, not from --engine-cgroup (id {}): start the proxy "
+          "inside of it",
+          policy::format_endpoint(address.address, address.port), listener.cgroup_id,
+          engine_cgroup_id_);
       continue;
     }
     return &listener;
@@ -159,8 +169,9 @@ bool ExternalWatch::look(std::uint64_t now_ns) {
     }
   }
   up_ = v4 != nullptr || v6 != nullptr;
-  // Only what differs is written: sockops may be clearing a cookie right now. A cookie that it cleared meanwhile comes back here
-  // for one look at most, and the next one (or its own close) takes it away.
+  // Only what differs is written: sockops may be clearing a cookie right now. A cookie that it
+  // cleared meanwhile comes back here for one look at most, and the next one (or its own close)
+  // takes it away.
   const std::uint64_t cookie_v4 = v4 == nullptr ? 0 : v4->cookie;
   const std::uint64_t cookie_v6 = v6 == nullptr ? 0 : v6->cookie;
   if (cell_->listener_cookie_v4 != cookie_v4) {

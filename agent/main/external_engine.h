@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Watches the listeners of an external engine (HAProxy, Envoy) and keeps its cell of st_engines true. Listeners that sockops
-// saw being made are watched in the kernel and need us only to be found; older ones are probed at every look, and count as
-// lost one second after the last one (also when the agent is dead: on the safe side).
+// Watches the listeners of an external engine (HAProxy, Envoy) and keeps its cell of st_engines
+// true. Listeners that sockops saw being made are watched in the kernel and need us only to be
+// found; older ones are probed at every look, and count as lost one second after the last one (also
+// when the agent is dead: on the safe side).
 #pragma once
 
 #include <cstdint>
@@ -20,7 +21,7 @@ struct NodeListener {
   std::uint16_t port = 0;
   bool v6_only = false;
   std::uint64_t cookie = 0;
-  std::uint32_t backlog = 0;      // connections that wait for accept()
+  std::uint32_t backlog = 0;  // connections that wait for accept()
   std::uint32_t max_backlog = 0;
   std::uint64_t cgroup_id = 0;  // 0 = the kernel does not say
 };
@@ -42,7 +43,8 @@ class ExternalWatch {
   [[nodiscard]] bool full() const { return full_; }
 
  private:
-  const NodeListener* find(const std::vector<NodeListener>& listeners, const policy::SocketAddress& address);
+  const NodeListener* find(const std::vector<NodeListener>& listeners,
+                           const policy::SocketAddress& address);
 
   ExternalEngine engine_;
   std::uint64_t engine_cgroup_id_;

@@ -25,9 +25,11 @@ class FlowLog {
     admin::FlowPage page;
     page.next_sequence = next_sequence_;
     const std::uint64_t first = next_sequence_ - flows_.size();
-    for (std::size_t i = query.after_sequence > first ? query.after_sequence - first : 0; i < flows_.size(); ++i) {
+    for (std::size_t i = query.after_sequence > first ? query.after_sequence - first : 0;
+         i < flows_.size(); ++i) {
       const admin::FlowView& flow = flows_[i];
-      if (flow.end >= query.since && (query.namespace_name.empty() || flow.namespace_name == query.namespace_name)) {
+      if (flow.end >= query.since &&
+          (query.namespace_name.empty() || flow.namespace_name == query.namespace_name)) {
         page.flows.push_back(flow);
       }
     }

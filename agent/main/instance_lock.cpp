@@ -25,10 +25,12 @@ Result<InstanceLock> InstanceLock::acquire(const std::string& state_dir) {
   if (flock(fd.get(), LOCK_EX | LOCK_NB) != 0) {
     char pid[32] = {};
     const ssize_t size = pread(fd.get(), pid, sizeof(pid) - 1, 0);
-    return make_error(ErrorCode::kBusy, fmt::format("another agent (process {}) holds {}", size > 0 ? pid : "unknown", path));
+    return make_error(ErrorCode::kBusy, fmt::format("another agent (process {}) holds {}",
+                                                    size > 0 ? pid : "unknown", path));
   }
   const std::string pid = std::to_string(getpid());
-  if (ftruncate(fd.get(), 0) != 0 || pwrite(fd.get(), pid.data(), pid.size(), 0) != static_cast<ssize_t>(pid.size())) {
+  if (ftruncate(fd.get(), 0) != 0 ||
+      pwrite(fd.get(), pid.data(), pid.size(), 0) != static_cast<ssize_t>(pid.size())) {
     return errno_error("lock " + path, errno);
   }
   return InstanceLock(std::move(fd));

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// One agent per state folder: an flock on STATE_DIR/agent.lock, which the kernel releases however the holder ends.
+// One agent per state folder: an flock on STATE_DIR/agent.lock, which the kernel releases however
+// the holder ends.
 #pragma once
 
 #include <cstdint>
@@ -12,7 +13,8 @@ namespace sidetrack::agent {
 
 class InstanceLock {
  public:
-  // kBusy: another agent holds it; the message names its process. Makes the folder (0700) if needed.
+  // kBusy: another agent holds it; the message names its process. Makes the folder (0700) if
+  // needed.
   [[nodiscard]] static Result<InstanceLock> acquire(const std::string& state_dir);
 
  private:

@@ -4,11 +4,12 @@
 #include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>
 
+#include <csignal>
+#include <exception>
+
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/signal_set.hpp>
 #include <boost/asio/steady_timer.hpp>
-#include <csignal>
-#include <exception>
 
 #include "agent/main/agent.h"
 #include "agent/main/instance_lock.h"
@@ -35,8 +36,9 @@ int fail(const Error& error) {
 
 void set_up_log(const Options& options) {
   auto logger = spdlog::stderr_logger_st("agent");
-  logger->set_pattern(options.log_format == "json" ? R"({"time":"%Y-%m-%dT%H:%M:%S.%e%z","level":"%l","message":"%v"})"
-                                                   : "time=%Y-%m-%dT%H:%M:%S.%e%z level=%l %v");
+  logger->set_pattern(options.log_format == "json"
+                          ? R"({"time":"%Y-%m-%dT%H:%M:%S.%e%z","level":"%l","message":"%v"})"
+                          : "time=%Y-%m-%dT%H:%M:%S.%e%z level=%l %v");
   logger->set_level(spdlog::level::from_str(options.log_level));
   spdlog::set_default_logger(logger);
 }
@@ -48,8 +50,10 @@ Result<std::optional<InstanceLock>> wait_for_lock(const Options& options) {
     return std::optional<InstanceLock>(std::move(*lock));
   }
   if (lock.error().code != ErrorCode::kBusy || !options.standby) {
-    return lock.error().code == ErrorCode::kBusy ? make_error(ErrorCode::kBusy, lock.error().message + "; --standby waits for it to end")
-                                                 : lock.error();
+    return lock.error().code == ErrorCode::kBusy
+               ? make_error(ErrorCode::kBusy,
+                            lock.error().message + "; --standby waits for it to end")
+               : lock.error();
   }
   spdlog::info("component=agent event=standby ready=false detail=\"{}\"", lock.error().message);
   boost::asio::io_context context;

@@ -27,7 +27,9 @@ std::string reason_name(unsigned reason) {
 
 std::string verdict_name(unsigned reason) {
   static constexpr std::array kNames = {"redirected", "direct", "refused"};
-  return word(kNames, reason < ST_REASON_COUNT ? static_cast<unsigned>(st_verdict_of(static_cast<st_reason>(reason))) : 1U);
+  return word(kNames, reason < ST_REASON_COUNT
+                          ? static_cast<unsigned>(st_verdict_of(static_cast<st_reason>(reason)))
+                          : 1U);
 }
 
 std::string path_name(unsigned path) {
@@ -36,7 +38,8 @@ std::string path_name(unsigned path) {
 }
 
 std::string close_name(unsigned close) {
-  static constexpr std::array kNames = {"", "fin", "rst_local", "rst_remote", "refused", "timeout", "killed"};
+  static constexpr std::array kNames = {"",        "fin",     "rst_local", "rst_remote",
+                                        "refused", "timeout", "killed"};
   return word(kNames, close);
 }
 
@@ -58,13 +61,15 @@ std::string on_engine_loss_name(unsigned value) {
 std::string reason_sentence(unsigned reason) {
   switch (static_cast<st_reason>(reason)) {
     case ST_REASON_REDIRECTED:
-      return "It goes to the node's engine, which connects to the destination from the pod's own address.";
+      return "It goes to the node's engine, which connects to the destination from the pod's own "
+             "address.";
     case ST_REASON_NOT_TCP:
       return "Only TCP is ever redirected.";
     case ST_REASON_NOT_ENROLLED:
       return "The pod is not enrolled: its connections are left alone.";
     case ST_REASON_UNKNOWN_NETNS:
-      return "No row for the pod's network namespace is in the kernel: its connections are left alone.";
+      return "No row for the pod's network namespace is in the kernel: its connections are left "
+             "alone.";
     case ST_REASON_ENGINE_SOCKET:
       return "It is a connection of the engine itself.";
     case ST_REASON_PASSTHROUGH:
@@ -90,15 +95,18 @@ std::string reason_sentence(unsigned reason) {
     case ST_REASON_PORT_BUDGET:
       return "The pod's local ports for redirected connections are used up: it goes directly.";
     case ST_REASON_BYPASS:
-      return "The node's emergency switch is on (`sidetrackctl bypass off` ends it): everything goes directly.";
+      return "The node's emergency switch is on (`sidetrackctl bypass off` ends it): everything "
+             "goes directly.";
     case ST_REASON_INTERNAL_ERROR:
       return "There was no memory for the connection's state: it goes directly.";
     case ST_REASON_ENGINE_DOWN_CLOSED:
-      return "No engine is alive and the pod says on-engine-loss: closed: connect() fails with ECONNREFUSED.";
+      return "No engine is alive and the pod says on-engine-loss: closed: connect() fails with "
+             "ECONNREFUSED.";
     case ST_REASON_NO_ORIGINAL_DESTINATION:
       return "The engine refused a connection that was not redirected to it.";
     case ST_REASON_BOUND_PORT:
-      return "The socket is bound to a port that others may share (SO_REUSEADDR, SO_REUSEPORT): left direct.";
+      return "The socket is bound to a port that others may share (SO_REUSEADDR, SO_REUSEPORT): "
+             "left direct.";
     case ST_REASON_COUNT:
       break;
   }

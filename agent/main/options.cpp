@@ -5,11 +5,12 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <boost/program_options.hpp>
 #include <charconv>
 #include <cstdlib>
 #include <fstream>
 #include <sstream>
+
+#include <boost/program_options.hpp>
 
 namespace sidetrack::agent {
 
@@ -32,32 +33,43 @@ std::string default_namespace() {
 }
 
 po::options_description described() {
-  po::options_description options("Options (each also as SIDETRACK_OPTION_NAME in the environment, and in --config FILE)", 118, 60);
-  const auto text = [](const char* value) { return po::value<std::string>()->default_value(value); };
-  options.add_options()
-      ("config", po::value<std::string>(), "file of `option = value` lines")
-      ("source", po::value<std::string>(), "where desired state comes from; default files when --objects is given")
-      ("objects", po::value<std::string>(), "folder of Kubernetes objects as *.yaml, *.yml, *.json (source files)")
-      ("node", po::value<std::string>()->default_value(default_node(), "$NODE_NAME, else the host name"), "pods of this node are enrolled")
-      ("namespace", po::value<std::string>()->default_value(default_namespace(), "$POD_NAMESPACE"), "our own namespace: never enrolled")
-      ("state-dir", text("/run/sidetrack"), "sockets and lock")
-      ("cache-dir", text("/var/lib/sidetrack"), "what must survive a reboot")
-      ("standby", po::bool_switch(), "another agent runs: wait for it to end, then take over")
-      ("pin-dir", text("/sys/fs/bpf/sidetrack"), "pinned programs, maps and links")
-      ("cgroup", po::value<std::string>(), "where the programs attach; default the cgroup2 root")
-      ("engine", text("embedded"), "embedded, external=ADDR:PORT[,ADDR:PORT], none")
-      ("engine-cgroup", po::value<std::string>(), "cgroup of the engine alone; default made by the agent for embedded")
-      ("listener-ports", text("15900-15999"), "where in-pod listeners may be")
-      ("listeners-per-pod", po::value<int>()->default_value(4), "1 to 8, each with its own space of local ports")
-      ("exclude-outbound-ports", po::value<std::string>(), "never redirected, in any namespace: 8500,8600-8700")
-      ("exclude-outbound-cidrs", po::value<std::string>(), "never redirected: 10.9.0.0/16,fd00::/8,10.0.0.0/8:443")
-      ("include-outbound-ports", po::value<std::string>(), "if present, only these are redirected")
-      ("include-outbound-cidrs", po::value<std::string>(), "if present, only these are redirected")
-      ("compat", po::value<std::string>(), "honour annotations of istio,linkerd,kuma")
-      ("http", text("127.0.0.1:15880"), "ADDR:PORT of /metrics, /healthz and /readyz, or off")
-      ("log-level", text("info"), "error, warn, info, debug")
-      ("log-format", text("text"), "text (key=value) or json")
-      ("drain", text("30s"), "uninstall: how long redirected connections may still run");
+  po::options_description options(
+      "Options (each also as SIDETRACK_OPTION_NAME in the environment, and in --config FILE)", 118,
+      60);
+  const auto text = [](const char* value) {
+    return po::value<std::string>()->default_value(value);
+  };
+  options.add_options()("config", po::value<std::string>(), "file of `option = value` lines")(
+      "source", po::value<std::string>(),
+      "where desired state comes from; default files when --objects is given")(
+      "objects", po::value<std::string>(),
+      "folder of Kubernetes objects as *.yaml, *.yml, *.json (source files)")(
+      "node",
+      po::value<std::string>()->default_value(default_node(), "$NODE_NAME, else the host name"),
+      "pods of this node are enrolled")(
+      "namespace", po::value<std::string>()->default_value(default_namespace(), "$POD_NAMESPACE"),
+      "our own namespace: never enrolled")("state-dir", text("/run/sidetrack"), "sockets and lock")(
+      "cache-dir", text("/var/lib/sidetrack"), "what must survive a reboot")(
+      "standby", po::bool_switch(), "another agent runs: wait for it to end, then take over")(
+      "pin-dir", text("/sys/fs/bpf/sidetrack"), "pinned programs, maps and links")(
+      "cgroup", po::value<std::string>(), "where the programs attach; default the cgroup2 root")(
+      "engine", text("embedded"), "embedded, external=ADDR:PORT[,ADDR:PORT], none")(
+      "engine-cgroup", po::value<std::string>(),
+      "cgroup of the engine alone; default made by the agent for embedded")(
+      "listener-ports", text("15900-15999"), "where in-pod listeners may be")(
+      "listeners-per-pod", po::value<int>()->default_value(4),
+      "1 to 8, each with its own space of local ports")(
+      "exclude-outbound-ports", po::value<std::string>(),
+      "never redirected, in any namespace: 8500,8600-8700")(
+      "exclude-outbound-cidrs", po::value<std::string>(),
+      "never redirected: 10.9.0.0/16,fd00::/8,10.0.0.0/8:443")(
+      "include-outbound-ports", po::value<std::string>(), "if present, only these are redirected")(
+      "include-outbound-cidrs", po::value<std::string>(), "if present, only these are redirected")(
+      "compat", po::value<std::string>(), "honour annotations of istio,linkerd,kuma")(
+      "http", text("127.0.0.1:15880"), "ADDR:PORT of /metrics, /healthz and /readyz, or off")(
+      "log-level", text("info"), "error, warn, info, debug")("log-format", text("text"),
+                                                             "text (key=value) or json")(
+      "drain", text("30s"), "uninstall: how long redirected connections may still run");
   return options;
 }
 
@@ -66,13 +78,16 @@ Error invalid(const std::string& option, const std::string& value, const std::st
 }
 
 // SIDETRACK_STATE_DIR -> state-dir, if there is such an option; others are not ours to judge.
-std::string option_of_environment(const po::options_description& options, const std::string& variable) {
+std::string option_of_environment(const po::options_description& options,
+                                  const std::string& variable) {
   constexpr std::string_view kPrefix = "SIDETRACK_";
   if (variable.rfind(kPrefix, 0) != 0) {
     return "";
   }
   std::string name = variable.substr(kPrefix.size());
-  std::transform(name.begin(), name.end(), name.begin(), [](unsigned char c) { return static_cast<char>(c == '_' ? '-' : std::tolower(c)); });
+  std::transform(name.begin(), name.end(), name.begin(), [](unsigned char c) {
+    return static_cast<char>(c == '_' ? '-' : std::tolower(c));
+  });
   return options.find_nothrow(name, false) != nullptr ? name : "";
 }
 
@@ -89,7 +104,8 @@ Result<policy::SocketAddress> parse_socket_address(const std::string& text) {
   ST_TRY(address);
   const std::string digits = text.substr(colon + 1);
   policy::SocketAddress result{.address = *address};
-  const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), result.port);
+  const auto [end, error] =
+      std::from_chars(digits.data(), digits.data() + digits.size(), result.port);
   if (error != std::errc() || end != digits.data() + digits.size() || result.port == 0) {
     return make_error(ErrorCode::kInvalid, "the port must be 1 to 65535");
   }
@@ -99,7 +115,8 @@ Result<policy::SocketAddress> parse_socket_address(const std::string& text) {
 Result<void> parse_engine(const std::string& value, Options& options) {
   constexpr std::string_view kExternal = "external=";
   if (value == "embedded" || value == "none") {
-    options.engine = value == "none" ? reconcile::EngineKind::kNone : reconcile::EngineKind::kEmbedded;
+    options.engine =
+        value == "none" ? reconcile::EngineKind::kNone : reconcile::EngineKind::kEmbedded;
     return {};
   }
   if (value.rfind(kExternal, 0) != 0) {
@@ -112,7 +129,8 @@ Result<void> parse_engine(const std::string& value, Options& options) {
     if (!address) {
       return invalid("engine", value, address.error().message);
     }
-    policy::SocketAddress& place = st_addr_is_v4(&address->address) != 0 ? options.external.v4 : options.external.v6;
+    policy::SocketAddress& place =
+        st_addr_is_v4(&address->address) != 0 ? options.external.v4 : options.external.v6;
     if (place.port != 0) {
       return invalid("engine", value, "one address per family at most");
     }
@@ -135,7 +153,9 @@ Result<void> parse_listener_ports(const std::string& value, Options& options) {
   options.listener_port_low = ports->ranges().front().first;
   options.listener_port_high = ports->ranges().front().last;
   if (options.listener_port_high - options.listener_port_low + 1 < options.listeners_per_pod) {
-    return invalid("listener-ports", value, fmt::format("fewer ports than --listeners-per-pod {}", options.listeners_per_pod));
+    return invalid(
+        "listener-ports", value,
+        fmt::format("fewer ports than --listeners-per-pod {}", options.listeners_per_pod));
   }
   return {};
 }
@@ -175,14 +195,18 @@ std::optional<std::string> optional_text(const po::variables_map& values, const 
 Result<Options> interpret(const po::variables_map& values, Command command) {
   Options options;
   options.command = command;
-  const auto text = [&values](const char* name) { return optional_text(values, name).value_or(""); };
+  const auto text = [&values](const char* name) {
+    return optional_text(values, name).value_or("");
+  };
   options.objects_dir = text("objects");
   options.source = values.contains("source") ? text("source") : "files";
   if (command == Command::kRun && options.source != "files") {
-    return invalid("source", options.source, "this version has the source files (with --objects DIR)");
+    return invalid("source", options.source,
+                   "this version has the source files (with --objects DIR)");
   }
   if (command == Command::kRun && options.objects_dir.empty()) {
-    return make_error(ErrorCode::kInvalid, "--objects DIR is missing: the folder of Kubernetes objects to follow");
+    return make_error(ErrorCode::kInvalid,
+                      "--objects DIR is missing: the folder of Kubernetes objects to follow");
   }
   options.node_name = text("node");
   options.namespace_name = text("namespace");
@@ -199,12 +223,14 @@ Result<Options> interpret(const po::variables_map& values, Command command) {
                    .include_cidrs = optional_text(values, "include-outbound-cidrs")};
   const int listeners = values["listeners-per-pod"].as<int>();
   if (listeners < 1 || listeners > ST_MAX_LISTENERS) {
-    return invalid("listeners-per-pod", std::to_string(listeners), fmt::format("1 to {} is meant", int{ST_MAX_LISTENERS}));
+    return invalid("listeners-per-pod", std::to_string(listeners),
+                   fmt::format("1 to {} is meant", int{ST_MAX_LISTENERS}));
   }
   options.listeners_per_pod = static_cast<std::uint16_t>(listeners);
   options.log_level = text("log-level");
   options.log_format = text("log-format");
-  if (options.log_level != "error" && options.log_level != "warn" && options.log_level != "info" && options.log_level != "debug") {
+  if (options.log_level != "error" && options.log_level != "warn" && options.log_level != "info" &&
+      options.log_level != "debug") {
     return invalid("log-level", options.log_level, "error, warn, info or debug is meant");
   }
   if (options.log_format != "text" && options.log_format != "json") {
@@ -230,7 +256,8 @@ Result<Options> parse_options(int argc, const char* const* argv) {
     return Options{.command = Command::kVersion};
   }
   if (first != "run" && first != "uninstall") {
-    return make_error(ErrorCode::kInvalid, fmt::format("'{}' is no command: run, uninstall, --help, --version", first));
+    return make_error(ErrorCode::kInvalid,
+                      fmt::format("'{}' is no command: run, uninstall, --help, --version", first));
   }
   const po::options_description described_options = described();
   po::options_description with_help;
@@ -238,13 +265,18 @@ Result<Options> parse_options(int argc, const char* const* argv) {
   po::variables_map values;
   try {
     const std::vector<std::string> arguments(argv + 2, argv + argc);
-    const auto style = po::command_line_style::default_style & ~po::command_line_style::allow_guessing;
-    po::store(po::command_line_parser(arguments).options(with_help).positional({}).style(style).run(), values);
+    const auto style =
+        po::command_line_style::default_style & ~po::command_line_style::allow_guessing;
+    po::store(
+        po::command_line_parser(arguments).options(with_help).positional({}).style(style).run(),
+        values);
     if (values.contains("help")) {
       return Options{.command = Command::kHelp};
     }
     po::store(po::parse_environment(described_options,
-                                    [&](const std::string& name) { return option_of_environment(described_options, name); }),
+                                    [&](const std::string& name) {
+                                      return option_of_environment(described_options, name);
+                                    }),
               values);
     if (values.contains("config")) {
       const auto path = values["config"].as<std::string>();
@@ -256,20 +288,26 @@ Result<Options> parse_options(int argc, const char* const* argv) {
     }
     po::notify(values);
   } catch (const po::error& error) {
-    return make_error(ErrorCode::kInvalid, std::string(error.what()) + " (sidetrack-agent --help lists the options)");
+    return make_error(ErrorCode::kInvalid,
+                      std::string(error.what()) + " (sidetrack-agent --help lists the options)");
   }
   return interpret(values, first == "run" ? Command::kRun : Command::kUninstall);
 }
 
 std::string help_text() {
   std::ostringstream text;
-  text << "sidetrack-agent: moves pods' TCP connections to the node's engine by eBPF, as Kubernetes labels say.\n\n"
-          "  sidetrack-agent run --objects DIR [options]   follows the objects and keeps the kernel in step; SIGHUP reads them again\n"
-          "  sidetrack-agent uninstall [options]           removes everything that it made, after connections have drained\n"
+  text << "sidetrack-agent: moves pods' TCP connections to the node's engine by eBPF, as "
+          "Kubernetes labels say.\n\n"
+          "  sidetrack-agent run --objects DIR [options]   follows the objects and keeps the "
+          "kernel in step; SIGHUP reads them again\n"
+          "  sidetrack-agent uninstall [options]           removes everything that it made, after "
+          "connections have drained\n"
           "  sidetrack-agent --help | --version\n\n"
        << described()
-       << "\nExit codes: 0 done, 1 runtime error, 2 usage or configuration error (nothing was changed), 3 this kernel cannot run it.\n"
-          "Example: sidetrack-agent run --objects /etc/sidetrack/objects & sidetrack-engine run & sidetrackctl status\n";
+       << "\nExit codes: 0 done, 1 runtime error, 2 usage or configuration error (nothing was "
+          "changed), 3 this kernel cannot run it.\n"
+          "Example: sidetrack-agent run --objects /etc/sidetrack/objects & sidetrack-engine run & "
+          "sidetrackctl status\n";
   return text.str();
 }
 

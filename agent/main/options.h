@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The agent's options as a value: command line, then environment (SIDETRACK_*), then --config FILE; the first that sets one wins.
+// The agent's options as a value: command line, then environment (SIDETRACK_*), then --config FILE;
+// the first that sets one wins.
 #pragma once
 
 #include <chrono>

@@ -29,11 +29,13 @@ Result<void> drain(const Options& options) {
       return {};
     }
     if (Clock::now() >= deadline) {
-      fmt::print("{} redirected connections were still open after {} s; they end when the engine does\n", *open,
-                 options.drain.count());
+      fmt::print(
+          "{} redirected connections were still open after {} s; they end when the engine does\n",
+          *open, options.drain.count());
       return {};
     }
-    std::this_thread::sleep_for(std::chrono::milliseconds(100));  // waits for the connections' ends, with a deadline
+    std::this_thread::sleep_for(
+        std::chrono::milliseconds(100));  // waits for the connections' ends, with a deadline
   }
 }
 
@@ -69,7 +71,8 @@ Result<void> uninstall(const Options& options) {
   const bool had_state = fs::exists(options.state_dir, error);
   auto lock = InstanceLock::acquire(options.state_dir);
   if (!lock) {
-    return lock.error().code == ErrorCode::kBusy ? lock.error().within("stop it first") : lock.error();
+    return lock.error().code == ErrorCode::kBusy ? lock.error().within("stop it first")
+                                                 : lock.error();
   }
   if (fs::exists(options.pin_dir + "/v1/links", error)) {
     auto engine_cgroup = dataplane::pinned_engine_cgroup(options.pin_dir);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Takes everything away that an agent made: first no new connection is redirected, then the open ones may end, then programs,
-// maps, cgroup and files go. The engine keeps running until the connections are done; it is not ended here.
+// Takes everything away that an agent made: first no new connection is redirected, then the open
+// ones may end, then programs, maps, cgroup and files go. The engine keeps running until the
+// connections are done; it is not ended here.
 #pragma once
 
 #include "agent/main/options.h"

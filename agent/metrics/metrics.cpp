@@ -19,7 +19,9 @@ using prometheus::MetricFamily;
 using prometheus::MetricType;
 using Labels = std::vector<ClientMetric::Label>;
 
-double number(std::uint64_t value) { return static_cast<double>(value); }
+double number(std::uint64_t value) {
+  return static_cast<double>(value);
+}
 
 // A family under construction: one line per sample.
 class FamilyBuilder {
@@ -69,19 +71,24 @@ std::string verdict_of(const std::string& reason) {
 }
 
 void add_traffic(const std::vector<admin::CounterView>& rows, std::vector<MetricFamily>& families) {
-  auto connections = counter("sidetrack_connections_total", "connect() calls by what became of them.");
-  auto bytes = counter("sidetrack_flow_bytes_total", "Payload bytes of closed connections, as their clients saw them.");
+  auto connections =
+      counter("sidetrack_connections_total", "connect() calls by what became of them.");
+  auto bytes = counter("sidetrack_flow_bytes_total",
+                       "Payload bytes of closed connections, as their clients saw them.");
   auto fast = gauge("sidetrack_fastpath_connections", "Connections that skip TCP now.");
   for (const auto& row : rows) {
     for (const auto& [reason, count] : row.connections) {
       connections.add(
-          {{"namespace", row.namespace_name}, {"verdict", verdict_of(reason)}, {"reason", reason}}, number(count));
+          {{"namespace", row.namespace_name}, {"verdict", verdict_of(reason)}, {"reason", reason}},
+          number(count));
     }
     for (const auto& [path, count] : row.bytes_out) {
-      bytes.add({{"namespace", row.namespace_name}, {"path", path}, {"direction", "out"}}, number(count));
+      bytes.add({{"namespace", row.namespace_name}, {"path", path}, {"direction", "out"}},
+                number(count));
     }
     for (const auto& [path, count] : row.bytes_in) {
-      bytes.add({{"namespace", row.namespace_name}, {"path", path}, {"direction", "in"}}, number(count));
+      bytes.add({{"namespace", row.namespace_name}, {"path", path}, {"direction", "in"}},
+                number(count));
     }
     if (!row.namespace_name.empty()) {
       fast.add({{"namespace", row.namespace_name}}, 0);  // this version adopts no connections
@@ -103,13 +110,15 @@ void add_losses(const std::vector<admin::CounterView>& rows, std::vector<MetricF
   counter("sidetrack_flow_records_dropped_total", "Flow records that found the ring buffer full.")
       .add({}, number(sum.flows_dropped))
       .put_into(families);
-  counter("sidetrack_records_full_total", "connect() calls that found no room for their original destination.")
+  counter("sidetrack_records_full_total",
+          "connect() calls that found no room for their original destination.")
       .add({}, number(sum.records_full))
       .put_into(families);
   counter("sidetrack_storage_full_total", "connect() calls that got no socket storage.")
       .add({}, number(sum.storage_full))
       .put_into(families);
-  counter("sidetrack_record_fallback_total", "Original destinations asked for before the socket's callback had run.")
+  counter("sidetrack_record_fallback_total",
+          "Original destinations asked for before the socket's callback had run.")
       .add({}, number(sum.record_fallback))
       .put_into(families);
 }
@@ -130,15 +139,18 @@ void add_pods(const admin::StatusView& status, std::vector<MetricFamily>& famili
 
 // An agent that wants no engine has none to be down.
 bool wants_engine(const admin::StatusView& status) {
-  return status.engines.empty() || std::any_of(status.engines.begin(), status.engines.end(),
-                                               [](const auto& engine) { return engine.kind != "none"; });
+  return status.engines.empty() ||
+         std::any_of(status.engines.begin(), status.engines.end(),
+                     [](const auto& engine) { return engine.kind != "none"; });
 }
 
 void add_node(const admin::StatusView& status, std::vector<MetricFamily>& families) {
   if (wants_engine(status)) {
     const bool up = std::any_of(status.engines.begin(), status.engines.end(),
                                 [](const auto& engine) { return engine.state == "up"; });
-    gauge("sidetrack_engine_up", "1 if an engine takes new connections.").add({}, up ? 1 : 0).put_into(families);
+    gauge("sidetrack_engine_up", "1 if an engine takes new connections.")
+        .add({}, up ? 1 : 0)
+        .put_into(families);
   }
   auto entries = gauge("sidetrack_map_entries", "Entries of a BPF map.");
   auto capacity = gauge("sidetrack_map_capacity", "Entries that a BPF map has room for.");
@@ -153,7 +165,8 @@ void add_node(const admin::StatusView& status, std::vector<MetricFamily>& famili
     const auto [hook, fresh] = hooks.emplace(program.hook, program.attached);
     hook->second = hook->second && program.attached;
   }
-  auto attached = gauge("sidetrack_program_attached", "1 if our program is attached to the hook, read from the kernel.");
+  auto attached = gauge("sidetrack_program_attached",
+                        "1 if our program is attached to the hook, read from the kernel.");
   for (const auto& [hook, is_attached] : hooks) {
     attached.add({{"hook", hook}}, is_attached ? 1 : 0);
   }
@@ -161,12 +174,15 @@ void add_node(const admin::StatusView& status, std::vector<MetricFamily>& famili
 }
 
 void add_agent(const admin::StatusView& status, std::vector<MetricFamily>& families) {
-  const auto rejected = std::count_if(status.problems.begin(), status.problems.end(),
-                                      [](const admin::ProblemView& problem) { return problem.object != "node"; });
-  gauge("sidetrack_policy_rejected", "Values in Kubernetes objects or files that could not be used as written.")
+  const auto rejected =
+      std::count_if(status.problems.begin(), status.problems.end(),
+                    [](const admin::ProblemView& problem) { return problem.object != "node"; });
+  gauge("sidetrack_policy_rejected",
+        "Values in Kubernetes objects or files that could not be used as written.")
       .add({}, static_cast<double>(rejected))
       .put_into(families);
-  counter("sidetrack_repairs_total", "Programs attached again and rows put right because something else had changed them.")
+  counter("sidetrack_repairs_total",
+          "Programs attached again and rows put right because something else had changed them.")
       .add({}, number(status.repairs))
       .put_into(families);
   gauge("sidetrack_bypass", "1 while the emergency switch sends every new connection direct.")
@@ -175,21 +191,25 @@ void add_agent(const admin::StatusView& status, std::vector<MetricFamily>& famil
   gauge("sidetrack_build_info", "Always 1; the version is the label.")
       .add({{"version", status.version}}, 1)
       .put_into(families);
-  gauge("process_start_time_seconds", "When the agent started, Unix time.").add({}, status.started).put_into(families);
+  gauge("process_start_time_seconds", "When the agent started, Unix time.")
+      .add({}, status.started)
+      .put_into(families);
 }
 
 }  // namespace
 
 struct Metrics::Impl {
   admin::Views& views;
-  prometheus::Histogram policy_apply{
-      prometheus::Histogram::BucketBoundaries{0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10}};
+  prometheus::Histogram policy_apply{prometheus::Histogram::BucketBoundaries{
+      0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10}};
 };
 
 Metrics::Metrics(admin::Views& views) : impl_(new Impl{.views = views}) {}
 Metrics::~Metrics() = default;
 
-void Metrics::observe_policy_apply(double seconds) { impl_->policy_apply.Observe(seconds); }
+void Metrics::observe_policy_apply(double seconds) {
+  impl_->policy_apply.Observe(seconds);
+}
 
 std::vector<MetricFamily> Metrics::Collect() const {
   std::vector<MetricFamily> families;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The Prometheus metrics (docs/metrics.md), read from the Views at scrape time: nothing is counted twice, and what the kernel
-// counts survives the agent. No labels with unbounded values. Thread rule: that of the Views.
+// The Prometheus metrics (docs/metrics.md), read from the Views at scrape time: nothing is counted
+// twice, and what the kernel counts survives the agent. No labels with unbounded values. Thread
+// rule: that of the Views.
 #pragma once
 
 #include <prometheus/collectable.h>

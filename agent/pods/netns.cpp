@@ -48,7 +48,8 @@ Result<UniqueFd> open_netns(const std::string& path) {
   }
   struct statfs filesystem {};
   if (fstatfs(fd.get(), &filesystem) != 0 || filesystem.f_type != NSFS_MAGIC) {
-    return make_error(ErrorCode::kInvalid, "netns " + path + ": not a network namespace (nothing is mounted there)");
+    return make_error(ErrorCode::kInvalid,
+                      "netns " + path + ": not a network namespace (nothing is mounted there)");
   }
   return fd;
 }
@@ -71,6 +72,8 @@ Result<NetnsFacts> inspect_netns(const std::string& path) {
   return facts;
 }
 
-Result<NetnsFacts> inspect_own_netns() { return inspect_here(); }
+Result<NetnsFacts> inspect_own_netns() {
+  return inspect_here();
+}
 
 }  // namespace sidetrack::pods

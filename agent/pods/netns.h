@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the agent has to know of a pod's network namespace. Never keeps a descriptor: that would keep a deleted pod's
-// namespace alive. Threads: the calls that have to enter the namespace do so on a thread of their own, which ends there.
+// What the agent has to know of a pod's network namespace. Never keeps a descriptor: that would
+// keep a deleted pod's namespace alive. Threads: the calls that have to enter the namespace do so
+// on a thread of their own, which ends there.
 #pragma once
 
 #include <cstdint>
@@ -12,7 +13,7 @@
 namespace sidetrack::pods {
 
 struct NetnsFacts {
-  std::uint64_t cookie = 0;  // SO_NETNS_COOKIE (5.14): never reused while the machine runs
+  std::uint64_t cookie = 0;    // SO_NETNS_COOKIE (5.14): never reused while the machine runs
   std::uint32_t port_low = 0;  // net.ipv4.ip_local_port_range
   std::uint32_t port_high = 0;
   bool reuses_time_wait = true;  // net.ipv4.tcp_tw_reuse: 1 or 2, both cover loopback

@@ -20,7 +20,8 @@ struct ItemParts {
 Result<ItemParts> split_item(std::string_view item) {
   if (item.front() == '[') {
     const auto close = item.find(']');
-    if (close == std::string_view::npos || item.substr(0, close).find(':') == std::string_view::npos) {
+    if (close == std::string_view::npos ||
+        item.substr(0, close).find(':') == std::string_view::npos) {
       return item_error(item, "brackets hold an IPv6 CIDR: [fd00::/8]:443");
     }
     const std::string_view rest = item.substr(close + 1);
@@ -54,7 +55,8 @@ Result<bool> parse_prefix(std::string_view item, std::string_view text, CidrRule
     const unsigned longest = v4_text ? 32 : 128;
     const auto number = parse_number(text.substr(slash + 1), longest);
     if (!number) {
-      return item_error(item, fmt::format("the prefix length is not a number from 0 to {}", longest));
+      return item_error(item,
+                        fmt::format("the prefix length is not a number from 0 to {}", longest));
     }
     prefix = v4_text ? *number + 96 : *number;
   }
@@ -82,8 +84,8 @@ Result<void> parse_item(std::string_view item, ParsedCidrs& parsed) {
     rule.ports = *range;
   }
   if (*cleared) {
-    parsed.warnings.push_back(
-        fmt::format("\"{}\": host bits are set; used as {}", shorten(item), format_cidr(rule.address, rule.prefix)));
+    parsed.warnings.push_back(fmt::format("\"{}\": host bits are set; used as {}", shorten(item),
+                                          format_cidr(rule.address, rule.prefix)));
   }
   parsed.rules.push_back(std::move(rule));
   return {};
@@ -111,7 +113,8 @@ void drop_repeats(std::vector<CidrRule>& rules) {
 
 Result<ParsedCidrs> parse_cidrs(std::string_view text) {
   ParsedCidrs parsed;
-  ST_TRY(for_each_item(text, [&parsed](std::string_view item) { return parse_item(item, parsed); }));
+  ST_TRY(
+      for_each_item(text, [&parsed](std::string_view item) { return parse_item(item, parsed); }));
   drop_repeats(parsed.rules);
   return parsed;
 }

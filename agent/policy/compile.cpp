@@ -11,7 +11,8 @@
 namespace sidetrack::policy {
 namespace {
 
-// Gives equal sets one id, and remembers unions: thousands of prefixes below one parent ask for the same few.
+// Gives equal sets one id, and remembers unions: thousands of prefixes below one parent ask for the
+// same few.
 class SetPool {
  public:
   std::uint32_t intern(PortSet set) {
@@ -21,7 +22,8 @@ class SetPool {
     if (set.is_all()) {
       return ST_PORT_SET_ALL;
     }
-    const auto [at, is_new] = ids_.try_emplace(std::move(set), static_cast<std::uint32_t>(sets_.size() + 1));
+    const auto [at, is_new] =
+        ids_.try_emplace(std::move(set), static_cast<std::uint32_t>(sets_.size() + 1));
     if (is_new) {
       sets_.push_back(&at->first);
       page_count_ += at->first.pages().size();
@@ -66,7 +68,9 @@ struct Entry {
   bool include = false;
 };
 
-bool same_prefix(const Entry& a, const Entry& b) { return a.prefix == b.prefix && compare(a.address, b.address) == 0; }
+bool same_prefix(const Entry& a, const Entry& b) {
+  return a.prefix == b.prefix && compare(a.address, b.address) == 0;
+}
 
 // A covering prefix comes before what it covers.
 bool outer_first(const Entry& a, const Entry& b) {
@@ -78,7 +82,10 @@ std::vector<Entry> sorted_entries(const Rules& rules) {
   std::vector<Entry> entries;
   const auto append = [&entries](const CidrList& list, bool include) {
     for (const CidrRule& rule : *list.rules) {
-      entries.push_back({.address = rule.address, .prefix = rule.prefix, .ports = rule.ports, .include = include});
+      entries.push_back({.address = rule.address,
+                         .prefix = rule.prefix,
+                         .ports = rule.ports,
+                         .include = include});
     }
   };
   for (const CidrList& list : rules.exclude_cidrs) {
@@ -93,7 +100,8 @@ std::vector<Entry> sorted_entries(const Rules& rules) {
 
 constexpr st_addr kV4Network = {{0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0, 0, 0, 0}};
 
-// IPv4 addresses lie within ::/0 in the trie. A row without ports of its own keeps the rules of short IPv6 prefixes off them.
+// IPv4 addresses lie within ::/0 in the trie. A row without ports of its own keeps the rules of
+// short IPv6 prefixes off them.
 bool needs_v4_guard(const std::vector<Entry>& entries) {
   return std::any_of(entries.begin(), entries.end(), [](const Entry& entry) {
     return entry.prefix < 96 && prefix_contains(entry.address, entry.prefix, kV4Network);
@@ -106,7 +114,8 @@ class RowBuilder {
   RowBuilder(SetPool& pool, std::vector<CompiledCidr>& rows) : pool_(pool), rows_(rows) {}
 
   void add(const st_addr& address, unsigned prefix, PortSet exclude, PortSet include) {
-    while (!open_.empty() && !prefix_contains(rows_[open_.back()].address, rows_[open_.back()].prefix, address)) {
+    while (!open_.empty() &&
+           !prefix_contains(rows_[open_.back()].address, rows_[open_.back()].prefix, address)) {
       open_.pop_back();
     }
     CompiledCidr row{.address = address,
@@ -132,11 +141,15 @@ class RowBuilder {
 
 Result<void> check_limits(std::size_t cidrs, std::size_t pages) {
   if (cidrs > kMaxCidrs) {
-    return make_error(ErrorCode::kFull, fmt::format("the merged lists hold {} different CIDRs, the limit is {}", cidrs, kMaxCidrs));
+    return make_error(
+        ErrorCode::kFull,
+        fmt::format("the merged lists hold {} different CIDRs, the limit is {}", cidrs, kMaxCidrs));
   }
   if (pages > ST_MAX_PORT_PAGES) {
-    return make_error(ErrorCode::kFull, fmt::format("the ports of the merged CIDR lists fill more than {} pages of {} ports",
-                                                    static_cast<int>(ST_MAX_PORT_PAGES), static_cast<int>(ST_PORTS_PER_PAGE)));
+    return make_error(
+        ErrorCode::kFull,
+        fmt::format("the ports of the merged CIDR lists fill more than {} pages of {} ports",
+                    static_cast<int>(ST_MAX_PORT_PAGES), static_cast<int>(ST_PORTS_PER_PAGE)));
   }
   return {};
 }
@@ -185,7 +198,8 @@ void number_sets(const SetPool& pool, CompiledPolicy& policy) {
     if (id == ST_PORT_SET_NONE || id == ST_PORT_SET_ALL) {
       return;
     }
-    const auto [at, is_new] = numbers.try_emplace(id, static_cast<std::uint32_t>(policy.sets.size() + 1));
+    const auto [at, is_new] =
+        numbers.try_emplace(id, static_cast<std::uint32_t>(policy.sets.size() + 1));
     if (is_new) {
       policy.sets.push_back(pool.get(id));
     }
@@ -237,9 +251,10 @@ st_rules CompiledPolicy::look_up(const st_addr& address, std::uint16_t port) con
   found.excluded_port = set_has(exclude_ports, port) ? 1 : 0;
   found.has_include = has_include ? 1 : 0;
   found.included = set_has(include_ports, port) ? 1 : 0;
-  const auto longest = std::find_if(cidrs.rbegin(), cidrs.rend(), [&address](const CompiledCidr& row) {
-    return prefix_contains(row.address, row.prefix, address);
-  });
+  const auto longest =
+      std::find_if(cidrs.rbegin(), cidrs.rend(), [&address](const CompiledCidr& row) {
+        return prefix_contains(row.address, row.prefix, address);
+      });
   if (longest != cidrs.rend()) {
     found.excluded_cidr = set_has(longest->exclude_set, port) ? 1 : 0;
     found.included = found.included != 0 || set_has(longest->include_set, port) ? 1 : 0;
@@ -270,8 +285,12 @@ std::string CompiledPolicy::fingerprint() const {
   return bytes;
 }
 
-bool CompiledPolicy::empty() const { return exclude_ports == ST_PORT_SET_NONE && !has_include && cidrs.empty(); }
+bool CompiledPolicy::empty() const {
+  return exclude_ports == ST_PORT_SET_NONE && !has_include && cidrs.empty();
+}
 
-bool CompiledPolicy::operator==(const CompiledPolicy& other) const { return fingerprint() == other.fingerprint(); }
+bool CompiledPolicy::operator==(const CompiledPolicy& other) const {
+  return fingerprint() == other.fingerprint();
+}
 
 }  // namespace sidetrack::policy

@@ -32,14 +32,18 @@ const ObjectReader::ListKey ObjectReader::kListKeys[] = {
     {"traffic.sidecar.istio.io/includeOutboundIPRanges", Compat::kIstio, ListKind::kCidrs, true},
 };
 
-ObjectPolicy ObjectReader::read(const std::string& object, const kube::Metadata& metadata, std::vector<kube::Problem>& problems) {
+ObjectPolicy ObjectReader::read(const std::string& object, const kube::Metadata& metadata,
+                                std::vector<kube::Problem>& problems) {
   ObjectPolicy policy;
-  const Context context{.object = object, .metadata = metadata, .problems = problems, .policy = policy};
+  const Context context{
+      .object = object, .metadata = metadata, .problems = problems, .policy = policy};
   read_mode(context);
   policy.fast_path = read_toggle<st_fast_path>(
-      context, "sidetrack.io/fast-path", {{"auto", ST_FAST_PATH_AUTO}, {"node", ST_FAST_PATH_NODE}, {"off", ST_FAST_PATH_OFF}});
+      context, "sidetrack.io/fast-path",
+      {{"auto", ST_FAST_PATH_AUTO}, {"node", ST_FAST_PATH_NODE}, {"off", ST_FAST_PATH_OFF}});
   policy.on_engine_loss = read_toggle<st_on_engine_loss>(
-      context, "sidetrack.io/on-engine-loss", {{"open", ST_ON_ENGINE_LOSS_OPEN}, {"closed", ST_ON_ENGINE_LOSS_CLOSED}});
+      context, "sidetrack.io/on-engine-loss",
+      {{"open", ST_ON_ENGINE_LOSS_OPEN}, {"closed", ST_ON_ENGINE_LOSS_CLOSED}});
   read_lists(context);
   read_tcp(context);
   return policy;
@@ -52,30 +56,34 @@ void ObjectReader::read_mode(const Context& context) {
   if (label == context.metadata.labels.end()) {
     return;
   }
-  Setting<st_mode> setting{.value = ST_MODE_PASSTHROUGH, .origin = {context.object, std::string(kKey), label->second}};
+  Setting<st_mode> setting{.value = ST_MODE_PASSTHROUGH,
+                           .origin = {context.object, std::string(kKey), label->second}};
   if (label->second == "redirect") {
     setting.value = ST_MODE_REDIRECT;
   } else if (label->second == "disabled") {
     setting.value = ST_MODE_DISABLED;
   } else if (label->second != "passthrough") {
     setting.invalid = true;
-    context.problems.push_back({.object = context.object,
-                                .key = std::string(kKey),
-                                .value = shorten(label->second),
-                                .reason = "unknown mode, counts as passthrough; use redirect, passthrough or disabled"});
+    context.problems.push_back(
+        {.object = context.object,
+         .key = std::string(kKey),
+         .value = shorten(label->second),
+         .reason = "unknown mode, counts as passthrough; use redirect, passthrough or disabled"});
   }
   context.policy.mode = std::move(setting);
 }
 
 template <typename T>
-std::optional<Setting<T>> ObjectReader::read_toggle(const Context& context, std::string_view key,
-                                                    const std::vector<std::pair<std::string_view, T>>& values) {
+std::optional<Setting<T>> ObjectReader::read_toggle(
+    const Context& context, std::string_view key,
+    const std::vector<std::pair<std::string_view, T>>& values) {
   const auto label = context.metadata.labels.find(std::string(key));
   if (label == context.metadata.labels.end()) {
     return std::nullopt;
   }
   const auto find = [&values](const std::string& text) {
-    return std::find_if(values.begin(), values.end(), [&text](const auto& value) { return value.first == text; });
+    return std::find_if(values.begin(), values.end(),
+                        [&text](const auto& value) { return value.first == text; });
   };
   const std::string name = fmt::format("{}|{}", context.object, key);
   std::optional<std::string> text = label->second;
@@ -85,17 +93,20 @@ std::optional<Setting<T>> ObjectReader::read_toggle(const Context& context, std:
     for (const auto& value : values) {
       words.push_back(value.first);
     }
-    context.problems.push_back({.object = context.object,
-                                .key = std::string(key),
-                                .value = shorten(label->second),
-                                .reason = fmt::format("unknown value, use one of {}; {}", fmt::join(words, ", "),
-                                                      text ? "in use is the last good value, " + *text : "it is not used")});
+    context.problems.push_back(
+        {.object = context.object,
+         .key = std::string(key),
+         .value = shorten(label->second),
+         .reason =
+             fmt::format("unknown value, use one of {}; {}", fmt::join(words, ", "),
+                         text ? "in use is the last good value, " + *text : "it is not used")});
   }
   if (!text || find(*text) == values.end()) {
     return std::nullopt;
   }
   next_.values[name] = *text;
-  return Setting<T>{.value = find(*text)->second, .origin = {context.object, std::string(key), *text}};
+  return Setting<T>{.value = find(*text)->second,
+                    .origin = {context.object, std::string(key), *text}};
 }
 
 void ObjectReader::read_lists(const Context& context) {
@@ -126,11 +137,13 @@ void ObjectReader::read_list(const Context& context, const ListKey& list, const 
     const std::optional<std::string> good = last_good(name);
     const ParsedList* const good_parsed = good ? &parse(list.kind, *good) : nullptr;
     const bool usable = good_parsed != nullptr && good_parsed->error.empty();
-    context.problems.push_back({.object = context.object,
-                                .key = key,
-                                .value = shorten(text),
-                                .reason = parsed->error + (usable ? "; in use is the last good value, " + shorten(*good)
-                                                                  : "; there is no last good value, so nothing is redirected")});
+    context.problems.push_back(
+        {.object = context.object,
+         .key = key,
+         .value = shorten(text),
+         .reason =
+             parsed->error + (usable ? "; in use is the last good value, " + shorten(*good)
+                                     : "; there is no last good value, so nothing is redirected")});
     if (!usable) {
       if (!context.policy.broken) {
         context.policy.broken = Origin{context.object, key, text};
@@ -142,17 +155,22 @@ void ObjectReader::read_list(const Context& context, const ListKey& list, const 
   }
   next_.values[name] = used;
   for (const std::string& warning : parsed->warnings) {
-    context.problems.push_back(
-        {.object = context.object, .key = key, .value = shorten(used), .reason = warning, .warning = true});
+    context.problems.push_back({.object = context.object,
+                                .key = key,
+                                .value = shorten(used),
+                                .reason = warning,
+                                .warning = true});
   }
   const Origin origin{context.object, key, used};
   Rules& rules = context.policy.rules;
   if (list.kind == ListKind::kPorts) {
     const PortList value{parsed->ports, origin};
-    list.include ? static_cast<void>(rules.include_ports = value) : rules.exclude_ports.push_back(value);
+    list.include ? static_cast<void>(rules.include_ports = value)
+                 : rules.exclude_ports.push_back(value);
   } else {
     const CidrList value{parsed->rules, origin};
-    list.include ? static_cast<void>(rules.include_cidrs = value) : rules.exclude_cidrs.push_back(value);
+    list.include ? static_cast<void>(rules.include_cidrs = value)
+                 : rules.exclude_cidrs.push_back(value);
   }
 }
 
@@ -193,11 +211,14 @@ void ObjectReader::read_tcp(const Context& context) {
     return;
   }
   const auto checked = for_each_item(annotation->second, [](std::string_view item) -> Result<void> {
-    constexpr std::array<std::string_view, 3> kWithValue = {"keepalive", "user-timeout", "congestion"};
+    constexpr std::array<std::string_view, 3> kWithValue = {"keepalive", "user-timeout",
+                                                            "congestion"};
     const auto equals = item.find('=');
     const std::string_view name = trim(item.substr(0, equals));
-    const bool has_value = equals != std::string_view::npos && !trim(item.substr(equals + 1)).empty();
-    const bool wants_value = std::find(kWithValue.begin(), kWithValue.end(), name) != kWithValue.end();
+    const bool has_value =
+        equals != std::string_view::npos && !trim(item.substr(equals + 1)).empty();
+    const bool wants_value =
+        std::find(kWithValue.begin(), kWithValue.end(), name) != kWithValue.end();
     if ((wants_value && has_value) || (name == "nodelay" && equals == std::string_view::npos)) {
       return {};
     }

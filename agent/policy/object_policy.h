@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// What one Namespace or Pod says about redirection, before levels are merged. Private to this room. Owns the rule "a value that
-// does not parse is not used; the last good one is". Not thread-safe: one reader per resolve().
+// What one Namespace or Pod says about redirection, before levels are merged. Private to this room.
+// Owns the rule "a value that does not parse is not used; the last good one is". Not thread-safe:
+// one reader per resolve().
 #pragma once
 
 #include <map>
@@ -33,10 +34,12 @@ struct ObjectPolicy {
 class ObjectReader {
  public:
   // `last_good` is what the previous resolve() left; both references must outlive the reader.
-  ObjectReader(const std::set<Compat>& compat, const LastGood& last_good) : compat_(compat), last_good_(last_good) {}
+  ObjectReader(const std::set<Compat>& compat, const LastGood& last_good)
+      : compat_(compat), last_good_(last_good) {}
 
   // `object` as in Origin. Problems are appended.
-  [[nodiscard]] ObjectPolicy read(const std::string& object, const kube::Metadata& metadata, std::vector<kube::Problem>& problems);
+  [[nodiscard]] ObjectPolicy read(const std::string& object, const kube::Metadata& metadata,
+                                  std::vector<kube::Problem>& problems);
 
   // The values that parsed or are still in use, of every object read so far.
   [[nodiscard]] LastGood take_last_good() { return std::move(next_); }
@@ -60,8 +63,9 @@ class ObjectReader {
 
   void read_mode(const Context& context);
   template <typename T>
-  [[nodiscard]] std::optional<Setting<T>> read_toggle(const Context& context, std::string_view key,
-                                                      const std::vector<std::pair<std::string_view, T>>& values);
+  [[nodiscard]] std::optional<Setting<T>> read_toggle(
+      const Context& context, std::string_view key,
+      const std::vector<std::pair<std::string_view, T>>& values);
   void read_lists(const Context& context);
   void read_list(const Context& context, const ListKey& list, const std::string& text);
   static void read_tcp(const Context& context);
@@ -72,7 +76,8 @@ class ObjectReader {
   const std::set<Compat>& compat_;
   const LastGood& last_good_;
   LastGood next_;
-  std::map<std::pair<ListKind, std::string>, ParsedList> parsed_;  // by text: equal lists are parsed and stored once
+  std::map<std::pair<ListKind, std::string>, ParsedList>
+      parsed_;  // by text: equal lists are parsed and stored once
 };
 
 }  // namespace sidetrack::policy

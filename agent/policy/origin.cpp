@@ -13,25 +13,28 @@ std::optional<Origin> find_port_item(const PortList& list, std::uint16_t port) {
     return std::nullopt;
   }
   Origin found = list.origin;
-  const auto stop = for_each_item(list.origin.value, [&found, port](std::string_view item) -> Result<void> {
-    const auto range = parse_port_range(item);
-    if (range && range->contains(port)) {
-      found.value = item;
-      return make_error(ErrorCode::kExists, "found");
-    }
-    return {};
-  });
+  const auto stop =
+      for_each_item(list.origin.value, [&found, port](std::string_view item) -> Result<void> {
+        const auto range = parse_port_range(item);
+        if (range && range->contains(port)) {
+          found.value = item;
+          return make_error(ErrorCode::kExists, "found");
+        }
+        return {};
+      });
   static_cast<void>(stop);
   return found;
 }
 
 // The longest prefix that matches, the nearer level if two are as long.
-std::optional<Origin> find_cidr_item(const std::vector<const CidrList*>& lists, const st_addr& address, std::uint16_t port) {
+std::optional<Origin> find_cidr_item(const std::vector<const CidrList*>& lists,
+                                     const st_addr& address, std::uint16_t port) {
   const CidrRule* longest = nullptr;
   const CidrList* its_list = nullptr;
   for (const CidrList* list : lists) {
     for (const CidrRule& rule : *list->rules) {
-      if (rule.ports.contains(port) && covers(rule, address) && (longest == nullptr || rule.prefix > longest->prefix)) {
+      if (rule.ports.contains(port) && covers(rule, address) &&
+          (longest == nullptr || rule.prefix > longest->prefix)) {
         longest = &rule;
         its_list = list;
       }
@@ -43,7 +46,8 @@ std::optional<Origin> find_cidr_item(const std::vector<const CidrList*>& lists, 
   return Origin{its_list->origin.object, its_list->origin.key, longest->text};
 }
 
-std::optional<Origin> find_exclude(const Rules& rules, st_reason reason, const st_addr& address, std::uint16_t port) {
+std::optional<Origin> find_exclude(const Rules& rules, st_reason reason, const st_addr& address,
+                                   std::uint16_t port) {
   if (reason == ST_REASON_EXCLUDED_PORT) {
     for (const PortList& list : rules.exclude_ports) {
       if (auto origin = find_port_item(list, port)) {
@@ -65,12 +69,14 @@ std::optional<Origin> find_include(const Rules& rules, const st_addr& address, s
       return origin;
     }
   }
-  return rules.include_cidrs ? find_cidr_item({&*rules.include_cidrs}, address, port) : std::nullopt;
+  return rules.include_cidrs ? find_cidr_item({&*rules.include_cidrs}, address, port)
+                             : std::nullopt;
 }
 
 }  // namespace
 
-std::optional<Origin> deciding_rule(const Rules& rules, st_reason reason, const st_addr& address, std::uint16_t port) {
+std::optional<Origin> deciding_rule(const Rules& rules, st_reason reason, const st_addr& address,
+                                    std::uint16_t port) {
   if (reason == ST_REASON_EXCLUDED_PORT || reason == ST_REASON_EXCLUDED_CIDR) {
     return find_exclude(rules, reason, address, port);
   }
@@ -103,7 +109,8 @@ Result<Rules> parse_node_rules(const NodeLists& lists, std::vector<std::string>&
     for (const std::string& warning : parsed->warnings) {
       warnings.push_back(fmt::format("{}: {}", option, warning));
     }
-    return CidrList{std::make_shared<const std::vector<CidrRule>>(std::move(parsed->rules)), {"node", option, text}};
+    return CidrList{std::make_shared<const std::vector<CidrRule>>(std::move(parsed->rules)),
+                    {"node", option, text}};
   };
   if (lists.exclude_ports) {
     auto list = ports("exclude-outbound-ports", *lists.exclude_ports);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The resolver: Kubernetes objects in, what the kernel should enforce out. Pure: no system calls, threads or clocks; the
-// last good values are a value that the caller keeps. Rules: docs/policy.md. Ports are host order; addresses are st_addr.
+// The resolver: Kubernetes objects in, what the kernel should enforce out. Pure: no system calls,
+// threads or clocks; the last good values are a value that the caller keeps. Rules: docs/policy.md.
+// Ports are host order; addresses are st_addr.
 #pragma once
 
 #include <cstdint>
@@ -38,9 +39,11 @@ struct ParsedCidrs {
   std::vector<CidrRule> rules;        // in the order of the text, without repeats
   std::vector<std::string> warnings;  // host bits that were cleared
 };
-// "10.9.0.0/16,fd00::/8,10.1.2.3,10.0.0.0/8:443,[fd00::/8]:8000-8100". Errors (kInvalid) name the offending item.
+// "10.9.0.0/16,fd00::/8,10.1.2.3,10.0.0.0/8:443,[fd00::/8]:8000-8100". Errors (kInvalid) name the
+// offending item.
 [[nodiscard]] Result<ParsedCidrs> parse_cidrs(std::string_view text);
-// Whether the rule's prefix holds the address. A prefix written as IPv6 never holds an IPv4 address, not even ::/0.
+// Whether the rule's prefix holds the address. A prefix written as IPv6 never holds an IPv4
+// address, not even ::/0.
 [[nodiscard]] bool covers(const CidrRule& rule, const st_addr& address);
 
 // Parses "10.1.2.3" or "fd00::1" (also v4-mapped).
@@ -52,14 +55,16 @@ struct ParsedCidrs {
 // "10.1.0.0/16", "fd00::/8"; `prefix` as in CidrRule.
 [[nodiscard]] std::string format_cidr(const st_addr& address, std::uint8_t prefix);
 
-// Where a value comes from: object "Namespace/shop", "Pod/shop/web-0", "node", "default"; key the annotation, label or option.
+// Where a value comes from: object "Namespace/shop", "Pod/shop/web-0", "node", "default"; key the
+// annotation, label or option.
 struct Origin {
   std::string object;
   std::string key;
   std::string value;  // the value in use: the last good one, if the present one does not parse
 };
 
-// What a list says is shared (never null), because pods of one namespace or one Deployment say the same.
+// What a list says is shared (never null), because pods of one namespace or one Deployment say the
+// same.
 struct PortList {
   std::shared_ptr<const PortSet> ports;
   Origin origin;
@@ -69,9 +74,11 @@ struct CidrList {
   Origin origin;
 };
 
-// The merged rules of one pod. Two pods with the same rules share what the kernel stores: see `compile`.
+// The merged rules of one pod. Two pods with the same rules share what the kernel stores: see
+// `compile`.
 struct Rules {
-  std::vector<PortList> exclude_ports;    // union: one entry per level and key that sets it; pod, namespace, node
+  std::vector<PortList>
+      exclude_ports;  // union: one entry per level and key that sets it; pod, namespace, node
   std::vector<CidrList> exclude_cidrs;
   std::optional<PortList> include_ports;  // nearest level
   std::optional<CidrList> include_cidrs;
@@ -81,18 +88,22 @@ struct Rules {
 struct NodeLists {
   std::optional<std::string> exclude_ports, exclude_cidrs, include_ports, include_cidrs;
 };
-// Rules with origin "node" and the option's name as key. kInvalid names option and item. Host bits go to `warnings`.
-[[nodiscard]] Result<Rules> parse_node_rules(const NodeLists& lists, std::vector<std::string>& warnings);
+// Rules with origin "node" and the option's name as key. kInvalid names option and item. Host bits
+// go to `warnings`.
+[[nodiscard]] Result<Rules> parse_node_rules(const NodeLists& lists,
+                                             std::vector<std::string>& warnings);
 
-// One row of the LPM trie. The longest match alone decides, because the ports of all covering prefixes are folded in.
+// One row of the LPM trie. The longest match alone decides, because the ports of all covering
+// prefixes are folded in.
 struct CompiledCidr {
   st_addr address{};
   std::uint8_t prefix = 0;
   std::uint32_t exclude_set = ST_PORT_SET_NONE;
   std::uint32_t include_set = ST_PORT_SET_NONE;
 };
-// What the maps hold for one set of rules; equal rules compile to equal values, whatever their origins.
-// A set id is ST_PORT_SET_NONE, ST_PORT_SET_ALL or 1 + the index into `sets`; each set is there once and used.
+// What the maps hold for one set of rules; equal rules compile to equal values, whatever their
+// origins. A set id is ST_PORT_SET_NONE, ST_PORT_SET_ALL or 1 + the index into `sets`; each set is
+// there once and used.
 struct CompiledPolicy {
   std::uint32_t exclude_ports = ST_PORT_SET_NONE;  // of every destination
   std::uint32_t include_ports = ST_PORT_SET_NONE;
@@ -117,7 +128,8 @@ enum class Compat { kIstio, kLinkerd, kKuma };
 // The node's own settings.
 struct NodeSettings {
   std::string node_name;
-  bool any_node = false;      // source `files`: a pod without nodeName is ours too, and may name its netns
+  bool any_node =
+      false;  // source `files`: a pod without nodeName is ours too, and may name its netns
   std::string own_namespace;  // the agent's and engine's own; empty = none
   Rules rules;                // the node-wide lists, origins "node"
   std::set<Compat> compat;
@@ -139,15 +151,17 @@ struct PodIntent {
   Rules rules;
   std::shared_ptr<const CompiledPolicy> compiled;  // never null; shared by pods with the same lists
   PodState state = PodState::kSkipped;
-  // For kSkipped: host_network, own_namespace, has_sidecar, finished, mode_disabled. For kEnrol when bad input made the mode
-  // passthrough: invalid_mode, invalid_annotation, policy_too_large. Else empty.
+  // For kSkipped: host_network, own_namespace, has_sidecar, finished, mode_disabled. For kEnrol
+  // when bad input made the mode passthrough: invalid_mode, invalid_annotation, policy_too_large.
+  // Else empty.
   std::string reason;
   std::string reason_detail;
 };
 
 // The last good value of every key of every object: given back to the next resolve().
 struct LastGood {
-  std::map<std::string, std::string> values;  // "Namespace/shop|sidetrack.io/exclude-outbound-ports" -> text
+  std::map<std::string, std::string>
+      values;  // "Namespace/shop|sidetrack.io/exclude-outbound-ports" -> text
 };
 
 struct Resolution {
@@ -155,11 +169,12 @@ struct Resolution {
   std::vector<kube::Problem> problems;  // sorted, unique
   LastGood last_good;
 };
-[[nodiscard]] Resolution resolve(const kube::ObjectSet& objects, const NodeSettings& node, const LastGood& last_good);
+[[nodiscard]] Resolution resolve(const kube::ObjectSet& objects, const NodeSettings& node,
+                                 const LastGood& last_good);
 
-// Why `policy` and `explain` say what they say: the rule of `rules` that decides, or nothing. The value is the matching item
-// of the list; for ST_REASON_NOT_INCLUDED the whole list.
-[[nodiscard]] std::optional<Origin> deciding_rule(const Rules& rules, st_reason reason, const st_addr& address,
-                                                  std::uint16_t port);
+// Why `policy` and `explain` say what they say: the rule of `rules` that decides, or nothing. The
+// value is the matching item of the list; for ST_REASON_NOT_INCLUDED the whole list.
+[[nodiscard]] std::optional<Origin> deciding_rule(const Rules& rules, st_reason reason,
+                                                  const st_addr& address, std::uint16_t port);
 
 }  // namespace sidetrack::policy

@@ -18,8 +18,9 @@ std::uint64_t word_mask(std::uint32_t first, std::uint32_t last) {
 }  // namespace
 
 PortSet::Page& PortSet::page(std::uint32_t number) {
-  auto at = std::lower_bound(pages_.begin(), pages_.end(), number,
-                             [](const Page& page, std::uint32_t wanted) { return page.number < wanted; });
+  auto at =
+      std::lower_bound(pages_.begin(), pages_.end(), number,
+                       [](const Page& page, std::uint32_t wanted) { return page.number < wanted; });
   if (at == pages_.end() || at->number != number) {
     at = pages_.insert(at, Page{.number = number, .bits = {}});
   }
@@ -46,8 +47,9 @@ void PortSet::add(const PortSet& other) {
 }
 
 bool PortSet::contains(std::uint16_t port) const {
-  const auto at = std::lower_bound(pages_.begin(), pages_.end(), port / kPagePorts,
-                                   [](const Page& page, std::uint32_t wanted) { return page.number < wanted; });
+  const auto at =
+      std::lower_bound(pages_.begin(), pages_.end(), port / kPagePorts,
+                       [](const Page& page, std::uint32_t wanted) { return page.number < wanted; });
   return at != pages_.end() && at->number == port / kPagePorts &&
          ((at->bits[port % kPagePorts / 64] >> (port % 64)) & 1U) != 0;
 }
@@ -62,7 +64,9 @@ std::size_t PortSet::count() const {
   return ports;
 }
 
-bool PortSet::is_all() const { return pages_.size() == 65536 / kPagePorts && count() == 65535; }
+bool PortSet::is_all() const {
+  return pages_.size() == 65536 / kPagePorts && count() == 65535;
+}
 
 std::vector<PortRange> PortSet::ranges() const {
   std::vector<PortRange> ranges;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// A set of TCP ports, stored as the kernel stores it: pages of 512 ports, empty pages left out (st_port_page). A policy may
-// hold thousands of small sets; 8 KiB for each would let one annotation fill the agent's memory. A value; no sharing.
+// A set of TCP ports, stored as the kernel stores it: pages of 512 ports, empty pages left out
+// (st_port_page). A policy may hold thousands of small sets; 8 KiB for each would let one
+// annotation fill the agent's memory. A value; no sharing.
 #pragma once
 
 #include <array>

@@ -21,7 +21,9 @@ namespace sidetrack::policy {
   return address;
 }
 
-[[nodiscard]] inline int compare(const st_addr& a, const st_addr& b) { return std::memcmp(a.bytes, b.bytes, sizeof a.bytes); }
+[[nodiscard]] inline int compare(const st_addr& a, const st_addr& b) {
+  return std::memcmp(a.bytes, b.bytes, sizeof a.bytes);
+}
 
 // A prefix within ::ffff:0:0/96 is one of IPv4.
 [[nodiscard]] inline bool is_v4_prefix(const st_addr& address, unsigned prefix) {
@@ -29,7 +31,8 @@ namespace sidetrack::policy {
 }
 
 // Bits only: ::/0 contains every IPv4 address here.
-[[nodiscard]] inline bool prefix_contains(const st_addr& network, unsigned prefix, const st_addr& address) {
+[[nodiscard]] inline bool prefix_contains(const st_addr& network, unsigned prefix,
+                                          const st_addr& address) {
   return compare(network, masked(address, prefix)) == 0;
 }
 

@@ -41,19 +41,23 @@ std::optional<Veto> find_veto(const kube::Pod& pod, const NodeSettings& node) {
 
 // The nearest level that sets it, or the default.
 template <typename T>
-Setting<T> nearest(const std::optional<Setting<T>>& of_pod, const std::optional<Setting<T>>& of_namespace, T fallback,
-                   const char* key, const char* fallback_text) {
+Setting<T> nearest(const std::optional<Setting<T>>& of_pod,
+                   const std::optional<Setting<T>>& of_namespace, T fallback, const char* key,
+                   const char* fallback_text) {
   if (of_pod) {
     return *of_pod;
   }
-  return of_namespace ? *of_namespace : Setting<T>{.value = fallback, .origin = {"default", key, fallback_text}};
+  return of_namespace ? *of_namespace
+                      : Setting<T>{.value = fallback, .origin = {"default", key, fallback_text}};
 }
 
 Rules merge(const Rules& pod, const Rules& of_namespace, const Rules& node) {
   Rules merged = pod;
   for (const Rules* outer : {&of_namespace, &node}) {
-    merged.exclude_ports.insert(merged.exclude_ports.end(), outer->exclude_ports.begin(), outer->exclude_ports.end());
-    merged.exclude_cidrs.insert(merged.exclude_cidrs.end(), outer->exclude_cidrs.begin(), outer->exclude_cidrs.end());
+    merged.exclude_ports.insert(merged.exclude_ports.end(), outer->exclude_ports.begin(),
+                                outer->exclude_ports.end());
+    merged.exclude_cidrs.insert(merged.exclude_cidrs.end(), outer->exclude_cidrs.begin(),
+                                outer->exclude_cidrs.end());
     if (!merged.include_ports) {
       merged.include_ports = outer->include_ports;
     }
@@ -71,7 +75,8 @@ std::string cidr_keys(const Rules& rules) {
     keys.push_back(fmt::format("{} {}", list.origin.object, list.origin.key));
   }
   if (rules.include_cidrs) {
-    keys.push_back(fmt::format("{} {}", rules.include_cidrs->origin.object, rules.include_cidrs->origin.key));
+    keys.push_back(
+        fmt::format("{} {}", rules.include_cidrs->origin.object, rules.include_cidrs->origin.key));
   }
   return fmt::format("{}", fmt::join(keys, "; "));
 }
@@ -92,35 +97,41 @@ class Resolver {
     }
     read_namespaces(used_namespaces);
     std::sort(pods.begin(), pods.end(), [](const kube::Pod* a, const kube::Pod* b) {
-      return std::tie(a->metadata.namespace_name, a->metadata.name) < std::tie(b->metadata.namespace_name, b->metadata.name);
+      return std::tie(a->metadata.namespace_name, a->metadata.name) <
+             std::tie(b->metadata.namespace_name, b->metadata.name);
     });
     for (const kube::Pod* pod : pods) {
       result_.pods.push_back(resolve_pod(*pod));
     }
     std::sort(result_.problems.begin(), result_.problems.end());
-    result_.problems.erase(std::unique(result_.problems.begin(), result_.problems.end()), result_.problems.end());
+    result_.problems.erase(std::unique(result_.problems.begin(), result_.problems.end()),
+                           result_.problems.end());
     result_.last_good = reader_.take_last_good();
     return std::move(result_);
   }
 
  private:
-  // All of them, so that every node agrees on the last good values; only problems of those in use here are told.
+  // All of them, so that every node agrees on the last good values; only problems of those in use
+  // here are told.
   void read_namespaces(const std::set<std::string>& used) {
     for (const auto& [key, object] : objects_.namespaces) {
       const std::string& name = object.metadata.name;
       std::vector<kube::Problem> untold;
-      namespaces_[name] = reader_.read("Namespace/" + name, object.metadata, used.contains(name) ? result_.problems : untold);
+      namespaces_[name] = reader_.read("Namespace/" + name, object.metadata,
+                                       used.contains(name) ? result_.problems : untold);
     }
   }
 
   const ObjectPolicy& namespace_policy(const std::string& name) {
     const auto [at, is_new] = namespaces_.try_emplace(name);
     if (is_new) {
-      result_.problems.push_back({.object = "Namespace/" + name,
-                                  .key = "",
-                                  .value = "",
-                                  .reason = "there are pods of this namespace but no Namespace object: its labels and annotations "
-                                            "are unknown, only pods with a mode label of their own are enrolled"});
+      result_.problems.push_back(
+          {.object = "Namespace/" + name,
+           .key = "",
+           .value = "",
+           .reason = "there are pods of this namespace but no Namespace object: its labels and "
+                     "annotations "
+                     "are unknown, only pods with a mode label of their own are enrolled"});
     }
     return at->second;
   }
@@ -141,8 +152,10 @@ class Resolver {
       if (address) {
         intent.addresses.push_back(*address);
       } else {
-        result_.problems.push_back(
-            {.object = object_name(pod), .key = "status.podIPs", .value = shorten(text), .reason = address.error().message});
+        result_.problems.push_back({.object = object_name(pod),
+                                    .key = "status.podIPs",
+                                    .value = shorten(text),
+                                    .reason = address.error().message});
       }
     }
     return intent;
@@ -161,9 +174,12 @@ class Resolver {
     }
     const ObjectPolicy& outer = namespace_policy(pod.metadata.namespace_name);
     const ObjectPolicy own = reader_.read(object_name(pod), pod.metadata, result_.problems);
-    const auto mode = nearest(own.mode, outer.mode, ST_MODE_DISABLED, "sidetrack.io/mode", "disabled");
-    const auto fast_path = nearest(own.fast_path, outer.fast_path, ST_FAST_PATH_AUTO, "sidetrack.io/fast-path", "auto");
-    const auto loss = nearest(own.on_engine_loss, outer.on_engine_loss, ST_ON_ENGINE_LOSS_OPEN, "sidetrack.io/on-engine-loss", "open");
+    const auto mode =
+        nearest(own.mode, outer.mode, ST_MODE_DISABLED, "sidetrack.io/mode", "disabled");
+    const auto fast_path = nearest(own.fast_path, outer.fast_path, ST_FAST_PATH_AUTO,
+                                   "sidetrack.io/fast-path", "auto");
+    const auto loss = nearest(own.on_engine_loss, outer.on_engine_loss, ST_ON_ENGINE_LOSS_OPEN,
+                              "sidetrack.io/on-engine-loss", "open");
     intent.mode = mode.value;
     intent.mode_origin = mode.origin;
     intent.fast_path = fast_path.value;
@@ -173,13 +189,15 @@ class Resolver {
     intent.rules = merge(own.rules, outer.rules, node_.rules);
     if (mode.value == ST_MODE_DISABLED) {
       intent.reason = "mode_disabled";
-      intent.reason_detail = fmt::format("{} {}={}", mode.origin.object, mode.origin.key, mode.origin.value);
+      intent.reason_detail =
+          fmt::format("{} {}={}", mode.origin.object, mode.origin.key, mode.origin.value);
       return intent;
     }
     intent.state = PodState::kEnrol;
     if (mode.invalid) {
       intent.reason = "invalid_mode";
-      intent.reason_detail = fmt::format("{} {}={}", mode.origin.object, mode.origin.key, shorten(mode.origin.value));
+      intent.reason_detail =
+          fmt::format("{} {}={}", mode.origin.object, mode.origin.key, shorten(mode.origin.value));
     }
     enforce(pod, own.broken ? own.broken : outer.broken, intent);
     return intent;
@@ -187,7 +205,8 @@ class Resolver {
 
   void enforce(const kube::Pod& pod, const std::optional<Origin>& broken, PodIntent& intent) {
     if (broken) {
-      leave_alone(*broken, "invalid_annotation", fmt::format("{} {}", broken->object, broken->key), intent);
+      leave_alone(*broken, "invalid_annotation", fmt::format("{} {}", broken->object, broken->key),
+                  intent);
     }
     const auto compiled = compile_once(intent.rules);
     if (compiled) {
@@ -198,12 +217,15 @@ class Resolver {
     result_.problems.push_back({.object = object_name(pod),
                                 .key = keys,
                                 .value = "",
-                                .reason = compiled.error().message + "; the pod is passthrough until the lists are shorter"});
+                                .reason = compiled.error().message +
+                                          "; the pod is passthrough until the lists are shorter"});
     leave_alone({object_name(pod), keys, ""}, "policy_too_large", compiled.error().message, intent);
   }
 
-  // Part of what the user excluded is not known: nothing of the pod is redirected, nor put on the fast path.
-  static void leave_alone(const Origin& cause, const char* reason, std::string detail, PodIntent& intent) {
+  // Part of what the user excluded is not known: nothing of the pod is redirected, nor put on the
+  // fast path.
+  static void leave_alone(const Origin& cause, const char* reason, std::string detail,
+                          PodIntent& intent) {
     intent.mode = ST_MODE_PASSTHROUGH;
     intent.mode_origin = cause;
     intent.fast_path = ST_FAST_PATH_OFF;
@@ -246,7 +268,8 @@ class Resolver {
 
 }  // namespace
 
-Resolution resolve(const kube::ObjectSet& objects, const NodeSettings& node, const LastGood& last_good) {
+Resolution resolve(const kube::ObjectSet& objects, const NodeSettings& node,
+                   const LastGood& last_good) {
   return Resolver(objects, node, last_good).run();
 }
 

@@ -16,7 +16,8 @@ std::string_view trim(std::string_view text) {
   return text.substr(first, text.find_last_not_of(kSpace) - first + 1);
 }
 
-Result<void> for_each_item(std::string_view text, const std::function<Result<void>(std::string_view)>& visit) {
+Result<void> for_each_item(std::string_view text,
+                           const std::function<Result<void>(std::string_view)>& visit) {
   if (trim(text).empty()) {
     return {};
   }
@@ -47,7 +48,8 @@ std::optional<unsigned> parse_number(std::string_view text, unsigned maximum) {
 Result<PortRange> parse_port_range(std::string_view text) {
   const auto dash = text.find('-');
   const auto first = parse_number(text.substr(0, dash), 65535);
-  const auto last = dash == std::string_view::npos ? first : parse_number(text.substr(dash + 1), 65535);
+  const auto last =
+      dash == std::string_view::npos ? first : parse_number(text.substr(dash + 1), 65535);
   if (!first || !last || *first == 0 || *last == 0) {
     return make_error(ErrorCode::kInvalid, "not a port or a range of ports (1-65535)");
   }

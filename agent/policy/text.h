@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Small text helpers of this room: list items, numbers, and text of users cut to a length that can be shown. Pure.
+// Small text helpers of this room: list items, numbers, and text of users cut to a length that can
+// be shown. Pure.
 #pragma once
 
 #include <cstddef>
@@ -15,9 +16,10 @@ namespace sidetrack::policy {
 
 [[nodiscard]] std::string_view trim(std::string_view text);
 
-// Calls `visit` for each item between commas, white space around it removed; stops at the first error. Text that is empty or
-// white space has no items; an empty item is an error.
-[[nodiscard]] Result<void> for_each_item(std::string_view text, const std::function<Result<void>(std::string_view)>& visit);
+// Calls `visit` for each item between commas, white space around it removed; stops at the first
+// error. Text that is empty or white space has no items; an empty item is an error.
+[[nodiscard]] Result<void> for_each_item(
+    std::string_view text, const std::function<Result<void>(std::string_view)>& visit);
 
 // Digits only, at most `maximum`.
 [[nodiscard]] std::optional<unsigned> parse_number(std::string_view text, unsigned maximum);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the reconciler needs from the outside, as interfaces: the kernel's tables, the engines, the namespaces.
-// The agent plugs in the real ones (agent/main), tests an in-memory kernel with failure injection.
+// What the reconciler needs from the outside, as interfaces: the kernel's tables, the engines, the
+// namespaces. The agent plugs in the real ones (agent/main), tests an in-memory kernel with failure
+// injection.
 #pragma once
 
 #include <cstdint>
@@ -42,7 +43,8 @@ class EngineControl {
   virtual void remove_pod(std::uint64_t netns_cookie, bool cut) = 0;
   virtual void reopen_pod(std::uint64_t netns_cookie) = 0;
   // Of the newest engine that is not draining and has answered; nothing if none has.
-  [[nodiscard]] virtual std::optional<EngineListeners> listeners(std::uint64_t netns_cookie) const = 0;
+  [[nodiscard]] virtual std::optional<EngineListeners> listeners(
+      std::uint64_t netns_cookie) const = 0;
   [[nodiscard]] virtual bool connected() const = 0;
 };
 

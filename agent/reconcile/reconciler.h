@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Brings the kernel's tables and the engines to what the resolver wants, and keeps them there: after every event and every
-// tick, desired is compared with actual and repaired. Events are a hint. One thread; time is passed in.
+// Brings the kernel's tables and the engines to what the resolver wants, and keeps them there:
+// after every event and every tick, desired is compared with actual and repaired. Events are a
+// hint. One thread; time is passed in.
 #pragma once
 
 #include <chrono>
@@ -41,7 +42,8 @@ class Reconciler {
  public:
   Reconciler(Settings settings, KernelTables& kernel, EngineControl& engines, NetnsReader& netns);
 
-  // The desired state as a whole. Rows of pods that are not in it are removed, those that an earlier agent left included.
+  // The desired state as a whole. Rows of pods that are not in it are removed, those that an
+  // earlier agent left included.
   void apply(std::vector<policy::PodIntent> intents, Clock::time_point now);
 
   // An engine reported listeners for a pod, or failed to; an engine came, drains or went.
@@ -53,19 +55,23 @@ class Reconciler {
 
   // Every 250 ms: namespaces that went or changed, removals that are due, failed steps again.
   void tick(Clock::time_point now);
-  // Every 2 s: every row compared with the kernel, stale rows removed, policies collected. Returns the number of repairs.
+  // Every 2 s: every row compared with the kernel, stale rows removed, policies collected. Returns
+  // the number of repairs.
   std::size_t audit(Clock::time_point now);
 
   [[nodiscard]] std::vector<PodStatus> status() const;
-  // nullptr = not a pod of ours. Also known for a while after the pod went (flow records arrive late).
+  // nullptr = not a pod of ours. Also known for a while after the pod went (flow records arrive
+  // late).
   struct Owner {
     std::string namespace_name;
     std::string name;
   };
   [[nodiscard]] const Owner* owner(std::uint64_t netns_cookie) const;
   [[nodiscard]] std::optional<std::string> netns_path(std::uint64_t netns_cookie) const;
-  [[nodiscard]] const policy::PodIntent* intent(const std::string& namespace_name, const std::string& name) const;
-  [[nodiscard]] std::optional<std::uint64_t> cookie(const std::string& namespace_name, const std::string& name) const;
+  [[nodiscard]] const policy::PodIntent* intent(const std::string& namespace_name,
+                                                const std::string& name) const;
+  [[nodiscard]] std::optional<std::uint64_t> cookie(const std::string& namespace_name,
+                                                    const std::string& name) const;
 
  private:
   struct Entry {
@@ -73,7 +79,7 @@ class Reconciler {
     bool wanted = true;  // false: the object is gone, its namespace may still live
     std::optional<pods::NetnsFacts> facts;
     std::optional<FileId> file;
-    std::string path;  // that `facts` were read from
+    std::string path;           // that `facts` were read from
     std::optional<st_pod> row;  // as last read back
     bool at_engine = false;
     std::optional<Clock::time_point> leave_engine_at;

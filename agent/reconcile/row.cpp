@@ -13,12 +13,13 @@ namespace sidetrack::reconcile {
 
 namespace {
 
-// A closed connection's port can be taken again after a second where TIME_WAIT is reused, else after a minute.
+// A closed connection's port can be taken again after a second where TIME_WAIT is reused, else
+// after a minute.
 constexpr std::uint32_t kSecondShift = 30;
 constexpr std::uint32_t kMinuteShift = 36;
 
-void copy_listeners(std::span<const engines::Listener> listeners, std::uint8_t& count, std::uint16_t* ports_be,
-                    __u64* cookies) {
+void copy_listeners(std::span<const engines::Listener> listeners, std::uint8_t& count,
+                    std::uint16_t* ports_be, __u64* cookies) {
   count = static_cast<std::uint8_t>(std::min<std::size_t>(listeners.size(), ST_MAX_LISTENERS));
   for (std::size_t i = 0; i < count; ++i) {
     ports_be[i] = htons(listeners[i].port);
@@ -28,10 +29,12 @@ void copy_listeners(std::span<const engines::Listener> listeners, std::uint8_t& 
 
 void keep_lost(const st_pod& in_kernel, st_pod& row) {
   for (std::size_t i = 0; i < ST_MAX_LISTENERS; ++i) {
-    if (in_kernel.port_v4_be[i] == 0 && in_kernel.listener_cookie_v4[i] == row.listener_cookie_v4[i]) {
+    if (in_kernel.port_v4_be[i] == 0 &&
+        in_kernel.listener_cookie_v4[i] == row.listener_cookie_v4[i]) {
       row.port_v4_be[i] = 0;
     }
-    if (in_kernel.port_v6_be[i] == 0 && in_kernel.listener_cookie_v6[i] == row.listener_cookie_v6[i]) {
+    if (in_kernel.port_v6_be[i] == 0 &&
+        in_kernel.listener_cookie_v6[i] == row.listener_cookie_v6[i]) {
       row.port_v6_be[i] = 0;
     }
   }
@@ -40,8 +43,10 @@ void keep_lost(const st_pod& in_kernel, st_pod& row) {
 void set_listeners(const RowInput& input, st_pod& row) {
   if (input.listeners) {
     row.engine_slot = input.listeners->slot;
-    copy_listeners(input.listeners->listeners.v4, row.listeners_v4, row.port_v4_be, row.listener_cookie_v4);
-    copy_listeners(input.listeners->listeners.v6, row.listeners_v6, row.port_v6_be, row.listener_cookie_v6);
+    copy_listeners(input.listeners->listeners.v4, row.listeners_v4, row.port_v4_be,
+                   row.listener_cookie_v4);
+    copy_listeners(input.listeners->listeners.v6, row.listeners_v6, row.port_v6_be,
+                   row.listener_cookie_v6);
     if (input.in_kernel) {
       keep_lost(*input.in_kernel, row);
     }
@@ -52,8 +57,10 @@ void set_listeners(const RowInput& input, st_pod& row) {
     row.listeners_v6 = old.listeners_v6;
     std::copy(std::begin(old.port_v4_be), std::end(old.port_v4_be), std::begin(row.port_v4_be));
     std::copy(std::begin(old.port_v6_be), std::end(old.port_v6_be), std::begin(row.port_v6_be));
-    std::copy(std::begin(old.listener_cookie_v4), std::end(old.listener_cookie_v4), std::begin(row.listener_cookie_v4));
-    std::copy(std::begin(old.listener_cookie_v6), std::end(old.listener_cookie_v6), std::begin(row.listener_cookie_v6));
+    std::copy(std::begin(old.listener_cookie_v4), std::end(old.listener_cookie_v4),
+              std::begin(row.listener_cookie_v4));
+    std::copy(std::begin(old.listener_cookie_v6), std::end(old.listener_cookie_v6),
+              std::begin(row.listener_cookie_v6));
   }
 }
 
@@ -62,8 +69,9 @@ st_mode row_mode(const RowInput& input) {
     return ST_MODE_DISABLED;
   }
   // Without an engine there is nowhere to redirect to; passthrough still gives flows.
-  return input.engine == EngineKind::kNone && input.intent.mode == ST_MODE_REDIRECT ? ST_MODE_PASSTHROUGH
-                                                                                     : input.intent.mode;
+  return input.engine == EngineKind::kNone && input.intent.mode == ST_MODE_REDIRECT
+             ? ST_MODE_PASSTHROUGH
+             : input.intent.mode;
 }
 
 }  // namespace
@@ -102,7 +110,9 @@ st_pod build_row(const RowInput& input) {
   return row;
 }
 
-bool same_row(const st_pod& left, const st_pod& right) { return std::memcmp(&left, &right, sizeof(st_pod)) == 0; }
+bool same_row(const st_pod& left, const st_pod& right) {
+  return std::memcmp(&left, &right, sizeof(st_pod)) == 0;
+}
 
 bool has_lost_listener(const st_pod& row) {
   if (row.external != 0) {

@@ -22,15 +22,17 @@ struct RowInput {
   bool external_v6 = false;
   std::uint32_t policy_id = 0;
   std::uint32_t namespace_slot = 0;
-  std::optional<EngineListeners> listeners;  // as the engine said last; nothing = it has not answered yet
-  std::optional<st_pod> in_kernel;           // the row as it is now
+  std::optional<EngineListeners>
+      listeners;                    // as the engine said last; nothing = it has not answered yet
+  std::optional<st_pod> in_kernel;  // the row as it is now
 };
 
 // Of the pod's local ports, how many connections to one listener may hold: 80 %, at least 1.
 [[nodiscard]] std::uint32_t port_budget(std::uint32_t port_low, std::uint32_t port_high);
 
-// Without an answer of an engine the listeners of the row in the kernel stay (an agent that restarts changes nothing);
-// a port that the kernel has cleared stays cleared until the engine reports another listener.
+// Without an answer of an engine the listeners of the row in the kernel stay (an agent that
+// restarts changes nothing); a port that the kernel has cleared stays cleared until the engine
+// reports another listener.
 [[nodiscard]] st_pod build_row(const RowInput& input);
 
 [[nodiscard]] bool same_row(const st_pod& left, const st_pod& right);

@@ -13,7 +13,8 @@ static __always_inline const struct st_config *st_get_config(void)
 	return bpf_map_lookup_elem(&st_config, &zero);
 }
 
-/* The counters of a namespace; an index out of range counts under slot 0. Never 0 in practice, but the verifier asks. */
+/* The counters of a namespace; an index out of range counts under slot 0. Never 0 in practice, but
+ * the verifier asks. */
 static __always_inline struct st_counters *st_get_counters(__u32 slot)
 {
 	__u32 key = slot < ST_MAX_NAMESPACES ? slot : 0;
@@ -62,7 +63,8 @@ static __always_inline __u32 st_budget_epoch(const struct st_pod *pod)
 	return bpf_ktime_get_ns() >> (pod->budget_shift & 63);
 }
 
-/* Local ports that a listener's connections hold: live ones, and those closed a moment ago (TIME_WAIT). */
+/* Local ports that a listener's connections hold: live ones, and those closed a moment ago
+ * (TIME_WAIT). */
 static __always_inline __u64 st_budget_used(const struct st_budget *budget, __u32 epoch)
 {
 	__s64 used = budget->live > 0 ? budget->live : 0;
@@ -74,7 +76,8 @@ static __always_inline __u64 st_budget_used(const struct st_budget *budget, __u3
 	return used;
 }
 
-/* One closed connection more. Two CPUs at the turn of an epoch may lose a few: the budget leaves 20 % of the ports free. */
+/* One closed connection more. Two CPUs at the turn of an epoch may lose a few: the budget leaves 20
+ * % of the ports free. */
 static __always_inline void st_budget_close(struct st_budget *budget, __u32 epoch)
 {
 	if (budget->epoch != epoch) {
@@ -86,7 +89,8 @@ static __always_inline void st_budget_close(struct st_budget *budget, __u32 epoc
 	__sync_fetch_and_add(&budget->live, -1);
 }
 
-/* Removes a record if it is still there and gives its room back to the netns. Whoever deletes it, once, counts. */
+/* Removes a record if it is still there and gives its room back to the netns. Whoever deletes it,
+ * once, counts. */
 static __always_inline void st_record_drop(const struct st_record_key *key, __u64 netns_cookie)
 {
 	struct st_pod_state *state;

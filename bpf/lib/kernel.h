@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* The few fields of kernel structures that we read; CO-RE moves them to where the running kernel has them. */
+/* The few fields of kernel structures that we read; CO-RE moves them to where the running kernel
+ * has them. */
 #ifndef SIDETRACK_BPF_KERNEL_H
 #define SIDETRACK_BPF_KERNEL_H
 
@@ -75,7 +76,7 @@ enum {
 	ST_ECONNRESET = 104,
 	ST_ETIMEDOUT = 110,
 	ST_SOCK_BINDPORT_LOCK = 8, /* include/net/sock.h: bind() named the port */
-	ST_SOCK_DONE_BIT = 1, /* enum sock_flags in include/net/sock.h: a FIN was received */
+	ST_SOCK_DONE_BIT = 1,	   /* enum sock_flags in include/net/sock.h: a FIN was received */
 	ST_INET_FLAGS_TRANSPARENT_BIT = 15, /* include/net/inet_sock.h */
 };
 
@@ -93,7 +94,8 @@ static __always_inline bool st_has_shared_port(const struct tcp_sock *tp)
 	const struct sock *sk = &tp->inet_conn.icsk_inet.sk;
 
 	return (BPF_CORE_READ_BITFIELD(sk, sk_userlocks) & ST_SOCK_BINDPORT_LOCK) &&
-	       (BPF_CORE_READ_BITFIELD(sk, __sk_common.skc_reuse) || BPF_CORE_READ_BITFIELD(sk, __sk_common.skc_reuseport));
+	       (BPF_CORE_READ_BITFIELD(sk, __sk_common.skc_reuse) ||
+		BPF_CORE_READ_BITFIELD(sk, __sk_common.skc_reuseport));
 }
 
 static __always_inline bool st_is_mptcp(const struct tcp_sock *tp)

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* All maps. Above each: who writes, who reads, how long a row lives, what happens when it is full. Keys and values: abi/types.h. */
+/* All maps. Above each: who writes, who reads, how long a row lives, what happens when it is full.
+ * Keys and values: abi/types.h. */
 #ifndef SIDETRACK_BPF_MAPS_H
 #define SIDETRACK_BPF_MAPS_H
 
@@ -14,7 +15,8 @@ struct {
 	__type(value, struct st_config);
 } st_config __weak SEC(".maps");
 
-/* `sidetrackctl bypass` writes, the connect hook reads. One cell: not 0 = all new connections of the node go direct. */
+/* `sidetrackctl bypass` writes, the connect hook reads. One cell: not 0 = all new connections of
+ * the node go direct. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
@@ -22,7 +24,8 @@ struct {
 	__type(value, __u32);
 } st_bypass __weak SEC(".maps");
 
-/* Each engine writes its own cell through a mapping; sockops writes the cell of an external engine. */
+/* Each engine writes its own cell through a mapping; sockops writes the cell of an external engine.
+ */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(map_flags, BPF_F_MMAPABLE);
@@ -31,7 +34,8 @@ struct {
 	__type(value, struct st_engine);
 } st_engines __weak SEC(".maps");
 
-/* Agent writes rows, sockops clears ports of lost listeners. Full: the pod is not enrolled (drift, `pods_full`). */
+/* Agent writes rows, sockops clears ports of lost listeners. Full: the pod is not enrolled (drift,
+ * `pods_full`). */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
@@ -49,7 +53,8 @@ struct {
 	__type(value, struct st_pod_state);
 } st_pod_state __weak SEC(".maps");
 
-/* Agent writes; rows are never changed, only made and, when no pod names them any more, deleted. Full: the pod keeps its old policy. */
+/* Agent writes; rows are never changed, only made and, when no pod names them any more, deleted.
+ * Full: the pod keeps its old policy. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
@@ -76,7 +81,8 @@ struct {
 	__type(value, struct st_port_page);
 } st_port_pages __weak SEC(".maps");
 
-/* What we know of one socket; dies with it. Not to be had (optmem used up): direct or refused, counted in storage_full. */
+/* What we know of one socket; dies with it. Not to be had (optmem used up): direct or refused,
+ * counted in storage_full. */
 struct {
 	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
@@ -84,7 +90,8 @@ struct {
 	__type(value, struct st_socket);
 } st_sockets __weak SEC(".maps");
 
-/* Written when the client's side is established, removed when the engine's side is, or when the client closes. Full: see st_engine_state. */
+/* Written when the client's side is established, removed when the engine's side is, or when the
+ * client closes. Full: see st_engine_state. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, ST_MAX_RECORDS);
@@ -100,7 +107,8 @@ struct {
 	__type(value, struct st_report);
 } st_endpoints __weak SEC(".maps");
 
-/* Netns cookies without a row that were reported to the agent: a cache, so an LRU (an evicted one is reported again). */
+/* Netns cookies without a row that were reported to the agent: a cache, so an LRU (an evicted one
+ * is reported again). */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 4096);

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * The verdict on one connect(): which way it goes and why. One pure function for the BPF programs, `sidetrackctl explain`
- * and the unit tests. No I/O: the caller gathers the facts; rules and engine state are asked for through callbacks, only when
- * the verdict depends on them. The order is docs/policy.md, "Verdict order".
+ * The verdict on one connect(): which way it goes and why. One pure function for the BPF programs,
+ * `sidetrackctl explain` and the unit tests. No I/O: the caller gathers the facts; rules and engine
+ * state are asked for through callbacks, only when the verdict depends on them. The order is
+ * docs/policy.md, "Verdict order".
  */
 #ifndef SIDETRACK_DECIDE_H
 #define SIDETRACK_DECIDE_H
@@ -27,7 +28,8 @@ struct st_connect {
 	__u8 bound_device;
 	__u8 transparent;
 	__u8 mptcp;
-	__u8 shared_port; /* bound to a port of its own choice that other sockets may be bound to as well */
+	__u8 shared_port; /* bound to a port of its own choice that other sockets may be bound to as
+			     well */
 };
 
 /* The state of the engine for one connect(). */
@@ -43,7 +45,8 @@ static inline int st_addr_is_v4(const struct st_addr *a)
 {
 	const __u8 *b = a->bytes;
 
-	return !(b[0] | b[1] | b[2] | b[3] | b[4] | b[5] | b[6] | b[7] | b[8] | b[9]) && b[10] == 0xff && b[11] == 0xff;
+	return !(b[0] | b[1] | b[2] | b[3] | b[4] | b[5] | b[6] | b[7] | b[8] | b[9]) &&
+	       b[10] == 0xff && b[11] == 0xff;
 }
 
 static inline int st_addr_is_zero(const struct st_addr *a)
@@ -74,7 +77,8 @@ static inline int st_addr_is_loopback(const struct st_addr *a)
 	return st_addr_is_v4(a) ? a->bytes[12] == 127 : st_addr_equal(a, &one);
 }
 
-/* Destinations that are never redirected: unspecified (the kernel connects those to loopback), loopback, link-local, multicast. */
+/* Destinations that are never redirected: unspecified (the kernel connects those to loopback),
+ * loopback, link-local, multicast. */
 static inline int st_addr_is_local(const struct st_addr *a)
 {
 	const __u8 *b = a->bytes;
@@ -82,11 +86,14 @@ static inline int st_addr_is_local(const struct st_addr *a)
 	if (st_addr_is_v4(a))
 		return b[12] == 127 || (b[12] == 169 && b[13] == 254) || b[12] >= 224 ||
 		       !(b[12] | b[13] | b[14] | b[15]);
-	return st_addr_is_zero(a) || st_addr_is_loopback(a) || (b[0] == 0xfe && (b[1] & 0xc0) == 0x80) || b[0] == 0xff;
+	return st_addr_is_zero(a) || st_addr_is_loopback(a) ||
+	       (b[0] == 0xfe && (b[1] & 0xc0) == 0x80) || b[0] == 0xff;
 }
 
-/* Steps 1 to 5: everything that needs neither rules nor engine. ST_REASON_COUNT = not decided. `pod` is 0 for a netns without a row. */
-static inline enum st_reason st_decide_early(const struct st_connect *connect, const struct st_pod *pod)
+/* Steps 1 to 5: everything that needs neither rules nor engine. ST_REASON_COUNT = not decided.
+ * `pod` is 0 for a netns without a row. */
+static inline enum st_reason st_decide_early(const struct st_connect *connect,
+					     const struct st_pod *pod)
 {
 	if (!connect->tcp)
 		return ST_REASON_NOT_TCP;
@@ -100,9 +107,12 @@ static inline enum st_reason st_decide_early(const struct st_connect *connect, c
 		return ST_REASON_ENGINE_SOCKET;
 	if (pod->mode == ST_MODE_PASSTHROUGH)
 		return ST_REASON_PASSTHROUGH;
-	/* A source bound to loopback cannot leave the pod: without us connect() fails, and so it does with us. */
-	if (st_addr_is_local(&connect->destination) || st_addr_equal(&connect->destination, &pod->own_v4) ||
-	    st_addr_equal(&connect->destination, &pod->own_v6) || st_addr_is_loopback(&connect->bound_source))
+	/* A source bound to loopback cannot leave the pod: without us connect() fails, and so it
+	 * does with us. */
+	if (st_addr_is_local(&connect->destination) ||
+	    st_addr_equal(&connect->destination, &pod->own_v4) ||
+	    st_addr_equal(&connect->destination, &pod->own_v6) ||
+	    st_addr_is_loopback(&connect->bound_source))
 		return ST_REASON_LOCAL_DESTINATION;
 	if (connect->bound_device)
 		return ST_REASON_BOUND_DEVICE;
@@ -110,7 +120,8 @@ static inline enum st_reason st_decide_early(const struct st_connect *connect, c
 		return ST_REASON_TRANSPARENT;
 	if (connect->mptcp)
 		return ST_REASON_MPTCP;
-	/* Two such sockets may connect to two destinations from one port; on one listener the second would get EADDRNOTAVAIL. */
+	/* Two such sockets may connect to two destinations from one port; on one listener the
+	 * second would get EADDRNOTAVAIL. */
 	if (connect->shared_port)
 		return ST_REASON_BOUND_PORT;
 	return ST_REASON_COUNT;
@@ -128,7 +139,8 @@ static inline enum st_reason st_decide_rules(const struct st_rules *rules)
 	return ST_REASON_COUNT;
 }
 
-/* Steps 7 and 8. The port budget always falls back to direct: the engine is well, only the ports are used. */
+/* Steps 7 and 8. The port budget always falls back to direct: the engine is well, only the ports
+ * are used. */
 static inline enum st_reason st_decide_engine(const struct st_pod *pod, enum st_engine_state state)
 {
 	if (state == ST_ENGINE_READY)
@@ -171,8 +183,8 @@ static inline int st_beat_is_fresh(__u64 beat_ns, __u64 now_ns)
 static inline enum st_verdict st_verdict_of(enum st_reason reason)
 {
 	switch (reason) {
-#define ST_REASON(NAME, name, verdict) \
-	case ST_REASON_##NAME:         \
+#define ST_REASON(NAME, name, verdict)                                                             \
+	case ST_REASON_##NAME:                                                                     \
 		return ST_VERDICT_##verdict;
 #include "sidetrack/abi/counters.def"
 #undef ST_REASON

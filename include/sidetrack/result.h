@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Result<T>: a value or an Error, returned by everything that can fail because of the environment.
-// Method names are a subset of std::expected, so that it can become an alias of it when the compiler floor has C++23.
-// Not for our own bugs: those are assertions. Thread rule: plain values, no sharing.
+// Method names are a subset of std::expected, so that it can become an alias of it when the
+// compiler floor has C++23. Not for our own bugs: those are assertions. Thread rule: plain values,
+// no sharing.
 #pragma once
 
 #include <cerrno>
@@ -25,7 +26,8 @@ enum class ErrorCode : std::uint8_t {
   kInternal,
 };
 
-// What went wrong. Callers branch on `code`; people read `message` ("attach connect4: open cgroup /x: permission denied").
+// What went wrong. Callers branch on `code`; people read `message` ("attach connect4: open cgroup
+// /x: permission denied").
 struct Error {
   ErrorCode code = ErrorCode::kInternal;
   int error_number = 0;  // errno at the time, 0 if none
@@ -51,8 +53,10 @@ struct Error {
 template <typename T>
 class [[nodiscard]] Result {
  public:
-  Result(T value) : state_(std::in_place_index<0>, std::move(value)) {}      // NOLINT(google-explicit-constructor)
-  Result(Error error) : state_(std::in_place_index<1>, std::move(error)) {}  // NOLINT(google-explicit-constructor)
+  Result(T value)
+      : state_(std::in_place_index<0>, std::move(value)) {}  // NOLINT(google-explicit-constructor)
+  Result(Error error)
+      : state_(std::in_place_index<1>, std::move(error)) {}  // NOLINT(google-explicit-constructor)
 
   [[nodiscard]] bool has_value() const { return state_.index() == 0; }
   explicit operator bool() const { return has_value(); }
@@ -65,7 +69,9 @@ class [[nodiscard]] Result {
   T* operator->() { return &value(); }
   const T* operator->() const { return &value(); }
   [[nodiscard]] const Error& error() const { return std::get<1>(state_); }
-  [[nodiscard]] T value_or(T fallback) const& { return has_value() ? value() : std::move(fallback); }
+  [[nodiscard]] T value_or(T fallback) const& {
+    return has_value() ? value() : std::move(fallback);
+  }
 
  private:
   std::variant<T, Error> state_;
@@ -75,7 +81,8 @@ template <>
 class [[nodiscard]] Result<void> {
  public:
   Result() = default;
-  Result(Error error) : failed_(true), error_(std::move(error)) {}  // NOLINT(google-explicit-constructor)
+  Result(Error error)
+      : failed_(true), error_(std::move(error)) {}  // NOLINT(google-explicit-constructor)
 
   [[nodiscard]] bool has_value() const { return !failed_; }
   explicit operator bool() const { return has_value(); }
@@ -89,9 +96,9 @@ class [[nodiscard]] Result<void> {
 }  // namespace sidetrack
 
 // Leaves the function with the error of `expression`, if it has one. The only propagation macro.
-#define ST_TRY(expression)                                  \
-  do {                                                      \
-    if (auto&& st_result = (expression); !st_result) {   \
-      return st_result.error();                             \
-    }                                                       \
+#define ST_TRY(expression)                             \
+  do {                                                 \
+    if (auto&& st_result = (expression); !st_result) { \
+      return st_result.error();                        \
+    }                                                  \
   } while (false)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// UniqueFd: owner of one file descriptor. Closes on destruction and on reassignment; move only; no conversion to int.
-// Every descriptor of ours is opened CLOEXEC by whoever makes it.
+// UniqueFd: owner of one file descriptor. Closes on destruction and on reassignment; move only; no
+// conversion to int. Every descriptor of ours is opened CLOEXEC by whoever makes it.
 #pragma once
 
 #include <unistd.h>

@@ -121,7 +121,8 @@ TEST_F(ConnectKindsTest, bound_to_the_pods_address_and_a_port) {
   echoes(socket.id);
 }
 
-// Two sockets on one port are fine towards two destinations; at one listener they would be the same connection.
+// Two sockets on one port are fine towards two destinations; at one listener they would be the same
+// connection.
 TEST_F(ConnectKindsTest, two_on_one_shared_port_are_left_direct) {
   const Counts before = counts();
   const auto options = [](const Pod& pod) {

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// PolicyStore on real maps: sharing, full maps, collecting with a grace, and what an earlier agent left. The clock is passed in.
-#include "agent/dataplane/policies.h"
-
+// PolicyStore on real maps: sharing, full maps, collecting with a grace, and what an earlier agent
+// left. The clock is passed in.
 #include <gtest/gtest.h>
 
 #include "agent/dataplane/bpf_calls.h"
+#include "agent/dataplane/policies.h"
 #include "sidetrack/unique_fd.h"
 
 namespace sidetrack::dataplane {
@@ -42,16 +42,27 @@ class PolicyStoreTest : public ::testing::Test {
     bpf_map_create_opts options{};
     options.sz = sizeof(options);
     options.map_flags = BPF_F_NO_PREALLOC;
-    policies_ = UniqueFd(bpf_map_create(BPF_MAP_TYPE_HASH, "st_t_policies", 4, sizeof(st_policy), 4, &options));
-    cidrs_ = UniqueFd(bpf_map_create(BPF_MAP_TYPE_LPM_TRIE, "st_t_cidrs", sizeof(st_cidr_key), sizeof(st_cidr), 8, &options));
-    pages_ = UniqueFd(bpf_map_create(BPF_MAP_TYPE_HASH, "st_t_pages", sizeof(st_port_page_key), sizeof(st_port_page), 8, &options));
+    policies_ = UniqueFd(
+        bpf_map_create(BPF_MAP_TYPE_HASH, "st_t_policies", 4, sizeof(st_policy), 4, &options));
+    cidrs_ = UniqueFd(bpf_map_create(BPF_MAP_TYPE_LPM_TRIE, "st_t_cidrs", sizeof(st_cidr_key),
+                                     sizeof(st_cidr), 8, &options));
+    pages_ = UniqueFd(bpf_map_create(BPF_MAP_TYPE_HASH, "st_t_pages", sizeof(st_port_page_key),
+                                     sizeof(st_port_page), 8, &options));
     ASSERT_TRUE(policies_.valid() && cidrs_.valid() && pages_.valid()) << "needs root and BPF";
     ASSERT_TRUE(store_.open(maps()));
   }
-  [[nodiscard]] PolicyStore::Maps maps() const { return {.policies = policies_.get(), .cidrs = cidrs_.get(), .port_pages = pages_.get()}; }
-  [[nodiscard]] std::size_t policies() const { return map_keys<std::uint32_t>(policies_.get(), "policies").value().size(); }
-  [[nodiscard]] std::size_t cidrs() const { return map_keys<st_cidr_key>(cidrs_.get(), "cidrs").value().size(); }
-  [[nodiscard]] std::size_t port_pages() const { return map_keys<st_port_page_key>(pages_.get(), "pages").value().size(); }
+  [[nodiscard]] PolicyStore::Maps maps() const {
+    return {.policies = policies_.get(), .cidrs = cidrs_.get(), .port_pages = pages_.get()};
+  }
+  [[nodiscard]] std::size_t policies() const {
+    return map_keys<std::uint32_t>(policies_.get(), "policies").value().size();
+  }
+  [[nodiscard]] std::size_t cidrs() const {
+    return map_keys<st_cidr_key>(cidrs_.get(), "cidrs").value().size();
+  }
+  [[nodiscard]] std::size_t port_pages() const {
+    return map_keys<st_port_page_key>(pages_.get(), "pages").value().size();
+  }
   [[nodiscard]] std::uint32_t acquire(const std::string& fingerprint, const PolicyContent& policy) {
     const auto id = store_.acquire(fingerprint, policy, now_);
     EXPECT_TRUE(id) << (id ? "" : id.error().message);
@@ -105,7 +116,8 @@ TEST_F(PolicyStoreTest, collects_what_no_row_names_after_a_grace) {
   now_ += 1h;
   store_.collect({id}, now_);
   EXPECT_EQ(policies(), 1U);
-  now_ += 3s;  // more than the grace since it was last seen named, but a row may have stopped naming it just now
+  now_ += 3s;  // more than the grace since it was last seen named, but a row may have stopped
+               // naming it just now
   store_.collect({}, now_);
   EXPECT_EQ(policies(), 1U) << "a connect() that has read the old row may still look it up";
   now_ += 3s;

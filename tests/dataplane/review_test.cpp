@@ -12,8 +12,9 @@ namespace {
 
 class ReviewTest : public Mesh {};
 
-// 5 = client, and data in the SYN without a cookie. The client has then counted the data as sent when the connection is
-// established, the engine has not: they must find the same record all the same, else the engine's report has no socket to go to.
+// 5 = client, and data in the SYN without a cookie. The client has then counted the data as sent
+// when the connection is established, the engine has not: they must find the same record all the
+// same, else the engine's report has no socket to go to.
 TEST_F(ReviewTest, data_in_the_syn_does_not_hide_the_record_from_the_engines_socket) {
   ASSERT_TRUE(web_->netns.write_sysctl("ipv4/tcp_fastopen", "5"));
   const ConnectOptions options{.fast_open = FastOpen::kSendto, .fast_open_data = "early"};
@@ -25,10 +26,13 @@ TEST_F(ReviewTest, data_in_the_syn_does_not_hide_the_record_from_the_engines_soc
   ASSERT_TRUE(shell_->close(socket.id));
   const auto flow = closed_flow(source);
   EXPECT_EQ(flow.value("path", ""), "engine") << flow;
-  EXPECT_THAT(flow.value("endpoint", ""), testing::AnyOf(endpoint_text(api_->v4, kEcho), endpoint_text(spare_->v4, kEcho))) << flow;
+  EXPECT_THAT(flow.value("endpoint", ""),
+              testing::AnyOf(endpoint_text(api_->v4, kEcho), endpoint_text(spare_->v4, kEcho)))
+      << flow;
 }
 
-// A pod may listen on a port of the engine's range and close it as often as it likes: the agent is not bothered.
+// A pod may listen on a port of the engine's range and close it as often as it likes: the agent is
+// not bothered.
 TEST_F(ReviewTest, listeners_of_applications_are_no_events) {
   ST_ASSERT_VALUE(const auto listener, shell_->listen("127.0.0.1", 15999));
   ASSERT_TRUE(shell_->close(listener.id));
@@ -36,7 +40,9 @@ TEST_F(ReviewTest, listeners_of_applications_are_no_events) {
   ST_ASSERT_VALUE(const auto socket, stranger->connect(api_->v4, kEcho));
   ASSERT_EQ(socket.errno_name, "");
   // The ring keeps the order: what came before this event has been read when it is.
-  ASSERT_TRUE(eventually(std::chrono::seconds(20), [this] { return sidetrack_->logs().find("event=unknown_netns") != std::string::npos; }));
+  ASSERT_TRUE(eventually(std::chrono::seconds(20), [this] {
+    return sidetrack_->logs().find("event=unknown_netns") != std::string::npos;
+  }));
   EXPECT_EQ(sidetrack_->logs().find("event=listener_lost"), std::string::npos);
 }
 
@@ -51,7 +57,8 @@ TEST_F(ReviewTest, a_second_agent_on_the_same_pin_folder_is_refused) {
   ST_ASSERT_VALUE(auto second, Process::start(spec));
   ST_ASSERT_VALUE(const int ended, second->wait());
   EXPECT_EQ(ended, 1) << second->output();
-  EXPECT_NE(second->output().find("has the pin folder " + sidetrack_->pin_dir()), std::string::npos) << second->output();
+  EXPECT_NE(second->output().find("has the pin folder " + sidetrack_->pin_dir()), std::string::npos)
+      << second->output();
 }
 
 }  // namespace

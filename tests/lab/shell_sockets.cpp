@@ -75,8 +75,7 @@ int apply_options(int fd, const Words& words) {
                                       static_cast<socklen_t>(device.size())) != 0) {
     return errno;
   }
-  if (words.has("reuse") &&
-      ::setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) != 0) {
+  if (words.has("reuse") && ::setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) != 0) {
     return errno;
   }
   if (words.has("transparent")) {

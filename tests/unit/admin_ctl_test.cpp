@@ -6,6 +6,7 @@
 
 #include <array>
 #include <cstdio>
+
 #include <nlohmann/json.hpp>
 
 #include "agent/admin/api.h"
@@ -39,7 +40,8 @@ Outcome run(const std::string& arguments) {
 class Ctl : public ::testing::Test {
  protected:
   void SetUp() override {
-    auto server = admin::AdminServer::listen(loop_.context, folder_.file("admin.sock"), admin::make_api(views_));
+    auto server = admin::AdminServer::listen(loop_.context, folder_.file("admin.sock"),
+                                             admin::make_api(views_));
     ASSERT_TRUE(server) << server.error().message;
     server_ = std::move(*server);
     loop_.start();
@@ -48,7 +50,9 @@ class Ctl : public ::testing::Test {
     loop_.stop();
     server_.reset();
   }
-  [[nodiscard]] Outcome ctl(const std::string& arguments) const { return run(arguments + " --state-dir " + folder_.path()); }
+  [[nodiscard]] Outcome ctl(const std::string& arguments) const {
+    return run(arguments + " --state-dir " + folder_.path());
+  }
 
   test::FakeViews views_;
   test::TemporaryFolder folder_;
@@ -70,7 +74,9 @@ TEST_F(Ctl, json_is_what_the_agent_says) {
   EXPECT_EQ(answer["pods"][0]["pod"], "db-0");
 }
 
-TEST_F(Ctl, yaml_is_printed) { EXPECT_THAT(ctl("counters -o yaml").output, HasSubstr("excluded_port: 2\n")); }
+TEST_F(Ctl, yaml_is_printed) {
+  EXPECT_THAT(ctl("counters -o yaml").output, HasSubstr("excluded_port: 2\n"));
+}
 
 TEST_F(Ctl, policy_of_unknown_pod_is_exit_1) {
   EXPECT_EQ(ctl("policy shop/web-0").code, 0);
@@ -81,7 +87,8 @@ TEST_F(Ctl, policy_of_unknown_pod_is_exit_1) {
 
 TEST_F(Ctl, explain_takes_both_families) {
   EXPECT_THAT(ctl("explain shop/web-0 10.0.0.1:8500").output, HasSubstr("Port 8500 is excluded"));
-  EXPECT_THAT(ctl("explain shop/web-0 '[fd00::1]:8500'").output, HasSubstr("shop/web-0 -> [fd00::1]:8500: direct"));
+  EXPECT_THAT(ctl("explain shop/web-0 '[fd00::1]:8500'").output,
+              HasSubstr("shop/web-0 -> [fd00::1]:8500: direct"));
 }
 
 TEST_F(Ctl, explain_exits_1_when_the_kernel_disagrees) {
@@ -107,7 +114,8 @@ TEST_F(Ctl, flows_are_listed) {
 }
 
 TEST_F(Ctl, following_flows_ends_cleanly_when_interrupted) {
-  const auto outcome = run("flows -f -o json --state-dir " + folder_.path() + " & pid=$!; sleep 1; kill -INT $pid; wait $pid");
+  const auto outcome = run("flows -f -o json --state-dir " + folder_.path() +
+                           " & pid=$!; sleep 1; kill -INT $pid; wait $pid");
   EXPECT_EQ(outcome.code, 0);
   EXPECT_EQ(nlohmann::json::parse(outcome.output)["destination"], "10.96.0.10:80");
 }

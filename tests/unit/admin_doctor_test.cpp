@@ -4,6 +4,7 @@
 
 #include <filesystem>
 #include <fstream>
+
 #include <nlohmann/json.hpp>
 
 #include "agent/admin/json.h"
@@ -16,7 +17,9 @@ namespace {
 using ::testing::HasSubstr;
 const Painter kPlain(Painter::Mode::kPlain);
 
-std::string text_of_findings(const Findings& findings) { return render_findings(findings, kPlain); }
+std::string text_of_findings(const Findings& findings) {
+  return render_findings(findings, kPlain);
+}
 
 Findings findings_of(const admin::StatusView& view) {
   Findings findings;
@@ -29,7 +32,9 @@ void write_file(const std::string& path, const std::string& text) {
   std::ofstream(path) << text;
 }
 
-TEST(Doctor, healthy_agent_has_no_findings) { EXPECT_TRUE(is_healthy(findings_of(test::FakeViews().status()))); }
+TEST(Doctor, healthy_agent_has_no_findings) {
+  EXPECT_TRUE(is_healthy(findings_of(test::FakeViews().status())));
+}
 
 TEST(Doctor, finds_what_the_status_shows) {
   auto view = test::FakeViews().status();
@@ -37,7 +42,12 @@ TEST(Doctor, finds_what_the_status_shows) {
   view.programs[0].attached = false;
   view.pods_drift = 2;
   view.maps[0].entries = 4000;
-  view.problems = {{.severity = "warning", .object = "Pod/a/b", .key = "k", .value = "v", .reason = "odd", .action = "look"}};
+  view.problems = {{.severity = "warning",
+                    .object = "Pod/a/b",
+                    .key = "k",
+                    .value = "v",
+                    .reason = "odd",
+                    .action = "look"}};
   const auto findings = findings_of(view);
   const auto text = text_of_findings(findings);
   EXPECT_FALSE(is_healthy(findings));
@@ -50,8 +60,9 @@ TEST(Doctor, finds_what_the_status_shows) {
 
 TEST(Doctor, foreign_programs_are_named_by_id) {
   Findings findings;
-  check_foreign({{.hook = "cgroup/connect4", .id = 5, .name = "theirs"}, {.hook = "sockops", .id = 6, .name = "st_sockops"}}, {6},
-                findings);
+  check_foreign({{.hook = "cgroup/connect4", .id = 5, .name = "theirs"},
+                 {.hook = "sockops", .id = 6, .name = "st_sockops"}},
+                {6}, findings);
   ASSERT_EQ(findings.size(), 1U);
   EXPECT_EQ(findings[0].what, "another program is on cgroup/connect4: id 5 theirs");
 }
@@ -67,11 +78,14 @@ TEST(Doctor, old_kernel_without_btf_is_an_error) {
 
 TEST(Doctor, kernel_options_are_looked_up_in_boot) {
   const test::TemporaryFolder root;
-  write_file(root.file("boot/config-6.1.0"), "CONFIG_BPF_SYSCALL=y\n# CONFIG_CGROUP_BPF is not set\nCONFIG_INET=y\nCONFIG_NET_NS=y\n");
+  write_file(
+      root.file("boot/config-6.1.0"),
+      "CONFIG_BPF_SYSCALL=y\n# CONFIG_CGROUP_BPF is not set\nCONFIG_INET=y\nCONFIG_NET_NS=y\n");
   write_file(root.file("sys/kernel/btf/vmlinux"), "");
   Findings findings;
   check_kernel({.root = root.path(), .kernel_release = "6.1.0"}, findings);
-  EXPECT_THAT(text_of_findings(findings), HasSubstr("CONFIG_CGROUP_BPF is not set in /boot/config-6.1.0"));
+  EXPECT_THAT(text_of_findings(findings),
+              HasSubstr("CONFIG_CGROUP_BPF is not set in /boot/config-6.1.0"));
   EXPECT_FALSE(is_healthy(findings));
 }
 
@@ -86,7 +100,8 @@ TEST(Doctor, missing_mounts_are_errors) {
 }
 
 TEST(Doctor, mountinfo_is_read_past_its_optional_fields) {
-  const auto mounts = parse_mountinfo("30 23 0:26 / /sys/fs/cgroup rw,nosuid shared:4 master:1 - cgroup2 cgroup2 rw\n");
+  const auto mounts = parse_mountinfo(
+      "30 23 0:26 / /sys/fs/cgroup rw,nosuid shared:4 master:1 - cgroup2 cgroup2 rw\n");
   ASSERT_EQ(mounts.size(), 1U);
   EXPECT_EQ(mounts[0].point, "/sys/fs/cgroup");
   EXPECT_EQ(mounts[0].type, "cgroup2");

@@ -25,9 +25,18 @@ FakeViews::FakeViews() {
   status_view.node = "n1";
   status_view.source = "files";
   status_view.kernel = "6.1.0";
-  status_view.engines = {{.kind = "embedded", .state = "up", .detail = "", .pid = 43, .last_beat_age_s = 0.25, .connections = 3}};
-  status_view.programs = {
-      {.name = "st_connect4", .hook = "cgroup/connect4", .attached = true, .cgroup_id = 1, .program_id = 7, .detail = ""}};
+  status_view.engines = {{.kind = "embedded",
+                          .state = "up",
+                          .detail = "",
+                          .pid = 43,
+                          .last_beat_age_s = 0.25,
+                          .connections = 3}};
+  status_view.programs = {{.name = "st_connect4",
+                           .hook = "cgroup/connect4",
+                           .attached = true,
+                           .cgroup_id = 1,
+                           .program_id = 7,
+                           .detail = ""}};
   status_view.pods_wanted = 2;
   status_view.pods_enrolled = 2;
   status_view.fast_path = "off";
@@ -80,14 +89,17 @@ std::vector<PodView> FakeViews::pods(const std::string& namespace_name) {
 
 Result<PolicyView> FakeViews::policy(const std::string& namespace_name, const std::string& pod) {
   if (pod != "web-0") {
-    return make_error(ErrorCode::kNotFound, "no pod " + namespace_name + "/" + pod + "; sidetrackctl pods lists them");
+    return make_error(ErrorCode::kNotFound,
+                      "no pod " + namespace_name + "/" + pod + "; sidetrackctl pods lists them");
   }
   return PolicyView{.namespace_name = namespace_name,
                     .pod = pod,
                     .policy_id = 5,
                     .entries = {{.name = "mode",
                                  .value = "redirect",
-                                 .origin = {.object = "Namespace/shop", .key = "sidetrack.io/mode", .value = "redirect"}}}};
+                                 .origin = {.object = "Namespace/shop",
+                                            .key = "sidetrack.io/mode",
+                                            .value = "redirect"}}}};
 }
 
 Result<ExplainView> FakeViews::explain(const std::string& namespace_name, const std::string& pod,
@@ -103,7 +115,8 @@ Result<ExplainView> FakeViews::explain(const std::string& namespace_name, const 
   view.reason = "excluded_port";
   view.path = "direct";
   view.explanation = "Port 8500 is excluded by Namespace/shop.";
-  view.rule = RuleView{.object = "Namespace/shop", .key = "sidetrack.io/exclude-outbound-ports", .value = "8500"};
+  view.rule = RuleView{
+      .object = "Namespace/shop", .key = "sidetrack.io/exclude-outbound-ports", .value = "8500"};
   view.policy_id = 5;
   view.agrees_with_kernel = agrees;
   view.endpoints = {"10.1.0.9:8500"};

@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-// Views with made-up content, and a server of them on a thread of its own. For tests of the admin API and its clients.
+// Views with made-up content, and a server of them on a thread of its own. For tests of the admin
+// API and its clients.
 #pragma once
 
-#include <boost/asio/io_context.hpp>
 #include <filesystem>
 #include <functional>
 #include <memory>
 #include <string>
 #include <thread>
+
+#include <boost/asio/io_context.hpp>
 
 #include "agent/admin/views.h"
 
@@ -19,7 +21,8 @@ class FakeViews : public admin::Views {
 
   admin::StatusView status() override { return status_view; }
   std::vector<admin::PodView> pods(const std::string& namespace_name) override;
-  Result<admin::PolicyView> policy(const std::string& namespace_name, const std::string& pod) override;
+  Result<admin::PolicyView> policy(const std::string& namespace_name,
+                                   const std::string& pod) override;
   Result<admin::ExplainView> explain(const std::string& namespace_name, const std::string& pod,
                                      const std::string& destination) override;
   admin::FlowPage flows(const admin::FlowQuery& query) override;
@@ -51,7 +54,8 @@ class TemporaryFolder {
   std::filesystem::path path_;
 };
 
-// Runs an io_context on a thread until destroyed; what `make` returns is built before and destroyed after, on no thread.
+// Runs an io_context on a thread until destroyed; what `make` returns is built before and destroyed
+// after, on no thread.
 class LoopThread {
  public:
   LoopThread() = default;
@@ -74,7 +78,8 @@ class LoopThread {
   std::thread thread_;
 };
 
-// Sends the bytes to a unix socket and returns all that comes back until the other end closes or is silent for 3 s.
+// Sends the bytes to a unix socket and returns all that comes back until the other end closes or is
+// silent for 3 s.
 [[nodiscard]] std::string exchange_unix(const std::string& path, const std::string& bytes);
 [[nodiscard]] std::string exchange_tcp(std::uint16_t port, const std::string& bytes);
 

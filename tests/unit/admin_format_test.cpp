@@ -51,15 +51,20 @@ TEST(CtlFormat, colour_only_where_wanted) {
   EXPECT_EQ(Painter(Painter::Mode::kPlain).paint("x", Colour::kRed), "x");
 }
 
-TEST(CtlFormat, control_bytes_never_reach_the_terminal) { EXPECT_EQ(printable("a\x1b[2Jb\n"), "a?[2Jb?"); }
+TEST(CtlFormat, control_bytes_never_reach_the_terminal) {
+  EXPECT_EQ(printable("a\x1b[2Jb\n"), "a?[2Jb?");
+}
 
 TEST(CtlOutput, yaml_quotes_what_would_change_its_type) {
-  const nlohmann::json value = {{"a", "yes"}, {"b", "10"}, {"c", true}, {"d", nullptr}, {"e", {1, 2}}, {"f", "shop/web"}};
-  EXPECT_EQ(serialise(value, Format::kYaml), "a: \"yes\"\nb: \"10\"\nc: true\nd: ~\ne:\n  - 1\n  - 2\nf: shop/web\n");
+  const nlohmann::json value = {{"a", "yes"},   {"b", "10"},   {"c", true},
+                                {"d", nullptr}, {"e", {1, 2}}, {"f", "shop/web"}};
+  EXPECT_EQ(serialise(value, Format::kYaml),
+            "a: \"yes\"\nb: \"10\"\nc: true\nd: ~\ne:\n  - 1\n  - 2\nf: shop/web\n");
 }
 
 TEST(CtlOptions, are_taken_before_and_after_the_command) {
-  const auto options = parse_options({"--state-dir", "/x", "flows", "-f", "-n", "shop", "--since", "5m", "-o", "json"});
+  const auto options = parse_options(
+      {"--state-dir", "/x", "flows", "-f", "-n", "shop", "--since", "5m", "-o", "json"});
   ASSERT_TRUE(options) << options.error().message;
   EXPECT_EQ(options->command, "flows");
   EXPECT_EQ(options->state_dir, "/x");
@@ -81,8 +86,10 @@ TEST(CtlOptions, wrong_ones_are_named) {
 }
 
 TEST(CtlOptions, every_command_has_help_with_an_example) {
-  for (const char* command : {"status", "pods", "policy", "explain", "flows", "bypass", "doctor", "counters"}) {
-    EXPECT_NE(help_text(command).find(std::string("  sidetrackctl ") + command), std::string::npos) << command;
+  for (const char* command :
+       {"status", "pods", "policy", "explain", "flows", "bypass", "doctor", "counters"}) {
+    EXPECT_NE(help_text(command).find(std::string("  sidetrackctl ") + command), std::string::npos)
+        << command;
   }
 }
 

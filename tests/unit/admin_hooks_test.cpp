@@ -18,7 +18,9 @@ namespace {
 // A cgroup that goes with the object; programs attached to it go too.
 class OwnCgroup {
  public:
-  OwnCgroup() : path_(cgroup2_dir({.root = "", .kernel_release = ""}) + "/st-hooks-test-" + std::to_string(::getpid())) {
+  OwnCgroup()
+      : path_(cgroup2_dir({.root = "", .kernel_release = ""}) + "/st-hooks-test-" +
+              std::to_string(::getpid())) {
     made_ = ::mkdir(path_.c_str(), 0755) == 0;
   }
   ~OwnCgroup() { ::rmdir(path_.c_str()); }
@@ -41,7 +43,8 @@ UniqueFd allow_all() {
   bpf_prog_load_opts options{};
   options.sz = sizeof(options);
   options.expected_attach_type = BPF_CGROUP_INET4_CONNECT;
-  return UniqueFd(bpf_prog_load(BPF_PROG_TYPE_CGROUP_SOCK_ADDR, "theirs", "GPL", code.data(), code.size(), &options));
+  return UniqueFd(bpf_prog_load(BPF_PROG_TYPE_CGROUP_SOCK_ADDR, "theirs", "GPL", code.data(),
+                                code.size(), &options));
 }
 
 TEST(Hooks, programs_of_others_are_found_by_hook_and_name) {
@@ -54,7 +57,8 @@ TEST(Hooks, programs_of_others_are_found_by_hook_and_name) {
     GTEST_SKIP() << "no BPF program may be loaded here";
   }
   const UniqueFd fd(::open(cgroup.path().c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  ASSERT_EQ(bpf_prog_attach(program.get(), fd.get(), BPF_CGROUP_INET4_CONNECT, BPF_F_ALLOW_MULTI), 0);
+  ASSERT_EQ(bpf_prog_attach(program.get(), fd.get(), BPF_CGROUP_INET4_CONNECT, BPF_F_ALLOW_MULTI),
+            0);
   const auto found = hooked_programs(cgroup.path());
   ASSERT_TRUE(found) << found.error().message;
   ASSERT_EQ(found->size(), 1U);
@@ -63,9 +67,13 @@ TEST(Hooks, programs_of_others_are_found_by_hook_and_name) {
   EXPECT_GT(found->front().id, 0U);
 }
 
-TEST(Hooks, missing_cgroup_is_an_error) { EXPECT_FALSE(hooked_programs("/nonexistent")); }
+TEST(Hooks, missing_cgroup_is_an_error) {
+  EXPECT_FALSE(hooked_programs("/nonexistent"));
+}
 
-TEST(Hooks, folder_without_pins_has_no_programs) { EXPECT_TRUE(pinned_programs("/nonexistent").empty()); }
+TEST(Hooks, folder_without_pins_has_no_programs) {
+  EXPECT_TRUE(pinned_programs("/nonexistent").empty());
+}
 
 }  // namespace
 }  // namespace sidetrack::ctl

@@ -32,17 +32,27 @@ TEST(AdminJson, status_has_the_documented_fields) {
 
 TEST(AdminJson, status_shows_the_engine_that_is_up) {
   StatusView view;
-  view.engines = {{.kind = "embedded", .state = "draining", .detail = ""}, {.kind = "embedded", .state = "up", .detail = "new"}};
+  view.engines = {{.kind = "embedded", .state = "draining", .detail = ""},
+                  {.kind = "embedded", .state = "up", .detail = "new"}};
   EXPECT_EQ(to_json(view)["engine"]["detail"], "new");
 }
 
-TEST(AdminJson, status_without_engine_says_none) { EXPECT_EQ(to_json(StatusView{})["engine"]["state"], "none"); }
+TEST(AdminJson, status_without_engine_says_none) {
+  EXPECT_EQ(to_json(StatusView{})["engine"]["state"], "none");
+}
 
 TEST(AdminJson, problem_carries_object_key_value_and_action) {
   StatusView view;
-  view.problems = {{.severity = "error", .object = "Pod/a/b", .key = "k", .value = "v", .reason = "r", .action = "do"}};
-  EXPECT_EQ(to_json(view)["problems"][0],
-            json::parse(R"({"severity":"error","object":"Pod/a/b","key":"k","value":"v","reason":"r","action":"do"})"));
+  view.problems = {{.severity = "error",
+                    .object = "Pod/a/b",
+                    .key = "k",
+                    .value = "v",
+                    .reason = "r",
+                    .action = "do"}};
+  EXPECT_EQ(
+      to_json(view)["problems"][0],
+      json::parse(
+          R"({"severity":"error","object":"Pod/a/b","key":"k","value":"v","reason":"r","action":"do"})"));
 }
 
 TEST(AdminJson, pod_uses_the_api_names) {
@@ -57,8 +67,9 @@ TEST(AdminJson, pod_uses_the_api_names) {
 TEST(AdminJson, policy_entries_carry_their_origin) {
   const auto policy = to_json(*FakeViews().policy("shop", "web-0"));
   EXPECT_EQ(policy["policy_id"], 5);
-  EXPECT_EQ(policy["entries"][0]["origin"],
-            json::parse(R"({"object":"Namespace/shop","key":"sidetrack.io/mode","value":"redirect"})"));
+  EXPECT_EQ(
+      policy["entries"][0]["origin"],
+      json::parse(R"({"object":"Namespace/shop","key":"sidetrack.io/mode","value":"redirect"})"));
 }
 
 TEST(AdminJson, explain_without_rule_has_null) {
@@ -86,7 +97,8 @@ TEST(AdminJson, bytes_that_are_no_text_are_replaced) {
 }
 
 TEST(AdminRequest, target_is_split_and_decoded) {
-  const auto request = parse_target("/v1/explain?namespace=shop&destination=%5Bfd00%3A%3A1%5D:80&x=a+b");
+  const auto request =
+      parse_target("/v1/explain?namespace=shop&destination=%5Bfd00%3A%3A1%5D:80&x=a+b");
   ASSERT_TRUE(request);
   EXPECT_EQ(request->path, "/v1/explain");
   EXPECT_EQ(request->parameter("destination"), "[fd00::1]:80");

@@ -20,7 +20,8 @@ TEST(Metrics, every_line_is_exposition_text) {
   Metrics metrics(views);
   metrics.observe_policy_apply(0.02);
   const std::regex comment(R"(# (HELP|TYPE) [a-z_]+ .+)");
-  const std::regex sample(R"re([a-z_]+(\{[a-z_]+="[^"]*"(,[a-z_]+="[^"]*")*\})? [-+0-9.einfEINF]+)re");
+  const std::regex sample(
+      R"re([a-z_]+(\{[a-z_]+="[^"]*"(,[a-z_]+="[^"]*")*\})? [-+0-9.einfEINF]+)re");
   std::istringstream lines(metrics.text());
   std::set<std::string> seen;
   for (std::string line; std::getline(lines, line);) {
@@ -34,7 +35,8 @@ TEST(Metrics, connections_carry_verdict_and_reason) {
   test::FakeViews views;
   const auto text = Metrics(views).text();
   EXPECT_THAT(text, HasSubstr("# TYPE sidetrack_connections_total counter\n"));
-  EXPECT_THAT(text, HasSubstr("sidetrack_connections_total{namespace=\"shop\",verdict=\"redirected\",reason=\"redirected\"} 5\n"));
+  EXPECT_THAT(text, HasSubstr("sidetrack_connections_total{namespace=\"shop\",verdict="
+                              "\"redirected\",reason=\"redirected\"} 5\n"));
   EXPECT_THAT(text, HasSubstr("verdict=\"direct\",reason=\"excluded_port\"} 2\n"));
   EXPECT_THAT(text, HasSubstr("verdict=\"refused\",reason=\"engine_down_closed\"} 1\n"));
 }
@@ -45,7 +47,8 @@ TEST(Metrics, node_state_is_shown) {
   views.status_view.drift_reasons = {{"no_listener", 2}};
   views.status_view.problems.resize(3);
   const auto text = Metrics(views).text();
-  EXPECT_THAT(text, HasSubstr("sidetrack_flow_bytes_total{namespace=\"shop\",path=\"engine\",direction=\"in\"} 2000\n"));
+  EXPECT_THAT(text, HasSubstr("sidetrack_flow_bytes_total{namespace=\"shop\",path=\"engine\","
+                              "direction=\"in\"} 2000\n"));
   EXPECT_THAT(text, HasSubstr("sidetrack_pods{state=\"enrolled\"} 2\n"));
   EXPECT_THAT(text, HasSubstr("sidetrack_pod_drift{reason=\"no_listener\"} 2\n"));
   EXPECT_THAT(text, HasSubstr("sidetrack_engine_up 1\n"));

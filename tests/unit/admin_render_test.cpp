@@ -16,8 +16,10 @@ using ::testing::HasSubstr;
 const Painter kPlain(Painter::Mode::kPlain);
 
 TEST(CtlRender, status_fits_one_screen_and_ends_with_problems) {
-  const auto text = render_status(admin::to_json(test::FakeViews().status()), kPlain, 1'700'000'125.5);
-  EXPECT_THAT(text, HasSubstr("agent      ready  0.1.0  pid 42  up 2m05s  node n1  source files\n"));
+  const auto text =
+      render_status(admin::to_json(test::FakeViews().status()), kPlain, 1'700'000'125.5);
+  EXPECT_THAT(text,
+              HasSubstr("agent      ready  0.1.0  pid 42  up 2m05s  node n1  source files\n"));
   EXPECT_THAT(text, HasSubstr("engine     embedded up  pid 43  beat 250ms ago  connections 3\n"));
   EXPECT_THAT(text, HasSubstr("programs   1 of 1 attached"));
   EXPECT_THAT(text, HasSubstr("pods       wanted 2  enrolled 2  drift 0  skipped 0\n"));
@@ -31,7 +33,12 @@ TEST(CtlRender, status_names_what_is_wrong) {
   view.programs[0].detail = "the link is gone";
   view.pods_drift = 1;
   view.drift_reasons = {{"no_listener", 1}};
-  view.problems = {{.severity = "error", .object = "Namespace/shop", .key = "k", .value = "80x", .reason = "no port", .action = "fix it"}};
+  view.problems = {{.severity = "error",
+                    .object = "Namespace/shop",
+                    .key = "k",
+                    .value = "80x",
+                    .reason = "no port",
+                    .action = "fix it"}};
   const auto text = render_status(admin::to_json(view), kPlain, 0);
   EXPECT_THAT(text, HasSubstr("not attached st_connect4 at cgroup/connect4: the link is gone\n"));
   EXPECT_THAT(text, HasSubstr("drift: no_listener 1\n"));
@@ -45,23 +52,29 @@ TEST(CtlRender, pods_are_a_table) {
 }
 
 TEST(CtlRender, explain_shows_sentence_rule_path_and_endpoints) {
-  const auto text = render_explain(admin::to_json(*test::FakeViews().explain("shop", "web-0", "10.0.0.1:8500")), kPlain);
-  EXPECT_THAT(text, HasSubstr("shop/web-0 -> 10.0.0.1:8500: direct\nPort 8500 is excluded by Namespace/shop.\n"));
-  EXPECT_THAT(text, HasSubstr("rule       Namespace/shop  sidetrack.io/exclude-outbound-ports = 8500\n"));
+  const auto text = render_explain(
+      admin::to_json(*test::FakeViews().explain("shop", "web-0", "10.0.0.1:8500")), kPlain);
+  EXPECT_THAT(
+      text,
+      HasSubstr("shop/web-0 -> 10.0.0.1:8500: direct\nPort 8500 is excluded by Namespace/shop.\n"));
+  EXPECT_THAT(text,
+              HasSubstr("rule       Namespace/shop  sidetrack.io/exclude-outbound-ports = 8500\n"));
   EXPECT_THAT(text, HasSubstr("endpoints  10.1.0.9:8500\n"));
 }
 
 TEST(CtlRender, flows_and_counters_show_sizes_and_durations) {
   test::FakeViews views;
   const auto flows = render_flows(admin::to_json(views.flows({})), kPlain, 0);
-  EXPECT_THAT(flows, HasSubstr("shop/web-0  10.1.0.5:40000  10.96.0.10:80  10.1.0.9:8080  engine  redirected  100B  2.0KiB  2.5s"));
+  EXPECT_THAT(flows, HasSubstr("shop/web-0  10.1.0.5:40000  10.96.0.10:80  10.1.0.9:8080  engine  "
+                               "redirected  100B  2.0KiB  2.5s"));
   const auto counters = render_counters(admin::to_json(views.counters()), kPlain);
   EXPECT_THAT(counters, HasSubstr("shop       connections  excluded_port       2\n"));
   EXPECT_THAT(counters, HasSubstr("shop       losses       flows_dropped       4\n"));
 }
 
 TEST(CtlRender, answers_of_another_shape_do_no_harm) {
-  const auto odd = nlohmann::json::parse(R"({"pods": 3, "flows": [7], "counters": [{"connections": []}], "agent": null})");
+  const auto odd = nlohmann::json::parse(
+      R"({"pods": 3, "flows": [7], "counters": [{"connections": []}], "agent": null})");
   EXPECT_NO_THROW(static_cast<void>(render_status(odd, kPlain, 0)));
   EXPECT_NO_THROW(static_cast<void>(render_flows(odd, kPlain, 0)));
   EXPECT_NO_THROW(static_cast<void>(render_pods(odd, kPlain)));

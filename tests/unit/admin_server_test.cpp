@@ -19,9 +19,9 @@
 namespace sidetrack::admin {
 namespace {
 
+using test::exchange_unix;
 using ::testing::HasSubstr;
 using ::testing::StartsWith;
-using test::exchange_unix;
 
 class AdminSocket : public ::testing::Test {
  protected:
@@ -36,9 +36,12 @@ class AdminSocket : public ::testing::Test {
     server_.reset();
   }
   [[nodiscard]] std::string path() const { return folder_.file("admin.sock"); }
-  [[nodiscard]] std::string ask(const std::string& method, const std::string& target, const std::string& body = "") const {
-    return exchange_unix(path(), method + " " + target + " HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: " +
-                                     std::to_string(body.size()) + "\r\n\r\n" + body);
+  [[nodiscard]] std::string ask(const std::string& method, const std::string& target,
+                                const std::string& body = "") const {
+    return exchange_unix(path(),
+                         method + " " + target +
+                             " HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: " +
+                             std::to_string(body.size()) + "\r\n\r\n" + body);
   }
 
   test::FakeViews views_;
@@ -70,8 +73,10 @@ TEST_F(AdminSocket, answers_every_endpoint) {
   EXPECT_THAT(ask("GET", "/v1/status"), StartsWith("HTTP/1.1 200 OK"));
   EXPECT_THAT(ask("GET", "/v1/pods?namespace=bank"), HasSubstr("\"db-0\""));
   EXPECT_THAT(ask("GET", "/v1/policy?namespace=shop&pod=web-0"), HasSubstr("\"policy_id\":5"));
-  EXPECT_THAT(ask("GET", "/v1/explain?namespace=shop&pod=web-0&destination=10.0.0.1:8500"), HasSubstr("excluded_port"));
-  EXPECT_THAT(ask("GET", "/v1/flows?namespace=shop&since=12.5&after=0"), HasSubstr("\"next_sequence\":1"));
+  EXPECT_THAT(ask("GET", "/v1/explain?namespace=shop&pod=web-0&destination=10.0.0.1:8500"),
+              HasSubstr("excluded_port"));
+  EXPECT_THAT(ask("GET", "/v1/flows?namespace=shop&since=12.5&after=0"),
+              HasSubstr("\"next_sequence\":1"));
   EXPECT_THAT(ask("GET", "/v1/counters"), HasSubstr("\"counters\""));
   EXPECT_EQ(views_.last_flow_query.since, 12.5);
   EXPECT_EQ(views_.last_flow_query.namespace_name, "shop");
@@ -81,7 +86,8 @@ TEST_F(AdminSocket, errors_have_status_code_and_message) {
   start();
   const auto missing_pod = ask("GET", "/v1/policy?namespace=shop&pod=nope");
   EXPECT_THAT(missing_pod, StartsWith("HTTP/1.1 404"));
-  EXPECT_THAT(missing_pod, HasSubstr(R"({"error":{"code":"not_found","message":"no pod shop/nope)"));
+  EXPECT_THAT(missing_pod,
+              HasSubstr(R"({"error":{"code":"not_found","message":"no pod shop/nope)"));
   EXPECT_THAT(ask("GET", "/v1/policy?namespace=shop"), StartsWith("HTTP/1.1 400"));
   EXPECT_THAT(ask("GET", "/v1/flows?after=-1"), StartsWith("HTTP/1.1 400"));
   EXPECT_THAT(ask("GET", "/v1/flows?since=nan"), StartsWith("HTTP/1.1 400"));
@@ -102,9 +108,10 @@ TEST_F(AdminSocket, bypass_is_set_by_post) {
 
 TEST_F(AdminSocket, connection_is_kept_alive) {
   start();
-  const auto answers = exchange_unix(path(),
-                                     "GET /v1/bypass HTTP/1.1\r\nHost: x\r\n\r\n"
-                                     "GET /v1/bypass HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+  const auto answers =
+      exchange_unix(path(),
+                    "GET /v1/bypass HTTP/1.1\r\nHost: x\r\n\r\n"
+                    "GET /v1/bypass HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
   EXPECT_NE(answers.find("HTTP/1.1 200"), answers.rfind("HTTP/1.1 200"));
 }
 
@@ -124,9 +131,11 @@ TEST_F(AdminSocket, malformed_requests_are_answered_400) {
 
 TEST_F(AdminSocket, too_large_requests_are_refused) {
   start();
-  EXPECT_THAT(exchange_unix(path(), "GET /v1/status HTTP/1.1\r\nX: " + std::string(20000, 'a') + "\r\n\r\n"),
+  EXPECT_THAT(exchange_unix(
+                  path(), "GET /v1/status HTTP/1.1\r\nX: " + std::string(20000, 'a') + "\r\n\r\n"),
               StartsWith("HTTP/1.1 431"));
-  EXPECT_THAT(exchange_unix(path(), "POST /v1/bypass HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n"),
+  EXPECT_THAT(exchange_unix(
+                  path(), "POST /v1/bypass HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n"),
               StartsWith("HTTP/1.1 413"));
   EXPECT_THAT(ask("GET", "/v1/status"), StartsWith("HTTP/1.1 200"));
 }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // The bounded log of flow records: sequence numbers, filters, the oldest going first.
-#include "agent/main/flow_log.h"
-
 #include <gtest/gtest.h>
+
+#include "agent/main/flow_log.h"
 
 namespace sidetrack::agent {
 namespace {
@@ -33,11 +33,17 @@ class FlowLogTest : public ::testing::Test {
   FlowLog log_{3};
 };
 
-TEST_F(FlowLogTest, gives_the_oldest_first) { EXPECT_EQ(pods(log_.find({})), "abc"); }
+TEST_F(FlowLogTest, gives_the_oldest_first) {
+  EXPECT_EQ(pods(log_.find({})), "abc");
+}
 
-TEST_F(FlowLogTest, selects_by_namespace) { EXPECT_EQ(pods(log_.find({.namespace_name = "shop"})), "ac"); }
+TEST_F(FlowLogTest, selects_by_namespace) {
+  EXPECT_EQ(pods(log_.find({.namespace_name = "shop"})), "ac");
+}
 
-TEST_F(FlowLogTest, selects_by_time) { EXPECT_EQ(pods(log_.find({.since = 20})), "bc"); }
+TEST_F(FlowLogTest, selects_by_time) {
+  EXPECT_EQ(pods(log_.find({.since = 20})), "bc");
+}
 
 TEST_F(FlowLogTest, gives_whoever_follows_only_what_is_new) {
   const std::uint64_t next = log_.find({}).next_sequence;

@@ -18,16 +18,20 @@ struct Row {
 class ListensOn : public ::testing::TestWithParam<Row> {};
 
 TEST_P(ListensOn, is_as_the_kernel_would_decide) {
-  const NodeListener listener{
-      .address = policy::parse_address(GetParam().listener).value(), .port = 15001, .v6_only = GetParam().v6_only};
-  EXPECT_EQ(listens_on(listener, {.address = policy::parse_address(GetParam().address).value(), .port = 15001}), GetParam().listens);
+  const NodeListener listener{.address = policy::parse_address(GetParam().listener).value(),
+                              .port = 15001,
+                              .v6_only = GetParam().v6_only};
+  EXPECT_EQ(listens_on(listener, {.address = policy::parse_address(GetParam().address).value(),
+                                  .port = 15001}),
+            GetParam().listens);
 }
 
 INSTANTIATE_TEST_SUITE_P(All, ListensOn,
                          ::testing::Values(Row{"its_own_v4", "10.1.2.3", false, "10.1.2.3", true},
                                            Row{"another_v4", "10.1.2.4", false, "10.1.2.3", false},
                                            Row{"any_v4", "0.0.0.0", false, "10.1.2.3", true},
-                                           Row{"any_v4_not_for_v6", "0.0.0.0", false, "fd00::1", false},
+                                           Row{"any_v4_not_for_v6", "0.0.0.0", false, "fd00::1",
+                                               false},
                                            Row{"its_own_v6", "fd00::1", false, "fd00::1", true},
                                            Row{"any_v6", "::", false, "fd00::1", true},
                                            Row{"any_v6_also_for_v4", "::", false, "10.1.2.3", true},
@@ -37,7 +41,8 @@ INSTANTIATE_TEST_SUITE_P(All, ListensOn,
 
 TEST(ListensOnPort, needs_the_same_port) {
   const st_addr address = policy::parse_address("10.1.2.3").value();
-  EXPECT_FALSE(listens_on({.address = address, .port = 15002}, {.address = address, .port = 15001}));
+  EXPECT_FALSE(
+      listens_on({.address = address, .port = 15002}, {.address = address, .port = 15001}));
 }
 
 }  // namespace

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // The words of the API. They are an interface: a change here is a change for scripts.
-#include "agent/main/names.h"
-
 #include <gtest/gtest.h>
 
 #include <set>
+
+#include "agent/main/names.h"
 
 namespace sidetrack::agent {
 namespace {
@@ -23,22 +23,25 @@ TEST_P(ReasonNames, are_as_documented) {
   EXPECT_NE(reason_sentence(GetParam().reason), "");
 }
 
-INSTANTIATE_TEST_SUITE_P(All, ReasonNames,
-                         ::testing::Values(Word{0, "redirected", "redirected"}, Word{1, "not_tcp", "direct"},
-                                           Word{2, "not_enrolled", "direct"}, Word{3, "unknown_netns", "direct"},
-                                           Word{4, "engine_socket", "direct"}, Word{5, "passthrough", "direct"},
-                                           Word{6, "local_destination", "direct"}, Word{7, "bound_device", "direct"},
-                                           Word{8, "transparent", "direct"}, Word{9, "mptcp", "direct"},
-                                           Word{10, "excluded_port", "direct"}, Word{11, "excluded_cidr", "direct"},
-                                           Word{12, "not_included", "direct"}, Word{13, "engine_down", "direct"},
-                                           Word{14, "engine_full", "direct"}, Word{15, "port_budget", "direct"},
-                                           Word{16, "bypass", "direct"}, Word{17, "internal_error", "direct"},
-                                           Word{18, "engine_down_closed", "refused"},
-                                           Word{19, "no_original_destination", "refused"},
-                                           Word{20, "bound_port", "direct"}),
-                         [](const auto& row) { return std::string(row.param.name); });
+INSTANTIATE_TEST_SUITE_P(
+    All, ReasonNames,
+    ::testing::Values(Word{0, "redirected", "redirected"}, Word{1, "not_tcp", "direct"},
+                      Word{2, "not_enrolled", "direct"}, Word{3, "unknown_netns", "direct"},
+                      Word{4, "engine_socket", "direct"}, Word{5, "passthrough", "direct"},
+                      Word{6, "local_destination", "direct"}, Word{7, "bound_device", "direct"},
+                      Word{8, "transparent", "direct"}, Word{9, "mptcp", "direct"},
+                      Word{10, "excluded_port", "direct"}, Word{11, "excluded_cidr", "direct"},
+                      Word{12, "not_included", "direct"}, Word{13, "engine_down", "direct"},
+                      Word{14, "engine_full", "direct"}, Word{15, "port_budget", "direct"},
+                      Word{16, "bypass", "direct"}, Word{17, "internal_error", "direct"},
+                      Word{18, "engine_down_closed", "refused"},
+                      Word{19, "no_original_destination", "refused"},
+                      Word{20, "bound_port", "direct"}),
+    [](const auto& row) { return std::string(row.param.name); });
 
-TEST(Names, of_all_reasons_are_in_the_table_above) { EXPECT_EQ(ST_REASON_COUNT, 21) << "a new reason needs a row and a sentence"; }
+TEST(Names, of_all_reasons_are_in_the_table_above) {
+  EXPECT_EQ(ST_REASON_COUNT, 21) << "a new reason needs a row and a sentence";
+}
 
 TEST(Names, of_all_reasons_have_a_sentence_of_their_own) {
   std::set<std::string> sentences;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What sidetrack-agent refuses, and the words it does so with: option, value, what is allowed. All of them end with exit code 2.
+// What sidetrack-agent refuses, and the words it does so with: option, value, what is allowed. All
+// of them end with exit code 2.
 #include "tests/unit/agent_options_fixture.h"
 
 namespace sidetrack::agent::testing {
@@ -13,38 +14,55 @@ void refuses(const Result<Options>& options, const std::string& text) {
   EXPECT_THAT(options.error().message, HasSubstr(text));
 }
 
-TEST_F(OptionsTest, refuse_what_is_no_command) { refuses(parse({"start"}), "'start' is no command: run, uninstall, --help, --version"); }
-
-TEST_F(OptionsTest, need_objects) { refuses(parse({"run"}), "--objects DIR is missing"); }
-
-TEST_F(OptionsTest, refuse_a_source_that_there_is_not) {
-  refuses(run_with({"--source", "kubernetes"}), "--source 'kubernetes': this version has the source files");
+TEST_F(OptionsTest, refuse_what_is_no_command) {
+  refuses(parse({"start"}), "'start' is no command: run, uninstall, --help, --version");
 }
 
-TEST_F(OptionsTest, refuse_an_option_that_there_is_not) { refuses(run_with({"--objectz", "/o"}), "objectz"); }
+TEST_F(OptionsTest, need_objects) {
+  refuses(parse({"run"}), "--objects DIR is missing");
+}
 
-TEST_F(OptionsTest, refuse_half_an_option) { refuses(run_with({"--state", "/s"}), "state"); }
+TEST_F(OptionsTest, refuse_a_source_that_there_is_not) {
+  refuses(run_with({"--source", "kubernetes"}),
+          "--source 'kubernetes': this version has the source files");
+}
 
-TEST_F(OptionsTest, refuse_words_that_belong_to_no_option) { refuses(run_with({"more"}), "sidetrack-agent --help lists the options"); }
+TEST_F(OptionsTest, refuse_an_option_that_there_is_not) {
+  refuses(run_with({"--objectz", "/o"}), "objectz");
+}
 
-TEST_F(OptionsTest, refuse_the_same_option_twice) { refuses(run_with({"--objects", "/p"}), "objects"); }
+TEST_F(OptionsTest, refuse_half_an_option) {
+  refuses(run_with({"--state", "/s"}), "state");
+}
+
+TEST_F(OptionsTest, refuse_words_that_belong_to_no_option) {
+  refuses(run_with({"more"}), "sidetrack-agent --help lists the options");
+}
+
+TEST_F(OptionsTest, refuse_the_same_option_twice) {
+  refuses(run_with({"--objects", "/p"}), "objects");
+}
 
 TEST_F(OptionsTest, refuse_an_engine_that_there_is_not) {
-  refuses(run_with({"--engine", "envoy"}), "--engine 'envoy': embedded, external=ADDR:PORT[,ADDR:PORT] or none is meant");
+  refuses(run_with({"--engine", "envoy"}),
+          "--engine 'envoy': embedded, external=ADDR:PORT[,ADDR:PORT] or none is meant");
 }
 
 TEST_F(OptionsTest, refuse_an_external_engine_without_an_address) {
   refuses(run_with({"--engine", "external="}), "--engine 'external=': ");
 }
 
-TEST_F(OptionsTest, refuse_an_external_engine_without_a_port) { refuses(run_with({"--engine", "external=10.1.2.3"}), "ADDR:PORT is meant"); }
+TEST_F(OptionsTest, refuse_an_external_engine_without_a_port) {
+  refuses(run_with({"--engine", "external=10.1.2.3"}), "ADDR:PORT is meant");
+}
 
 TEST_F(OptionsTest, refuse_an_external_engine_on_port_0) {
   refuses(run_with({"--engine", "external=10.1.2.3:0"}), "the port must be 1 to 65535");
 }
 
 TEST_F(OptionsTest, refuse_two_external_addresses_of_a_family) {
-  refuses(run_with({"--engine", "external=10.1.2.3:1,10.1.2.4:1"}), "one address per family at most");
+  refuses(run_with({"--engine", "external=10.1.2.3:1,10.1.2.4:1"}),
+          "one address per family at most");
 }
 
 TEST_F(OptionsTest, refuse_an_external_engine_on_loopback) {
@@ -52,7 +70,8 @@ TEST_F(OptionsTest, refuse_an_external_engine_on_loopback) {
 }
 
 TEST_F(OptionsTest, refuse_listener_ports_that_are_no_range) {
-  refuses(run_with({"--listener-ports", "many"}), "--listener-ports 'many': one range LOW-HIGH of ports is meant");
+  refuses(run_with({"--listener-ports", "many"}),
+          "--listener-ports 'many': one range LOW-HIGH of ports is meant");
   refuses(run_with({"--listener-ports", "1-5,8-9"}), "one range");
 }
 
@@ -67,8 +86,10 @@ TEST_F(OptionsTest, refuse_a_number_of_listeners_that_a_row_does_not_hold) {
 }
 
 TEST_F(OptionsTest, refuse_unknown_words) {
-  refuses(run_with({"--compat", "istio,consul"}), "--compat 'istio,consul': a list of istio, linkerd, kuma is meant");
-  refuses(run_with({"--log-level", "loud"}), "--log-level 'loud': error, warn, info or debug is meant");
+  refuses(run_with({"--compat", "istio,consul"}),
+          "--compat 'istio,consul': a list of istio, linkerd, kuma is meant");
+  refuses(run_with({"--log-level", "loud"}),
+          "--log-level 'loud': error, warn, info or debug is meant");
   refuses(run_with({"--log-format", "xml"}), "--log-format 'xml': text or json is meant");
 }
 
@@ -78,7 +99,9 @@ TEST_F(OptionsTest, refuse_a_time_without_a_number_or_with_another_unit) {
   refuses(run_with({"--drain", "-1s"}), "--drain '-1s'");
 }
 
-TEST_F(OptionsTest, refuse_a_time_that_overflows) { refuses(run_with({"--drain", "100000000m"}), "--drain '100000000m'"); }
+TEST_F(OptionsTest, refuse_a_time_that_overflows) {
+  refuses(run_with({"--drain", "100000000m"}), "--drain '100000000m'");
+}
 
 TEST_F(OptionsTest, refuse_lists_that_do_not_parse_and_name_the_item) {
   refuses(run_with({"--exclude-outbound-ports", "80,90000"}), "90000");
@@ -87,9 +110,13 @@ TEST_F(OptionsTest, refuse_lists_that_do_not_parse_and_name_the_item) {
   refuses(run_with({"--include-outbound-cidrs", "here"}), "here");
 }
 
-TEST_F(OptionsTest, refuse_a_file_that_cannot_be_read) { refuses(run_with({"--config", "/nowhere"}), "--config '/nowhere': cannot be read"); }
+TEST_F(OptionsTest, refuse_a_file_that_cannot_be_read) {
+  refuses(run_with({"--config", "/nowhere"}), "--config '/nowhere': cannot be read");
+}
 
-TEST_F(OptionsTest, refuse_an_option_in_a_file_that_there_is_not) { refuses(run_with({"--config", config("objectz = /o\n")}), "objectz"); }
+TEST_F(OptionsTest, refuse_an_option_in_a_file_that_there_is_not) {
+  refuses(run_with({"--config", config("objectz = /o\n")}), "objectz");
+}
 
 TEST_F(OptionsTest, refuse_bad_values_of_the_environment) {
   set("SIDETRACK_LISTENERS_PER_POD", "99");

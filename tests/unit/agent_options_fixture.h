@@ -55,7 +55,8 @@ class OptionsTest : public ::testing::Test {
 
  private:
   std::vector<std::string> names_;
-  std::string file_ = std::filesystem::temp_directory_path() / ("st-agent-options-" + std::to_string(getpid()));
+  std::string file_ =
+      std::filesystem::temp_directory_path() / ("st-agent-options-" + std::to_string(getpid()));
 };
 
 }  // namespace sidetrack::agent::testing

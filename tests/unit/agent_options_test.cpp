@@ -41,8 +41,10 @@ TEST_F(OptionsTest, have_the_documented_defaults) {
 
 TEST_F(OptionsTest, take_paths_and_names_as_they_are) {
   const Options options =
-      run_options({"--node", "n1", "--namespace", "mesh", "--state-dir", "/s", "--cache-dir", "/c", "--pin-dir", "/p", "--cgroup", "/g",
-                   "--engine-cgroup", "/g/e", "--http", "off", "--log-level", "debug", "--log-format", "json", "--standby"});
+      run_options({"--node",          "n1",   "--namespace", "mesh", "--state-dir", "/s",
+                   "--cache-dir",     "/c",   "--pin-dir",   "/p",   "--cgroup",    "/g",
+                   "--engine-cgroup", "/g/e", "--http",      "off",  "--log-level", "debug",
+                   "--log-format",    "json", "--standby"});
   EXPECT_EQ(options.node_name, "n1");
   EXPECT_EQ(options.namespace_name, "mesh");
   EXPECT_EQ(options.state_dir, "/s");
@@ -57,8 +59,9 @@ TEST_F(OptionsTest, take_paths_and_names_as_they_are) {
 }
 
 TEST_F(OptionsTest, keep_the_lists_as_text) {
-  const Options options = run_options({"--exclude-outbound-ports", "8500,8600-8700", "--exclude-outbound-cidrs", "10.9.0.0/16",
-                                       "--include-outbound-ports", "80", "--include-outbound-cidrs", "fd00::/8"});
+  const Options options = run_options(
+      {"--exclude-outbound-ports", "8500,8600-8700", "--exclude-outbound-cidrs", "10.9.0.0/16",
+       "--include-outbound-ports", "80", "--include-outbound-cidrs", "fd00::/8"});
   EXPECT_EQ(options.lists.exclude_ports, "8500,8600-8700");
   EXPECT_EQ(options.lists.exclude_cidrs, "10.9.0.0/16");
   EXPECT_EQ(options.lists.include_ports, "80");
@@ -66,7 +69,8 @@ TEST_F(OptionsTest, keep_the_lists_as_text) {
 }
 
 TEST_F(OptionsTest, tell_an_empty_include_list_from_none) {
-  EXPECT_EQ(run_options({"--config", config("include-outbound-ports =\n")}).lists.include_ports, "");
+  EXPECT_EQ(run_options({"--config", config("include-outbound-ports =\n")}).lists.include_ports,
+            "");
   EXPECT_FALSE(run_options().lists.include_ports.has_value());
 }
 
@@ -74,8 +78,10 @@ TEST_F(OptionsTest, name_the_engine) {
   EXPECT_EQ(run_options({"--engine", "none"}).engine, reconcile::EngineKind::kNone);
   const Options options = run_options({"--engine", "external=10.1.2.3:15001,[fd00::1]:15002"});
   EXPECT_EQ(options.engine, reconcile::EngineKind::kExternal);
-  EXPECT_EQ(policy::format_endpoint(options.external.v4.address, options.external.v4.port), "10.1.2.3:15001");
-  EXPECT_EQ(policy::format_endpoint(options.external.v6.address, options.external.v6.port), "[fd00::1]:15002");
+  EXPECT_EQ(policy::format_endpoint(options.external.v4.address, options.external.v4.port),
+            "10.1.2.3:15001");
+  EXPECT_EQ(policy::format_endpoint(options.external.v6.address, options.external.v6.port),
+            "[fd00::1]:15002");
 }
 
 TEST_F(OptionsTest, of_an_external_engine_of_one_family_leave_the_other_out) {
@@ -83,7 +89,8 @@ TEST_F(OptionsTest, of_an_external_engine_of_one_family_leave_the_other_out) {
 }
 
 TEST_F(OptionsTest, set_listener_ports_and_their_number) {
-  const Options options = run_options({"--listener-ports", "20000-20007", "--listeners-per-pod", "8"});
+  const Options options =
+      run_options({"--listener-ports", "20000-20007", "--listeners-per-pod", "8"});
   EXPECT_EQ(options.listener_port_low, 20000);
   EXPECT_EQ(options.listener_port_high, 20007);
   EXPECT_EQ(options.listeners_per_pod, 8);
@@ -123,7 +130,8 @@ TEST_F(OptionsTest, are_not_disturbed_by_variables_that_only_look_like_ours) {
 }
 
 TEST_F(OptionsTest, come_from_a_file) {
-  const std::string path = config("# node\nstate-dir = /from-file\nlisteners-per-pod = 3\nexclude-outbound-ports = 8500\n");
+  const std::string path = config(
+      "# node\nstate-dir = /from-file\nlisteners-per-pod = 3\nexclude-outbound-ports = 8500\n");
   const Options options = run_options({"--config", path});
   EXPECT_EQ(options.state_dir, "/from-file");
   EXPECT_EQ(options.listeners_per_pod, 3);

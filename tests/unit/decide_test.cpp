@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The verdict order of docs/policy.md, step by step: each step beats all later ones, and nothing is asked for that is not needed.
+// The verdict order of docs/policy.md, step by step: each step beats all later ones, and nothing is
+// asked for that is not needed.
 #include "sidetrack/decide.h"
 
 #include <arpa/inet.h>
@@ -68,11 +69,17 @@ const std::vector<Step>& steps() {
       {"not_tcp", ST_REASON_NOT_TCP, [](Case& c) { c.connect.tcp = 0; }, 0, 0},
       {"bypass", ST_REASON_BYPASS, [](Case& c) { c.connect.bypass = 1; }, 0, 0},
       {"unknown_netns", ST_REASON_UNKNOWN_NETNS, [](Case& c) { c.has_pod = false; }, 0, 0},
-      {"not_enrolled", ST_REASON_NOT_ENROLLED, [](Case& c) { c.pod.mode = ST_MODE_DISABLED; }, 0, 0},
-      {"engine_socket", ST_REASON_ENGINE_SOCKET, [](Case& c) { c.connect.engine_socket = 1; }, 0, 0},
+      {"not_enrolled", ST_REASON_NOT_ENROLLED, [](Case& c) { c.pod.mode = ST_MODE_DISABLED; }, 0,
+       0},
+      {"engine_socket", ST_REASON_ENGINE_SOCKET, [](Case& c) { c.connect.engine_socket = 1; }, 0,
+       0},
       {"passthrough", ST_REASON_PASSTHROUGH,
-       [](Case& c) { c.pod.mode = c.pod.mode == ST_MODE_DISABLED ? c.pod.mode : __u8{ST_MODE_PASSTHROUGH}; }, 0, 0},
-      {"local_destination", ST_REASON_LOCAL_DESTINATION, [](Case& c) { c.connect.destination = address("127.0.0.1"); }, 0, 0},
+       [](Case& c) {
+         c.pod.mode = c.pod.mode == ST_MODE_DISABLED ? c.pod.mode : __u8{ST_MODE_PASSTHROUGH};
+       },
+       0, 0},
+      {"local_destination", ST_REASON_LOCAL_DESTINATION,
+       [](Case& c) { c.connect.destination = address("127.0.0.1"); }, 0, 0},
       {"bound_device", ST_REASON_BOUND_DEVICE, [](Case& c) { c.connect.bound_device = 1; }, 0, 0},
       {"transparent", ST_REASON_TRANSPARENT, [](Case& c) { c.connect.transparent = 1; }, 0, 0},
       {"mptcp", ST_REASON_MPTCP, [](Case& c) { c.connect.mptcp = 1; }, 0, 0},
@@ -163,16 +170,25 @@ constexpr auto kClosed = ST_ON_ENGINE_LOSS_CLOSED;
 
 INSTANTIATE_TEST_SUITE_P(
     Decide, EngineTest,
-    ::testing::Values(EngineRow{"ready_open", ST_ENGINE_READY, kOpen, ST_REASON_REDIRECTED, ST_VERDICT_redirected},
-                      EngineRow{"ready_closed", ST_ENGINE_READY, kClosed, ST_REASON_REDIRECTED, ST_VERDICT_redirected},
-                      EngineRow{"down_open", ST_ENGINE_DOWN, kOpen, ST_REASON_ENGINE_DOWN, ST_VERDICT_direct},
-                      EngineRow{"down_closed", ST_ENGINE_DOWN, kClosed, ST_REASON_ENGINE_DOWN_CLOSED, ST_VERDICT_refused},
-                      EngineRow{"full_open", ST_ENGINE_FULL, kOpen, ST_REASON_ENGINE_FULL, ST_VERDICT_direct},
-                      EngineRow{"full_closed", ST_ENGINE_FULL, kClosed, ST_REASON_ENGINE_DOWN_CLOSED, ST_VERDICT_refused},
-                      EngineRow{"ports_open", ST_ENGINE_PORTS_USED, kOpen, ST_REASON_PORT_BUDGET, ST_VERDICT_direct},
-                      EngineRow{"ports_closed", ST_ENGINE_PORTS_USED, kClosed, ST_REASON_PORT_BUDGET, ST_VERDICT_direct},
-                      EngineRow{"no_record_open", ST_ENGINE_NO_RECORD, kOpen, ST_REASON_INTERNAL_ERROR, ST_VERDICT_direct},
-                      EngineRow{"no_record_closed", ST_ENGINE_NO_RECORD, kClosed, ST_REASON_ENGINE_DOWN_CLOSED, ST_VERDICT_refused}),
+    ::testing::Values(
+        EngineRow{"ready_open", ST_ENGINE_READY, kOpen, ST_REASON_REDIRECTED,
+                  ST_VERDICT_redirected},
+        EngineRow{"ready_closed", ST_ENGINE_READY, kClosed, ST_REASON_REDIRECTED,
+                  ST_VERDICT_redirected},
+        EngineRow{"down_open", ST_ENGINE_DOWN, kOpen, ST_REASON_ENGINE_DOWN, ST_VERDICT_direct},
+        EngineRow{"down_closed", ST_ENGINE_DOWN, kClosed, ST_REASON_ENGINE_DOWN_CLOSED,
+                  ST_VERDICT_refused},
+        EngineRow{"full_open", ST_ENGINE_FULL, kOpen, ST_REASON_ENGINE_FULL, ST_VERDICT_direct},
+        EngineRow{"full_closed", ST_ENGINE_FULL, kClosed, ST_REASON_ENGINE_DOWN_CLOSED,
+                  ST_VERDICT_refused},
+        EngineRow{"ports_open", ST_ENGINE_PORTS_USED, kOpen, ST_REASON_PORT_BUDGET,
+                  ST_VERDICT_direct},
+        EngineRow{"ports_closed", ST_ENGINE_PORTS_USED, kClosed, ST_REASON_PORT_BUDGET,
+                  ST_VERDICT_direct},
+        EngineRow{"no_record_open", ST_ENGINE_NO_RECORD, kOpen, ST_REASON_INTERNAL_ERROR,
+                  ST_VERDICT_direct},
+        EngineRow{"no_record_closed", ST_ENGINE_NO_RECORD, kClosed, ST_REASON_ENGINE_DOWN_CLOSED,
+                  ST_VERDICT_refused}),
     [](const auto& row) { return row.param.name; });
 
 struct DestinationRow {
@@ -185,23 +201,29 @@ class DestinationTest : public ::testing::TestWithParam<DestinationRow> {};
 TEST_P(DestinationTest, is_local_or_not) {
   Case c;
   c.connect.destination = address(GetParam().text);
-  EXPECT_EQ(c.decide(), GetParam().local ? ST_REASON_LOCAL_DESTINATION : ST_REASON_REDIRECTED) << GetParam().text;
+  EXPECT_EQ(c.decide(), GetParam().local ? ST_REASON_LOCAL_DESTINATION : ST_REASON_REDIRECTED)
+      << GetParam().text;
 }
 
 INSTANTIATE_TEST_SUITE_P(
     Decide, DestinationTest,
-    ::testing::Values(DestinationRow{"127.0.0.1", true}, DestinationRow{"127.255.255.255", true}, DestinationRow{"128.0.0.1", false},
-                      DestinationRow{"126.255.255.255", false}, DestinationRow{"0.0.0.0", true}, DestinationRow{"0.0.0.1", false},
+    ::testing::Values(DestinationRow{"127.0.0.1", true}, DestinationRow{"127.255.255.255", true},
+                      DestinationRow{"128.0.0.1", false}, DestinationRow{"126.255.255.255", false},
+                      DestinationRow{"0.0.0.0", true}, DestinationRow{"0.0.0.1", false},
                       DestinationRow{"169.254.169.254", true}, DestinationRow{"169.253.0.1", false},
-                      DestinationRow{"169.255.0.1", false}, DestinationRow{"223.255.255.255", false},
-                      DestinationRow{"224.0.0.1", true}, DestinationRow{"255.255.255.255", true},
-                      DestinationRow{"10.244.0.7", true}, DestinationRow{"10.244.0.8", false},
-                      DestinationRow{"::ffff:127.0.0.1", true}, DestinationRow{"::ffff:169.254.1.1", true},
-                      DestinationRow{"::ffff:10.244.0.7", true}, DestinationRow{"::ffff:10.0.0.1", false},
-                      DestinationRow{"::", true}, DestinationRow{"::1", true}, DestinationRow{"::2", false},
-                      DestinationRow{"::7f00:1", false}, DestinationRow{"fe80::1", true}, DestinationRow{"febf::1", true},
-                      DestinationRow{"fec0::1", false}, DestinationRow{"fe7f::1", false}, DestinationRow{"ff02::1", true},
-                      DestinationRow{"fd44::7", true}, DestinationRow{"fd44::8", false}, DestinationRow{"2001:db8::1", false}));
+                      DestinationRow{"169.255.0.1", false},
+                      DestinationRow{"223.255.255.255", false}, DestinationRow{"224.0.0.1", true},
+                      DestinationRow{"255.255.255.255", true}, DestinationRow{"10.244.0.7", true},
+                      DestinationRow{"10.244.0.8", false}, DestinationRow{"::ffff:127.0.0.1", true},
+                      DestinationRow{"::ffff:169.254.1.1", true},
+                      DestinationRow{"::ffff:10.244.0.7", true},
+                      DestinationRow{"::ffff:10.0.0.1", false}, DestinationRow{"::", true},
+                      DestinationRow{"::1", true}, DestinationRow{"::2", false},
+                      DestinationRow{"::7f00:1", false}, DestinationRow{"fe80::1", true},
+                      DestinationRow{"febf::1", true}, DestinationRow{"fec0::1", false},
+                      DestinationRow{"fe7f::1", false}, DestinationRow{"ff02::1", true},
+                      DestinationRow{"fd44::7", true}, DestinationRow{"fd44::8", false},
+                      DestinationRow{"2001:db8::1", false}));
 
 TEST(Decide, source_bound_to_loopback_is_left_alone) {
   for (const char* const text : {"127.0.0.5", "::1"}) {
@@ -217,8 +239,10 @@ TEST(Decide, source_bound_to_loopback_is_left_alone) {
 TEST(Decide, only_two_reasons_refuse_and_one_redirects) {
   for (int i = 0; i < ST_REASON_COUNT; ++i) {
     const auto reason = static_cast<st_reason>(i);
-    const bool refuses = reason == ST_REASON_ENGINE_DOWN_CLOSED || reason == ST_REASON_NO_ORIGINAL_DESTINATION;
-    const st_verdict other = reason == ST_REASON_REDIRECTED ? ST_VERDICT_redirected : ST_VERDICT_direct;
+    const bool refuses =
+        reason == ST_REASON_ENGINE_DOWN_CLOSED || reason == ST_REASON_NO_ORIGINAL_DESTINATION;
+    const st_verdict other =
+        reason == ST_REASON_REDIRECTED ? ST_VERDICT_redirected : ST_VERDICT_direct;
     EXPECT_EQ(st_verdict_of(reason), refuses ? ST_VERDICT_refused : other) << i;
   }
 }

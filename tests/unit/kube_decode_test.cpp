@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "agent/kube/decode.h"
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
 
 #include <string>
 
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
+
+#include "agent/kube/decode.h"
 
 namespace sidetrack::kube {
 namespace {
@@ -16,7 +17,8 @@ using testing::ElementsAre;
 template <typename T>
 T only(const json& value) {
   const Decoded decoded = decode(value);
-  EXPECT_TRUE(decoded.issues.empty()) << decoded.issues.front().pointer << ": " << decoded.issues.front().reason;
+  EXPECT_TRUE(decoded.issues.empty())
+      << decoded.issues.front().pointer << ": " << decoded.issues.front().reason;
   if (decoded.objects.size() != 1 || !std::holds_alternative<T>(decoded.objects[0].object)) {
     ADD_FAILURE() << "not the one object wanted";
     return {};
@@ -52,7 +54,8 @@ TEST(Decode, reads_a_pod) {
 }
 
 TEST(Decode, a_bare_pod_has_defaults) {
-  const auto pod = only<Pod>(json::parse(R"({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}})"));
+  const auto pod =
+      only<Pod>(json::parse(R"({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}})"));
   EXPECT_EQ(pod.metadata.namespace_name, "default");
   EXPECT_FALSE(pod.host_network);
   EXPECT_TRUE(pod.addresses.empty());
@@ -93,15 +96,20 @@ TEST(Decode, a_headless_service_has_no_address) {
 }
 
 TEST(Decode, traffic_distribution_asks_for_topology_hints) {
-  EXPECT_TRUE(only<Service>(json::parse(
-      R"({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "a"}, "spec": {"trafficDistribution": "PreferClose"}})")).topology_hints);
+  EXPECT_TRUE(
+      only<Service>(
+          json::parse(
+              R"({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "a"}, "spec": {"trafficDistribution": "PreferClose"}})"))
+          .topology_hints);
   EXPECT_FALSE(only<Service>(json::parse(
-      R"({"apiVersion": "v1", "kind": "Service",
-          "metadata": {"name": "a", "annotations": {"service.kubernetes.io/topology-mode": "Disabled"}}})")).topology_hints);
+                                 R"({"apiVersion": "v1", "kind": "Service",
+          "metadata": {"name": "a", "annotations": {"service.kubernetes.io/topology-mode": "Disabled"}}})"))
+                   .topology_hints);
 }
 
 TEST(Decode, reads_an_endpoint_slice) {
-  const auto slice = only<EndpointSlice>(json::parse(R"({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+  const auto slice = only<EndpointSlice>(
+      json::parse(R"({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
     "metadata": {"name": "web-1", "namespace": "shop", "labels": {"kubernetes.io/service-name": "web"}},
     "addressType": "IPv4", "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}, {"name": "all"}],
     "endpoints": [
@@ -130,17 +138,20 @@ TEST(Decode, reads_lists_of_both_kinds) {
   EXPECT_EQ(list.objects[0].pointer, "/items/0");
   ASSERT_EQ(list.issues.size(), 1U);
   EXPECT_EQ(list.issues[0].pointer, "/items/1/metadata/name");
-  const Decoded answer = decode(json::parse(R"({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSliceList",
+  const Decoded answer =
+      decode(json::parse(R"({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSliceList",
     "items": [{"metadata": {"name": "a"}, "addressType": "IPv6"}]})"));
   ASSERT_EQ(answer.objects.size(), 1U);
   EXPECT_EQ(object_name(answer.objects[0].object), "EndpointSlice/default/a");
 }
 
 TEST(Decode, passes_over_what_it_does_not_read) {
-  const Decoded config = decode(json::parse(R"({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": {}})"));
+  const Decoded config = decode(json::parse(
+      R"({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": {}})"));
   EXPECT_TRUE(config.objects.empty());
   EXPECT_TRUE(config.issues.empty());
-  const Decoded other = decode(json::parse(R"({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "a"}})"));
+  const Decoded other = decode(
+      json::parse(R"({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "a"}})"));
   ASSERT_EQ(other.issues.size(), 1U);
   EXPECT_TRUE(other.issues[0].warning);
   EXPECT_EQ(other.issues[0].object, "Deployment/default/a");
@@ -163,7 +174,9 @@ class DecodeErrors : public testing::TestWithParam<ErrorRow> {};
 
 TEST_P(DecodeErrors, name_the_field) {
   const bool slice = std::string(GetParam().kind) == "EndpointSlice";
-  json value = {{"apiVersion", slice ? "discovery.k8s.io/v1" : "v1"}, {"kind", GetParam().kind}, {"metadata", {{"name", "a"}}}};
+  json value = {{"apiVersion", slice ? "discovery.k8s.io/v1" : "v1"},
+                {"kind", GetParam().kind},
+                {"metadata", {{"name", "a"}}}};
   if (slice) {
     value["addressType"] = "IPv4";
   }
@@ -172,45 +185,69 @@ TEST_P(DecodeErrors, name_the_field) {
   EXPECT_TRUE(decoded.objects.empty());
   ASSERT_EQ(decoded.issues.size(), 1U);
   EXPECT_EQ(decoded.issues[0].pointer, GetParam().pointer);
-  EXPECT_NE(decoded.issues[0].reason.find(GetParam().reason), std::string::npos) << decoded.issues[0].reason;
+  EXPECT_NE(decoded.issues[0].reason.find(GetParam().reason), std::string::npos)
+      << decoded.issues[0].reason;
   EXPECT_FALSE(decoded.issues[0].warning);
 }
 
 INSTANTIATE_TEST_SUITE_P(
     Rows, DecodeErrors,
     testing::Values(
-        ErrorRow{"no_name", R"({"metadata": {"name": null, "uid": "x"}})", "Pod", "/metadata/name", "missing"},
+        ErrorRow{"no_name", R"({"metadata": {"name": null, "uid": "x"}})", "Pod", "/metadata/name",
+                 "missing"},
         ErrorRow{"empty_name", R"({"metadata": {"name": ""}})", "Pod", "/metadata/name", "empty"},
-        ErrorRow{"name_number", R"({"metadata": {"name": 7}})", "Node", "/metadata/name", "quote it"},
-        ErrorRow{"name_slash", R"({"metadata": {"name": "a/b"}})", "Pod", "/metadata/name", "not a Kubernetes name"},
-        ErrorRow{"namespace_slash", R"({"metadata": {"namespace": "A"}})", "Pod", "/metadata/namespace", "not a Kubernetes name"},
+        ErrorRow{"name_number", R"({"metadata": {"name": 7}})", "Node", "/metadata/name",
+                 "quote it"},
+        ErrorRow{"name_slash", R"({"metadata": {"name": "a/b"}})", "Pod", "/metadata/name",
+                 "not a Kubernetes name"},
+        ErrorRow{"namespace_slash", R"({"metadata": {"namespace": "A"}})", "Pod",
+                 "/metadata/namespace", "not a Kubernetes name"},
         ErrorRow{"metadata_text", R"({"metadata": "x"})", "Pod", "/metadata", "must be an object"},
         ErrorRow{"no_kind", R"({"kind": null})", "Pod", "/kind", "missing"},
         ErrorRow{"no_version", R"({"apiVersion": null})", "Pod", "/apiVersion", "missing"},
-        ErrorRow{"label_bool", R"({"metadata": {"labels": {"a/b": true}}})", "Pod", "/metadata/labels/a~1b", "quote it"},
-        ErrorRow{"annotation_number", R"({"metadata": {"annotations": {"a": 1}}})", "Pod", "/metadata/annotations/a", "quote it"},
-        ErrorRow{"labels_list", R"({"metadata": {"labels": []}})", "Pod", "/metadata/labels", "object"},
-        ErrorRow{"host_network_text", R"({"spec": {"hostNetwork": "yes"}})", "Pod", "/spec/hostNetwork", "true or false"},
+        ErrorRow{"label_bool", R"({"metadata": {"labels": {"a/b": true}}})", "Pod",
+                 "/metadata/labels/a~1b", "quote it"},
+        ErrorRow{"annotation_number", R"({"metadata": {"annotations": {"a": 1}}})", "Pod",
+                 "/metadata/annotations/a", "quote it"},
+        ErrorRow{"labels_list", R"({"metadata": {"labels": []}})", "Pod", "/metadata/labels",
+                 "object"},
+        ErrorRow{"host_network_text", R"({"spec": {"hostNetwork": "yes"}})", "Pod",
+                 "/spec/hostNetwork", "true or false"},
         ErrorRow{"spec_list", R"({"spec": []})", "Pod", "/spec", "must be an object"},
-        ErrorRow{"containers_object", R"({"spec": {"containers": {}}})", "Pod", "/spec/containers", "list"},
-        ErrorRow{"container_port_zero", R"({"spec": {"containers": [{"ports": [{"containerPort": 0}]}]}})", "Pod",
+        ErrorRow{"containers_object", R"({"spec": {"containers": {}}})", "Pod", "/spec/containers",
+                 "list"},
+        ErrorRow{"container_port_zero",
+                 R"({"spec": {"containers": [{"ports": [{"containerPort": 0}]}]}})", "Pod",
                  "/spec/containers/0/ports/0/containerPort", "1-65535"},
         ErrorRow{"container_port_missing", R"({"spec": {"containers": [{"ports": [{}]}]}})", "Pod",
                  "/spec/containers/0/ports/0/containerPort", "missing"},
-        ErrorRow{"pod_address", R"({"status": {"podIPs": [{"ip": "10.0.0"}]}})", "Pod", "/status/podIPs/0/ip", "IP address"},
-        ErrorRow{"port_negative", R"({"spec": {"ports": [{"port": -1}]}})", "Service", "/spec/ports/0/port", "1-65535"},
-        ErrorRow{"port_large", R"({"spec": {"ports": [{"port": 65536}]}})", "Service", "/spec/ports/0/port", "1-65535"},
-        ErrorRow{"port_huge", R"({"spec": {"ports": [{"port": 18446744073709551615}]}})", "Service", "/spec/ports/0/port", "1-65535"},
-        ErrorRow{"port_fraction", R"({"spec": {"ports": [{"port": 80.0}]}})", "Service", "/spec/ports/0/port", "whole number"},
-        ErrorRow{"port_text", R"({"spec": {"ports": [{"port": "80"}]}})", "Service", "/spec/ports/0/port", "whole number"},
-        ErrorRow{"affinity_timeout", R"({"spec": {"sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 86401}}}})", "Service",
-                 "/spec/sessionAffinityConfig/clientIP/timeoutSeconds", "1-86400"},
-        ErrorRow{"cluster_address", R"({"spec": {"clusterIPs": ["web"]}})", "Service", "/spec/clusterIPs/0", "IP address"},
-        ErrorRow{"no_address_type", R"({"addressType": null})", "EndpointSlice", "/addressType", "missing"},
-        ErrorRow{"address_type", R"({"addressType": "ipv4"})", "EndpointSlice", "/addressType", "IPv4, IPv6"},
-        ErrorRow{"wrong_family", R"({"endpoints": [{"addresses": ["fd00::1"]}]})", "EndpointSlice", "/endpoints/0/addresses/0", "IPv4"},
-        ErrorRow{"no_addresses", R"({"endpoints": [{"nodeName": "a"}]})", "EndpointSlice", "/endpoints/0/addresses", "at least one"},
-        ErrorRow{"condition_text", R"({"endpoints": [{"addresses": ["10.0.0.1"], "conditions": {"ready": "true"}}]})",
+        ErrorRow{"pod_address", R"({"status": {"podIPs": [{"ip": "10.0.0"}]}})", "Pod",
+                 "/status/podIPs/0/ip", "IP address"},
+        ErrorRow{"port_negative", R"({"spec": {"ports": [{"port": -1}]}})", "Service",
+                 "/spec/ports/0/port", "1-65535"},
+        ErrorRow{"port_large", R"({"spec": {"ports": [{"port": 65536}]}})", "Service",
+                 "/spec/ports/0/port", "1-65535"},
+        ErrorRow{"port_huge", R"({"spec": {"ports": [{"port": 18446744073709551615}]}})", "Service",
+                 "/spec/ports/0/port", "1-65535"},
+        ErrorRow{"port_fraction", R"({"spec": {"ports": [{"port": 80.0}]}})", "Service",
+                 "/spec/ports/0/port", "whole number"},
+        ErrorRow{"port_text", R"({"spec": {"ports": [{"port": "80"}]}})", "Service",
+                 "/spec/ports/0/port", "whole number"},
+        ErrorRow{"affinity_timeout",
+                 R"({"spec": {"sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 86401}}}})",
+                 "Service", "/spec/sessionAffinityConfig/clientIP/timeoutSeconds", "1-86400"},
+        ErrorRow{"cluster_address", R"({"spec": {"clusterIPs": ["web"]}})", "Service",
+                 "/spec/clusterIPs/0", "IP address"},
+        ErrorRow{"no_address_type", R"({"addressType": null})", "EndpointSlice", "/addressType",
+                 "missing"},
+        ErrorRow{"address_type", R"({"addressType": "ipv4"})", "EndpointSlice", "/addressType",
+                 "IPv4, IPv6"},
+        ErrorRow{"wrong_family", R"({"endpoints": [{"addresses": ["fd00::1"]}]})", "EndpointSlice",
+                 "/endpoints/0/addresses/0", "IPv4"},
+        ErrorRow{"no_addresses", R"({"endpoints": [{"nodeName": "a"}]})", "EndpointSlice",
+                 "/endpoints/0/addresses", "at least one"},
+        ErrorRow{"condition_text",
+                 R"({"endpoints": [{"addresses": ["10.0.0.1"], "conditions": {"ready": "true"}}]})",
                  "EndpointSlice", "/endpoints/0/conditions/ready", "true or false"}),
     [](const auto& row) { return row.param.name; });
 
@@ -239,7 +276,8 @@ TEST(Decode, an_object_over_4_MiB_or_too_deep_is_an_error) {
 TEST(Decode, offending_values_are_cut_between_characters) {
   std::string text(199, 'x');
   text += "\xc3\xa4\xc3\xa4";
-  const Decoded decoded = decode({{"apiVersion", "v1"}, {"kind", "Node"}, {"metadata", {{"name", text}}}});
+  const Decoded decoded =
+      decode({{"apiVersion", "v1"}, {"kind", "Node"}, {"metadata", {{"name", text}}}});
   ASSERT_EQ(decoded.issues.size(), 1U);
   EXPECT_EQ(decoded.issues[0].value, std::string(199, 'x'));
 }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// A real folder, real inotify, a real event loop; no sleeps: the loop runs until what is expected is there or a deadline.
-#include "agent/kube/files_source.h"
-
+// A real folder, real inotify, a real event loop; no sleeps: the loop runs until what is expected
+// is there or a deadline.
 #include <fcntl.h>
+#include <gtest/gtest.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -16,7 +16,8 @@
 #include <vector>
 
 #include <boost/asio/io_context.hpp>
-#include <gtest/gtest.h>
+
+#include "agent/kube/files_source.h"
 
 namespace sidetrack::kube {
 namespace {
@@ -49,7 +50,9 @@ class FilesSourceTest : public testing::Test {
   }
 
   // `path` is absolute or one in the folder.
-  void write(const fs::path& path, const std::string& text) { std::ofstream(folder_ / path, std::ios::binary) << text; }
+  void write(const fs::path& path, const std::string& text) {
+    std::ofstream(folder_ / path, std::ios::binary) << text;
+  }
 
   bool run_until(const std::function<bool()>& done, milliseconds limit = milliseconds(5000)) {
     const auto end = steady_clock::now() + limit;
@@ -171,7 +174,8 @@ TEST_F(FilesSourceTest, a_broken_file_keeps_its_last_good_objects) {
 TEST_F(FilesSourceTest, one_bad_object_keeps_its_last_good_self) {
   write("a.yaml", node("a") + "---\n" + node("b"));
   start();
-  write("a.yaml", "apiVersion: v1\nkind: Node\nmetadata: {name: a, labels: {x: 1}}\n---\n" + node("b", "2"));
+  write("a.yaml",
+        "apiVersion: v1\nkind: Node\nmetadata: {name: a, labels: {x: 1}}\n---\n" + node("b", "2"));
   ASSERT_TRUE(run_until([&] { return !last().problems.empty(); }));
   EXPECT_TRUE(has_node("a", "1"));
   EXPECT_TRUE(has_node("b", "2"));
@@ -311,7 +315,8 @@ TEST_F(FilesSourceTest, reads_everything_again_when_the_kernel_drops_events) {
   write("a.yaml", node("a"));
   write(".other", "");
   start();
-  // Two names in turn, or the kernel merges the events; its queue holds fs.inotify.max_queued_events.
+  // Two names in turn, or the kernel merges the events; its queue holds
+  // fs.inotify.max_queued_events.
   std::size_t limit = 0;
   std::ifstream("/proc/sys/fs/inotify/max_queued_events") >> limit;
   for (std::size_t i = 0; i <= limit; ++i) {
@@ -325,12 +330,16 @@ TEST_F(FilesSourceTest, reads_a_thousand_pods_in_a_second) {
   std::string text;
   for (int i = 0; i < 1000; ++i) {
     const std::string id = std::to_string(i);
-    text += "---\napiVersion: v1\nkind: Pod\nmetadata:\n  name: web-" + id +
-            "\n  namespace: shop\n  labels: {app: web, sidetrack.io/mode: redirect}\n  annotations:\n"
-            "    sidetrack.io/netns: /run/netns/web-" + id +
-            "\n    sidetrack.io/exclude-outbound-ports: \"8500,8600-8700\"\nspec:\n  nodeName: worker-1\n  containers:\n"
-            "  - name: web\n    image: example/web:1\n    ports:\n    - {name: http, containerPort: 8080}\n"
-            "status:\n  phase: Running\n  podIPs:\n  - ip: 10.0.0.1\n";
+    text +=
+        "---\napiVersion: v1\nkind: Pod\nmetadata:\n  name: web-" + id +
+        "\n  namespace: shop\n  labels: {app: web, sidetrack.io/mode: redirect}\n  annotations:\n"
+        "    sidetrack.io/netns: /run/netns/web-" +
+        id +
+        "\n    sidetrack.io/exclude-outbound-ports: \"8500,8600-8700\"\nspec:\n  nodeName: "
+        "worker-1\n  containers:\n"
+        "  - name: web\n    image: example/web:1\n    ports:\n    - {name: http, containerPort: "
+        "8080}\n"
+        "status:\n  phase: Running\n  podIPs:\n  - ip: 10.0.0.1\n";
   }
   write("pods.yaml", text);
   const auto before = steady_clock::now();

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "agent/kube/text.h"
+#include <gtest/gtest.h>
 
 #include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <string>
 
-#include <gtest/gtest.h>
+#include "agent/kube/text.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size);
 
@@ -15,7 +15,8 @@ namespace {
 
 TEST(Text, a_decode_error_names_line_object_and_field) {
   const TextObjects text = decode_text(
-      "apiVersion: v1\nkind: Service\nmetadata:\n  name: web\n  namespace: shop\nspec:\n  ports:\n  - port: 70000\n",
+      "apiVersion: v1\nkind: Service\nmetadata:\n  name: web\n  namespace: shop\nspec:\n  ports:\n "
+      " - port: 70000\n",
       TextFormat::kYaml, "file /objects/a.yaml");
   ASSERT_EQ(text.problems.size(), 1U);
   EXPECT_EQ(text.problems[0].object, "file /objects/a.yaml");
@@ -29,7 +30,8 @@ TEST(Text, a_decode_error_names_line_object_and_field) {
 }
 
 TEST(Text, a_label_that_is_no_string_says_quote_it) {
-  const TextObjects text = decode_yaml_text("apiVersion: v1\nkind: Node\nmetadata:\n  name: a\n  labels:\n    x: true\n");
+  const TextObjects text = decode_yaml_text(
+      "apiVersion: v1\nkind: Node\nmetadata:\n  name: a\n  labels:\n    x: true\n");
   ASSERT_EQ(text.problems.size(), 1U);
   EXPECT_EQ(text.problems[0].key, "line 6");
   EXPECT_EQ(text.problems[0].value, "true");
@@ -37,7 +39,8 @@ TEST(Text, a_label_that_is_no_string_says_quote_it) {
 }
 
 TEST(Text, a_broken_text_has_no_objects) {
-  const TextObjects text = decode_yaml_text("apiVersion: v1\nkind: Node\nmetadata: {name: a}\n---\na: [\n");
+  const TextObjects text =
+      decode_yaml_text("apiVersion: v1\nkind: Node\nmetadata: {name: a}\n---\na: [\n");
   EXPECT_FALSE(text.parsed);
   EXPECT_FALSE(text.complete);
   EXPECT_TRUE(text.objects.empty());
@@ -45,7 +48,8 @@ TEST(Text, a_broken_text_has_no_objects) {
 }
 
 TEST(Text, one_bad_object_leaves_the_others) {
-  const TextObjects text = decode_yaml_text("apiVersion: v1\nkind: Node\n---\napiVersion: v1\nkind: Node\nmetadata: {name: b}\n");
+  const TextObjects text = decode_yaml_text(
+      "apiVersion: v1\nkind: Node\n---\napiVersion: v1\nkind: Node\nmetadata: {name: b}\n");
   EXPECT_TRUE(text.parsed);
   EXPECT_FALSE(text.complete);
   ASSERT_EQ(text.objects.size(), 1U);
@@ -74,8 +78,9 @@ TEST(Text, many_problems_are_cut_and_counted) {
 }
 
 TEST(Text, json_goes_the_same_way) {
-  const TextObjects text = decode_text("{\"apiVersion\": \"v1\",\n \"kind\": \"Node\",\n \"metadata\": {\n  \"name\": 7}}",
-                                       TextFormat::kJson, "file a.json");
+  const TextObjects text = decode_text(
+      "{\"apiVersion\": \"v1\",\n \"kind\": \"Node\",\n \"metadata\": {\n  \"name\": 7}}",
+      TextFormat::kJson, "file a.json");
   ASSERT_EQ(text.problems.size(), 1U);
   EXPECT_EQ(text.problems[0].key, "line 4");
 }
@@ -86,7 +91,9 @@ TEST(Text, the_fuzz_corpus_is_harmless) {
     std::ifstream stream(entry.path(), std::ios::binary);
     const std::string bytes{std::istreambuf_iterator<char>(stream), {}};
     SCOPED_TRACE(entry.path().string());
-    EXPECT_EQ(LLVMFuzzerTestOneInput(reinterpret_cast<const std::uint8_t*>(bytes.data()), bytes.size()), 0);
+    EXPECT_EQ(
+        LLVMFuzzerTestOneInput(reinterpret_cast<const std::uint8_t*>(bytes.data()), bytes.size()),
+        0);
     ++files;
   }
   EXPECT_GE(files, 5U);

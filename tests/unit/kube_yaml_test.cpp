@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "agent/kube/yaml.h"
+#include <gtest/gtest.h>
 
 #include <string>
 
-#include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
+
+#include "agent/kube/yaml.h"
 
 namespace sidetrack::kube {
 namespace {
@@ -23,22 +24,26 @@ TEST_P(YamlTyping, follows_the_core_schema) {
   ASSERT_FALSE(parsed.error) << parsed.error->reason;
   ASSERT_EQ(parsed.documents.size(), 1U);
   EXPECT_EQ(parsed.documents[0].value["v"], GetParam().value) << GetParam().text;
-  EXPECT_STREQ(parsed.documents[0].value["v"].type_name(), GetParam().value.type_name()) << GetParam().text;
+  EXPECT_STREQ(parsed.documents[0].value["v"].type_name(), GetParam().value.type_name())
+      << GetParam().text;
 }
 
 INSTANTIATE_TEST_SUITE_P(
     Rows, YamlTyping,
-    testing::Values(TypingRow{"true", true}, TypingRow{"False", false}, TypingRow{"\"true\"", "true"},
-                    TypingRow{"'80'", "80"}, TypingRow{"80", 80}, TypingRow{"+80", 80}, TypingRow{"-7", -7},
-                    TypingRow{"0x1F", 31}, TypingRow{"0o17", 15}, TypingRow{"017", 17}, TypingRow{"1.5", 1.5},
-                    TypingRow{"1e3", 1000.0}, TypingRow{".5", 0.5}, TypingRow{"-.5", -0.5}, TypingRow{"+1.", 1.0},
-                    TypingRow{"8500,8600-8700", "8500,8600-8700"}, TypingRow{"10.0.0.1", "10.0.0.1"},
-                    TypingRow{"inf", "inf"}, TypingRow{"-x", "-x"}, TypingRow{"e5", "e5"}, TypingRow{".", "."},
-                    TypingRow{"0x", "0x"}, TypingRow{"null", nullptr}, TypingRow{"~", nullptr}, TypingRow{"", nullptr},
-                    TypingRow{"\"\"", ""}, TypingRow{"!!str 80", "80"}, TypingRow{"! 80", "80"}, TypingRow{"|\n  80", "80\n"},
+    testing::Values(TypingRow{"true", true}, TypingRow{"False", false},
+                    TypingRow{"\"true\"", "true"}, TypingRow{"'80'", "80"}, TypingRow{"80", 80},
+                    TypingRow{"+80", 80}, TypingRow{"-7", -7}, TypingRow{"0x1F", 31},
+                    TypingRow{"0o17", 15}, TypingRow{"017", 17}, TypingRow{"1.5", 1.5},
+                    TypingRow{"1e3", 1000.0}, TypingRow{".5", 0.5}, TypingRow{"-.5", -0.5},
+                    TypingRow{"+1.", 1.0}, TypingRow{"8500,8600-8700", "8500,8600-8700"},
+                    TypingRow{"10.0.0.1", "10.0.0.1"}, TypingRow{"inf", "inf"},
+                    TypingRow{"-x", "-x"}, TypingRow{"e5", "e5"}, TypingRow{".", "."},
+                    TypingRow{"0x", "0x"}, TypingRow{"null", nullptr}, TypingRow{"~", nullptr},
+                    TypingRow{"", nullptr}, TypingRow{"\"\"", ""}, TypingRow{"!!str 80", "80"},
+                    TypingRow{"! 80", "80"}, TypingRow{"|\n  80", "80\n"},
                     TypingRow{"18446744073709551615", 18446744073709551615ULL},
-                    TypingRow{"18446744073709551616", 18446744073709551616.0}, TypingRow{"1_000", "1_000"},
-                    TypingRow{"1e400", "1e400"}));
+                    TypingRow{"18446744073709551616", 18446744073709551616.0},
+                    TypingRow{"1_000", "1_000"}, TypingRow{"1e400", "1e400"}));
 
 TEST(Yaml, warns_where_kubectl_would_read_a_boolean) {
   const Parsed parsed = parse_yaml("a: 1\nfast-path: off\nquoted: 'off'\n");
@@ -81,7 +86,8 @@ TEST_P(YamlErrors, name_the_line) {
   const Parsed parsed = parse_yaml(GetParam().text);
   ASSERT_TRUE(parsed.error);
   EXPECT_EQ(parsed.error->line, GetParam().line);
-  EXPECT_NE(parsed.error->reason.find(GetParam().reason), std::string::npos) << parsed.error->reason;
+  EXPECT_NE(parsed.error->reason.find(GetParam().reason), std::string::npos)
+      << parsed.error->reason;
 }
 
 std::string billion_laughs() {
@@ -99,12 +105,16 @@ std::string billion_laughs() {
 
 INSTANTIATE_TEST_SUITE_P(
     Rows, YamlErrors,
-    testing::Values(ErrorRow{"unclosed", "a: 1\nb: [1,\nc: 2\n", 4, ""}, ErrorRow{"twice", "a: 1\nb: 2\na: 3\n", 3, "twice"},
+    testing::Values(ErrorRow{"unclosed", "a: 1\nb: [1,\nc: 2\n", 4, ""},
+                    ErrorRow{"twice", "a: 1\nb: 2\na: 3\n", 3, "twice"},
                     ErrorRow{"merge", "a: &x {k: 1}\nb:\n  <<: *x\n", 3, "merge keys"},
                     ErrorRow{"tag", "a: 1\nb: !secret x\n", 2, "!secret"},
                     ErrorRow{"map_as_key", "a: 1\n? {b: 1}\n: 2\n", 2, "plain value"},
-                    ErrorRow{"self_alias", "a: &x\n  - *x\n", 2, ""}, ErrorRow{"unknown_alias", "a: 1\nb: *x\n", 2, ""},
-                    ErrorRow{"too_deep", "a: 1\nb: " + std::string(100, '[') + std::string(100, ']'), 2, "deeper"},
+                    ErrorRow{"self_alias", "a: &x\n  - *x\n", 2, ""},
+                    ErrorRow{"unknown_alias", "a: 1\nb: *x\n", 2, ""},
+                    ErrorRow{"too_deep",
+                             "a: 1\nb: " + std::string(100, '[') + std::string(100, ']'), 2,
+                             "deeper"},
                     ErrorRow{"very_deep", std::string(200000, '['), 1, ""},
                     ErrorRow{"laughs", billion_laughs(), 6, "aliases"},
                     ErrorRow{"too_large", std::string(kMaxFileBytes + 1, ' '), 1, "larger"}),
@@ -117,7 +127,8 @@ TEST(Yaml, shows_the_offending_line) {
 }
 
 TEST(Yaml, knows_the_line_of_every_pointer) {
-  const Parsed parsed = parse_yaml("# head\nmetadata:\n  name: a\n  labels:\n    x/y: b\nlist:\n- p: 1\n- p: 2\n  q: 3\n");
+  const Parsed parsed = parse_yaml(
+      "# head\nmetadata:\n  name: a\n  labels:\n    x/y: b\nlist:\n- p: 1\n- p: 2\n  q: 3\n");
   ASSERT_EQ(parsed.documents.size(), 1U);
   const LineTable& lines = parsed.documents[0].lines;
   EXPECT_EQ(lines.find("/metadata"), 2);
@@ -137,11 +148,13 @@ TEST(Yaml, lines_of_later_documents_count_from_the_top_of_the_file) {
 }
 
 TEST(Json, reads_types_and_lines) {
-  const Parsed parsed = parse_json("{\n \"a\": [\n  1,\n  2\n ],\n\t\"b\": {\"c\": null, \"d\": \"\\ud83d\\ude00\"}\n}\n");
+  const Parsed parsed = parse_json(
+      "{\n \"a\": [\n  1,\n  2\n ],\n\t\"b\": {\"c\": null, \"d\": \"\\ud83d\\ude00\"}\n}\n");
   ASSERT_FALSE(parsed.error) << parsed.error->reason;
   ASSERT_EQ(parsed.documents.size(), 1U);
   const Document& document = parsed.documents[0];
-  EXPECT_EQ(document.value, json::parse("{\"a\":[1,2],\"b\":{\"c\":null,\"d\":\"\\ud83d\\ude00\"}}"));
+  EXPECT_EQ(document.value,
+            json::parse("{\"a\":[1,2],\"b\":{\"c\":null,\"d\":\"\\ud83d\\ude00\"}}"));
   EXPECT_EQ(document.lines.find("/a"), 2);
   EXPECT_EQ(document.lines.find("/a/0"), 3);
   EXPECT_EQ(document.lines.find("/a/1"), 4);
@@ -154,11 +167,13 @@ TEST_P(JsonErrors, name_the_line) {
   const Parsed parsed = parse_json(GetParam().text);
   ASSERT_TRUE(parsed.error);
   EXPECT_EQ(parsed.error->line, GetParam().line);
-  EXPECT_NE(parsed.error->reason.find(GetParam().reason), std::string::npos) << parsed.error->reason;
+  EXPECT_NE(parsed.error->reason.find(GetParam().reason), std::string::npos)
+      << parsed.error->reason;
 }
 
 INSTANTIATE_TEST_SUITE_P(Rows, JsonErrors,
-                         testing::Values(ErrorRow{"comma", "{\n\"a\": 1\n\"b\": 2}", 3, "unexpected"},
+                         testing::Values(ErrorRow{"comma", "{\n\"a\": 1\n\"b\": 2}", 3,
+                                                  "unexpected"},
                                          ErrorRow{"cut", "{\n\"a\": [1,\n", 2, "unexpected end"},
                                          ErrorRow{"twice", "{\"a\": 1,\n\"a\": 2}", 2, "twice"},
                                          ErrorRow{"trailing", "{}\n{}", 2, ""},

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// docs/policy.md, bad input: last good values, passthrough instead of a wrong capture, and problems that name everything.
+// docs/policy.md, bad input: last good values, passthrough instead of a wrong capture, and problems
+// that name everything.
 #include "tests/unit/policy_fixture.h"
 
 namespace sidetrack::policy {
@@ -16,13 +17,17 @@ using ::testing::Not;
 using ::testing::SizeIs;
 
 auto is_problem(const char* object, const char* key, const char* value) {
-  return AllOf(Field("object", &kube::Problem::object, object), Field("key", &kube::Problem::key, HasSubstr(key)),
-               Field("value", &kube::Problem::value, HasSubstr(value)), Field("warning", &kube::Problem::warning, false));
+  return AllOf(Field("object", &kube::Problem::object, object),
+               Field("key", &kube::Problem::key, HasSubstr(key)),
+               Field("value", &kube::Problem::value, HasSubstr(value)),
+               Field("warning", &kube::Problem::warning, false));
 }
 
 auto is_warning(const char* object, const char* key, const char* value) {
-  return AllOf(Field("object", &kube::Problem::object, object), Field("key", &kube::Problem::key, key),
-               Field("value", &kube::Problem::value, HasSubstr(value)), Field("warning", &kube::Problem::warning, true));
+  return AllOf(Field("object", &kube::Problem::object, object),
+               Field("key", &kube::Problem::key, key),
+               Field("value", &kube::Problem::value, HasSubstr(value)),
+               Field("warning", &kube::Problem::warning, true));
 }
 
 TEST(PolicyBadMode, counts_as_passthrough) {
@@ -50,19 +55,26 @@ TEST(PolicyBadMode, of_the_namespace_does_not_touch_a_pod_with_its_own) {
 }
 
 TEST(PolicyBadToggle, without_a_last_good_value_is_the_default) {
-  Cluster cluster(Text{{kMode, "redirect"}, {"sidetrack.io/fast-path", "turbo"}, {"sidetrack.io/on-engine-loss", "close"}});
+  Cluster cluster(Text{{kMode, "redirect"},
+                       {"sidetrack.io/fast-path", "turbo"},
+                       {"sidetrack.io/on-engine-loss", "close"}});
   const Resolution resolution = cluster.resolve();
   EXPECT_EQ(resolution.pods[0].mode, ST_MODE_REDIRECT);
   EXPECT_EQ(resolution.pods[0].fast_path, ST_FAST_PATH_AUTO);
   EXPECT_EQ(resolution.pods[0].on_engine_loss, ST_ON_ENGINE_LOSS_OPEN);
-  EXPECT_THAT(resolution.problems, Contains(is_problem("Namespace/shop", "sidetrack.io/fast-path", "turbo")));
-  EXPECT_THAT(resolution.problems, Contains(is_problem("Namespace/shop", "sidetrack.io/on-engine-loss", "close")));
+  EXPECT_THAT(resolution.problems,
+              Contains(is_problem("Namespace/shop", "sidetrack.io/fast-path", "turbo")));
+  EXPECT_THAT(resolution.problems,
+              Contains(is_problem("Namespace/shop", "sidetrack.io/on-engine-loss", "close")));
 }
 
 TEST(PolicyBadToggle, keeps_the_last_good_value) {
-  Cluster cluster(Text{{kMode, "redirect"}, {"sidetrack.io/fast-path", "off"}, {"sidetrack.io/on-engine-loss", "closed"}});
+  Cluster cluster(Text{{kMode, "redirect"},
+                       {"sidetrack.io/fast-path", "off"},
+                       {"sidetrack.io/on-engine-loss", "closed"}});
   static_cast<void>(cluster.resolve());
-  cluster.shop().metadata.labels = {{kMode, "redirect"}, {"sidetrack.io/fast-path", "x"}, {"sidetrack.io/on-engine-loss", "y"}};
+  cluster.shop().metadata.labels = {
+      {kMode, "redirect"}, {"sidetrack.io/fast-path", "x"}, {"sidetrack.io/on-engine-loss", "y"}};
   static_cast<void>(cluster.resolve());
   const PodIntent web = cluster.resolve_web();
   EXPECT_EQ(web.fast_path, ST_FAST_PATH_OFF);
@@ -92,8 +104,10 @@ TEST_P(BadListTest, without_a_last_good_value_makes_the_pod_passthrough) {
 }
 
 INSTANTIATE_TEST_SUITE_P(PolicyBadInput, BadListTest,
-                         ::testing::Values(std::pair{kExcludePorts, "80,http"}, std::pair{kExcludeCidrs, "10.0.0.0/33"},
-                                           std::pair{kIncludePorts, "0"}, std::pair{kIncludeCidrs, "*"}));
+                         ::testing::Values(std::pair{kExcludePorts, "80,http"},
+                                           std::pair{kExcludeCidrs, "10.0.0.0/33"},
+                                           std::pair{kIncludePorts, "0"},
+                                           std::pair{kIncludeCidrs, "*"}));
 
 TEST(PolicyBadList, keeps_the_last_good_value_of_that_key_only) {
   Cluster cluster;
@@ -108,7 +122,8 @@ TEST(PolicyBadList, keeps_the_last_good_value_of_that_key_only) {
   EXPECT_EQ(verdict(*web.compiled, "10.1.0.1", 443), ST_REASON_REDIRECTED);
   EXPECT_EQ(web.rules.exclude_ports[0].origin.value, "80");
   EXPECT_THAT(resolution.problems, Contains(is_problem("Pod/shop/web", kExcludePorts, "80,http")));
-  EXPECT_THAT(resolution.problems[0].reason, AllOf(HasSubstr("\"http\""), HasSubstr("last good value")));
+  EXPECT_THAT(resolution.problems[0].reason,
+              AllOf(HasSubstr("\"http\""), HasSubstr("last good value")));
 }
 
 TEST(PolicyBadList, last_good_value_survives_many_rounds) {
@@ -133,8 +148,11 @@ TEST(PolicyBadList, mode_of_the_same_object_still_applies) {
 
 TEST(PolicyBadList, of_a_namespace_touches_all_its_pods_and_no_other) {
   Cluster cluster;
-  cluster.objects.namespaces["bank"].metadata = {
-      .name = "bank", .namespace_name = "", .uid = "", .labels = {{kMode, "redirect"}}, .annotations = {}};
+  cluster.objects.namespaces["bank"].metadata = {.name = "bank",
+                                                 .namespace_name = "",
+                                                 .uid = "",
+                                                 .labels = {{kMode, "redirect"}},
+                                                 .annotations = {}};
   cluster.add_pod("bank", "ledger");
   cluster.add_pod("shop", "web2");
   cluster.shop().metadata.annotations = {{kExcludeCidrs, "10.0.0.0/8,typo"}};
@@ -172,7 +190,8 @@ TEST(PolicyHostBits, are_cleared_with_a_warning) {
   const Resolution resolution = cluster.resolve();
   EXPECT_EQ(resolution.pods[0].mode, ST_MODE_REDIRECT);
   EXPECT_EQ(verdict(*resolution.pods[0].compiled, "10.9.200.1", 80), ST_REASON_EXCLUDED_CIDR);
-  EXPECT_THAT(resolution.problems, Contains(is_warning("Pod/shop/web", kExcludeCidrs, "10.9.1.2/16")));
+  EXPECT_THAT(resolution.problems,
+              Contains(is_warning("Pod/shop/web", kExcludeCidrs, "10.9.1.2/16")));
 }
 
 TEST(PolicyLastGood, holds_every_key_that_parsed) {
@@ -180,9 +199,12 @@ TEST(PolicyLastGood, holds_every_key_that_parsed) {
   cluster.shop().metadata.annotations = {{kExcludePorts, "80"}};
   cluster.web().metadata.annotations = {{kIncludeCidrs, ""}};
   const LastGood good = cluster.resolve().last_good;
-  EXPECT_THAT(good.values, Contains(std::pair<const std::string, std::string>("Namespace/shop|sidetrack.io/exclude-outbound-ports", "80")));
-  EXPECT_THAT(good.values, Contains(std::pair<const std::string, std::string>("Namespace/shop|sidetrack.io/fast-path", "off")));
-  EXPECT_THAT(good.values, Contains(std::pair<const std::string, std::string>("Pod/shop/web|sidetrack.io/include-outbound-cidrs", "")));
+  EXPECT_THAT(good.values, Contains(std::pair<const std::string, std::string>(
+                               "Namespace/shop|sidetrack.io/exclude-outbound-ports", "80")));
+  EXPECT_THAT(good.values, Contains(std::pair<const std::string, std::string>(
+                               "Namespace/shop|sidetrack.io/fast-path", "off")));
+  EXPECT_THAT(good.values, Contains(std::pair<const std::string, std::string>(
+                               "Pod/shop/web|sidetrack.io/include-outbound-cidrs", "")));
 }
 
 TEST(PolicyLastGood, forgets_objects_that_are_gone) {
@@ -217,7 +239,8 @@ TEST(PolicyLastGood, of_a_namespace_is_kept_while_no_pod_of_it_is_here) {
 std::string cidrs(int count, int second_octet) {
   std::string text;
   for (int i = 0; i < count; ++i) {
-    text += "10." + std::to_string(second_octet) + "." + std::to_string(i / 250) + "." + std::to_string(i % 250) + ",";
+    text += "10." + std::to_string(second_octet) + "." + std::to_string(i / 250) + "." +
+            std::to_string(i % 250) + ",";
   }
   text.pop_back();
   return text;
@@ -255,20 +278,24 @@ TEST(PolicyLimits, every_port_may_be_listed) {
 
 TEST(PolicyTcp, is_accepted_and_said_to_be_without_effect) {
   Cluster cluster;
-  cluster.web().metadata.annotations = {{"sidetrack.io/tcp", "keepalive=60s, user-timeout=30s,congestion=bbr,nodelay"}};
+  cluster.web().metadata.annotations = {
+      {"sidetrack.io/tcp", "keepalive=60s, user-timeout=30s,congestion=bbr,nodelay"}};
   const Resolution resolution = cluster.resolve();
   EXPECT_EQ(resolution.pods[0].mode, ST_MODE_REDIRECT);
-  EXPECT_THAT(resolution.problems, Contains(is_warning("Pod/shop/web", "sidetrack.io/tcp", "keepalive=60s")));
+  EXPECT_THAT(resolution.problems,
+              Contains(is_warning("Pod/shop/web", "sidetrack.io/tcp", "keepalive=60s")));
   EXPECT_THAT(resolution.problems[0].reason, HasSubstr("not applied yet"));
 }
 
 TEST(PolicyTcp, unknown_word_is_a_problem_but_never_changes_the_mode) {
   Cluster cluster;
-  for (const char* const text : {"keepalives=60s", "keepalive", "nodelay=1", "congestion=", "nodelay,,"}) {
+  for (const char* const text :
+       {"keepalives=60s", "keepalive", "nodelay=1", "congestion=", "nodelay,,"}) {
     cluster.web().metadata.annotations = {{"sidetrack.io/tcp", text}};
     const Resolution resolution = cluster.resolve();
     EXPECT_EQ(resolution.pods[0].mode, ST_MODE_REDIRECT) << text;
-    EXPECT_THAT(resolution.problems, Contains(is_problem("Pod/shop/web", "sidetrack.io/tcp", text)));
+    EXPECT_THAT(resolution.problems,
+                Contains(is_problem("Pod/shop/web", "sidetrack.io/tcp", text)));
   }
 }
 

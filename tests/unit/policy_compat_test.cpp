@@ -50,15 +50,22 @@ TEST_P(CompatTest, is_ignored_by_default) {
 
 INSTANTIATE_TEST_SUITE_P(
     PolicyCompat, CompatTest,
-    ::testing::Values(
-        CompatRow{"istio_exclude_ports", Compat::kIstio, kIstioExcludePorts, "80", "1.1.1.1", 80, ST_REASON_EXCLUDED_PORT},
-        CompatRow{"istio_exclude_ranges", Compat::kIstio, kIstioExcludeRanges, "10.1.0.0/16", "10.1.0.1", 80, ST_REASON_EXCLUDED_CIDR},
-        CompatRow{"istio_include_ports", Compat::kIstio, kIstioIncludePorts, "80", "1.1.1.1", 81, ST_REASON_NOT_INCLUDED},
-        CompatRow{"istio_include_ranges", Compat::kIstio, kIstioIncludeRanges, "10.1.0.0/16", "1.1.1.1", 80, ST_REASON_NOT_INCLUDED},
-        CompatRow{"istio_include_none", Compat::kIstio, kIstioIncludeRanges, "", "1.1.1.1", 80, ST_REASON_NOT_INCLUDED},
-        CompatRow{"linkerd", Compat::kLinkerd, kLinkerdSkip, "4567-4570,25", "1.1.1.1", 4568, ST_REASON_EXCLUDED_PORT},
-        CompatRow{"kuma_ports", Compat::kKuma, kKumaPorts, "80", "1.1.1.1", 80, ST_REASON_EXCLUDED_PORT},
-        CompatRow{"kuma_ips", Compat::kKuma, kKumaIps, "10.1.0.1", "10.1.0.1", 80, ST_REASON_EXCLUDED_CIDR}),
+    ::testing::Values(CompatRow{"istio_exclude_ports", Compat::kIstio, kIstioExcludePorts, "80",
+                                "1.1.1.1", 80, ST_REASON_EXCLUDED_PORT},
+                      CompatRow{"istio_exclude_ranges", Compat::kIstio, kIstioExcludeRanges,
+                                "10.1.0.0/16", "10.1.0.1", 80, ST_REASON_EXCLUDED_CIDR},
+                      CompatRow{"istio_include_ports", Compat::kIstio, kIstioIncludePorts, "80",
+                                "1.1.1.1", 81, ST_REASON_NOT_INCLUDED},
+                      CompatRow{"istio_include_ranges", Compat::kIstio, kIstioIncludeRanges,
+                                "10.1.0.0/16", "1.1.1.1", 80, ST_REASON_NOT_INCLUDED},
+                      CompatRow{"istio_include_none", Compat::kIstio, kIstioIncludeRanges, "",
+                                "1.1.1.1", 80, ST_REASON_NOT_INCLUDED},
+                      CompatRow{"linkerd", Compat::kLinkerd, kLinkerdSkip, "4567-4570,25",
+                                "1.1.1.1", 4568, ST_REASON_EXCLUDED_PORT},
+                      CompatRow{"kuma_ports", Compat::kKuma, kKumaPorts, "80", "1.1.1.1", 80,
+                                ST_REASON_EXCLUDED_PORT},
+                      CompatRow{"kuma_ips", Compat::kKuma, kKumaIps, "10.1.0.1", "10.1.0.1", 80,
+                                ST_REASON_EXCLUDED_CIDR}),
     [](const auto& row) { return row.param.name; });
 
 TEST(PolicyCompat, star_of_istio_is_as_if_the_key_were_absent) {
@@ -81,7 +88,8 @@ TEST(PolicyCompat, star_in_an_exclude_list_is_bad_input) {
 TEST(PolicyCompat, ours_replaces_theirs_on_the_same_object) {
   Cluster cluster;
   cluster.node.compat = {Compat::kIstio};
-  cluster.web().metadata.annotations = {{kExcludePorts, "443"}, {kIstioExcludePorts, "80"}, {kIstioExcludeRanges, "10.1.0.0/16"}};
+  cluster.web().metadata.annotations = {
+      {kExcludePorts, "443"}, {kIstioExcludePorts, "80"}, {kIstioExcludeRanges, "10.1.0.0/16"}};
   const PodIntent web = cluster.resolve_web();
   EXPECT_EQ(verdict(*web.compiled, "1.1.1.1", 443), ST_REASON_EXCLUDED_PORT);
   EXPECT_EQ(verdict(*web.compiled, "1.1.1.1", 80), ST_REASON_REDIRECTED);
@@ -122,7 +130,8 @@ TEST(PolicyCompat, bad_value_of_theirs_follows_the_rules_for_ours) {
 TEST(PolicyCompat, several_meshes_on_one_object_add_up) {
   Cluster cluster;
   cluster.node.compat = {Compat::kIstio, Compat::kLinkerd, Compat::kKuma};
-  cluster.web().metadata.annotations = {{kIstioExcludePorts, "80"}, {kLinkerdSkip, "81"}, {kKumaPorts, "82"}};
+  cluster.web().metadata.annotations = {
+      {kIstioExcludePorts, "80"}, {kLinkerdSkip, "81"}, {kKumaPorts, "82"}};
   const PodIntent web = cluster.resolve_web();
   EXPECT_EQ(verdict(*web.compiled, "1.1.1.1", 80), ST_REASON_EXCLUDED_PORT);
   EXPECT_EQ(verdict(*web.compiled, "1.1.1.1", 81), ST_REASON_EXCLUDED_PORT);

@@ -9,15 +9,21 @@ namespace {
 
 using testing::address;
 using testing::cidr_list;
+using ::testing::HasSubstr;
 using testing::port_list;
 using testing::verdict;
-using ::testing::HasSubstr;
 
-CompiledPolicy compiled(const Rules& rules) { return compile(rules).value(); }
+CompiledPolicy compiled(const Rules& rules) {
+  return compile(rules).value();
+}
 
 TEST(PolicyCompile, no_rules_is_empty) {
   EXPECT_TRUE(compiled({}).empty());
-  EXPECT_TRUE(compiled({.exclude_ports = {port_list("")}, .exclude_cidrs = {cidr_list("")}, .include_ports = {}, .include_cidrs = {}}).empty());
+  EXPECT_TRUE(compiled({.exclude_ports = {port_list("")},
+                        .exclude_cidrs = {cidr_list("")},
+                        .include_ports = {},
+                        .include_cidrs = {}})
+                  .empty());
 }
 
 TEST(PolicyCompile, empty_include_list_redirects_nothing) {
@@ -103,7 +109,8 @@ TEST(PolicyCompile, no_ports_and_all_ports_need_no_set) {
 
 TEST(PolicyCompile, rows_are_sorted_and_unique) {
   Rules rules;
-  rules.exclude_cidrs = {cidr_list("10.2.0.0/16,10.1.0.0/16:1,10.1.0.0/16:2,10.0.0.0/8"), cidr_list("10.1.0.0/16:3")};
+  rules.exclude_cidrs = {cidr_list("10.2.0.0/16,10.1.0.0/16:1,10.1.0.0/16:2,10.0.0.0/8"),
+                         cidr_list("10.1.0.0/16:3")};
   const CompiledPolicy policy = compiled(rules);
   ASSERT_EQ(policy.cidrs.size(), 3U);
   EXPECT_EQ(format_cidr(policy.cidrs[0].address, policy.cidrs[0].prefix), "10.0.0.0/8");
@@ -148,7 +155,8 @@ TEST(PolicyCompile, different_content_has_different_fingerprints) {
 std::string many_cidrs(int count) {
   std::string text;
   for (int i = 0; i < count; ++i) {
-    text += "10." + std::to_string(i / 250) + "." + std::to_string(i % 250) + ".0/24:" + std::to_string(i + 1) + ",";
+    text += "10." + std::to_string(i / 250) + "." + std::to_string(i % 250) +
+            ".0/24:" + std::to_string(i + 1) + ",";
   }
   text.pop_back();
   return text;
@@ -204,8 +212,9 @@ TEST(PolicyCompile, one_policy_may_exclude_all_ports) {
 st_rules naive(const Rules& rules, const st_addr& destination, std::uint16_t port) {
   st_rules found{};
   const auto hit = [&](const CidrList& list) {
-    return std::any_of(list.rules->begin(), list.rules->end(),
-                       [&](const CidrRule& rule) { return covers(rule, destination) && rule.ports.contains(port); });
+    return std::any_of(list.rules->begin(), list.rules->end(), [&](const CidrRule& rule) {
+      return covers(rule, destination) && rule.ports.contains(port);
+    });
   };
   for (const PortList& list : rules.exclude_ports) {
     found.excluded_port = found.excluded_port != 0 || list.ports->contains(port) ? 1 : 0;
@@ -226,13 +235,16 @@ class Generator {
  public:
   explicit Generator(unsigned seed) : random_(seed) {}
 
-  unsigned below(unsigned limit) { return std::uniform_int_distribution<unsigned>(0, limit - 1)(random_); }
+  unsigned below(unsigned limit) {
+    return std::uniform_int_distribution<unsigned>(0, limit - 1)(random_);
+  }
   std::uint16_t port() { return static_cast<std::uint16_t>(1 + below(12) + 512 * below(2)); }
   std::string host() {
     if (below(2) == 0) {
       return fmt_v4();
     }
-    return below(4) == 0 ? "::fffe:0:" + std::to_string(below(4)) : "fd00:" + std::to_string(below(3)) + "::" + std::to_string(below(4));
+    return below(4) == 0 ? "::fffe:0:" + std::to_string(below(4))
+                         : "fd00:" + std::to_string(below(3)) + "::" + std::to_string(below(4));
   }
   std::string cidr() {
     const std::string host_text = host();
@@ -242,7 +254,8 @@ class Generator {
       return text;
     }
     const unsigned low = port();
-    const std::string ports = ":" + std::to_string(low) + (below(2) == 0 ? "" : "-" + std::to_string(low + below(600)));
+    const std::string ports =
+        ":" + std::to_string(low) + (below(2) == 0 ? "" : "-" + std::to_string(low + below(600)));
     return v4 ? text + ports : "[" + text + "]" + ports;
   }
   std::string cidrs() {
@@ -269,7 +282,8 @@ class Generator {
 
  private:
   std::string fmt_v4() {
-    return "10." + std::to_string(below(3)) + "." + std::to_string(below(3)) + "." + std::to_string(below(4));
+    return "10." + std::to_string(below(3)) + "." + std::to_string(below(3)) + "." +
+           std::to_string(below(4));
   }
   std::mt19937 random_;
 };

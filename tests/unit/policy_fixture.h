@@ -21,7 +21,9 @@ inline constexpr const char* kExcludeCidrs = "sidetrack.io/exclude-outbound-cidr
 inline constexpr const char* kIncludePorts = "sidetrack.io/include-outbound-ports";
 inline constexpr const char* kIncludeCidrs = "sidetrack.io/include-outbound-cidrs";
 
-inline st_addr address(const std::string& text) { return parse_address(text).value(); }
+inline st_addr address(const std::string& text) {
+  return parse_address(text).value();
+}
 
 inline PortList port_list(const std::string& text, Origin origin = {}) {
   origin.value = text;
@@ -30,7 +32,8 @@ inline PortList port_list(const std::string& text, Origin origin = {}) {
 
 inline CidrList cidr_list(const std::string& text, Origin origin = {}) {
   origin.value = text;
-  return {std::make_shared<const std::vector<CidrRule>>(parse_cidrs(text).value().rules), std::move(origin)};
+  return {std::make_shared<const std::vector<CidrRule>>(parse_cidrs(text).value().rules),
+          std::move(origin)};
 }
 
 // A node "n1" with namespace "shop" and pod "shop/web".
@@ -65,7 +68,8 @@ struct Cluster {
 };
 
 // The step 6 verdict on a destination under what the pod's policy compiled to.
-inline st_reason verdict(const CompiledPolicy& policy, const std::string& destination, std::uint16_t port) {
+inline st_reason verdict(const CompiledPolicy& policy, const std::string& destination,
+                         std::uint16_t port) {
   const st_rules rules = policy.look_up(address(destination), port);
   const st_reason reason = st_decide_rules(&rules);
   return reason == ST_REASON_COUNT ? ST_REASON_REDIRECTED : reason;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// docs/policy.md: names, merge of levels, who is never enrolled, and what takes effect when an object is edited.
+// docs/policy.md: names, merge of levels, who is never enrolled, and what takes effect when an
+// object is edited.
 #include "tests/unit/policy_fixture.h"
 
 namespace sidetrack::policy {
@@ -61,10 +62,13 @@ TEST(PolicyToggle, defaults_are_auto_and_open) {
 }
 
 TEST(PolicyToggle, nearest_level_wins) {
-  Cluster cluster(Text{{kMode, "redirect"}, {"sidetrack.io/fast-path", "off"}, {"sidetrack.io/on-engine-loss", "closed"}});
+  Cluster cluster(Text{{kMode, "redirect"},
+                       {"sidetrack.io/fast-path", "off"},
+                       {"sidetrack.io/on-engine-loss", "closed"}});
   EXPECT_EQ(cluster.resolve_web().fast_path, ST_FAST_PATH_OFF);
   EXPECT_EQ(cluster.resolve_web().on_engine_loss, ST_ON_ENGINE_LOSS_CLOSED);
-  cluster.web().metadata.labels = {{"sidetrack.io/fast-path", "node"}, {"sidetrack.io/on-engine-loss", "open"}};
+  cluster.web().metadata.labels = {{"sidetrack.io/fast-path", "node"},
+                                   {"sidetrack.io/on-engine-loss", "open"}};
   const PodIntent web = cluster.resolve_web();
   EXPECT_EQ(web.fast_path, ST_FAST_PATH_NODE);
   EXPECT_EQ(web.on_engine_loss, ST_ON_ENGINE_LOSS_OPEN);
@@ -76,7 +80,8 @@ TEST(PolicyMerge, excludes_of_node_namespace_and_pod_add_up) {
   std::vector<std::string> warnings;
   cluster.node.rules = parse_node_rules({"22", "10.1.0.0/16", {}, {}}, warnings).value();
   cluster.shop().metadata.annotations = {{kExcludePorts, "8500"}, {kExcludeCidrs, "10.2.0.0/16"}};
-  cluster.web().metadata.annotations = {{kExcludePorts, "8600-8700"}, {kExcludeCidrs, "10.3.0.0/16"}};
+  cluster.web().metadata.annotations = {{kExcludePorts, "8600-8700"},
+                                        {kExcludeCidrs, "10.3.0.0/16"}};
   const PodIntent web = cluster.resolve_web();
   for (const std::uint16_t port : std::vector<std::uint16_t>{22, 8500, 8650}) {
     EXPECT_EQ(verdict(*web.compiled, "1.1.1.1", port), ST_REASON_EXCLUDED_PORT) << port;
@@ -118,7 +123,8 @@ TEST(PolicyMerge, either_include_list_is_enough) {
 
 TEST(PolicyMerge, exclude_beats_include) {
   Cluster cluster;
-  cluster.web().metadata.annotations = {{kIncludeCidrs, "10.2.0.0/16"}, {kExcludeCidrs, "10.2.3.0/24"}, {kExcludePorts, "22"}};
+  cluster.web().metadata.annotations = {
+      {kIncludeCidrs, "10.2.0.0/16"}, {kExcludeCidrs, "10.2.3.0/24"}, {kExcludePorts, "22"}};
   const PodIntent web = cluster.resolve_web();
   EXPECT_EQ(verdict(*web.compiled, "10.2.3.1", 80), ST_REASON_EXCLUDED_CIDR);
   EXPECT_EQ(verdict(*web.compiled, "10.2.4.1", 22), ST_REASON_EXCLUDED_PORT);
@@ -167,12 +173,18 @@ INSTANTIATE_TEST_SUITE_P(
     PolicyVeto, VetoTest,
     ::testing::Values(
         VetoRow{"host_network", [](Cluster& c) { c.web().host_network = true; }, "host_network"},
-        VetoRow{"own_namespace", [](Cluster& c) { c.node.own_namespace = "shop"; }, "own_namespace"},
-        VetoRow{"istio", [](Cluster& c) { c.web().metadata.annotations[kIstioStatus] = "{}"; }, "has_sidecar"},
-        VetoRow{"linkerd", [](Cluster& c) { c.web().metadata.annotations["linkerd.io/proxy-version"] = "2.14"; }, "has_sidecar"},
+        VetoRow{"own_namespace", [](Cluster& c) { c.node.own_namespace = "shop"; },
+                "own_namespace"},
+        VetoRow{"istio", [](Cluster& c) { c.web().metadata.annotations[kIstioStatus] = "{}"; },
+                "has_sidecar"},
+        VetoRow{
+            "linkerd",
+            [](Cluster& c) { c.web().metadata.annotations["linkerd.io/proxy-version"] = "2.14"; },
+            "has_sidecar"},
         VetoRow{"succeeded", [](Cluster& c) { c.web().phase = "Succeeded"; }, "finished"},
         VetoRow{"failed", [](Cluster& c) { c.web().phase = "Failed"; }, "finished"},
-        VetoRow{"mode", [](Cluster& c) { c.web().metadata.labels[kMode] = "disabled"; }, "mode_disabled"},
+        VetoRow{"mode", [](Cluster& c) { c.web().metadata.labels[kMode] = "disabled"; },
+                "mode_disabled"},
         VetoRow{"host_network_first",
                 [](Cluster& c) {
                   c.web().host_network = true;
@@ -274,8 +286,10 @@ TEST(PolicyLive, an_edit_gives_a_new_policy_and_leaves_the_old_one_as_it_was) {
 
 TEST(PolicyLive, resolving_twice_gives_the_same) {
   Cluster cluster;
-  cluster.shop().metadata.annotations = {{kExcludePorts, "80"}, {kExcludeCidrs, "10.1.0.0/16:9,fd00::/8"}};
-  EXPECT_EQ(cluster.resolve_web().compiled->fingerprint(), cluster.resolve_web().compiled->fingerprint());
+  cluster.shop().metadata.annotations = {{kExcludePorts, "80"},
+                                         {kExcludeCidrs, "10.1.0.0/16:9,fd00::/8"}};
+  EXPECT_EQ(cluster.resolve_web().compiled->fingerprint(),
+            cluster.resolve_web().compiled->fingerprint());
 }
 
 TEST(PolicyNode, option_that_does_not_parse_is_an_error_with_its_name) {

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "agent/policy/services.h"
-
 #include "tests/unit/policy_fixture.h"
 
 namespace sidetrack::policy {
@@ -10,7 +9,8 @@ using ::testing::ElementsAre;
 using ::testing::IsEmpty;
 using ::testing::SizeIs;
 
-// A Service "shop/db" at 10.96.0.1:5432 (port name "sql") and its slices, seen from node "n1" in zone "a".
+// A Service "shop/db" at 10.96.0.1:5432 (port name "sql") and its slices, seen from node "n1" in
+// zone "a".
 struct Services {
   kube::ObjectSet objects;
 
@@ -96,7 +96,8 @@ TEST(Services, endpoint_that_terminates_is_not_ready_whatever_it_says) {
 
 TEST(Services, last_resort_are_terminating_endpoints_that_still_serve) {
   Services s;
-  for (const auto& [address, serving] : {std::pair{"10.0.0.1", true}, std::pair{"10.0.0.2", false}}) {
+  for (const auto& [address, serving] :
+       {std::pair{"10.0.0.1", true}, std::pair{"10.0.0.2", false}}) {
     kube::Endpoint& endpoint = s.add(address);
     endpoint.ready = false;
     endpoint.serving = serving;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What audit() finds in the kernel that should not be there, is not there, or is not as it was written.
+// What audit() finds in the kernel that should not be there, is not there, or is not as it was
+// written.
 #include "tests/unit/reconcile_fakes.h"
 
 namespace sidetrack::reconcile::testing {

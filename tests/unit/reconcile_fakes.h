@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// An in-memory kernel, engine and set of network namespaces for the tests of agent/reconcile. Failures are injected by fields;
-// `calls` keeps the order of what was asked for.
+// An in-memory kernel, engine and set of network namespaces for the tests of agent/reconcile.
+// Failures are injected by fields; `calls` keeps the order of what was asked for.
 #pragma once
 
 #include <gmock/gmock.h>
@@ -31,7 +31,9 @@ struct FakeKernel : KernelTables {
     if (policies_full) {
       return make_error(ErrorCode::kFull, "map st_cidrs: update: full");
     }
-    return policy_ids.try_emplace(compiled.fingerprint(), static_cast<std::uint32_t>(policy_ids.size() + 1)).first->second;
+    return policy_ids
+        .try_emplace(compiled.fingerprint(), static_cast<std::uint32_t>(policy_ids.size() + 1))
+        .first->second;
   }
   Result<std::uint32_t> namespace_slot(const std::string& name) override {
     if (slots_full) {
@@ -75,7 +77,8 @@ struct FakeKernel : KernelTables {
   std::map<std::string, std::uint32_t> policy_ids;
   std::map<std::string, std::uint32_t> slots;
   int acquired = 0, writes = 0, collected = 0;
-  bool rows_full = false, policies_full = false, slots_full = false, write_error = false, lose_writes = false, list_error = false;
+  bool rows_full = false, policies_full = false, slots_full = false, write_error = false,
+       lose_writes = false, list_error = false;
 };
 
 struct FakeEngines : EngineControl {
@@ -87,7 +90,9 @@ struct FakeEngines : EngineControl {
     pods.erase(cookie);
     listening.erase(cookie);
   }
-  void reopen_pod(std::uint64_t cookie) override { calls.push_back("reopen " + std::to_string(cookie)); }
+  void reopen_pod(std::uint64_t cookie) override {
+    calls.push_back("reopen " + std::to_string(cookie));
+  }
   [[nodiscard]] std::optional<EngineListeners> listeners(std::uint64_t cookie) const override {
     const auto found = listening.find(cookie);
     return found == listening.end() ? std::nullopt : std::optional(found->second);
@@ -111,7 +116,8 @@ struct FakeNetns : NetnsReader {
       return make_error(ErrorCode::kIo, "netns " + path + ": too many open files");
     }
     const auto place = places.find(path);
-    return place == places.end() ? Result<pods::NetnsFacts>(make_error(ErrorCode::kNotFound, "netns " + path + ": no such file"))
+    return place == places.end() ? Result<pods::NetnsFacts>(make_error(
+                                       ErrorCode::kNotFound, "netns " + path + ": no such file"))
                                  : place->second.facts;
   }
   std::optional<FileId> identify(const std::string& path) override {
@@ -119,7 +125,8 @@ struct FakeNetns : NetnsReader {
     return place == places.end() ? std::nullopt : std::optional(place->second.file);
   }
   void add(const std::string& path, std::uint64_t cookie) {
-    places[path] = {.file = {.device = 4, .inode = 1000 + cookie}, .facts = {.cookie = cookie, .port_low = 32768, .port_high = 60999}};
+    places[path] = {.file = {.device = 4, .inode = 1000 + cookie},
+                    .facts = {.cookie = cookie, .port_low = 32768, .port_high = 60999}};
   }
 
   std::map<std::string, Place> places;
@@ -130,7 +137,8 @@ struct FakeNetns : NetnsReader {
 inline constexpr std::uint64_t kNodeCookie = 1;
 inline constexpr std::uint64_t kWeb = 7001;  // netns cookie of shop/web
 
-inline policy::PodIntent intent(const std::string& name, const std::string& path, st_mode mode = ST_MODE_REDIRECT) {
+inline policy::PodIntent intent(const std::string& name, const std::string& path,
+                                st_mode mode = ST_MODE_REDIRECT) {
   policy::PodIntent pod;
   pod.namespace_name = "shop";
   pod.name = name;
@@ -143,7 +151,9 @@ inline policy::PodIntent intent(const std::string& name, const std::string& path
 }
 
 inline EngineListeners listeners(std::uint16_t port, std::uint64_t cookie, std::uint16_t slot = 1) {
-  return {.slot = slot, .listeners = {.v4 = {{port, cookie}, {static_cast<std::uint16_t>(port + 1), cookie + 1}}, .v6 = {{port, cookie + 2}}}};
+  return {.slot = slot,
+          .listeners = {.v4 = {{port, cookie}, {static_cast<std::uint16_t>(port + 1), cookie + 1}},
+                        .v6 = {{port, cookie + 2}}}};
 }
 
 // A reconciler with pod shop/web in the namespace /netns/web.
@@ -178,7 +188,9 @@ class ReconcilerTest : public ::testing::Test {
     ADD_FAILURE() << "no status of " << name;
     return {};
   }
-  [[nodiscard]] bool called(const std::string& call) const { return std::count(calls.begin(), calls.end(), call) != 0; }
+  [[nodiscard]] bool called(const std::string& call) const {
+    return std::count(calls.begin(), calls.end(), call) != 0;
+  }
 
   Calls calls;
   FakeKernel kernel{calls};

@@ -9,7 +9,8 @@ namespace {
 
 using ::testing::ElementsAre;
 
-policy::PodIntent with_policy(policy::PodIntent pod, const std::shared_ptr<const policy::CompiledPolicy>& compiled) {
+policy::PodIntent with_policy(policy::PodIntent pod,
+                              const std::shared_ptr<const policy::CompiledPolicy>& compiled) {
   pod.compiled = compiled;
   return pod;
 }
@@ -60,10 +61,12 @@ TEST_F(Pods, have_their_policy_written_before_their_row) {
 TEST_F(Pods, that_share_a_policy_have_it_looked_up_once_per_pass) {
   netns.add("/netns/api", 7002);
   const auto shared = excluding_all();
-  apply({with_policy(intent("web", "/netns/web"), shared), with_policy(intent("api", "/netns/api"), shared)});
+  apply({with_policy(intent("web", "/netns/web"), shared),
+         with_policy(intent("api", "/netns/api"), shared)});
   EXPECT_EQ(kernel.acquired, 1);
   EXPECT_EQ(kernel.rows.at(kWeb).policy_id, kernel.rows.at(7002).policy_id);
-  apply({with_policy(intent("web", "/netns/web"), shared), with_policy(intent("api", "/netns/api"), shared)});
+  apply({with_policy(intent("web", "/netns/web"), shared),
+         with_policy(intent("api", "/netns/api"), shared)});
   EXPECT_EQ(kernel.acquired, 2) << "the next pass asks again: the policy may have been collected";
 }
 
@@ -100,7 +103,8 @@ TEST_F(Pods, are_tried_again_with_backoff_when_the_map_is_full) {
   tick(1ms);
   EXPECT_EQ(std::count(calls.begin(), calls.end(), "upsert 7001"), 2);
   tick(250ms);
-  EXPECT_EQ(std::count(calls.begin(), calls.end(), "upsert 7001"), 2) << "the second wait is twice the first";
+  EXPECT_EQ(std::count(calls.begin(), calls.end(), "upsert 7001"), 2)
+      << "the second wait is twice the first";
   kernel.rows_full = false;
   tick(250ms);
   EXPECT_EQ(status("web").phase, PodPhase::kEnrolled);
@@ -121,7 +125,8 @@ TEST_F(Pods, whose_label_is_taken_off_are_disabled_at_once_and_leave_the_engine_
   apply_web(ST_MODE_DISABLED);
   EXPECT_EQ(kernel.rows.at(kWeb).mode, ST_MODE_DISABLED);
   tick(1999ms);
-  EXPECT_TRUE(engines.pods.contains(kWeb)) << "a connect() that read the old row may be on its way to the listener";
+  EXPECT_TRUE(engines.pods.contains(kWeb))
+      << "a connect() that read the old row may be on its way to the listener";
   tick(1ms);
   EXPECT_FALSE(engines.pods.contains(kWeb));
   EXPECT_THAT(calls, ElementsAre("upsert 7001", "leave 7001"));
@@ -179,7 +184,8 @@ TEST_F(Pods, keep_the_kernels_listeners_when_the_engines_session_is_lost) {
   engines.up = false;
   reconciler.on_engines_changed(now);
   EXPECT_EQ(kernel.rows.at(kWeb).port_v4_be[0], htons(15900));
-  EXPECT_EQ(status("web").phase, PodPhase::kEnrolled) << "the kernel clears ports of an engine that is dead";
+  EXPECT_EQ(status("web").phase, PodPhase::kEnrolled)
+      << "the kernel clears ports of an engine that is dead";
 }
 
 TEST_F(Pods, move_to_the_listeners_of_a_new_engine) {

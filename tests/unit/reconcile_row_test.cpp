@@ -10,11 +10,14 @@ namespace {
 using testing::intent;
 using testing::listeners;
 
-st_addr address(const std::string& text) { return policy::parse_address(text).value(); }
+st_addr address(const std::string& text) {
+  return policy::parse_address(text).value();
+}
 
 struct Input {
   policy::PodIntent pod = intent("web", "/netns/web");
-  pods::NetnsFacts facts{.cookie = 7, .port_low = 32768, .port_high = 60999, .reuses_time_wait = true};
+  pods::NetnsFacts facts{
+      .cookie = 7, .port_low = 32768, .port_high = 60999, .reuses_time_wait = true};
   EngineKind engine = EngineKind::kEmbedded;
   bool external_v4 = false, external_v6 = false;
   std::optional<EngineListeners> listening;
@@ -33,9 +36,15 @@ struct Input {
   }
 };
 
-TEST(PortBudget, is_four_fifths_of_the_range) { EXPECT_EQ(port_budget(32768, 60999), 22585U); }
-TEST(PortBudget, is_at_least_one) { EXPECT_EQ(port_budget(40000, 40000), 1U); }
-TEST(PortBudget, of_all_ports_does_not_overflow) { EXPECT_EQ(port_budget(0, 65535), 52428U); }
+TEST(PortBudget, is_four_fifths_of_the_range) {
+  EXPECT_EQ(port_budget(32768, 60999), 22585U);
+}
+TEST(PortBudget, is_at_least_one) {
+  EXPECT_EQ(port_budget(40000, 40000), 1U);
+}
+TEST(PortBudget, of_all_ports_does_not_overflow) {
+  EXPECT_EQ(port_budget(0, 65535), 52428U);
+}
 
 TEST(BuildRow, carries_policy_slot_and_switches) {
   Input input;
@@ -59,7 +68,8 @@ TEST(BuildRow, counts_closed_ports_for_a_minute_where_time_wait_is_not_reused) {
 
 TEST(BuildRow, takes_the_first_address_of_each_family_as_its_own) {
   Input input;
-  input.pod.addresses = {address("fd00::5"), address("10.1.0.5"), address("10.1.0.6"), address("fd00::6")};
+  input.pod.addresses = {address("fd00::5"), address("10.1.0.5"), address("10.1.0.6"),
+                         address("fd00::6")};
   const st_addr v4 = address("10.1.0.5");
   const st_addr v6 = address("fd00::5");
   const st_pod row = input.row();

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Keys and values of the pinned maps, shared by the BPF programs and the agent. Plain C, fixed width, no hidden padding.
- * Within a major version layouts are append-only: programs of two versions read the same maps during an upgrade.
- * Byte order: host order, except fields whose name ends in _be and the bytes of an address (network order).
+ * Keys and values of the pinned maps, shared by the BPF programs and the agent. Plain C, fixed
+ * width, no hidden padding. Within a major version layouts are append-only: programs of two
+ * versions read the same maps during an upgrade. Byte order: host order, except fields whose name
+ * ends in _be and the bytes of an address (network order).
  */
 #ifndef SIDETRACK_ABI_TYPES_H
 #define SIDETRACK_ABI_TYPES_H
@@ -47,17 +48,20 @@ enum st_close {
 };
 
 enum {
-	ST_MAX_LISTENERS = 8,	     /* per pod and family */
-	ST_MAX_PODS = 4096,	     /* rows of st_pods */
-	ST_MAX_NAMESPACES = 2048,    /* slots of st_counters and st_namespaces; slot 0 = not a namespace of ours */
-	ST_MAX_ENGINES = 8,	     /* cells of st_engines */
-	ST_EXTERNAL_ENGINE_SLOT = 0, /* the cell of an external engine; embedded ones get 1 and up */
-	ST_MAX_POLICIES = 4096,	     /* rows of st_policies */
-	ST_MAX_CIDRS = 262144,	     /* rows of st_cidrs, all policies together */
-	ST_MAX_PORT_PAGES = 65536,   /* rows of st_port_pages, all port sets together */
-	ST_MAX_RECORDS = 65536,	     /* rows of st_records */
-	ST_RECORD_HEADROOM = 1024,   /* rows of st_records that connect() leaves free for what is on its way */
-	ST_RECORD_QUOTA = 8192,	     /* rows of st_records that one netns may hold */
+	ST_MAX_LISTENERS = 8, /* per pod and family */
+	ST_MAX_PODS = 4096,   /* rows of st_pods */
+	ST_MAX_NAMESPACES =
+		2048, /* slots of st_counters and st_namespaces; slot 0 = not a namespace of ours */
+	ST_MAX_ENGINES = 8, /* cells of st_engines */
+	ST_EXTERNAL_ENGINE_SLOT =
+		0,		   /* the cell of an external engine; embedded ones get 1 and up */
+	ST_MAX_POLICIES = 4096,	   /* rows of st_policies */
+	ST_MAX_CIDRS = 262144,	   /* rows of st_cidrs, all policies together */
+	ST_MAX_PORT_PAGES = 65536, /* rows of st_port_pages, all port sets together */
+	ST_MAX_RECORDS = 65536,	   /* rows of st_records */
+	ST_RECORD_HEADROOM =
+		1024, /* rows of st_records that connect() leaves free for what is on its way */
+	ST_RECORD_QUOTA = 8192, /* rows of st_records that one netns may hold */
 	ST_FLOW_RING_BYTES = 4194304,
 	ST_EVENT_RING_BYTES = 262144,
 	ST_PORTS_PER_PAGE = 512,
@@ -74,7 +78,8 @@ enum {
 /* A heartbeat in the far future: never stale. */
 #define ST_BEAT_NOT_NEEDED (1ULL << 62)
 
-/* The cgroup id of the real cgroup2 root: kernfs numbers its root 1 (fs/kernfs/dir.c, kernfs_create_root). */
+/* The cgroup id of the real cgroup2 root: kernfs numbers its root 1 (fs/kernfs/dir.c,
+ * kernfs_create_root). */
 #define ST_ROOT_CGROUP_ID 1ULL
 
 /* st_pods: netns cookie -> what the connect hook needs to know of a pod. */
@@ -85,14 +90,17 @@ struct st_pod {
 	__u8 on_engine_loss;
 	__u8 fast_path;
 	__u8 external; /* the engine listens on the node (st_config.external_*), not in the pod */
-	__u8 listeners_v4; /* how many of the entries below are in use, 0 = this family goes direct */
+	__u8 listeners_v4; /* how many of the entries below are in use, 0 = this family goes direct
+			    */
 	__u8 listeners_v6;
 	__u16 engine_slot;  /* st_engines */
 	__u32 port_budget;  /* live connections per listener beyond which connect() goes direct */
-	__u32 budget_shift; /* a closed connection counts against the budget for one to two spans of 2^budget_shift ns */
+	__u32 budget_shift; /* a closed connection counts against the budget for one to two spans of
+			       2^budget_shift ns */
 	struct st_addr own_v4; /* the pod's own addresses, zero = none */
 	struct st_addr own_v6;
-	__u16 port_v4_be[ST_MAX_LISTENERS]; /* 0 = lost: cleared by sockops when the listener closes */
+	__u16 port_v4_be[ST_MAX_LISTENERS]; /* 0 = lost: cleared by sockops when the listener closes
+					     */
 	__u16 port_v6_be[ST_MAX_LISTENERS];
 	__u64 listener_cookie_v4[ST_MAX_LISTENERS]; /* socket cookies */
 	__u64 listener_cookie_v6[ST_MAX_LISTENERS];
@@ -101,20 +109,21 @@ ST_STATIC_ASSERT(sizeof(struct st_pod) == 216, "st_pod");
 
 /* st_pod_state: netns cookie -> what only the kernel writes. */
 struct st_budget {
-	__s64 live;   /* redirected connections of this listener now */
-	__u32 epoch;  /* ktime >> budget_shift of `closed` */
-	__u32 closed; /* closed in this epoch */
+	__s64 live;	     /* redirected connections of this listener now */
+	__u32 epoch;	     /* ktime >> budget_shift of `closed` */
+	__u32 closed;	     /* closed in this epoch */
 	__u32 closed_before; /* and in the one before */
 	__u32 reserved;
 };
 struct st_pod_state {
-	__s64 records;	 /* rows of st_records that this netns holds */
-	__s64 observed;	 /* passed-through connections now */
+	__s64 records;	/* rows of st_records that this netns holds */
+	__s64 observed; /* passed-through connections now */
 	struct st_budget budget[2 * ST_MAX_LISTENERS]; /* IPv4 listeners, then IPv6 */
 };
 ST_STATIC_ASSERT(sizeof(struct st_pod_state) == 16 + 24 * 16, "st_pod_state");
 
-/* st_policies: policy id -> the sets that it is made of. A policy never changes: an edit makes a new id. */
+/* st_policies: policy id -> the sets that it is made of. A policy never changes: an edit makes a
+ * new id. */
 struct st_policy {
 	__u32 exclude_ports; /* port set id */
 	__u32 include_ports; /* port set id */
@@ -158,23 +167,30 @@ struct st_config {
 };
 ST_STATIC_ASSERT(sizeof(struct st_config) == 56, "st_config");
 
-/* st_engines: one cell per engine process, mapped into it, so that it can beat without a system call. */
+/* st_engines: one cell per engine process, mapped into it, so that it can beat without a system
+ * call. */
 struct st_engine {
-	__u64 beat_ns; /* CLOCK_MONOTONIC; 0 = lost; ST_BEAT_NOT_NEEDED = its listeners are watched instead */
+	__u64 beat_ns; /* CLOCK_MONOTONIC; 0 = lost; ST_BEAT_NOT_NEEDED = its listeners are watched
+			  instead */
 	__u32 full;    /* not 0: it has used 90 % of its files, or its accept queue is filling up */
-	__u32 watch_next; /* index of `watched` that is written next */
-	__u64 listener_cookie_v4; /* external engines: written by the agent, cleared by sockops at close */
+	__u32 watch_next;	  /* index of `watched` that is written next */
+	__u64 listener_cookie_v4; /* external engines: written by the agent, cleared by sockops at
+				     close */
 	__u64 listener_cookie_v6;
-	__u64 pid; /* embedded engines: written by the agent, so that an engine keeps its cell when the agent restarts */
-	__u64 watched[8]; /* external engines: cookies of the latest listeners whose close sockops will see */
+	__u64 pid; /* embedded engines: written by the agent, so that an engine keeps its cell when
+		      the agent restarts */
+	__u64 watched[8]; /* external engines: cookies of the latest listeners whose close sockops
+			     will see */
 	__u64 reserved[3];
 };
 ST_STATIC_ASSERT(sizeof(struct st_engine) == 128, "st_engine");
 
-/* st_records: the original destination, on its way from connect() to the engine's accepted socket. */
+/* st_records: the original destination, on its way from connect() to the engine's accepted socket.
+ */
 struct st_record_key {
-	__u64 scope; /* netns cookie, or 0 when the engine is external */
-	__u32 client_sequence; /* the client's next sequence number when the connection became established */
+	__u64 scope;	       /* netns cookie, or 0 when the engine is external */
+	__u32 client_sequence; /* the client's next sequence number when the connection became
+				  established */
 	__u32 server_sequence;
 };
 struct st_record {
@@ -226,7 +242,8 @@ struct st_live {
 };
 ST_STATIC_ASSERT(sizeof(struct st_live) == 128, "st_live");
 
-/* st_endpoints: client socket cookie -> what the engine said of the connection. Only shown, never decided on. */
+/* st_endpoints: client socket cookie -> what the engine said of the connection. Only shown, never
+ * decided on. */
 struct st_report {
 	struct st_addr endpoint;
 	__u16 port_be;
@@ -235,9 +252,11 @@ struct st_report {
 };
 ST_STATIC_ASSERT(sizeof(struct st_report) == 24, "st_report");
 
-/* The engine reports with setsockopt(accepted, SOL_IP or SOL_IPV6, ST_SO_REPORT, &st_report): answered by our program, never by the kernel. */
+/* The engine reports with setsockopt(accepted, SOL_IP or SOL_IPV6, ST_SO_REPORT, &st_report):
+ * answered by our program, never by the kernel. */
 #define ST_SO_REPORT 0x5d7c
-/* SO_ORIGINAL_DST and IP6T_SO_ORIGINAL_DST (linux/netfilter_ipv4.h, linux/netfilter_ipv6/ip6_tables.h). */
+/* SO_ORIGINAL_DST and IP6T_SO_ORIGINAL_DST (linux/netfilter_ipv4.h,
+ * linux/netfilter_ipv6/ip6_tables.h). */
 #define ST_SO_ORIGINAL_DST 80
 
 /* st_flows (ring buffer): one per closed connection that was redirected or observed. */
@@ -262,7 +281,11 @@ struct st_flow {
 ST_STATIC_ASSERT(sizeof(struct st_flow) == 104, "st_flow");
 
 /* st_events (ring buffer): things that happen rarely. */
-enum st_event_kind { ST_EVENT_UNKNOWN_NETNS = 1, ST_EVENT_LISTENER_LOST = 2, ST_EVENT_LISTENER_BACK = 3 };
+enum st_event_kind {
+	ST_EVENT_UNKNOWN_NETNS = 1,
+	ST_EVENT_LISTENER_LOST = 2,
+	ST_EVENT_LISTENER_BACK = 3
+};
 struct st_event {
 	__u32 kind;
 	__u32 reserved;
@@ -275,9 +298,9 @@ struct st_counters {
 	__u64 connections[32]; /* by enum st_reason */
 	__u64 bytes_out[ST_PATH_COUNT];
 	__u64 bytes_in[ST_PATH_COUNT];
-	__u64 flows_dropped; /* flow records that found the ring full */
-	__u64 records_full;  /* connects that found no room for their record */
-	__u64 storage_full;  /* connects that got no socket storage */
+	__u64 flows_dropped;   /* flow records that found the ring full */
+	__u64 records_full;    /* connects that found no room for their record */
+	__u64 storage_full;    /* connects that got no socket storage */
 	__u64 record_fallback; /* the engine asked before its socket's callback had run */
 };
 ST_STATIC_ASSERT(ST_REASON_COUNT <= 32, "st_counters.connections");
