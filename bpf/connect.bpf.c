@@ -184,7 +184,7 @@ static __always_inline enum st_engine_state st_read_engine(void *context)
 	if (state != ST_ENGINE_READY)
 		return state;
 	pod_state = bpf_map_lookup_elem(&st_pod_state, &attempt->netns_cookie);
-	if (!pod_state || pod_state->records >= ST_RECORD_QUOTA)
+	if (!pod_state || !st_record_fits(pod_state))
 		return ST_ENGINE_NO_RECORD;
 	if (st_budget_used(&pod_state->budget[attempt->budget_index & (2 * ST_MAX_LISTENERS - 1)],
 			   st_budget_epoch(pod)) >= pod->port_budget)

@@ -58,7 +58,6 @@ static __always_inline void st_on_active(struct bpf_sock_ops *ctx, struct bpf_so
 	struct st_record_key key = {};
 	struct st_record record = {};
 	struct st_counters *counters;
-	struct st_pod_state *state;
 	__u64 netns_cookie;
 
 	if (!socket || socket->role != ST_ROLE_REDIRECTED)
@@ -85,9 +84,7 @@ static __always_inline void st_on_active(struct bpf_sock_ops *ctx, struct bpf_so
 	socket->server_sequence = key.server_sequence;
 	socket->record_live = 1;
 	netns_cookie = socket->netns_cookie;
-	state = bpf_map_lookup_elem(&st_pod_state, &netns_cookie);
-	if (state)
-		__sync_fetch_and_add(&state->records, 1);
+	st_count_record(bpf_map_lookup_elem(&st_pod_state, &netns_cookie), 1);
 }
 
 /* The engine's side is established: the record moves into its socket. */

@@ -42,6 +42,12 @@ Error load_error(int error_number) {
   Error error = errno_error(fmt::format("load BPF programs on kernel {}{}", system.release, hint),
                             error_number);
   error.code = error_number == EPERM ? ErrorCode::kPermission : ErrorCode::kUnsupported;
+  if (log.find("parameter mismatch") != std::string::npos) {
+    // libbpf's words when a pinned map is not laid out as ours.
+    error.code = ErrorCode::kInvalid;
+    error.message +=
+        " (pins of another version: run `sidetrack-agent uninstall`, or choose another --pin-dir)";
+  }
   error.message += log.empty() ? "" : "; libbpf: " + log;
   return error;
 }

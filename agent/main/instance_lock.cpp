@@ -13,8 +13,9 @@ namespace sidetrack::agent {
 
 Result<InstanceLock> InstanceLock::acquire(const std::string& state_dir) {
   std::error_code error;
-  std::filesystem::create_directories(state_dir, error);
-  if (error || chmod(state_dir.c_str(), 0700) != 0) {
+  // Only a folder that we make gets our mode: an existing one, /run say, is not ours to close.
+  const bool made = std::filesystem::create_directories(state_dir, error);
+  if (error || (made && chmod(state_dir.c_str(), 0700) != 0)) {
     return errno_error("state folder " + state_dir, error ? error.value() : errno);
   }
   const std::string path = state_dir + "/agent.lock";

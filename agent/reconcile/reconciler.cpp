@@ -82,6 +82,7 @@ bool Reconciler::look_at_netns(const std::string& key, Entry& entry, Clock::time
   const auto file = netns_.identify(entry.intent.netns_path);
   auto facts = netns_.inspect(entry.intent.netns_path);
   if (!facts || !file) {
+    entry.file = file;
     fail(entry, now, "netns_unreachable",
          facts ? "netns " + entry.intent.netns_path + " is gone" : facts.error().message);
     return false;
@@ -297,7 +298,9 @@ void Reconciler::tick(Clock::time_point now) {
       it = entries_.erase(it);
       continue;
     }
-    if (entry.retry_at <= now) {
+    const bool appeared = !entry.facts && entry.reason == "netns_unreachable" &&
+                          netns_.identify(entry.intent.netns_path) != entry.file;
+    if (entry.retry_at <= now || appeared) {
       step(key, entry, now);
     }
     ++it;

@@ -89,17 +89,35 @@ static __always_inline void st_budget_close(struct st_budget *budget, __u32 epoc
 	__sync_fetch_and_add(&budget->live, -1);
 }
 
+/* One record more or less, in its netns and in all. */
+static __always_inline void st_count_record(struct st_pod_state *state, __s64 change)
+{
+	__u32 zero = 0;
+	__s64 *total = bpf_map_lookup_elem(&st_record_count, &zero);
+
+	if (total)
+		__sync_fetch_and_add(total, change);
+	if (state)
+		__sync_fetch_and_add(&state->records, change);
+}
+
+/* Whether a netns may hold one record more. */
+static __always_inline int st_record_fits(const struct st_pod_state *state)
+{
+	__u32 zero = 0;
+	__s64 *total = bpf_map_lookup_elem(&st_record_count, &zero);
+
+	return total && *total < ST_MAX_RECORDS - ST_RECORD_HEADROOM &&
+	       state->records < ST_RECORD_QUOTA;
+}
+
 /* Removes a record if it is still there and gives its room back to the netns. Whoever deletes it,
  * once, counts. */
 static __always_inline void st_record_drop(const struct st_record_key *key, __u64 netns_cookie)
 {
-	struct st_pod_state *state;
-
 	if (bpf_map_delete_elem(&st_records, key))
 		return;
-	state = bpf_map_lookup_elem(&st_pod_state, &netns_cookie);
-	if (state)
-		__sync_fetch_and_add(&state->records, -1);
+	st_count_record(bpf_map_lookup_elem(&st_pod_state, &netns_cookie), -1);
 }
 
 #endif

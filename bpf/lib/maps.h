@@ -99,6 +99,14 @@ struct {
 	__type(value, struct st_record);
 } st_records __weak SEC(".maps");
 
+/* How many rows st_records has: connect() leaves ST_RECORD_HEADROOM of them free. One cell. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __s64);
+} st_record_count __weak SEC(".maps");
+
 /* The engine's reports, for flow records only: a cache, so an LRU. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);

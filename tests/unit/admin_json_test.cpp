@@ -26,7 +26,7 @@ TEST(AdminJson, status_has_the_documented_fields) {
     "pods": {"wanted": 2, "enrolled": 2, "drift": 0, "skipped": 0, "drift_reasons": {}},
     "fast_path": "off", "fast_path_reason": "not in this version", "bypass": false,
     "maps": [{"map": "st_pods", "entries": 2, "capacity": 4096}],
-    "problems": []})"),
+    "problems": [], "repairs": 0})"),
             status);
 }
 

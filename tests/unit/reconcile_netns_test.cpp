@@ -7,6 +7,17 @@ namespace {
 
 class Netns : public ReconcilerTest {};
 
+TEST_F(Netns, that_appears_late_is_taken_up_in_the_next_tick) {
+  netns.places.clear();
+  apply_web();
+  for (int i = 0; i < 300; ++i) {
+    tick();  // by now the backoff is as long as it gets
+  }
+  netns.add("/netns/web", kWeb);
+  tick();
+  EXPECT_TRUE(kernel.rows.contains(kWeb));
+}
+
 TEST_F(Netns, that_is_missing_is_drift_and_found_when_it_appears) {
   apply({intent("late", "/netns/late", ST_MODE_PASSTHROUGH)});
   EXPECT_EQ(status("late").phase, PodPhase::kDrift);

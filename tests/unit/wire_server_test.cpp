@@ -70,7 +70,7 @@ TEST_F(EngineServerTest, sends_only_differences_later) {
   server->reopen_pod(1);
   until("a reopen", [&] { return engine.count("reopen") == 1; });
   server->remove_pod(1, true);
-  server->remove_pod(1, true);
+  server->remove_pod(1, false);
   until("a remove", [&] { return engine.count("remove") == 1; });
   settle();
   EXPECT_TRUE(engine.all<wire::Remove>()[0].cut);
