@@ -26,6 +26,8 @@ extern char** environ;
 namespace sidetrack::lab {
 namespace {
 
+constexpr milliseconds kLastWords{2000};
+
 struct Pipe {
   UniqueFd read;
   UniqueFd write;
@@ -279,6 +281,8 @@ Result<int> Process::wait(milliseconds within) {
                         fmt::format("{} (pid {}) still runs after {} ms; output: {}", state_->name,
                                     state_->pid, within.count(), output()));
     }
+    // Its last words may still be in the pipe. Only a grandchild that lives on can hold that open.
+    (void)wait_for_end_of_output(kLastWords);
   }
   return state_->exit_status;
 }
