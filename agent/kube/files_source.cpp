@@ -184,8 +184,9 @@ class FilesSource::Run : public std::enable_shared_from_this<FilesSource::Run> {
     if (watch_problem_) {
       now.problems.push_back(*watch_problem_);
     }
-    if (stopped_ || (delivered_ && delivered_->objects == now.objects &&
-                     delivered_->problems == now.problems)) {
+    if (stopped_ ||
+        (delivered_ && delivered_->objects == now.objects && delivered_->problems == now.problems &&
+         delivered_->complete == now.complete)) {
       return;
     }
     delivered_ = std::move(now);

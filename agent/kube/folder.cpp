@@ -104,6 +104,7 @@ bool ObjectFolder::changed(const std::string& name, const File& file) const {
 void ObjectFolder::load(const std::string& name, File& file) const {
   const std::string source = source_name(name);
   Result<Content> content = read(name);
+  file.whole = false;
   if (!content) {
     file.identity.reset();
     file.problems = {Problem{.object = source,
@@ -121,6 +122,7 @@ void ObjectFolder::load(const std::string& name, File& file) const {
       problem.reason = with_fate(std::move(problem.reason), file.objects.size());
     }
   } else if (decoded.complete) {
+    file.whole = true;
     file.objects = std::move(decoded.objects);
   } else {
     file.objects = overlay(file.objects, std::move(decoded.objects));
@@ -198,8 +200,10 @@ Snapshot ObjectFolder::snapshot() const {
   std::map<std::string, std::string> owners;
   if (folder_problem_) {
     result.problems.push_back(*folder_problem_);
+    result.complete = false;
   }
   for (const auto& [name, file] : files_) {
+    result.complete = result.complete && file.whole;
     result.problems.insert(result.problems.end(), file.problems.begin(), file.problems.end());
     for (const Object& object : file.objects) {
       const auto [owner, is_new] = owners.emplace(object_name(object), name);

@@ -55,6 +55,7 @@ class ObjectFolder {
   struct File {
     std::optional<Identity> identity;  // none: could not be read, look again
     bool is_link = false;
+    bool whole = false;           // its last read was without errors
     std::vector<Object> objects;  // last good
     std::vector<Problem> problems;
   };

@@ -15,6 +15,8 @@ namespace sidetrack::kube {
 struct Snapshot {
   ObjectSet objects;
   std::vector<Problem> problems;
+  // Everything there is was read, without errors. False: objects may be missing or be older ones.
+  bool complete = true;
 };
 
 class Source {

@@ -10,6 +10,8 @@
 #include <cerrno>
 #include <csignal>
 #include <ctime>
+#include <filesystem>
+#include <utility>
 
 #include "agent/admin/api.h"
 #include "agent/main/names.h"
@@ -74,6 +76,11 @@ std::string endpoint_text(const st_addr& address, std::uint16_t port_be) {
 
 Result<std::unique_ptr<Agent>> Agent::create(asio::io_context& context, const Options& options,
                                              Reload reload) {
+  std::error_code error;
+  if (!std::filesystem::is_directory(options.objects_dir, error)) {
+    return make_error(ErrorCode::kInvalid, fmt::format("--objects {}: {}", options.objects_dir,
+                                                       error ? error.message() : "not a folder"));
+  }
   auto node = pods::inspect_own_netns();
   ST_TRY(node);
   auto cgroups = prepare_cgroups(options);
@@ -84,6 +91,11 @@ Result<std::unique_ptr<Agent>> Agent::create(asio::io_context& context, const Op
   ST_TRY(dataplane);
   std::unique_ptr<Agent> agent(new Agent(context, options, *cgroups, *node, std::move(*dataplane)));
   agent->reload_ = std::move(reload);
+  auto rows = agent->dataplane_->pods();
+  ST_TRY(rows);
+  agent->inherited_ = std::any_of(rows->begin(), rows->end(), [&](const auto& row) {
+    return row.first != agent->node_.cookie;
+  });
   ST_TRY(agent->write_config());
   return agent;
 }
@@ -139,9 +151,6 @@ Result<void> Agent::write_config() {
 }
 
 Result<void> Agent::listen() {
-  if (options_.engine == reconcile::EngineKind::kEmbedded) {
-    ST_TRY(engine_server_.listen(options_.state_dir + "/engine.sock"));
-  }
   auto admin = admin::AdminServer::listen(context_, options_.state_dir + "/admin.sock",
                                           admin::make_api(*this));
   ST_TRY(admin);
@@ -160,10 +169,7 @@ Result<void> Agent::start() {
   ST_TRY(listen());
   wait_for_signals();
   wait_for_rings();
-  source_->start([this](const kube::Snapshot& snapshot) {
-    snapshot_ = snapshot;
-    apply();
-  });
+  source_->start([this](const kube::Snapshot& snapshot) { on_snapshot(snapshot); });
   every(kTick, [this] {
     drain_rings();
     reconciler_.tick(reconcile::Clock::now());
@@ -172,7 +178,11 @@ Result<void> Agent::start() {
     if (!synced_) {
       return;  // rows that an earlier agent left stay until we know what is wanted
     }
-    if (const std::size_t repairs = reconciler_.audit(reconcile::Clock::now()); repairs != 0) {
+    const std::size_t repairs = reconciler_.audit(reconcile::Clock::now());
+    if (!std::exchange(audited_, true)) {
+      return;  // the first one clears away what an earlier agent left: nobody's fault
+    }
+    if (repairs != 0) {
       spdlog::warn("component=reconcile event=repaired rows={}", repairs);
       note_repairs(repairs, fmt::format("{} rows of st_pods were not as written", repairs));
     }
@@ -365,6 +375,33 @@ void Agent::reload() {
   }
 }
 
+void Agent::on_snapshot(const kube::Snapshot& snapshot) {
+  snapshot_ = snapshot;
+  if (is_held()) {
+    problems_ = snapshot_.problems;
+    spdlog::error(
+        "component=agent event=held problems={} detail=\"the objects cannot be read completely: "
+        "what "
+        "the earlier agent enforced stays in force\"",
+        problems_.size());
+    return;
+  }
+  apply();
+}
+
+bool Agent::is_held() const {
+  return !synced_ && inherited_ && !snapshot_.complete;
+}
+
+// Not before the desired state is known: an engine that is told of no pods leaves those that it
+// has.
+Result<void> Agent::listen_for_engines() {
+  if (synced_ || options_.engine != reconcile::EngineKind::kEmbedded) {
+    return {};
+  }
+  return engine_server_.listen(options_.state_dir + "/engine.sock");
+}
+
 void Agent::apply() {
   const std::uint64_t begin = clock_ns(CLOCK_MONOTONIC);
   policy::Resolution resolution = policy::resolve(snapshot_.objects, node_settings_, last_good_);
@@ -374,6 +411,11 @@ void Agent::apply() {
   routes_ = policy::compile_services(snapshot_.objects, options_.node_name);
   engine_server_.set_services(routes_);
   reconciler_.apply(std::move(resolution.pods), reconcile::Clock::now());
+  if (auto listening = listen_for_engines(); !listening) {
+    failure_ = listening.error();
+    context_.stop();
+    return;
+  }
   synced_ = true;
   last_apply_s_ = static_cast<double>(clock_ns(CLOCK_MONOTONIC) - begin) / 1e9;
   metrics_.observe_policy_apply(last_apply_s_);

@@ -42,6 +42,8 @@ class Agent : public admin::Views {
 
   // Starts everything; the caller runs the context. Ends it on SIGTERM or SIGINT. Pins stay.
   [[nodiscard]] Result<void> start();
+  // What ended the run, if it was not a signal.
+  [[nodiscard]] const std::optional<Error>& failure() const { return failure_; }
 
   admin::StatusView status() override;
   std::vector<admin::PodView> pods(const std::string& namespace_name) override;
@@ -69,6 +71,11 @@ class Agent : public admin::Views {
   void reload();
   // Brings `snapshot_` to the kernel and the engines.
   void apply();
+  // Whether `snapshot_` must wait: it is not complete, and an earlier agent left rows that it would
+  // undo. They stay in force until there is a complete one.
+  [[nodiscard]] bool is_held() const;
+  void on_snapshot(const kube::Snapshot& snapshot);
+  [[nodiscard]] Result<void> listen_for_engines();
   void on_event(const st_event& event);
   void on_flow(const st_flow& flow);
   void drain_rings();
@@ -126,7 +133,10 @@ class Agent : public admin::Views {
   };
   std::uint64_t repairs_ = 0;
   std::deque<Repair> recent_repairs_;
-  bool synced_ = false;
+  bool synced_ = false;     // something was applied
+  bool inherited_ = false;  // an earlier agent left rows of pods
+  bool audited_ = false;    // what it left and nobody wants is gone
+  std::optional<Error> failure_;
   double last_apply_s_ = 0;
 };
 

@@ -183,6 +183,15 @@ std::vector<admin::EngineView> Agent::engine_views() {
 std::vector<admin::ProblemView> Agent::problem_views(
     const std::vector<reconcile::PodStatus>& pods) const {
   std::vector<admin::ProblemView> views;
+  if (is_held()) {
+    views.push_back({.severity = "error",
+                     .object = "node",
+                     .key = "held",
+                     .reason =
+                         "the objects cannot be read completely since this agent started: what "
+                         "the earlier one enforced stays in force, unchanged",
+                     .action = "correct what the other problems name"});
+  }
   for (const std::string& error : program_errors_) {
     views.push_back(
         {.severity = "error", .object = "node", .reason = error, .action = "sidetrackctl doctor"});

@@ -104,7 +104,7 @@ int run(const Options& options, const Agent::Reload& reload) {
     return fail(started.error());
   }
   context.run();
-  return kDone;
+  return (*agent)->failure() ? fail(*(*agent)->failure()) : int{kDone};
 }
 
 int main_of(int argc, char** argv) {

@@ -82,6 +82,10 @@ TEST_F(AgentStart, refuses_to_run_without_an_objects_folder) {
   expect_refusal(spec, 2, {"--objects"});
 }
 
+TEST_F(AgentStart, refuses_an_objects_folder_that_is_none) {
+  expect_refusal(with("--objects", "/nope"), 2, {"--objects", "/nope"});
+}
+
 TEST_F(AgentStart, says_what_it_needs_when_it_is_not_privileged) {
   ProcessSpec spec = sidetrack_->agent_spec();
   spec.arguments.insert(spec.arguments.begin(), {"setpriv", "--bounding-set=-all"});

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <csignal>
+#include <cstring>
 
 #include <nlohmann/json.hpp>
 
@@ -95,6 +96,30 @@ TEST_F(AgentFault, nobody_notices_that_the_agent_was_stopped_and_started_again) 
     ST_ASSERT_VALUE(const int status, sidetrack_->agent().terminate());
     EXPECT_EQ(status, 0);
   });
+}
+
+// Nothing is known of the pods then, and what is not known is not undone.
+TEST_F(AgentFault, one_that_cannot_read_its_objects_leaves_all_in_force) {
+  ASSERT_NO_FATAL_FAILURE(start_sidetrack());
+  expect_connections(3, "redirected");
+  const st_pod before = row();
+  sidetrack_->agent().kill_hard();
+  ST_ASSERT_OK(objects_->put_text("zz-garbage.yaml", "x: ["));
+  ST_ASSERT_OK(sidetrack_->start_agent());
+  ST_ASSERT_OK(sidetrack_->agent().wait_for_output("event=held"));
+  ST_ASSERT_VALUE(auto status, sidetrack_->get("/v1/status"));
+  EXPECT_EQ(status["agent"]["state"], "starting");
+  EXPECT_NE(status["problems"].dump().find("\"held\""), std::string::npos) << status.dump(2);
+  EXPECT_FALSE(sidetrack_->get_http("/readyz").has_value());
+  const st_pod held = row();
+  EXPECT_EQ(std::memcmp(&before, &held, sizeof(before)), 0);
+  expect_connections(3, "redirected");
+
+  ST_ASSERT_OK(objects_->put_text("zz-garbage.yaml", ""));
+  ASSERT_NO_FATAL_FAILURE(wait_enrolled());
+  EXPECT_TRUE(eventually(kPatience, [&] { return sidetrack_->get_http("/readyz").has_value(); }));
+  expect_connections(3, "redirected");
+  EXPECT_EQ(repairs(), 0U);
 }
 
 TEST_F(AgentFault, a_second_agent_says_who_holds_the_folder_and_ends) {
