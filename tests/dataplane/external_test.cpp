@@ -97,6 +97,10 @@ class ExternalTest : public ScaleNode {
     ST_ASSERT_VALUE(const auto peer, shell_->peer_name(socket.id));
     EXPECT_EQ(peer.address, address);
     ST_ASSERT_VALUE(const auto done, shell_->exchange(socket.id, 3'000'000));
+    // Cut short or corrupted: two different things.
+    EXPECT_EQ(done.error_number, 0) << address << ", send errno " << done.send_errno;
+    EXPECT_EQ(done.length, 3'000'000U) << address << ", sent " << done.sent << "\n"
+                                       << proxy_->output();
     EXPECT_EQ(done.digest, done.expected_digest) << address;
   }
 
