@@ -52,8 +52,23 @@ int run_status(const Options& options, const Streams& streams) {
 }
 
 int run_pods(const Options& options, const Streams& streams) {
-  return ask(options, streams, "/v1/pods?namespace=" + percent_encode(options.namespace_name),
-             [&](const json& answer) { return render_pods(answer, streams.painter); });
+  json answer;
+  const int code = ask(
+      options, streams, "/v1/pods?namespace=" + percent_encode(options.namespace_name),
+      [&](const json& pods) {
+        return list_of(pods, "pods").empty() ? "" : render_pods(pods, streams.painter);
+      },
+      &answer);
+  if (code != kExitFine || !list_of(answer, "pods").empty()) {
+    return code;
+  }
+  if (options.namespace_name.empty()) {
+    streams.out << (options.format == Format::kTable ? "no pods\n" : "");
+    return kExitFine;
+  }
+  return fail(make_error(ErrorCode::kNotFound,
+                         "no pod of namespace " + options.namespace_name + " is on this node"),
+              streams);
 }
 
 int run_policy(const Options& options, const Streams& streams) {
@@ -103,7 +118,7 @@ int fail_bypass(const Error& error, const Options& options, const Streams& strea
     hint = " Nothing of Sidetrack is pinned at " + options.pin_dir +
            ", so nothing is redirected from there; --pin-dir DIR names another folder.";
   }
-  streams.error << "sidetrackctl: bypass: " << error.message << "." << hint << "\n";
+  streams.error << "sidetrackctl: bypass: " << printable(error.message) << "." << hint << "\n";
   return kExitFindings;
 }
 

@@ -121,7 +121,7 @@ void check_problems(const json& status, Findings& findings) {
     findings.push_back(
         {text_of(problem, "severity") == "error" ? Severity::kError : Severity::kWarning, "objects",
          fmt::format("{} {}{}{}", text_of(problem, "object"), text_of(problem, "key"),
-                     value.empty() ? "" : " \"" + value + "\"",
+                     value.empty() ? "" : " \"" + printable(value, kMostCellColumns) + "\"",
                      because(text_of(problem, "reason"))),
          text_of(problem, "action")});
   }

@@ -39,6 +39,10 @@ std::ptrdiff_t count(const Findings& findings, Severity severity) {
                        [&](const auto& one) { return one.severity == severity; });
 }
 
+std::string counted(std::ptrdiff_t number, const char* noun) {
+  return fmt::format("{} {}{}", number, noun, number == 1 ? "" : "s");
+}
+
 }  // namespace
 
 std::string severity_name(Severity severity) {
@@ -86,8 +90,8 @@ std::string render_findings(const Findings& findings, const Painter& painter) {
       }
     }
   }
-  return out + fmt::format("\n{} errors, {} warnings\n", count(findings, Severity::kError),
-                           count(findings, Severity::kWarning));
+  return out + "\n" + counted(count(findings, Severity::kError), "error") + ", " +
+         counted(count(findings, Severity::kWarning), "warning") + "\n";
 }
 
 }  // namespace sidetrack::ctl

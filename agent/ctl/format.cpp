@@ -10,8 +10,20 @@
 #include <ctime>
 #include <utility>
 
+#include <boost/locale/utf.hpp>
+
 namespace sidetrack::ctl {
 namespace {
+
+using Utf8 = boost::locale::utf::utf_traits<char>;
+
+// What could steer a terminal or reverse what is read: controls, also those of U+0080 to U+009F,
+// line ends, and marks of writing direction.
+bool is_steering(boost::locale::utf::code_point point) {
+  return point < 0x20 || (point >= 0x7f && point < 0xa0) || (point >= 0x200b && point <= 0x200f) ||
+         (point >= 0x2028 && point <= 0x202e) || (point >= 0x2060 && point <= 0x206f) ||
+         point == 0xfeff;
+}
 
 const char* code_of(Colour colour) {
   switch (colour) {
@@ -65,7 +77,7 @@ Table::Table(std::vector<std::string> header) {
 void Table::add(std::vector<Cell> row) {
   row.resize(header_.size());
   for (auto& cell : row) {
-    cell.text = cell.text.empty() ? "-" : printable(cell.text);
+    cell.text = cell.text.empty() ? "-" : printable(cell.text, kMostCellColumns);
   }
   rows_.push_back(std::move(row));
 }
@@ -142,13 +154,30 @@ std::string format_percent(std::uint64_t part, std::uint64_t whole) {
   return fmt::format("{:.0f}%", 100 * static_cast<double>(part) / static_cast<double>(whole));
 }
 
-std::string printable(std::string_view text) {
-  std::string out(text);
-  for (char& c : out) {
-    const auto byte = static_cast<unsigned char>(c);
-    if (byte < 0x20 || byte == 0x7f) {
-      c = '?';
+std::string printable(std::string_view text, std::size_t most_columns) {
+  std::string out;
+  std::size_t columns = 0;
+  const char* at = text.data();
+  const char* const end = at + text.size();
+  while (at != end) {
+    const char* next = at;
+    const auto point = Utf8::decode(next, end);
+    std::string shown;
+    if (!boost::locale::utf::is_valid_codepoint(point)) {
+      next = at + 1;  // this byte alone: what follows may be text again
+      shown = fmt::format("\\x{:02x}", static_cast<unsigned char>(*at));
+    } else if (is_steering(point)) {
+      shown = point < 0x80 ? fmt::format("\\x{:02x}", point) : fmt::format("\\u{:04x}", point);
+    } else {
+      shown.assign(at, next);
     }
+    const std::size_t width = width_of(shown);
+    if (columns + width > most_columns) {
+      return out + fmt::format("... ({} bytes more)", end - at);
+    }
+    out += shown;
+    columns += width;
+    at = next;
   }
   return out;
 }

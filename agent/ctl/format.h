@@ -2,6 +2,7 @@
 // Text for people: tables, durations, sizes, colours. Pure functions.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -49,9 +50,12 @@ class Table {
 // Parts as a share of the whole, "12%"; "-" if the whole is 0.
 [[nodiscard]] std::string format_percent(std::uint64_t part, std::uint64_t whole);
 
-// Bytes that could steer a terminal are replaced by '?': what we print comes from Kubernetes
-// objects.
-[[nodiscard]] std::string printable(std::string_view text);
+// What is more is cut: a value in an object may have megabytes. JSON and YAML have it all.
+inline constexpr std::size_t kMostColumns = 500;
+inline constexpr std::size_t kMostCellColumns = 120;
+// What we print comes from Kubernetes objects: bytes that are no text, or that could steer a
+// terminal, are shown as \x1b, and what is over-long is cut, with how much is left out.
+[[nodiscard]] std::string printable(std::string_view text, std::size_t most_columns = kMostColumns);
 
 // "90", "90s", "5m", "2h", "1d", "250ms" in seconds; negative if it is not a duration.
 [[nodiscard]] double parse_duration(std::string_view text);

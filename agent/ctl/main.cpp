@@ -25,7 +25,7 @@ Painter painter_for(const Options& options) {
 int run(const std::vector<std::string>& arguments) {
   const auto options = parse_options(arguments);
   if (!options) {
-    std::cerr << "sidetrackctl: " << options.error().message << "\n";
+    std::cerr << "sidetrackctl: " << printable(options.error().message) << "\n";
     return kExitUsage;
   }
   if (options->wish == Wish::kHelp) {

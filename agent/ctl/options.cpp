@@ -82,11 +82,11 @@ po::options_description global_options() {
   return options;
 }
 
-po::options_description own_options(const std::string& names) {
+po::options_description own_options(const std::string& names, const char* title = "Options") {
   const auto has = [&](const std::string& name) {
     return (" " + names + " ").find(" " + name + " ") != std::string::npos;
   };
-  po::options_description options("Options");
+  po::options_description options(title);
   if (has("namespace")) {
     options.add_options()("namespace,n", po::value<std::string>(), "only this namespace");
   }
@@ -157,7 +157,11 @@ Result<void> check_command(const po::variables_map& values, const Options& optio
       return usage(fmt::format("{} has no option --{}", options.command, name), options.command);
     }
   }
-  if (options.arguments.size() < command->least || options.arguments.size() > command->most) {
+  if (options.arguments.size() > command->most) {
+    return usage(fmt::format("\"{}\" is too much", options.arguments[command->most]),
+                 options.command);
+  }
+  if (options.arguments.size() < command->least) {
     return usage(fmt::format("usage: sidetrackctl {} {}", command->name, command->arguments),
                  options.command);
   }
@@ -216,7 +220,8 @@ std::string help_text(const std::string& command) {
       out << fmt::format("  {:<9} {}\n", one.name, one.summary);
     }
     out << "\n"
-        << global_options()
+        << global_options() << "\n"
+        << own_options("namespace follow since pin-dir", "Options of some commands")
         << "\nExit codes: 0 fine, 1 findings or not found, 2 usage, 3 agent not reachable.\n"
         << "`sidetrackctl COMMAND --help` says more and has examples.\n";
     return out.str();

@@ -3,6 +3,8 @@
 
 #include <fmt/format.h>
 
+#include <iterator>
+
 #include <nlohmann/json.hpp>
 
 namespace sidetrack::ctl {
@@ -36,6 +38,27 @@ std::string joined(const json& list) {
     out += (out.empty() ? "" : ", ") + (item.is_string() ? item.get<std::string>() : item.dump());
   }
   return out;
+}
+
+// Neighbours as a range: "15900-15903, 15910".
+std::string ranges(const json& ports) {
+  std::string out;
+  for (auto port = ports.begin(); port != ports.end();) {
+    auto last = port;
+    while (std::next(last) != ports.end() && last->is_number() && std::next(last)->is_number() &&
+           *std::next(last) == last->get<std::uint64_t>() + 1) {
+      ++last;
+    }
+    out += (out.empty() ? "" : ", ") + port->dump() + (last == port ? "" : "-" + last->dump());
+    port = std::next(last);
+  }
+  return out;
+}
+
+std::string ports_text(const json& pod) {
+  const auto v4 = ranges(list_of(pod, "engine_ports"));
+  const auto v6 = ranges(list_of(pod, "engine_ports_v6"));
+  return v6.empty() || v6 == v4 ? v4 : v4 + (v4.empty() ? "v6 " : " v6 ") + v6;
 }
 
 std::string pod_name(const json& object) {
@@ -97,30 +120,24 @@ const json& list_of(const json& object, const char* key) {
 std::string render_pods(const json& answer, const Painter& painter) {
   Table table(
       {"NAMESPACE", "POD", "MODE", "STATE", "ENGINE PORTS", "FAST PATH", "CONNECTIONS", "REASON"});
+  std::string details;
   for (const auto& pod : list_of(answer, "pods")) {
-    auto ports = joined(list_of(pod, "engine_ports"));
-    const auto ports_v6 = joined(list_of(pod, "engine_ports_v6"));
-    if (!ports_v6.empty()) {
-      ports += (ports.empty() ? "v6 " : " v6 ") + ports_v6;
-    }
-    auto reason = text_of(pod, "reason");
-    if (const auto detail = text_of(pod, "reason_detail"); !detail.empty()) {
-      reason += (reason.empty() ? "" : ": ") + detail;
-    }
-    auto fast_path = text_of(pod, "fast_path");
-    if (const auto why = text_of(pod, "fast_path_reason"); !why.empty()) {
-      fast_path += " (" + why + ")";
-    }
     table.add({{text_of(pod, "namespace")},
                {text_of(pod, "pod")},
                {text_of(pod, "mode")},
                word(text_of(pod, "state")),
-               {ports},
-               {fast_path},
+               {ports_text(pod)},
+               {text_of(pod, "fast_path")},
                {std::to_string(count_of(pod, "connections"))},
-               {reason}});
+               {text_of(pod, "reason")}});
+    if (const auto detail = text_of(pod, "reason_detail"); !detail.empty()) {
+      details += printable(pod_name(pod)) + ": " + printable(detail) + "\n";
+    }
   }
-  return table.empty() ? "no pods\n" : table.render(painter);
+  if (table.empty()) {
+    return "no pods\n";
+  }
+  return table.render(painter) + (details.empty() ? "" : "\n" + details);
 }
 
 std::string render_policy(const json& policy, const Painter& painter) {

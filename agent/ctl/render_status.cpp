@@ -27,7 +27,7 @@ std::string agent_line(const json& status, const Painter& painter, double now) {
   return fmt::format("agent      {}  {}  pid {}  up {}  node {}  source {}\n",
                      painter.paint(state, state_colour(state)), text_of(agent, "version"),
                      count_of(agent, "pid"), format_duration(now - seconds_of(agent, "started")),
-                     text_of(agent, "node"), text_of(agent, "source"));
+                     printable(text_of(agent, "node")), text_of(agent, "source"));
 }
 
 std::string engine_lines(const json& status, const Painter& painter) {
@@ -65,7 +65,7 @@ std::string program_lines(const json& status, const Painter& painter) {
   return fmt::format("programs   {}  {}\n{}",
                      painter.paint(fmt::format("{} of {} attached", attached, programs.size()),
                                    complete ? Colour::kGreen : Colour::kRed),
-                     text_of(list_of(status, "agent"), "cgroup"), missing);
+                     printable(text_of(list_of(status, "agent"), "cgroup")), missing);
 }
 
 std::string pod_lines(const json& status, const Painter& painter) {
@@ -110,7 +110,7 @@ std::string problem_lines(const json& status, const Painter& painter) {
         "  {} ", painter.paint(severity, severity == "error" ? Colour::kRed : Colour::kYellow));
     out += printable(fmt::format("{} {}", text_of(problem, "object"), text_of(problem, "key")));
     if (const auto value = text_of(problem, "value"); !value.empty()) {
-      out += printable(fmt::format(" \"{}\"", value));
+      out += fmt::format(" \"{}\"", printable(value, kMostCellColumns));
     }
     out += because(text_of(problem, "reason")) + "\n";
     if (const auto action = text_of(problem, "action"); !action.empty()) {

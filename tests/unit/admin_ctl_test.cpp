@@ -85,6 +85,16 @@ TEST_F(Ctl, policy_of_unknown_pod_is_exit_1) {
   EXPECT_THAT(outcome.output, HasSubstr("no pod shop/nope"));
 }
 
+TEST_F(Ctl, pods_of_unknown_namespace_are_exit_1) {
+  const auto outcome = ctl("pods -n nope");
+  EXPECT_EQ(outcome.code, 1);
+  EXPECT_THAT(outcome.output, StartsWith("sidetrackctl: no pod of namespace nope"));
+  EXPECT_THAT(ctl("pods -n nope -o json").output, StartsWith("{\n  \"pods\": []\n}\n"));
+  views_.pod_views.clear();
+  EXPECT_EQ(ctl("pods").code, 0);
+  EXPECT_EQ(ctl("pods").output, "no pods\n");
+}
+
 TEST_F(Ctl, explain_takes_both_families) {
   EXPECT_THAT(ctl("explain shop/web-0 10.0.0.1:8500").output, HasSubstr("Port 8500 is excluded"));
   EXPECT_THAT(ctl("explain shop/web-0 '[fd00::1]:8500'").output,

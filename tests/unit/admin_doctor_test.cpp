@@ -58,6 +58,14 @@ TEST(Doctor, finds_what_the_status_shows) {
   EXPECT_THAT(text, HasSubstr("warning Pod/a/b k \"v\": odd\n          -> look\n"));
 }
 
+TEST(Doctor, counts_in_its_last_line) {
+  Findings findings = {{Severity::kError, "node", "a", "b"}};
+  EXPECT_THAT(text_of_findings(findings), ::testing::EndsWith("\n1 error, 0 warnings\n"));
+  findings.push_back({Severity::kWarning, "node", "a", "b"});
+  findings.push_back({Severity::kError, "node", "a", "b"});
+  EXPECT_THAT(text_of_findings(findings), ::testing::EndsWith("\n2 errors, 1 warning\n"));
+}
+
 TEST(Doctor, foreign_programs_are_named_by_id) {
   Findings findings;
   check_foreign({{.hook = "cgroup/connect4", .id = 5, .name = "theirs"},

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <nlohmann/json.hpp>
@@ -52,7 +53,32 @@ TEST(CtlFormat, colour_only_where_wanted) {
 }
 
 TEST(CtlFormat, control_bytes_never_reach_the_terminal) {
-  EXPECT_EQ(printable("a\x1b[2Jb\n"), "a?[2Jb?");
+  EXPECT_EQ(printable("a\x1b[2Jb\n"), "a\\x1b[2Jb\\x0a");
+  EXPECT_EQ(printable("a\xc2\x9b"
+                      "2J"),
+            "a\\u009b2J");
+  EXPECT_EQ(printable("a\u202eb"), "a\\u202eb");
+}
+
+TEST(CtlFormat, bytes_that_are_no_text_are_shown_as_numbers) {
+  EXPECT_EQ(printable("\x7f"
+                      "ELF\xff\xc3"),
+            "\\x7fELF\\xff\\xc3");
+  EXPECT_EQ(printable(std::string_view("\0\xed\xa0\x80z", 5)), "\\x00\\xed\\xa0\\x80z");
+  EXPECT_EQ(printable("gr\u00fc\u00df \u65e5\u672c"), "gr\u00fc\u00df \u65e5\u672c");
+}
+
+TEST(CtlFormat, what_is_over_long_is_cut_and_says_how_much) {
+  EXPECT_EQ(printable("abcdef", 6), "abcdef");
+  EXPECT_EQ(printable("abcdefg", 6), "abcdef... (1 bytes more)");
+  EXPECT_EQ(printable("ab\xff\xff", 6), "ab\\xff... (1 bytes more)");
+  EXPECT_LT(printable(std::string(1'000'000, '\xff')).size(), 600U);
+}
+
+TEST(CtlFormat, cells_are_cut_to_a_width_that_leaves_a_table) {
+  Table table({"A"});
+  table.add({{std::string(5000, 'x')}});
+  EXPECT_LT(table.render(Painter(Painter::Mode::kPlain)).size(), 200U);
 }
 
 TEST(CtlOutput, yaml_quotes_what_would_change_its_type) {
@@ -77,7 +103,10 @@ TEST(CtlOptions, are_taken_before_and_after_the_command) {
 TEST(CtlOptions, wrong_ones_are_named) {
   EXPECT_FALSE(parse_options({}));
   EXPECT_FALSE(parse_options({"nonsense"}));
-  EXPECT_FALSE(parse_options({"status", "extra"}));
+  EXPECT_THAT(parse_options({"status", "extra"}).error().message,
+              ::testing::HasSubstr("\"extra\" is too much"));
+  EXPECT_THAT(parse_options({"policy", "shop/web", "extra"}).error().message,
+              ::testing::HasSubstr("\"extra\" is too much"));
   EXPECT_FALSE(parse_options({"explain", "shop/web-0"}));
   EXPECT_FALSE(parse_options({"status", "-o", "xml"}));
   EXPECT_FALSE(parse_options({"status", "-f"}));
@@ -91,6 +120,10 @@ TEST(CtlOptions, every_command_has_help_with_an_example) {
     EXPECT_NE(help_text(command).find(std::string("  sidetrackctl ") + command), std::string::npos)
         << command;
   }
+}
+
+TEST(CtlOptions, of_single_commands_are_in_the_general_help) {
+  EXPECT_THAT(help_text(""), ::testing::HasSubstr("--pin-dir"));
 }
 
 }  // namespace

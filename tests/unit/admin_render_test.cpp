@@ -2,6 +2,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <sstream>
+
 #include <nlohmann/json.hpp>
 
 #include "agent/admin/json.h"
@@ -47,8 +49,48 @@ TEST(CtlRender, status_names_what_is_wrong) {
 
 TEST(CtlRender, pods_are_a_table) {
   const auto text = render_pods(admin::to_json(test::FakeViews().pods("shop")), kPlain);
-  EXPECT_THAT(text, HasSubstr("shop       web-0  redirect  enrolled  15900, 15901"));
+  EXPECT_THAT(text, HasSubstr("shop       web-0  redirect  enrolled  15900-15901 "));
   EXPECT_EQ(render_pods(nlohmann::json::object(), kPlain), "no pods\n");
+}
+
+TEST(CtlRender, pods_fit_a_screen_of_120_columns) {
+  auto view = test::FakeViews().pods("shop").front();
+  view.pod = "checkout-7d9c5b6f4-x8k2p";
+  view.engine_ports = view.engine_ports_v6 = {15900, 15901, 15902, 15903};
+  view.fast_path = "auto";
+  view.fast_path_reason = "not_in_this_version";
+  view.state = "drift";
+  view.reason = "netns_unreachable";
+  view.reason_detail = "open netns /run/netns/cni-5e2f0c6f-0a0d: No such file or directory";
+  const auto text = render_pods(admin::to_json(std::vector{view}), kPlain);
+  EXPECT_THAT(text, HasSubstr("  15900-15903  "));
+  EXPECT_THAT(text, EndsWith("\n\nshop/checkout-7d9c5b6f4-x8k2p: " + view.reason_detail + "\n"));
+  std::istringstream lines(text);
+  for (std::string line; std::getline(lines, line);) {
+    EXPECT_LE(line.size(), 120U) << line;
+  }
+}
+
+TEST(CtlRender, ports_of_both_families_are_shown_where_they_differ) {
+  auto view = test::FakeViews().pods("shop").front();
+  view.engine_ports = {15900, 15902};
+  view.engine_ports_v6 = {15901};
+  EXPECT_THAT(render_pods(admin::to_json(std::vector{view}), kPlain),
+              HasSubstr("  15900, 15902 v6 15901  "));
+}
+
+TEST(CtlRender, offending_text_of_a_problem_is_escaped_and_cut) {
+  auto view = test::FakeViews().status();
+  view.problems = {{.severity = "error",
+                    .object = "File/x.yaml",
+                    .key = "line 1",
+                    .value = "\x1b]0;owned\x07" + std::string(100'000, 'x'),
+                    .reason = "no YAML",
+                    .action = "fix it"}};
+  const auto text = render_status(admin::to_json(view), kPlain, 0);
+  EXPECT_THAT(text, HasSubstr("\"\\x1b]0;owned\\x07xxx"));
+  EXPECT_THAT(text, HasSubstr("bytes more)\": no YAML\n"));
+  EXPECT_LT(text.size(), 1500U);
 }
 
 TEST(CtlRender, explain_shows_sentence_rule_path_and_endpoints) {
