@@ -71,7 +71,7 @@ class ExternalTest : public ScaleNode {
   }
 
   void wait_until_redirected(const std::string& address) {
-    EXPECT_TRUE(eventually(milliseconds(30'000),
+    EXPECT_TRUE(eventually(scaled(milliseconds(30'000)),
                            [&] { return verdict(address) == "redirected/redirected"; }))
         << verdict(address) << "\n"
         << engine_view().dump() << "\n"

@@ -94,8 +94,8 @@ void FaultNode::start_sidetrack(SidetrackOptions options) {
 }
 
 void FaultNode::wait_enrolled(const std::string& name) {
-  ST_ASSERT_OK(
-      sidetrack_->wait_for_pod("shop/" + name, "enrolled", "redirect", milliseconds(30'000)));
+  ST_ASSERT_OK(sidetrack_->wait_for_pod("shop/" + name, "enrolled", "redirect",
+                                        scaled(milliseconds(30'000))));
 }
 
 void FaultNode::start_echo(const std::vector<std::string>& listeners) {

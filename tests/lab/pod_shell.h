@@ -35,7 +35,7 @@ struct ConnectOptions {
   std::string fast_open_data{};  // kSendto: one word without spaces
   Protocol protocol = Protocol::kTcp;
   std::string more{};  // further words of the command ("transparent", "nodelay")
-  milliseconds timeout{5000};
+  milliseconds timeout = scaled(milliseconds(5000));
 };
 
 struct SocketState {
@@ -82,7 +82,7 @@ struct BurstOptions {
   std::uint64_t count = 1;
   int threads = 1;
   std::uint64_t length = 32;
-  milliseconds timeout{10'000};
+  milliseconds timeout = scaled(milliseconds(10'000));
 };
 
 class PodShell {
@@ -91,7 +91,7 @@ class PodShell {
 
   // Any command line of README.md; the answer as it is.
   Result<nlohmann::json> command(const std::string& line,
-                                 milliseconds within = milliseconds(30'000));
+                                 milliseconds within = scaled(milliseconds(30'000)));
 
   Result<SocketState> connect(const std::string& address, std::uint16_t port,
                               const ConnectOptions& options = {});

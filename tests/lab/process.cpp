@@ -26,7 +26,7 @@ extern char** environ;
 namespace sidetrack::lab {
 namespace {
 
-constexpr milliseconds kLastWords{2000};
+const milliseconds kLastWords = scaled(milliseconds(2000));
 
 struct Pipe {
   UniqueFd read;

@@ -17,6 +17,7 @@
 #include <nlohmann/json.hpp>
 
 #include "tests/lab/pattern.h"
+#include "tests/lab/wait.h"
 
 #ifndef SO_NETNS_COOKIE
 #define SO_NETNS_COOKIE 71
@@ -27,7 +28,7 @@ namespace {
 
 constexpr int kSoOriginalDestination =
     80;  // SO_ORIGINAL_DST and IP6T_SO_ORIGINAL_DST: netfilter's headers clash with glibc's
-constexpr std::uint64_t kDefaultTimeoutMs = 10'000;
+const std::uint64_t kDefaultTimeoutMs = static_cast<std::uint64_t>(kPatience.count());
 
 std::uint16_t port_of(const std::string& text) {
   return static_cast<std::uint16_t>(std::strtoul(text.c_str(), nullptr, 10));

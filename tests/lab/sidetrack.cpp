@@ -21,7 +21,7 @@ namespace {
 using nlohmann::json;
 
 constexpr std::uint16_t kHttpPort = 15880;  // the netns is the test's own
-constexpr milliseconds kStopPatience{5'000};
+const milliseconds kStopPatience = scaled(milliseconds(5'000));
 
 std::string namespace_of(const std::string& pod) {
   return pod.substr(0, pod.find('/'));

@@ -4,7 +4,9 @@
 // Result.
 #pragma once
 
+#include <algorithm>
 #include <chrono>
+#include <cstdlib>
 #include <thread>
 #include <utility>
 
@@ -15,9 +17,17 @@ namespace sidetrack::lab {
 using Clock = std::chrono::steady_clock;
 using std::chrono::milliseconds;
 
+// How long to wait on this machine for what takes `usual` on others: ST_TIME_SCALE times as long
+// (default 1; an emulated machine is slower). For deadlines, not for what a test is to measure.
+[[nodiscard]] inline milliseconds scaled(milliseconds usual) {
+  const char* scale = std::getenv("ST_TIME_SCALE");
+  const long factor = scale == nullptr ? 1 : std::strtol(scale, nullptr, 10);
+  return usual * std::clamp(factor, 1L, 100L);
+}
+
 // The deadline of everything that should take milliseconds: long enough for a busy two-core
 // machine.
-inline constexpr milliseconds kPatience{10'000};
+inline const milliseconds kPatience = scaled(milliseconds(10'000));
 
 // Asks `predicate` every 2 ms until it is true or `within` has passed; says which.
 template <typename Predicate>
