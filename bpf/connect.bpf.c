@@ -225,6 +225,7 @@ static __always_inline int st_remember(struct st_attempt *attempt, __u8 role, __
 	state->start_ns = bpf_ktime_get_ns();
 	state->namespace_slot = pod->namespace_slot;
 	state->role = role;
+	state->fast_path = pod->fast_path;
 	state->reason = reason;
 	return 1;
 }

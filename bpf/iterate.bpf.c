@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
-/* An iterator over the sockets that have state of ours: what `flows` shows as live is read here,
- * from the sockets themselves. */
-#include "lib/common.h"
+/* Iterators over the sockets that have state of ours, and over the adopted ones: what is shown as
+ * live is read here, from the sockets themselves. */
+#include "lib/fast_maps.h"
 
 struct seq_file;
 
@@ -22,6 +22,8 @@ int st_iterate(struct bpf_iter__bpf_sk_storage_map *ctx)
 	struct st_socket *state = ctx->value;
 	struct sock *sk = ctx->sk;
 	struct st_live live = {};
+	struct st_pair_key key;
+	struct st_pair *pair;
 	struct tcp_sock *tp;
 
 	if (!sk || !state || state->role == ST_ROLE_ACCEPTED || !state->counted)
@@ -32,6 +34,14 @@ int st_iterate(struct bpf_iter__bpf_sk_storage_map *ctx)
 	live.state = *state;
 	live.bytes_out = tp->bytes_sent - tp->bytes_retrans;
 	live.bytes_in = tp->bytes_received;
+	key = state->pair;
+	pair = state->paired ? bpf_map_lookup_elem(&st_pairs, &key) : 0;
+	if (pair) {
+		live.fast_out = pair->fast_bytes[ST_SIDE_CLIENT];
+		live.fast_in = pair->fast_bytes[ST_SIDE_SERVER];
+		live.handoff_out = pair->handoff_bytes[ST_SIDE_CLIENT];
+		live.handoff_in = pair->handoff_bytes[ST_SIDE_SERVER];
+	}
 	live.source_port = sk->__sk_common.skc_num;
 	if (!st_addr_is_zero(&state->own))
 		live.source = state->own;
@@ -41,6 +51,20 @@ int st_iterate(struct bpf_iter__bpf_sk_storage_map *ctx)
 		bpf_probe_read_kernel(&live.source, sizeof(live.source),
 				      &sk->__sk_common.skc_v6_rcv_saddr);
 	bpf_seq_write(seq, &live, sizeof(live));
+	return 0;
+}
+
+SEC("iter/bpf_sk_storage_map")
+int st_iterate_fast(struct bpf_iter__bpf_sk_storage_map *ctx)
+{
+	struct st_fast_live live = {};
+	struct st_fast *fast = ctx->value;
+
+	if (!ctx->sk || !fast)
+		return 0;
+	live.state = *fast;
+	live.sock = (__u64)ctx->sk;
+	bpf_seq_write(ctx->meta->seq, &live, sizeof(live));
 	return 0;
 }
 

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
  * sockops: carries the original destination from the client's socket to the engine's accepted one,
- * counts live connections, writes a flow record when one closes, and sees the engine's listeners
- * come and go.
+ * counts live connections, writes a flow record when one closes, sees the engine's listeners come
+ * and go, and finds connections whose two ends are both here (lib/pair.h).
  */
-#include "lib/common.h"
+#include "lib/pair.h"
 
 enum { ST_SOCKOPS_DONE = 1 };
 
@@ -52,9 +52,8 @@ static __always_inline void st_on_connecting(struct bpf_sock_ops *ctx, struct bp
 }
 
 /* The client's side is established: publish where it wanted to go, for the engine's side. */
-static __always_inline void st_on_active(struct bpf_sock_ops *ctx, struct bpf_sock *sk)
+static __always_inline void st_on_active(struct bpf_sock_ops *ctx, struct st_socket *socket)
 {
-	struct st_socket *socket = bpf_sk_storage_get(&st_sockets, sk, 0, 0);
 	struct st_record_key key = {};
 	struct st_record record = {};
 	struct st_counters *counters;
@@ -237,24 +236,55 @@ static __always_inline void st_source(struct bpf_sock_ops *ctx, const struct st_
 	}
 }
 
-static __always_inline void st_emit_flow(struct bpf_sock_ops *ctx, struct bpf_sock *sk,
-					 struct st_socket *socket, __u32 old)
+/* The bytes of a connection by the way they took, counted; returns the best way that any took. */
+static __always_inline __u8 st_sum_bytes(const struct st_socket *socket, __u64 *bytes_out,
+					 __u64 *bytes_in)
 {
 	__u8 path = socket->role == ST_ROLE_REDIRECTED ? ST_PATH_ENGINE : ST_PATH_DIRECT;
 	struct st_counters *counters = st_get_counters(socket->namespace_slot);
+	__u64 fast_out, fast_in, past_out, past_in;
+	struct st_pair_key key = socket->pair;
+	struct st_pair *pair = socket->paired ? bpf_map_lookup_elem(&st_pairs, &key) : 0;
+
+	if (counters) {
+		counters->bytes_out[path] += *bytes_out;
+		counters->bytes_in[path] += *bytes_in;
+	}
+	if (!pair)
+		return path;
+	fast_out = pair->fast_bytes[ST_SIDE_CLIENT];
+	fast_in = pair->fast_bytes[ST_SIDE_SERVER];
+	past_out = pair->handoff_bytes[ST_SIDE_CLIENT];
+	past_in = pair->handoff_bytes[ST_SIDE_SERVER];
+	*bytes_out += fast_out + past_out;
+	*bytes_in += fast_in + past_in;
+	if (counters) {
+		counters->bytes_out[ST_PATH_FAST] += fast_out;
+		counters->bytes_in[ST_PATH_FAST] += fast_in;
+		counters->bytes_out[ST_PATH_HANDOFF] += past_out;
+		counters->bytes_in[ST_PATH_HANDOFF] += past_in;
+	}
+	if (past_out | past_in)
+		return ST_PATH_HANDOFF;
+	return fast_out | fast_in ? ST_PATH_FAST : path;
+}
+
+static __always_inline void st_emit_flow(struct bpf_sock_ops *ctx, struct bpf_sock *sk,
+					 struct st_socket *socket, __u32 old)
+{
 	__u64 client_cookie = socket->client_cookie;
 	__u64 bytes_out = 0, bytes_in = 0;
+	struct st_counters *counters;
 	struct st_report *report;
 	struct st_flow *flow;
 	int error = 0;
+	__u8 path;
 
 	st_read_bytes(sk, &bytes_out, &bytes_in, &error);
-	if (counters) {
-		counters->bytes_out[path] += bytes_out;
-		counters->bytes_in[path] += bytes_in;
-	}
+	path = st_sum_bytes(socket, &bytes_out, &bytes_in);
 	flow = bpf_ringbuf_reserve(&st_flows, sizeof(*flow), 0);
 	if (!flow) {
+		counters = st_get_counters(socket->namespace_slot);
 		if (counters)
 			counters->flows_dropped++;
 		return;
@@ -273,7 +303,9 @@ static __always_inline void st_emit_flow(struct bpf_sock_ops *ctx, struct bpf_so
 	flow->reason = socket->reason;
 	flow->namespace_slot = socket->namespace_slot;
 	flow->close = st_close_reason(error, old);
-	report = path == ST_PATH_ENGINE ? bpf_map_lookup_elem(&st_endpoints, &client_cookie) : 0;
+	report = socket->role == ST_ROLE_REDIRECTED
+			 ? bpf_map_lookup_elem(&st_endpoints, &client_cookie)
+			 : 0;
 	if (report) {
 		flow->endpoint = report->endpoint;
 		flow->endpoint_port_be = report->port_be;
@@ -324,31 +356,42 @@ int st_sockops(struct bpf_sock_ops *ctx)
 {
 	volatile __u32 op = ctx->op;
 	struct bpf_sock *sk = ctx->sk;
+	struct st_socket *socket;
 	__u32 old;
 
 	if (!sk)
 		return ST_SOCKOPS_DONE;
 	switch (op) {
 	case BPF_SOCK_OPS_TCP_CONNECT_CB:
+		st_leave_fast_path(ctx, sk);
 		st_on_connecting(ctx, sk);
 		break;
 	case BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB:
-		st_on_active(ctx, sk);
+		socket = bpf_sk_storage_get(&st_sockets, sk, 0, 0);
+		st_on_active(ctx, socket);
+		st_pair_active(ctx, sk, socket);
 		break;
 	case BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB:
 		st_on_passive(ctx, sk);
+		st_pair_passive(ctx, sk);
+		break;
+	case BPF_SOCK_OPS_RTT_CB:
+		st_on_round_trip(ctx, sk);
 		break;
 	case BPF_SOCK_OPS_TCP_LISTEN_CB:
+		st_leave_fast_path(ctx, sk);
 		st_on_listen(ctx);
 		break;
 	case BPF_SOCK_OPS_STATE_CB:
 		old = ctx->args[0];
 		if (ctx->args[1] != BPF_TCP_CLOSE)
 			break;
-		if (old == BPF_TCP_LISTEN)
+		if (old == BPF_TCP_LISTEN) {
 			st_on_listener_closed(ctx);
-		else
-			st_on_closed(ctx, sk, old);
+			break;
+		}
+		st_on_closed(ctx, sk, old);
+		st_pair_closed(ctx, sk, old);
 		break;
 	default:
 		break;

@@ -59,18 +59,20 @@ Dataplane::~Dataplane() {
   if (impl_->engine_memory != nullptr) {
     munmap(impl_->engine_memory, Impl::kEngineBytes);
   }
+  impl_->close_fast_path();
 }
 
 int Dataplane::Impl::map_fd(const char* name) const {
   return bpf_object__find_map_fd_by_name(skeleton->obj, name);
 }
 
-Result<void> Dataplane::Impl::load() {
+Result<void> Dataplane::Impl::load(bool fast_path) {
   g_libbpf_log.clear();
   skeleton.reset(sidetrack_bpf::open());
   if (!skeleton) {
     return load_error(errno);
   }
+  choose_fast_programs(skeleton.get(), fast_path);
   bpf_map* map = nullptr;
   bpf_object__for_each_map(map, skeleton->obj) {
     if (bpf_map__is_internal(map)) {
@@ -103,13 +105,18 @@ Result<std::unique_ptr<Dataplane>> Dataplane::open(const Options& options) {
   auto lock = lock_pins(options.pin_dir);
   ST_TRY(lock);
   impl->pin_lock = std::move(*lock);
-  ST_TRY(impl->load());
+  // A kernel that refuses the fast path's programs can still redirect.
+  if (auto loaded = impl->load(true); !loaded) {
+    impl->fast_path_problem = loaded.error().message;
+    ST_TRY(impl->load(false));
+  }
   ST_TRY(impl->policies.open({.policies = impl->map_fd("st_policies"),
                               .cidrs = impl->map_fd("st_cidrs"),
                               .port_pages = impl->map_fd("st_port_pages")}));
   ST_TRY(impl->read_namespaces());
   ST_TRY(impl->open_rings());
   ST_TRY(impl->map_engines());
+  ST_TRY(impl->open_fast_path());
   for (const Hook& hook : hooks()) {
     if (!hook.engine || impl->engine_cgroup != 0) {
       ST_TRY(impl->attach(hook));

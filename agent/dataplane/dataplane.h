@@ -12,6 +12,7 @@
 #include <string_view>
 #include <vector>
 
+#include "sidetrack/abi/fast.h"
 #include "sidetrack/abi/types.h"
 #include "sidetrack/decide.h"
 #include "sidetrack/result.h"
@@ -66,6 +67,20 @@ struct CounterRow {
   st_counters counters{};
 };
 
+// Whose calls the sentinel sees.
+enum class Sentinel : std::uint8_t { kOff, kTracepoint };
+
+// The program that adopts one socket (bpf/adopt.bpf.c). Any thread, in any network namespace.
+class Adopter {
+ public:
+  explicit Adopter(int program_fd) : program_fd_(program_fd) {}
+  // Runs in the calling thread's network namespace: that of `request.self`.
+  [[nodiscard]] Result<st_fast_reason> run(const st_adopt_request& request) const;
+
+ private:
+  int program_fd_;
+};
+
 class Dataplane {
  public:
   // Opens the pinned state if there is one, else makes it; loads programs, replaces those of an
@@ -116,7 +131,22 @@ class Dataplane {
   // Ring buffers: poll when the descriptor is readable. Callbacks run inside drain().
   [[nodiscard]] int ring_fd() const;
   void drain(const std::function<void(const st_flow&)>& on_flow,
-             const std::function<void(const st_event&)>& on_event);
+             const std::function<void(const st_event&)>& on_event,
+             const std::function<void(const st_candidate&)>& on_candidate);
+
+  // The fast path. Why this kernel cannot have it; empty = it can.
+  [[nodiscard]] const std::string& fast_path_problem() const;
+  // Takes effect at once, for open connections too.
+  [[nodiscard]] Result<void> set_fast_config(const st_fast_config& config);
+  [[nodiscard]] Result<st_fast_config> fast_config() const;
+  // Attached links are pinned and go on without the agent; those of an older agent are replaced.
+  [[nodiscard]] Result<void> set_sentinel(Sentinel sentinel);
+  // A descriptor of st_slots to hand to an engine. Owned by the Dataplane.
+  [[nodiscard]] int slots_fd() const;
+  // Valid as long as the Dataplane is.
+  [[nodiscard]] Adopter adopter() const;
+  [[nodiscard]] Result<std::vector<st_fast_live>> adopted() const;
+  [[nodiscard]] Result<st_fast_counters> fast_counters() const;
 
   // Detaches and unpins everything of this pin folder; returns what was removed, a line each.
   // kBusy: an agent has it.

@@ -45,17 +45,33 @@ struct Dataplane::Impl {
   std::map<std::string, std::uint32_t> namespace_slots;
   const std::function<void(const st_flow&)>* on_flow = nullptr;  // set while drain() runs
   const std::function<void(const st_event&)>* on_event = nullptr;
+  const std::function<void(const st_candidate&)>* on_candidate = nullptr;
+  std::string fast_path_problem;             // empty = its programs are loaded
+  st_fast_generation* generation = nullptr;  // mapped, kPageBytes
 
   [[nodiscard]] int map_fd(const char* name) const;
-  [[nodiscard]] Result<void> load();
+  // `fast_path`: with the programs that only the fast path needs.
+  [[nodiscard]] Result<void> load(bool fast_path);
+  // What the older programs knew of the fast path's policy holds no longer.
+  void raise_generation();
+  [[nodiscard]] Result<void> open_fast_path();
+  void close_fast_path();
   [[nodiscard]] Result<void> attach(const Hook& hook);
   [[nodiscard]] ProgramState inspect(const Hook& hook) const;
   [[nodiscard]] Result<void> read_namespaces();
   [[nodiscard]] Result<void> open_rings();
   [[nodiscard]] Result<void> map_engines();
 
+  static constexpr std::size_t kPageBytes = 4096;
   static constexpr std::size_t kEngineBytes = sizeof(st_engine) * ST_MAX_ENGINES;
 };
+
+// Which programs of the fast path are loaded: none, or those that this kernel can run.
+void choose_fast_programs(sidetrack_bpf* skeleton, bool fast_path);
+// The rows of an iterator program over a map of socket storage.
+[[nodiscard]] Result<std::vector<unsigned char>> iterate(bpf_program* program, int map_fd);
+// Ends what the pins of the fast path keep alive (links, the program in the SOCKHASH).
+[[nodiscard]] Result<void> stop_fast_path(const std::string& pin_dir);
 
 // PIN_DIR/v1: the layout of maps and links has a version of its own.
 [[nodiscard]] std::string version_dir(const std::string& pin_dir);

@@ -29,6 +29,25 @@ int handle_event(void* context, void* data, std::size_t size) {
   return 0;
 }
 
+int handle_candidate(void* context, void* data, std::size_t size) {
+  const auto* impl = static_cast<Dataplane::Impl*>(context);
+  if (size >= sizeof(st_candidate) && impl->on_candidate != nullptr) {
+    st_candidate candidate{};
+    std::memcpy(&candidate, data, sizeof(candidate));
+    (*impl->on_candidate)(candidate);
+  }
+  return 0;
+}
+
+template <typename Row>
+std::vector<Row> rows_of(const std::vector<unsigned char>& bytes) {
+  std::vector<Row> rows(bytes.size() / sizeof(Row));
+  if (!rows.empty()) {
+    std::memcpy(rows.data(), bytes.data(), rows.size() * sizeof(Row));
+  }
+  return rows;
+}
+
 }  // namespace
 
 Result<void> Dataplane::Impl::open_rings() {
@@ -40,6 +59,11 @@ Result<void> Dataplane::Impl::open_rings() {
       error != 0) {
     return errno_error("open ring st_events", -error);
   }
+  if (const int error =
+          ring_buffer__add(ring.get(), map_fd("st_candidates"), handle_candidate, this);
+      error != 0) {
+    return errno_error("open ring st_candidates", -error);
+  }
   return {};
 }
 
@@ -48,22 +72,25 @@ int Dataplane::ring_fd() const {
 }
 
 void Dataplane::drain(const std::function<void(const st_flow&)>& on_flow,
-                      const std::function<void(const st_event&)>& on_event) {
+                      const std::function<void(const st_event&)>& on_event,
+                      const std::function<void(const st_candidate&)>& on_candidate) {
   impl_->on_flow = &on_flow;
   impl_->on_event = &on_event;
+  impl_->on_candidate = &on_candidate;
   ring_buffer__consume(impl_->ring.get());
+  impl_->on_candidate = nullptr;
   impl_->on_flow = nullptr;
   impl_->on_event = nullptr;
 }
 
-Result<std::vector<st_live>> Dataplane::live_sockets() const {
+Result<std::vector<unsigned char>> iterate(bpf_program* program, int map_fd) {
   bpf_iter_link_info info{};
-  info.map.map_fd = static_cast<std::uint32_t>(impl_->map_fd("st_sockets"));
+  info.map.map_fd = static_cast<std::uint32_t>(map_fd);
   bpf_iter_attach_opts options{};
   options.sz = sizeof(options);
   options.link_info = &info;
   options.link_info_len = sizeof(info);
-  bpf_link* link = bpf_program__attach_iter(impl_->skeleton->progs.st_iterate, &options);
+  bpf_link* link = bpf_program__attach_iter(program, &options);
   if (link == nullptr) {
     return errno_error("list sockets: attach iterator", errno);
   }
@@ -74,7 +101,7 @@ Result<std::vector<st_live>> Dataplane::live_sockets() const {
     return errno_error("list sockets: create iterator", error);
   }
   std::vector<unsigned char> bytes;
-  unsigned char buffer[64 * sizeof(st_live)];
+  unsigned char buffer[16384];
   for (;;) {
     const ssize_t size = read(iterator.get(), buffer, sizeof(buffer));
     if (size < 0 && (errno == EINTR || errno == EAGAIN)) {
@@ -88,11 +115,19 @@ Result<std::vector<st_live>> Dataplane::live_sockets() const {
     }
     bytes.insert(bytes.end(), buffer, buffer + size);
   }
-  std::vector<st_live> rows(bytes.size() / sizeof(st_live));
-  if (!rows.empty()) {
-    std::memcpy(rows.data(), bytes.data(), rows.size() * sizeof(st_live));
-  }
-  return rows;
+  return bytes;
+}
+
+Result<std::vector<st_live>> Dataplane::live_sockets() const {
+  auto bytes = iterate(impl_->skeleton->progs.st_iterate, impl_->map_fd("st_sockets"));
+  ST_TRY(bytes);
+  return rows_of<st_live>(*bytes);
+}
+
+Result<std::vector<st_fast_live>> Dataplane::adopted() const {
+  auto bytes = iterate(impl_->skeleton->progs.st_iterate_fast, impl_->map_fd("st_fast_sockets"));
+  ST_TRY(bytes);
+  return rows_of<st_fast_live>(*bytes);
 }
 
 }  // namespace sidetrack::dataplane

@@ -171,6 +171,7 @@ Result<std::vector<std::string>> Dataplane::uninstall(const std::string& pin_dir
   }
   const auto lock = lock_pins(pin_dir);
   ST_TRY(lock);
+  ST_TRY(stop_fast_path(pin_dir));
   // Links first: from then on nothing runs; sockets keep what they have.
   for (const std::string& part :
        {version_dir(pin_dir) + "/links", version_dir(pin_dir) + "/maps"}) {

@@ -123,11 +123,14 @@ Result<void> Dataplane::upsert_pod(std::uint64_t netns_cookie, const st_pod& row
       !made && made.error().error_number != EEXIST) {
     return made.error();
   }
-  return map_update(impl_->map_fd("st_pods"), "st_pods", netns_cookie, row);
+  ST_TRY(map_update(impl_->map_fd("st_pods"), "st_pods", netns_cookie, row));
+  impl_->raise_generation();
+  return {};
 }
 
 Result<void> Dataplane::erase_pod(std::uint64_t netns_cookie) {
   ST_TRY(map_delete(impl_->map_fd("st_pods"), "st_pods", netns_cookie));
+  impl_->raise_generation();
   ST_TRY(map_delete(impl_->map_fd("st_pod_state"), "st_pod_state", netns_cookie));
   return map_delete(impl_->map_fd("st_seen"), "st_seen", netns_cookie);
 }
@@ -184,6 +187,7 @@ std::vector<MapFill> Dataplane::fill() const {
       {"st_pods", count_keys(impl_->map_fd("st_pods"), sizeof(std::uint64_t)), ST_MAX_PODS},
       {"st_records", count_keys(impl_->map_fd("st_records"), sizeof(st_record_key)),
        ST_MAX_RECORDS},
+      {"st_pairs", count_keys(impl_->map_fd("st_pairs"), sizeof(st_pair_key)), ST_MAX_PAIRS},
       {"st_namespaces", impl_->namespace_slots.size(), ST_MAX_NAMESPACES - 1},
       {"st_policies", impl_->policies.policies(), ST_MAX_POLICIES},
       {"st_cidrs", impl_->policies.cidrs(), ST_MAX_CIDRS},

@@ -258,7 +258,7 @@ void Agent::wait_for_rings() {
 
 void Agent::drain_rings() {
   dataplane_->drain([this](const st_flow& flow) { on_flow(flow); },
-                    [this](const st_event& event) { on_event(event); });
+                    [this](const st_event& event) { on_event(event); }, [](const st_candidate&) {});
 }
 
 void Agent::check_programs() {

@@ -17,6 +17,97 @@
 typedef struct {
 	__s64 counter;
 } st_atomic64;
+typedef struct {
+	int counter;
+} st_atomic;
+/* The kernel's own name: what is read through a pointer is found by the name of its type. */
+typedef struct {
+	__s64 counter;
+} atomic_long_t;
+
+struct list_head {
+	struct list_head *next;
+};
+
+struct kernfs_node {
+	__u64 id;
+};
+
+struct cgroup {
+	struct kernfs_node *kn;
+};
+
+struct sock_cgroup_data {
+	struct cgroup *cgroup;
+};
+
+struct net {
+	__u64 net_cookie; /* since 5.12 */
+};
+
+typedef struct {
+	struct net *net;
+} possible_net_t;
+
+struct inode {
+	unsigned short i_mode;
+};
+
+struct file {
+	unsigned int f_flags;
+	struct inode *f_inode;
+	void *private_data;
+};
+
+struct socket {
+	struct file *file;
+	struct sock *sk;
+};
+
+struct wait_queue_entry {
+	void *private;
+	void *func;
+	struct list_head entry;
+};
+
+struct wait_queue_head {
+	struct list_head head;
+};
+
+struct socket_wq {
+	struct wait_queue_head wait;
+};
+
+struct page_counter {
+	atomic_long_t usage; /* pages */
+	unsigned long max;
+	struct page_counter *parent;
+};
+
+struct mem_cgroup {
+	struct page_counter memory;
+	struct page_counter tcpmem; /* cgroup v1 */
+	bool tcpmem_active;
+};
+
+struct proto {
+	atomic_long_t *memory_allocated; /* pages */
+	long *sysctl_mem;		 /* tcp_mem: low, pressure, high */
+};
+
+struct refcount_struct {
+	st_atomic refs;
+};
+typedef struct refcount_struct refcount_t;
+
+struct sk_psock {
+	struct list_head ingress_msg;
+	refcount_t refcnt;
+};
+
+typedef struct {
+	int owned;
+} socket_lock_t;
 
 struct sock_common {
 	st_atomic64 skc_cookie;
@@ -27,14 +118,38 @@ struct sock_common {
 	unsigned char skc_reuseport : 1;
 	__u16 skc_num;
 	__u32 skc_rcv_saddr;
+	__u32 skc_daddr;
+	__u16 skc_dport;
 	struct {
 		__u8 bytes[16];
 	} skc_v6_rcv_saddr;
+	struct {
+		__u8 bytes[16];
+	} skc_v6_daddr;
+	possible_net_t skc_net;
+	struct proto *skc_prot;
 };
 
 struct sock {
 	struct sock_common __sk_common;
 	int sk_err;
+	int sk_rcvbuf;
+	int sk_rcvlowat;
+	int sk_peek_off;
+	int sk_forward_alloc;
+	__u16 sk_protocol;
+	__u8 sk_shutdown;
+	__u8 sk_kern_sock : 1;
+	__u32 sk_tsflags;
+	void *sk_user_data;
+	struct socket *sk_socket;
+	struct socket_wq *sk_wq;
+	struct mem_cgroup *sk_memcg;
+	struct sock_cgroup_data sk_cgrp_data;
+	socket_lock_t sk_lock;
+	struct {
+		st_atomic rmem_alloc;
+	} sk_backlog;
 	__u8 sk_userlocks : 4; /* a byte of its own since 6.18 */
 	__u32 sk_ack_backlog;
 	__u32 sk_max_ack_backlog;
@@ -53,6 +168,7 @@ struct inet_sock___bits {
 
 struct inet_connection_sock {
 	struct inet_sock icsk_inet;
+	const void *icsk_ulp_ops;
 };
 
 struct tcp_sock {
@@ -60,7 +176,21 @@ struct tcp_sock {
 	__u64 bytes_sent;
 	__u64 bytes_retrans;
 	__u64 bytes_received;
+	__u64 bytes_acked;
+	__u32 write_seq;
+	__u32 copied_seq;
+	__u32 snd_una;
+	__u32 rcv_nxt;
 	bool is_mptcp;
+	__u8 repair : 1;
+	__u8 recvmsg_inq : 1; /* a byte of its own before 6.8 */
+};
+
+/* Flags of sk_flags (include/net/sock.h); the running kernel's numbers are looked up. */
+enum sock_flags {
+	SOCK_KEEPOPEN = 3,
+	SOCK_RCVTSTAMP = 11,
+	SOCK_ZEROCOPY = 18,
 };
 
 #pragma clang attribute pop

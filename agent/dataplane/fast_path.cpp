@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <bpf/btf.h>
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cstring>
+
+#include "agent/dataplane/bpf_calls.h"
+#include "agent/dataplane/impl.h"
+
+namespace sidetrack::dataplane {
+
+namespace {
+
+// bpf_rdonly_cast is a kfunc since 6.2; with it sk_msg reads its peer by plain loads.
+bool kernel_has_cast() {
+  btf* kernel = btf__load_vmlinux_btf();
+  const bool found =
+      kernel != nullptr && btf__find_by_name_kind(kernel, "bpf_rdonly_cast", BTF_KIND_FUNC) > 0;
+  btf__free(kernel);
+  return found;
+}
+
+void add(st_fast_counters& sum, const st_fast_counters& part) {
+  for (std::size_t i = 0; i < std::size(sum.refused); ++i) {
+    sum.refused[i] += part.refused[i];
+  }
+  sum.messages += part.messages;
+  sum.handoffs += part.handoffs;
+  sum.paired += part.paired;
+  sum.nominated += part.nominated;
+  sum.adopted += part.adopted;
+  sum.released += part.released;
+  sum.ring_full += part.ring_full;
+}
+
+std::string adopted_path(const std::string& pin_dir) {
+  return version_dir(pin_dir) + "/maps/st_adopted";
+}
+
+}  // namespace
+
+void choose_fast_programs(sidetrack_bpf* skeleton, bool fast_path) {
+  const bool cast = kernel_has_cast();
+  const auto load = [](bpf_program* program, bool on) { bpf_program__set_autoload(program, on); };
+  load(skeleton->progs.st_msg, fast_path && cast);
+  load(skeleton->progs.st_msg_probe, fast_path && !cast);
+  load(skeleton->progs.st_adopt, fast_path);
+  load(skeleton->progs.st_sentinel_splice, fast_path);
+  load(skeleton->progs.st_sentinel_ioctl, fast_path);
+  load(skeleton->progs.st_sentinel_fcntl, fast_path);
+  load(skeleton->progs.st_sentinel_io_uring, fast_path);
+}
+
+Result<void> Dataplane::Impl::open_fast_path() {
+  void* memory = mmap(nullptr, kPageBytes, PROT_READ | PROT_WRITE, MAP_SHARED,
+                      map_fd("st_fast_generation"), 0);
+  if (memory == MAP_FAILED) {
+    return map_error("st_fast_generation", "map into memory", errno);
+  }
+  generation = static_cast<st_fast_generation*>(memory);
+  if (!fast_path_problem.empty()) {
+    return {};
+  }
+  // Sockets that are in keep the program that they came in with.
+  const bpf_program* program =
+      kernel_has_cast() ? skeleton->progs.st_msg : skeleton->progs.st_msg_probe;
+  if (bpf_prog_attach(bpf_program__fd(program), map_fd("st_adopted"), BPF_SK_MSG_VERDICT, 0) != 0) {
+    fast_path_problem = errno_error("attach sk_msg to st_adopted", errno).message;
+  }
+  return {};
+}
+
+void Dataplane::Impl::close_fast_path() {
+  if (generation != nullptr) {
+    munmap(generation, kPageBytes);
+    generation = nullptr;
+  }
+}
+
+void Dataplane::Impl::raise_generation() {
+  std::atomic_ref(generation->value).fetch_add(1);
+}
+
+const std::string& Dataplane::fast_path_problem() const {
+  return impl_->fast_path_problem;
+}
+
+Result<void> Dataplane::set_fast_config(const st_fast_config& config) {
+  ST_TRY(map_update(impl_->map_fd("st_fast_config"), "st_fast_config", std::uint32_t{0}, config));
+  impl_->raise_generation();
+  return {};
+}
+
+Result<st_fast_config> Dataplane::fast_config() const {
+  auto cell = map_lookup<st_fast_config>(impl_->map_fd("st_fast_config"), "st_fast_config",
+                                         std::uint32_t{0});
+  ST_TRY(cell);
+  return cell->value_or(st_fast_config{});
+}
+
+int Dataplane::slots_fd() const {
+  return impl_->map_fd("st_slots");
+}
+
+Adopter Dataplane::adopter() const {
+  return Adopter(bpf_program__fd(impl_->skeleton->progs.st_adopt));
+}
+
+Result<st_fast_reason> Adopter::run(const st_adopt_request& request) const {
+  unsigned char packet[ST_ADOPT_HEADER_BYTES + sizeof(request)] = {};
+  std::memcpy(packet + ST_ADOPT_HEADER_BYTES, &request, sizeof(request));
+  LIBBPF_OPTS(bpf_test_run_opts, options, .data_in = packet, .data_size_in = sizeof(packet),
+              .repeat = 1);
+  if (bpf_prog_test_run_opts(program_fd_, &options) != 0) {
+    return errno_error("run st_adopt", errno);
+  }
+  if (options.retval >= ST_FAST_COUNT) {
+    return make_error(ErrorCode::kInternal, "st_adopt returned " + std::to_string(options.retval));
+  }
+  return static_cast<st_fast_reason>(options.retval);
+}
+
+Result<st_fast_counters> Dataplane::fast_counters() const {
+  const int cpus = libbpf_num_possible_cpus();
+  if (cpus <= 0) {
+    return errno_error("count CPUs", -cpus);
+  }
+  std::vector<st_fast_counters> cells(static_cast<std::size_t>(cpus));
+  const std::uint32_t zero = 0;
+  if (bpf_map_lookup_elem(impl_->map_fd("st_fast_counters"), &zero, cells.data()) != 0) {
+    return map_error("st_fast_counters", "lookup", errno);
+  }
+  st_fast_counters sum{};
+  for (const st_fast_counters& cell : cells) {
+    add(sum, cell);
+  }
+  return sum;
+}
+
+Result<void> stop_fast_path(const std::string& pin_dir) {
+  // The map holds the program and the program the map: without this neither would ever go.
+  const UniqueFd map(bpf_obj_get(adopted_path(pin_dir).c_str()));
+  if (map.valid() && bpf_prog_detach(map.get(), BPF_SK_MSG_VERDICT) != 0 && errno != ENOENT &&
+      errno != EINVAL) {
+    return errno_error("detach sk_msg from " + adopted_path(pin_dir), errno);
+  }
+  return {};
+}
+
+}  // namespace sidetrack::dataplane

@@ -1,0 +1,279 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Finds the two ends of a connection that are both on this node, nominates those that live long
+ * enough, and forgets them. Called by sockops only; nothing here puts a socket on the fast path
+ * (bpf/adopt.bpf.c does).
+ */
+#ifndef SIDETRACK_BPF_PAIR_H
+#define SIDETRACK_BPF_PAIR_H
+
+#include "lib/fast_maps.h"
+
+enum {
+	ST_SOL_SOCKET = 1,
+	ST_SO_KEEPALIVE = 9,
+	ST_SOL_TCP = 6,
+	ST_TCP_KEEPIDLE = 4,
+	/* Traffic that skips TCP does not refresh conntrack; its usual timeouts are hours. */
+	ST_KEEPALIVE_S = 600,
+};
+
+/* The key as the connection's client (`active`) or its server works it out, now or later. The SYN
+ * that a client sent counts as acknowledged. */
+static __always_inline void st_pair_key_of(struct bpf_sock_ops *ctx, int active,
+					   struct st_pair_key *key)
+{
+	__u32 sent = ctx->snd_una - (__u32)ctx->bytes_acked;
+	__u32 received = ctx->rcv_nxt - (__u32)ctx->bytes_received;
+
+	key->client_first = active ? sent + 1 : received;
+	key->server_first = active ? received : sent;
+}
+
+/* The pair that the socket is an end of. `key` and `side` are only then set. */
+static __always_inline struct st_pair *st_find_pair(struct bpf_sock_ops *ctx,
+						    struct st_pair_key *key, __u32 *side)
+{
+	__u64 cookie = bpf_get_socket_cookie(ctx);
+	struct st_pair *pair;
+
+	st_pair_key_of(ctx, 1, key);
+	pair = bpf_map_lookup_elem(&st_pairs, key);
+	*side = ST_SIDE_CLIENT;
+	if (pair && pair->end[ST_SIDE_CLIENT].cookie == cookie)
+		return pair;
+	st_pair_key_of(ctx, 0, key);
+	pair = bpf_map_lookup_elem(&st_pairs, key);
+	*side = ST_SIDE_SERVER;
+	return pair && pair->end[ST_SIDE_SERVER].cookie == cookie ? pair : 0;
+}
+
+static __always_inline void st_drop_pair(const struct st_pair_key *key, __u64 netns_cookie)
+{
+	struct st_pod_state *state;
+
+	if (bpf_map_delete_elem(&st_pairs, key))
+		return;
+	state = bpf_map_lookup_elem(&st_pod_state, &netns_cookie);
+	if (state)
+		__sync_fetch_and_add(&state->pairs, -1);
+}
+
+static __always_inline void st_follow(struct bpf_sock_ops *ctx)
+{
+	bpf_sock_ops_cb_flags_set(ctx, ctx->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_RTT_CB_FLAG |
+					       BPF_SOCK_OPS_STATE_CB_FLAG);
+}
+
+static __always_inline int st_is_plain(const struct tcp_sock *tp)
+{
+	return !st_is_mptcp(tp) && !BPF_CORE_READ_BITFIELD(tp, repair);
+}
+
+static __always_inline int st_publish_pair(struct bpf_sock_ops *ctx, struct tcp_sock *tp, __u8 kind,
+					   __u64 netns_cookie, struct st_pair_key *published)
+{
+	struct st_pod_state *state = bpf_map_lookup_elem(&st_pod_state, &netns_cookie);
+	struct st_pair_key key;
+	struct st_pair pair = {};
+
+	if (!state || !st_is_plain(tp))
+		return 0;
+	st_pair_key_of(ctx, 1, &key);
+	pair.kind = kind;
+	pair.end[ST_SIDE_CLIENT].cookie = bpf_get_socket_cookie(ctx);
+	pair.end[ST_SIDE_CLIENT].netns_cookie = netns_cookie;
+	pair.end[ST_SIDE_CLIENT].sock = (__u64)tp;
+	if (state->pairs >= ST_PAIR_QUOTA ||
+	    bpf_map_update_elem(&st_pairs, &key, &pair, BPF_NOEXIST)) {
+		st_count_refused(ST_FAST_PAIRS_FULL);
+		return 0;
+	}
+	__sync_fetch_and_add(&state->pairs, 1);
+	if (published)
+		*published = key;
+	st_follow(ctx);
+	return 1;
+}
+
+static __always_inline int st_is_engine_socket(const struct tcp_sock *tp)
+{
+	const struct sock *sk = &tp->inet_conn.icsk_inet.sk;
+	const struct st_config *config = st_get_config();
+
+	/* Before 5.16 the field can hold something else. */
+	if (!config || !config->engine_cgroup_id || !bpf_core_field_exists(sk->sk_cgrp_data.cgroup))
+		return 0;
+	return sk->sk_cgrp_data.cgroup->kn->id == config->engine_cgroup_id;
+}
+
+/* To an address of the own network namespace. */
+static __always_inline int st_stays_inside(struct bpf_sock_ops *ctx)
+{
+	if (ctx->family == ST_AF_INET)
+		return ctx->remote_ip4 == ctx->local_ip4 ||
+		       (bpf_ntohl(ctx->remote_ip4) >> 24) == 127;
+	return ctx->remote_ip6[0] == ctx->local_ip6[0] && ctx->remote_ip6[1] == ctx->local_ip6[1] &&
+	       ctx->remote_ip6[2] == ctx->local_ip6[2] && ctx->remote_ip6[3] == ctx->local_ip6[3];
+}
+
+/* A client's side is established. `socket` is its state, if it has one. */
+static __always_inline void st_pair_active(struct bpf_sock_ops *ctx, struct bpf_sock *sk,
+					   struct st_socket *socket)
+{
+	const struct st_fast_config *config = st_get_fast_config();
+	struct tcp_sock *tp;
+	__u64 netns_cookie;
+	__u8 kind;
+
+	if (!config || !config->enabled || (socket && socket->fast_path == ST_FAST_PATH_OFF))
+		return;
+	tp = bpf_skc_to_tcp_sock(sk);
+	if (!tp)
+		return;
+	if (socket) {
+		kind = socket->role == ST_ROLE_REDIRECTED ? ST_PAIR_TO_ENGINE : ST_PAIR_DIRECT;
+		socket->paired =
+			st_publish_pair(ctx, tp, kind, socket->netns_cookie, &socket->pair);
+		return;
+	}
+	kind = st_is_engine_socket(tp) ? ST_PAIR_FROM_ENGINE : ST_PAIR_DIRECT;
+	if (kind == ST_PAIR_DIRECT && !(config->loopback && st_stays_inside(ctx)))
+		return;
+	netns_cookie = bpf_get_netns_cookie(ctx);
+	if (st_pod_takes_part(bpf_map_lookup_elem(&st_pods, &netns_cookie)))
+		st_publish_pair(ctx, tp, kind, netns_cookie, 0);
+}
+
+/* A server's side is established. */
+static __always_inline void st_pair_passive(struct bpf_sock_ops *ctx, struct bpf_sock *sk)
+{
+	const struct st_fast_config *config = st_get_fast_config();
+	struct st_fast_counters *counters;
+	struct st_pair_key key;
+	struct st_pair *pair;
+	struct tcp_sock *tp;
+	__u64 netns_cookie;
+
+	if (!config || !config->enabled)
+		return;
+	st_pair_key_of(ctx, 0, &key);
+	pair = bpf_map_lookup_elem(&st_pairs, &key);
+	if (!pair || pair->end[ST_SIDE_SERVER].cookie)
+		return;
+	netns_cookie = bpf_get_netns_cookie(ctx);
+	pair->loopback = netns_cookie == pair->end[ST_SIDE_CLIENT].netns_cookie;
+	/* Tuples of loopback repeat in every pod; an engine's own hop always stays inside. */
+	if (pair->loopback ? pair->kind == ST_PAIR_DIRECT && !config->loopback
+			   : st_stays_inside(ctx))
+		return;
+	tp = bpf_skc_to_tcp_sock(sk);
+	if (!tp || !st_is_plain(tp))
+		return;
+	pair->end[ST_SIDE_SERVER].netns_cookie = netns_cookie;
+	pair->end[ST_SIDE_SERVER].sock = (__u64)tp;
+	barrier();
+	pair->end[ST_SIDE_SERVER].cookie = bpf_get_socket_cookie(ctx);
+	st_follow(ctx);
+	counters = st_get_fast_counters();
+	if (counters)
+		counters->paired++;
+}
+
+static __always_inline void st_keep_alive(struct bpf_sock_ops *ctx)
+{
+	int idle = ST_KEEPALIVE_S;
+	int on = 0;
+
+	if (bpf_getsockopt(ctx, ST_SOL_SOCKET, ST_SO_KEEPALIVE, &on, sizeof(on)) || on)
+		return;
+	on = 1;
+	bpf_setsockopt(ctx, ST_SOL_SOCKET, ST_SO_KEEPALIVE, &on, sizeof(on));
+	bpf_setsockopt(ctx, ST_SOL_TCP, ST_TCP_KEEPIDLE, &idle, sizeof(idle));
+}
+
+/* 0 = the ring is full, to be tried again. Both ends may nominate the same pair: the agent takes
+ * the first. */
+static __always_inline int st_nominate(const struct st_pair_key *key, struct st_pair *pair)
+{
+	struct st_fast_counters *counters = st_get_fast_counters();
+	struct st_candidate *candidate = bpf_ringbuf_reserve(&st_candidates, sizeof(*candidate), 0);
+
+	if (!candidate) {
+		if (counters)
+			counters->ring_full++;
+		return 0;
+	}
+	__builtin_memset(candidate, 0, sizeof(*candidate));
+	candidate->key = *key;
+	candidate->end[0] = pair->end[0];
+	candidate->end[1] = pair->end[1];
+	candidate->kind = pair->kind;
+	candidate->loopback = pair->loopback;
+	bpf_ringbuf_submit(candidate, 0);
+	pair->nominated = 1;
+	if (counters)
+		counters->nominated++;
+	return 1;
+}
+
+/* Once the connection has lived for some round trips it is nominated, or, without an end here,
+ * forgotten. */
+static __always_inline void st_on_round_trip(struct bpf_sock_ops *ctx, struct bpf_sock *sk)
+{
+	const struct st_fast_config *config = st_get_fast_config();
+	struct st_socket *socket;
+	struct st_pair_key key;
+	struct st_pair *pair;
+	__u32 side;
+
+	if (config && ctx->segs_in <= config->round_trips)
+		return;
+	pair = st_find_pair(ctx, &key, &side);
+	if (pair && pair->end[ST_SIDE_SERVER].cookie) {
+		if (!pair->nominated && !st_nominate(&key, pair))
+			return;
+		if (!pair->loopback)
+			st_keep_alive(ctx);
+	} else if (pair) {
+		st_count_refused(ST_FAST_NO_PEER);
+		st_drop_pair(&key, pair->end[ST_SIDE_CLIENT].netns_cookie);
+		socket = bpf_sk_storage_get(&st_sockets, sk, 0, 0);
+		if (socket)
+			socket->paired = 0;
+	}
+	bpf_sock_ops_cb_flags_set(ctx, ctx->bpf_sock_ops_cb_flags & ~BPF_SOCK_OPS_RTT_CB_FLAG);
+}
+
+/* The socket will be another connection: what waits in its queue must not be read by that one. */
+static __always_inline void st_leave_fast_path(struct bpf_sock_ops *ctx, struct bpf_sock *sk)
+{
+	__u64 cookie;
+
+	if (!bpf_sk_storage_get(&st_fast_sockets, sk, 0, 0))
+		return;
+	cookie = bpf_get_socket_cookie(ctx);
+	bpf_map_delete_elem(&st_adopted, &cookie);
+	bpf_sk_storage_delete(&st_fast_sockets, sk);
+}
+
+/* `old` is the state before TCP_CLOSE. Bytes that wait stay readable, as after an RST or FIN of
+ * TCP, unless it was a disconnect: open until now, and no error. */
+static __always_inline void st_pair_closed(struct bpf_sock_ops *ctx, struct bpf_sock *sk, __u32 old)
+{
+	struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
+	struct st_pair_key key;
+	struct st_pair *pair;
+	__u32 side;
+
+	if (!tp)
+		return;
+	pair = st_find_pair(ctx, &key, &side);
+	if (pair && side == ST_SIDE_CLIENT)
+		st_drop_pair(&key, pair->end[ST_SIDE_CLIENT].netns_cookie);
+	if ((old == BPF_TCP_ESTABLISHED || old == BPF_TCP_CLOSE_WAIT) &&
+	    !tp->inet_conn.icsk_inet.sk.sk_err)
+		st_leave_fast_path(ctx, sk);
+}
+
+#endif

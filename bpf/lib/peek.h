@@ -1,0 +1,143 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Reads another socket than the one that a program runs for, by its kernel address. The address may
+ * be stale: whoever reads checks the cookie, and reads of memory that is gone give 0.
+ *
+ * Two ways: `cast` = bpf_rdonly_cast (a kfunc since 6.2) and plain loads, else a helper call for
+ * each field. It is a constant in every program, so only one of both is compiled.
+ */
+#ifndef SIDETRACK_BPF_PEEK_H
+#define SIDETRACK_BPF_PEEK_H
+
+#include "lib/fast_maps.h"
+
+extern void *bpf_rdonly_cast(const void *object, __u32 btf_id) __ksym __weak;
+
+#define ST_CAST(cast, type, address)                                                               \
+	((type *)((cast) ? bpf_rdonly_cast((void *)(address), bpf_core_type_id_kernel(type))       \
+			 : (void *)(address)))
+#define ST_READ(cast, pointer, field)                                                              \
+	({                                                                                         \
+		typeof((pointer)->field) st_value;                                                 \
+		if (cast)                                                                          \
+			st_value = (pointer)->field;                                               \
+		else                                                                               \
+			BPF_CORE_READ_INTO(&st_value, pointer, field);                             \
+		st_value;                                                                          \
+	})
+
+enum {
+	ST_O_NONBLOCK = 04000,
+	ST_PSOCK_MASK = 7,	 /* flags in the low bits of sk_user_data (include/net/sock.h) */
+	ST_SOCK_RCVBUF_LOCK = 2, /* include/net/sock.h: the application set SO_RCVBUF */
+	ST_MEMORY_LEVELS = 6,	 /* container, pod, class, all pods, and two more */
+	ST_MEMORY_MARGIN = 32,	 /* pages that are left to others */
+	ST_PAGE_SHIFT = 12,
+};
+
+static __always_inline __u64 st_psock_of(const int cast, struct sock *sk)
+{
+	return (__u64)ST_READ(cast, sk, sk_user_data) & ~(__u64)ST_PSOCK_MASK;
+}
+
+static __always_inline int st_queue_is_empty(const int cast, __u64 psock)
+{
+	struct sk_psock *queue = ST_CAST(cast, struct sk_psock, psock);
+
+	return (__u64)ST_READ(cast, queue, ingress_msg.next) ==
+	       psock + bpf_core_field_offset(struct sk_psock, ingress_msg);
+}
+
+static __always_inline int st_counter_is_low(const int cast, struct page_counter *counter,
+					     __u64 pages)
+{
+	int i;
+
+	for (i = 0; i < ST_MEMORY_LEVELS && counter; i++) {
+		__u64 used = ST_READ(cast, counter, usage.counter);
+
+		if (used + pages + ST_MEMORY_MARGIN > ST_READ(cast, counter, max))
+			return 1;
+		counter = ST_READ(cast, counter, parent);
+	}
+	return 0;
+}
+
+/* Would taking `size` bytes more be refused? The sender would see ENOMEM where TCP waits. */
+static __always_inline int st_memory_is_low(const int cast, struct sock *sk, __u32 size)
+{
+	int ready = ST_READ(cast, sk, sk_forward_alloc);
+	__u64 pages = (size >> ST_PAGE_SHIFT) + 1;
+	atomic_long_t *allocated;
+	struct mem_cgroup *group;
+	struct proto *proto;
+	__u64 limit = 0;
+
+	if (ready >= 0 && (__u32)ready >= size)
+		return 0;
+	proto = ST_READ(cast, sk, __sk_common.skc_prot);
+	bpf_probe_read_kernel(&limit, sizeof(limit),
+			      (void *)((__u64)ST_READ(cast, proto, sysctl_mem) + sizeof(long)));
+	allocated = ST_READ(cast, proto, memory_allocated);
+	if ((__u64)ST_READ(cast, allocated, counter) + pages > limit)
+		return 1;
+	group = ST_READ(cast, sk, sk_memcg);
+	if (!group)
+		return 0;
+	if (st_counter_is_low(cast, &group->memory, pages))
+		return 1;
+	return bpf_core_field_exists(group->tcpmem) && ST_READ(cast, group, tcpmem_active) &&
+	       st_counter_is_low(cast, &group->tcpmem, pages);
+}
+
+static __always_inline void st_look_at_reader(const int cast, __u64 address, __u32 size,
+					      struct st_reader *reader)
+{
+	struct tcp_sock *tp = ST_CAST(cast, struct tcp_sock, address);
+	struct sock *sk = ST_CAST(cast, struct sock, address);
+	struct socket *socket;
+	struct file *file;
+	__u64 psock;
+
+	reader->cookie = ST_READ(cast, sk, __sk_common.skc_cookie.counter);
+	reader->copied_seq = ST_READ(cast, tp, copied_seq);
+	reader->queued = ST_READ(cast, sk, sk_backlog.rmem_alloc.counter);
+	reader->receive_buffer = ST_READ(cast, sk, sk_rcvbuf);
+	reader->state = ST_READ(cast, sk, __sk_common.skc_state);
+	reader->shut_down = ST_READ(cast, sk, sk_shutdown);
+	psock = st_psock_of(cast, sk);
+	reader->adopted = psock != 0;
+	reader->queue_empty = psock && st_queue_is_empty(cast, psock);
+	reader->buffer_fixed = ((cast ? BPF_CORE_READ_BITFIELD(sk, sk_userlocks)
+				      : BPF_CORE_READ_BITFIELD_PROBED(sk, sk_userlocks)) &
+				ST_SOCK_RCVBUF_LOCK) != 0;
+	reader->locked = ST_READ(cast, sk, sk_lock.owned) != 0;
+	socket = ST_READ(cast, sk, sk_socket);
+	file = ST_READ(cast, socket, file);
+	reader->nonblocking = (ST_READ(cast, file, f_flags) & ST_O_NONBLOCK) != 0;
+	reader->ulp = ST_READ(cast, tp, inet_conn.icsk_ulp_ops) != 0;
+	reader->low_water = ST_READ(cast, sk, sk_rcvlowat) > 1;
+	reader->peek_off = ST_READ(cast, sk, sk_peek_off) >= 0;
+	reader->memory_low = st_memory_is_low(cast, sk, size);
+}
+
+static __always_inline int st_has_flag(unsigned long flags, __u64 bit)
+{
+	return (flags >> (bit & 63)) & 1;
+}
+
+/* `tp` is the sending socket of a program that runs under its lock. */
+static __always_inline void st_look_at_sender(const struct tcp_sock *tp, struct st_sender *sender)
+{
+	const struct sock *sk = &tp->inet_conn.icsk_inet.sk;
+
+	sender->write_seq = tp->write_seq;
+	sender->state = sk->__sk_common.skc_state;
+	sender->error = sk->sk_err != 0;
+	sender->shut_down = sk->sk_shutdown != 0;
+	sender->ulp = tp->inet_conn.icsk_ulp_ops != 0;
+	sender->zerocopy = st_has_flag(sk->__sk_common.skc_flags,
+				       bpf_core_enum_value(enum sock_flags, SOCK_ZEROCOPY));
+}
+
+#endif

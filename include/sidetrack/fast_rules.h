@@ -1,0 +1,129 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The rules of the fast path: when bytes may skip TCP. Pure functions for the BPF programs, the
+ * unit tests and the model check (tests/unit/fast_model_test.cpp); the caller gathers the facts.
+ * Why each rule is there: docs/fast-path.md.
+ */
+#ifndef SIDETRACK_FAST_RULES_H
+#define SIDETRACK_FAST_RULES_H
+
+#include "sidetrack/abi/fast.h"
+
+/* TCP states (include/net/tcp_states.h). */
+enum { ST_TCP_ESTABLISHED = 1 };
+
+/* What a look at the sending socket found. */
+struct st_sender {
+  __u32 write_seq;
+  __u8 state;
+  __u8 error;     /* sk_err is set */
+  __u8 shut_down; /* in any direction */
+  __u8 ulp;
+  __u8 zerocopy;
+};
+
+/* What a look at a reading socket found. */
+struct st_reader {
+  __u64 cookie;
+  __u32 copied_seq;
+  __u32 queued; /* bytes of memory: sk_rmem_alloc */
+  __u32 receive_buffer;
+  __u8 state;
+  __u8 shut_down;
+  __u8 adopted; /* it has a queue for redirected bytes */
+  __u8 queue_empty;
+  __u8 buffer_fixed; /* the application set SO_RCVBUF */
+  __u8 locked;       /* a thread is inside a call on it */
+  __u8 nonblocking;
+  __u8 ulp;
+  __u8 low_water;  /* SO_RCVLOWAT above 1 */
+  __u8 peek_off;   /* SO_PEEK_OFF */
+  __u8 memory_low; /* its memory cgroup, or tcp_mem, is nearly used up */
+};
+
+/* TCP -> FAST: every byte that was ever queued on TCP has been read. Asked on each message, also
+ * while FAST. */
+static inline int st_all_read(__u32 write_seq, __u32 copied_seq) {
+  return write_seq == copied_seq;
+}
+
+/* Handoff: everything that the sender ever gave to the engine has left it again. `forwarded` is
+ * counted by the engine after send() returned; `first` is the sender's first sequence number,
+ * `redirected` what it sent to the engine past TCP. */
+static inline int st_relay_empty(__u32 forwarded, __u32 write_seq, __u32 first, __u32 redirected) {
+  return forwarded == (__u32)(write_seq - first + redirected);
+}
+
+static inline __u32 st_window_of(__u32 configured, const struct st_reader* reader) {
+  __u32 half = reader->receive_buffer / 2;
+
+  return reader->buffer_fixed && half < configured ? half : configured;
+}
+
+/* What waits for the reader, with one message more: `messages` and `bytes` were redirected since
+ * its queue was last seen empty. */
+static inline enum st_fast_reason st_room(const struct st_reader* reader, __u32 size, __u32 window,
+                                          int charges_reader, __u32 messages, __u32 bytes) {
+  __u32 waiting = charges_reader ? reader->queued : (reader->queue_empty ? 0 : bytes);
+
+  if (size > window || waiting > window - size)
+    return ST_FAST_WINDOW;
+  if (!reader->queue_empty && messages >= ST_FAST_MESSAGES)
+    return ST_FAST_TOO_MANY;
+  return reader->memory_low ? ST_FAST_MEMORY : ST_FAST_NONE;
+}
+
+/* Errors and EPIPE must come from TCP, and so must what only TCP can do. */
+static inline enum st_fast_reason st_sender_allows(const struct st_sender* sender) {
+  if (sender->state != ST_TCP_ESTABLISHED || sender->error || sender->shut_down)
+    return ST_FAST_STATE;
+  if (sender->ulp)
+    return ST_FAST_ULP;
+  return sender->zerocopy ? ST_FAST_ZEROCOPY : ST_FAST_NONE;
+}
+
+static inline enum st_fast_reason st_reader_allows(const struct st_reader* reader, __u64 cookie) {
+  if (reader->cookie != cookie || !reader->adopted)
+    return ST_FAST_PEER_GONE;
+  if (reader->state != ST_TCP_ESTABLISHED || reader->shut_down)
+    return ST_FAST_STATE;
+  if (!reader->nonblocking)
+    return ST_FAST_BLOCKING;
+  if (reader->ulp)
+    return ST_FAST_ULP;
+  if (reader->low_water)
+    return ST_FAST_LOWAT;
+  if (reader->peek_off)
+    return ST_FAST_PEEK_OFF;
+  /* Redirecting takes the reader's lock: a reader that page-faults would hold the sender. */
+  return reader->locked ? ST_FAST_READER_BUSY : ST_FAST_NONE;
+}
+
+/* A switch by policy waits until the reader's queue is empty: with bytes in both queues a MSG_PEEK
+ * reader never sees the second. */
+static inline int st_denied_now(__u8 denied, const struct st_reader* reader) {
+  return denied == ST_FAST_CONFLICT || (denied != ST_FAST_NONE && reader->queue_empty);
+}
+
+static inline int st_pod_takes_part(const struct st_pod* pod) {
+  return pod && pod->mode != ST_MODE_DISABLED && pod->fast_path != ST_FAST_PATH_OFF;
+}
+
+/* May a socket of pod `a` send past TCP to one of pod `b`? */
+static inline enum st_fast_reason st_pods_allow(const struct st_pod* a, const struct st_pod* b) {
+  if (!st_pod_takes_part(a) || !st_pod_takes_part(b))
+    return ST_FAST_POD_OFF;
+  if (a->namespace_slot && a->namespace_slot == b->namespace_slot)
+    return ST_FAST_NONE;
+  return a->fast_path == ST_FAST_PATH_NODE && b->fast_path == ST_FAST_PATH_NODE
+             ? ST_FAST_NONE
+             : ST_FAST_OTHER_NAMESPACE;
+}
+
+/* Whether this end of a pair is an engine's socket. */
+static inline int st_is_engine_end(__u8 kind, __u8 side) {
+  return kind == ST_PAIR_TO_ENGINE ? side == ST_SIDE_SERVER
+                                   : kind == ST_PAIR_FROM_ENGINE && side == ST_SIDE_CLIENT;
+}
+
+#endif
