@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "agent/dataplane/others.h"
+
+#include <bpf/bpf.h>
+#include <fcntl.h>
+#include <mntent.h>
+#include <sys/file.h>
+
+#include <cstdio>
+#include <filesystem>
+#include <memory>
+#include <string_view>
+
+#include "agent/dataplane/impl.h"
+
+namespace sidetrack::dataplane {
+
+namespace {
+
+namespace fs = std::filesystem;
+
+// Deeper than any pin folder that people make; a bpffs may hold thousands of pins of others.
+constexpr int kMostDepth = 8;
+
+// Ids of the programs of this type on the cgroup itself.
+Result<std::vector<std::uint32_t>> programs_on(const std::string& cgroup_dir,
+                                               bpf_attach_type type) {
+  const UniqueFd cgroup(::open(cgroup_dir.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!cgroup.valid()) {
+    return errno_error("open cgroup " + cgroup_dir, errno);
+  }
+  std::vector<std::uint32_t> ids(64);  // the kernel takes at most 64 per hook and cgroup
+  auto count = static_cast<std::uint32_t>(ids.size());
+  std::uint32_t flags = 0;
+  if (bpf_prog_query(cgroup.get(), type, 0, &flags, ids.data(), &count) != 0) {
+    return errno_error("list the programs of cgroup " + cgroup_dir, errno);
+  }
+  ids.resize(count);
+  return ids;
+}
+
+bool has_name(std::uint32_t program_id, std::string_view name) {
+  const UniqueFd program(bpf_prog_get_fd_by_id(program_id));
+  bpf_prog_info info{};
+  std::uint32_t size = sizeof(info);
+  return program.valid() && bpf_obj_get_info_by_fd(program.get(), &info, &size) == 0 &&
+         name == info.name;
+}
+
+// The program that the link of st_connect4 in a pin folder holds; 0 = none.
+std::uint32_t pinned_connect(const std::string& pin_dir) {
+  const UniqueFd link(bpf_obj_get((version_dir(pin_dir) + "/links/st_connect4").c_str()));
+  bpf_link_info info{};
+  std::uint32_t size = sizeof(info);
+  return link.valid() && bpf_obj_get_info_by_fd(link.get(), &info, &size) == 0 ? info.prog_id : 0;
+}
+
+std::vector<std::string> bpf_file_systems() {
+  std::vector<std::string> points;
+  const std::unique_ptr<FILE, int (*)(FILE*)> mounts(setmntent("/proc/self/mounts", "re"),
+                                                     endmntent);
+  while (const mntent* entry = mounts ? getmntent(mounts.get()) : nullptr) {
+    if (std::string_view(entry->mnt_type) == "bpf") {
+      points.emplace_back(entry->mnt_dir);
+    }
+  }
+  return points;
+}
+
+// The folder under `point` whose pins hold the program; empty = none.
+std::string find_pin_dir(const std::string& point, std::uint32_t program_id) {
+  std::error_code error;
+  fs::recursive_directory_iterator entry(point, fs::directory_options::skip_permission_denied,
+                                         error);
+  for (; !error && entry != fs::recursive_directory_iterator(); entry.increment(error)) {
+    if (entry.depth() >= kMostDepth) {
+      entry.disable_recursion_pending();
+    }
+    if (entry->path().filename() == "st_connect4") {
+      // PIN_DIR/v1/links/st_connect4
+      const std::string dir = entry->path().parent_path().parent_path().parent_path().string();
+      if (pinned_connect(dir) == program_id) {
+        return dir;
+      }
+    }
+  }
+  return "";
+}
+
+// Its agent holds a lock on the folder (lock_pins). Ours is shared and given back at once; an
+// agent that starts just then tries again.
+bool is_locked(const std::string& pin_dir) {
+  const UniqueFd fd(::open(pin_dir.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  return fd.valid() && ::flock(fd.get(), LOCK_SH | LOCK_NB) != 0 && errno == EWOULDBLOCK;
+}
+
+}  // namespace
+
+Result<std::vector<OtherInstallation>> other_installations(const std::string& cgroup_dir,
+                                                           const std::string& pin_dir) {
+  auto programs = programs_on(cgroup_dir, BPF_CGROUP_INET4_CONNECT);
+  ST_TRY(programs);
+  const std::uint32_t ours = pinned_connect(pin_dir);
+  std::vector<OtherInstallation> others;
+  for (const std::uint32_t id : *programs) {
+    if (id == ours || !has_name(id, "st_connect4")) {
+      continue;
+    }
+    OtherInstallation other{.program_id = id};
+    for (const std::string& point : bpf_file_systems()) {
+      if (other.pin_dir.empty()) {
+        other.pin_dir = find_pin_dir(point, id);
+      }
+    }
+    other.agent_runs = !other.pin_dir.empty() && is_locked(other.pin_dir);
+    others.push_back(std::move(other));
+  }
+  return others;
+}
+
+Result<bool> is_engine_cgroup(const std::string& cgroup_dir) {
+  auto programs = programs_on(cgroup_dir, BPF_CGROUP_GETSOCKOPT);
+  ST_TRY(programs);
+  for (const std::uint32_t id : *programs) {
+    if (has_name(id, "st_getsockopt")) {
+      return true;
+    }
+  }
+  return false;
+}
+
+}  // namespace sidetrack::dataplane

@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: Apache-2.0
+// Other installations of Sidetrack on a cgroup: two that see the same connect() would redirect it
+// twice. Looks only, changes nothing; needs no Dataplane. Any thread.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "sidetrack/result.h"
+
+namespace sidetrack::dataplane {
+
+struct OtherInstallation {
+  std::uint32_t program_id = 0;  // its st_connect4
+  std::string pin_dir;           // empty: in no bpf file system that this process sees
+  bool agent_runs = false;       // only known with a pin_dir
+};
+
+// Those attached to the cgroup itself (what an ancestor has counts for the ancestor) whose program
+// no link in `pin_dir` holds.
+[[nodiscard]] Result<std::vector<OtherInstallation>> other_installations(
+    const std::string& cgroup_dir, const std::string& pin_dir);
+
+// Whether an installation uses the cgroup as its engine's.
+[[nodiscard]] Result<bool> is_engine_cgroup(const std::string& cgroup_dir);
+
+}  // namespace sidetrack::dataplane
