@@ -6,7 +6,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <charconv>
 #include <ctime>
 
 #include "agent/main/agent.h"
@@ -61,29 +60,6 @@ Error no_such_pod(const std::string& namespace_name, const std::string& pod) {
   return make_error(
       ErrorCode::kNotFound,
       fmt::format("no pod {}/{} on this node (sidetrackctl pods lists them)", namespace_name, pod));
-}
-
-// "10.1.2.3:80", "[fd00::1]:80".
-Result<policy::SocketAddress> parse_destination(const std::string& text) {
-  const auto colon = text.rfind(':');
-  const Error error = make_error(
-      ErrorCode::kInvalid, "destination '" + text + "': ADDRESS:PORT is meant, [v6]:PORT for IPv6");
-  if (colon == std::string::npos || colon == 0) {
-    return error;
-  }
-  std::string host = text.substr(0, colon);
-  if (host.size() > 2 && host.front() == '[' && host.back() == ']') {
-    host = host.substr(1, host.size() - 2);
-  }
-  auto address = policy::parse_address(host);
-  policy::SocketAddress result;
-  const char* begin = text.data() + colon + 1;
-  const auto [end, code] = std::from_chars(begin, text.data() + text.size(), result.port);
-  if (!address || code != std::errc() || end != text.data() + text.size() || result.port == 0) {
-    return error;
-  }
-  result.address = *address;
-  return result;
 }
 
 admin::RuleView to_rule(const policy::Origin& origin) {
@@ -344,8 +320,10 @@ Result<admin::ExplainView> Agent::explain(const std::string& namespace_name, con
   if (intent == nullptr) {
     return no_such_pod(namespace_name, pod);
   }
-  auto to = parse_destination(destination);
-  ST_TRY(to);
+  auto to = policy::parse_endpoint(destination);
+  if (!to) {
+    return to.error().within("destination");
+  }
   admin::ExplainView view{.namespace_name = namespace_name,
                           .pod = pod,
                           .destination = policy::format_endpoint(to->address, to->port)};

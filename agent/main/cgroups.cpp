@@ -6,11 +6,14 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
 #include <filesystem>
 #include <fstream>
 #include <sstream>
+#include <thread>
 
 #include "agent/dataplane/dataplane.h"
+#include "agent/dataplane/others.h"
 
 namespace sidetrack::agent {
 
@@ -52,8 +55,23 @@ Result<std::string> real_root() {
   return dir;
 }
 
+// A folder that an option names is configuration: whatever is wrong with it, the option is.
+Result<std::uint64_t> id_of_option(const char* option, const std::string& dir) {
+  auto id = dataplane::cgroup_id(dir);
+  if (!id) {
+    return make_error(ErrorCode::kInvalid,
+                      fmt::format("{} {}: {}", option, dir, id.error().message));
+  }
+  return id;
+}
+
 Result<std::string> attach_dir(const Options& options) {
-  return options.cgroup_dir.empty() ? real_root() : Result<std::string>(options.cgroup_dir);
+  if (options.cgroup_dir.empty()) {
+    return real_root();
+  }
+  auto id = id_of_option("--cgroup", options.cgroup_dir);
+  ST_TRY(id);
+  return options.cgroup_dir;
 }
 
 bool is_within(const fs::path& inner, const fs::path& outer) {
@@ -115,6 +133,52 @@ Result<void> check_engine_dir(const Options& options, const Cgroups& cgroups) {
                                                             : Result<void>();
 }
 
+// The kernel detaches a program some milliseconds after its last pin went: one that was just
+// uninstalled is no reason to refuse.
+Result<std::vector<dataplane::OtherInstallation>> others_that_stay(const Options& options,
+                                                                   const Cgroups& cgroups) {
+  constexpr std::chrono::seconds kPatience{2};
+  const auto deadline = std::chrono::steady_clock::now() + kPatience;
+  for (;;) {
+    auto others = dataplane::other_installations(cgroups.attach_dir, options.pin_dir);
+    ST_TRY(others);
+    const bool may_go = std::any_of(others->begin(), others->end(),
+                                    [](const auto& one) { return one.pin_dir.empty(); });
+    if (!may_go || std::chrono::steady_clock::now() >= deadline) {
+      return others;
+    }
+    std::this_thread::sleep_for(
+        std::chrono::milliseconds(20));  // waits for the kernel, with a deadline
+  }
+}
+
+// Two installations on one cgroup would redirect each connection twice.
+Result<void> check_others(const Options& options, const Cgroups& cgroups) {
+  auto others = others_that_stay(options, cgroups);
+  ST_TRY(others);
+  if (others->empty()) {
+    return {};
+  }
+  const dataplane::OtherInstallation& other = others->front();
+  std::string where = "; its pins are in no bpf file system that this process sees";
+  std::string action = fmt::format(
+      "look for its agent and its --pin-dir (bpftool prog show id {}; a container may have a bpf "
+      "file system of its own) and uninstall it there",
+      other.program_id);
+  if (!other.pin_dir.empty()) {
+    where = fmt::format(", pinned at {}{}", other.pin_dir,
+                        other.agent_runs ? ", its agent runs" : ", no agent runs");
+    action = fmt::format(
+        "{}take it over with --pin-dir {}, or remove it: sidetrack-agent uninstall --pin-dir {}",
+        other.agent_runs ? "end that agent; then " : "", other.pin_dir, other.pin_dir);
+  }
+  return make_error(
+      ErrorCode::kInvalid,
+      fmt::format("another Sidetrack is attached to cgroup {}: program st_connect4 (id {}){}. Both "
+                  "would redirect the same connections: {}",
+                  cgroups.attach_dir, other.program_id, where, action));
+}
+
 }  // namespace
 
 Result<std::vector<std::int64_t>> processes_of(const std::string& dir) {
@@ -157,6 +221,7 @@ Result<Cgroups> prepare_cgroups(const Options& options) {
   auto attach_id = dataplane::cgroup_id(cgroups.attach_dir);
   ST_TRY(attach_id);
   cgroups.attach_id = *attach_id;
+  ST_TRY(check_others(options, cgroups));
   if (options.engine == reconcile::EngineKind::kNone) {
     return cgroups;
   }
@@ -174,7 +239,7 @@ Result<Cgroups> prepare_cgroups(const Options& options) {
       return errno_error("make cgroup " + cgroups.engine_dir, errno);
     }
   }
-  auto engine_id = dataplane::cgroup_id(cgroups.engine_dir);
+  auto engine_id = id_of_option("--engine-cgroup", cgroups.engine_dir);
   ST_TRY(engine_id);
   cgroups.engine_id = *engine_id;
   ST_TRY(check_engine_dir(options, cgroups));

@@ -11,17 +11,31 @@
 
 namespace sidetrack::agent {
 
+namespace {
+
+// Whatever is wrong with the folder, unless it is our rights, the option is wrong.
+Error unusable(const std::string& state_dir, int error_number) {
+  Error error = errno_error(
+      fmt::format("--state-dir {}: no folder that files can be made in", state_dir), error_number);
+  if (error.code != ErrorCode::kPermission) {
+    error.code = ErrorCode::kInvalid;
+  }
+  return error;
+}
+
+}  // namespace
+
 Result<InstanceLock> InstanceLock::acquire(const std::string& state_dir) {
   std::error_code error;
   // Only a folder that we make gets our mode: an existing one, /run say, is not ours to close.
   const bool made = std::filesystem::create_directories(state_dir, error);
   if (error || (made && chmod(state_dir.c_str(), 0700) != 0)) {
-    return errno_error("state folder " + state_dir, error ? error.value() : errno);
+    return unusable(state_dir, error ? error.value() : errno);
   }
   const std::string path = state_dir + "/agent.lock";
   UniqueFd fd(open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
   if (!fd.valid()) {
-    return errno_error("lock " + path, errno);
+    return unusable(state_dir, errno);
   }
   if (flock(fd.get(), LOCK_EX | LOCK_NB) != 0) {
     char pid[32] = {};

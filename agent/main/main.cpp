@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // sidetrack-agent: options, lock, then the event loop.
 #include <fmt/format.h>
-#include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>
 
 #include <csignal>
@@ -13,7 +12,9 @@
 
 #include "agent/main/agent.h"
 #include "agent/main/instance_lock.h"
+#include "agent/main/log.h"
 #include "agent/main/options.h"
+#include "agent/main/traces.h"
 #include "agent/main/uninstall.h"
 
 namespace sidetrack::agent {
@@ -32,15 +33,6 @@ int exit_code_of(const Error& error) {
 int fail(const Error& error) {
   fmt::print(stderr, "sidetrack-agent: {}\n", error.message);
   return exit_code_of(error);
-}
-
-void set_up_log(const Options& options) {
-  auto logger = spdlog::stderr_logger_st("agent");
-  logger->set_pattern(options.log_format == "json"
-                          ? R"({"time":"%Y-%m-%dT%H:%M:%S.%e%z","level":"%l","message":"%v"})"
-                          : "time=%Y-%m-%dT%H:%M:%S.%e%z level=%l %v");
-  logger->set_level(spdlog::level::from_str(options.log_level));
-  spdlog::set_default_logger(logger);
 }
 
 // Waits until no other agent holds the lock. Nothing if a signal ended the wait.
@@ -87,7 +79,8 @@ Result<std::optional<InstanceLock>> wait_for_lock(const Options& options) {
 }
 
 int run(const Options& options, const Agent::Reload& reload) {
-  set_up_log(options);
+  start_log(options.log_level, options.log_format);
+  const Traces traces(options);
   auto lock = wait_for_lock(options);
   if (!lock) {
     return fail(lock.error());
@@ -98,6 +91,9 @@ int run(const Options& options, const Agent::Reload& reload) {
   boost::asio::io_context context(1);
   auto agent = Agent::create(context, options, reload);
   if (!agent) {
+    if (agent.error().code == ErrorCode::kInvalid) {
+      traces.undo();
+    }
     return fail(agent.error());
   }
   if (auto started = (*agent)->start(); !started) {
@@ -114,7 +110,7 @@ int main_of(int argc, char** argv) {
   }
   switch (options->command) {
     case Command::kHelp:
-      fmt::print("{}", help_text());
+      fmt::print("{}", help_text(options->help_of));
       return kDone;
     case Command::kVersion:
       fmt::print("sidetrack-agent {}\n", ST_VERSION);

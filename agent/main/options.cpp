@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <charconv>
 #include <cstdlib>
+#include <filesystem>
 #include <fstream>
 #include <sstream>
 
@@ -32,31 +33,42 @@ std::string default_namespace() {
   return name == nullptr ? "" : name;
 }
 
-po::options_description described() {
+constexpr unsigned kLineLength = 118;
+constexpr unsigned kTextWidth = 60;
+
+auto text_value(const char* value) {
+  return po::value<std::string>()->default_value(value);
+}
+
+// Of both commands.
+po::options_description common_options() {
   po::options_description options(
-      "Options (each also as SIDETRACK_OPTION_NAME in the environment, and in --config FILE)", 118,
-      60);
-  const auto text = [](const char* value) {
-    return po::value<std::string>()->default_value(value);
-  };
+      "Options (each also as SIDETRACK_OPTION_NAME in the environment, and in --config FILE)",
+      kLineLength, kTextWidth);
   options.add_options()("config", po::value<std::string>(), "file of `option = value` lines")(
-      "source", po::value<std::string>(),
-      "where desired state comes from; default files when --objects is given")(
+      "state-dir", text_value("/run/sidetrack"), "sockets and lock")(
+      "cache-dir", text_value("/var/lib/sidetrack"), "what must survive a reboot")(
+      "pin-dir", text_value("/sys/fs/bpf/sidetrack"), "pinned programs, maps and links")(
+      "cgroup", po::value<std::string>(), "where the programs attach; default the cgroup2 root")(
+      "engine-cgroup", po::value<std::string>(),
+      "cgroup of the engine alone; default made by the agent for embedded");
+  return options;
+}
+
+po::options_description run_options() {
+  po::options_description options("Options of run", kLineLength, kTextWidth);
+  options.add_options()("source", po::value<std::string>(),
+                        "where desired state comes from; default files when --objects is given")(
       "objects", po::value<std::string>(),
       "folder of Kubernetes objects as *.yaml, *.yml, *.json (source files)")(
       "node",
       po::value<std::string>()->default_value(default_node(), "$NODE_NAME, else the host name"),
       "pods of this node are enrolled")(
       "namespace", po::value<std::string>()->default_value(default_namespace(), "$POD_NAMESPACE"),
-      "our own namespace: never enrolled")("state-dir", text("/run/sidetrack"), "sockets and lock")(
-      "cache-dir", text("/var/lib/sidetrack"), "what must survive a reboot")(
+      "our own namespace: never enrolled")(
       "standby", po::bool_switch(), "another agent runs: wait for it to end, then take over")(
-      "pin-dir", text("/sys/fs/bpf/sidetrack"), "pinned programs, maps and links")(
-      "cgroup", po::value<std::string>(), "where the programs attach; default the cgroup2 root")(
-      "engine", text("embedded"), "embedded, external=ADDR:PORT[,ADDR:PORT], none")(
-      "engine-cgroup", po::value<std::string>(),
-      "cgroup of the engine alone; default made by the agent for embedded")(
-      "listener-ports", text("15900-15999"), "where in-pod listeners may be")(
+      "engine", text_value("embedded"), "embedded, external=ADDR:PORT[,ADDR:PORT], none")(
+      "listener-ports", text_value("15900-15999"), "where in-pod listeners may be")(
       "listeners-per-pod", po::value<int>()->default_value(4),
       "1 to 8, each with its own space of local ports")(
       "exclude-outbound-ports", po::value<std::string>(),
@@ -66,10 +78,22 @@ po::options_description described() {
       "include-outbound-ports", po::value<std::string>(), "if present, only these are redirected")(
       "include-outbound-cidrs", po::value<std::string>(), "if present, only these are redirected")(
       "compat", po::value<std::string>(), "honour annotations of istio,linkerd,kuma")(
-      "http", text("127.0.0.1:15880"), "ADDR:PORT of /metrics, /healthz and /readyz, or off")(
-      "log-level", text("info"), "error, warn, info, debug")("log-format", text("text"),
-                                                             "text (key=value) or json")(
-      "drain", text("30s"), "uninstall: how long redirected connections may still run");
+      "http", text_value("127.0.0.1:15880"), "ADDR:PORT of /metrics, /healthz and /readyz, or off")(
+      "log-level", text_value("info"), "error, warn, info, debug")("log-format", text_value("text"),
+                                                                   "text (key=value) or json");
+  return options;
+}
+
+po::options_description uninstall_options() {
+  po::options_description options("Options of uninstall", kLineLength, kTextWidth);
+  options.add_options()("drain", text_value("30s"),
+                        "how long redirected connections may still run");
+  return options;
+}
+
+po::options_description every_option() {
+  po::options_description options;
+  options.add(common_options()).add(run_options()).add(uninstall_options());
   return options;
 }
 
@@ -91,27 +115,6 @@ std::string option_of_environment(const po::options_description& options,
   return options.find_nothrow(name, false) != nullptr ? name : "";
 }
 
-Result<policy::SocketAddress> parse_socket_address(const std::string& text) {
-  const auto colon = text.rfind(':');
-  if (colon == std::string::npos || colon == 0) {
-    return make_error(ErrorCode::kInvalid, "ADDR:PORT is meant, [v6]:PORT for IPv6");
-  }
-  std::string host = text.substr(0, colon);
-  if (host.front() == '[' && host.back() == ']') {
-    host = host.substr(1, host.size() - 2);
-  }
-  auto address = policy::parse_address(host);
-  ST_TRY(address);
-  const std::string digits = text.substr(colon + 1);
-  policy::SocketAddress result{.address = *address};
-  const auto [end, error] =
-      std::from_chars(digits.data(), digits.data() + digits.size(), result.port);
-  if (error != std::errc() || end != digits.data() + digits.size() || result.port == 0) {
-    return make_error(ErrorCode::kInvalid, "the port must be 1 to 65535");
-  }
-  return result;
-}
-
 Result<void> parse_engine(const std::string& value, Options& options) {
   constexpr std::string_view kExternal = "external=";
   if (value == "embedded" || value == "none") {
@@ -125,7 +128,7 @@ Result<void> parse_engine(const std::string& value, Options& options) {
   options.engine = reconcile::EngineKind::kExternal;
   std::istringstream items(value.substr(kExternal.size()));
   for (std::string item; std::getline(items, item, ',');) {
-    auto address = parse_socket_address(item);
+    auto address = policy::parse_endpoint(item);
     if (!address) {
       return invalid("engine", value, address.error().message);
     }
@@ -181,10 +184,24 @@ Result<void> parse_drain(const std::string& value, Options& options) {
   const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), seconds);
   const std::string_view unit(end, static_cast<std::size_t>(value.data() + value.size() - end));
   constexpr unsigned kMost = 1'000'000;
-  if (error != std::errc() || (unit != "s" && !unit.empty() && unit != "m") || seconds > kMost) {
+  if (error != std::errc() || (unit != "s" && unit != "m") || seconds > kMost) {
     return invalid("drain", value, "a time such as 30s or 2m is meant");
   }
   options.drain = std::chrono::seconds(unit == "m" ? seconds * 60 : seconds);
+  return {};
+}
+
+// Whether it is on a bpf file system is seen when the folder is made.
+Result<void> check_pin_dir(const std::string& value) {
+  if (value.empty() || value.front() != '/') {
+    return invalid("pin-dir", value, "an absolute path is meant, such as /sys/fs/bpf/sidetrack");
+  }
+  const auto path = std::filesystem::path(value + "/").lexically_normal().parent_path();
+  if (path == "/sys/fs/bpf" || path.parent_path() == "/") {
+    return invalid("pin-dir", value,
+                   "a folder of Sidetrack's own is meant, below a bpf file system: "
+                   "/sys/fs/bpf/sidetrack");
+  }
   return {};
 }
 
@@ -214,6 +231,7 @@ Result<Options> interpret(const po::variables_map& values, Command command) {
   options.cache_dir = text("cache-dir");
   options.standby = values["standby"].as<bool>();
   options.pin_dir = text("pin-dir");
+  ST_TRY(check_pin_dir(options.pin_dir));
   options.cgroup_dir = text("cgroup");
   options.engine_cgroup_dir = text("engine-cgroup");
   options.http = text("http");
@@ -245,10 +263,50 @@ Result<Options> interpret(const po::variables_map& values, Command command) {
   return options;
 }
 
+// The words of the command line after the command.
+Result<po::variables_map> parse_words(const std::vector<std::string>& words, Command command) {
+  po::options_description own;
+  own.add(common_options())
+      .add(command == Command::kRun ? run_options() : uninstall_options())
+      .add_options()("help,h", "this text")("surplus", po::value<std::vector<std::string>>());
+  po::variables_map values;
+  po::positional_options_description positional;
+  positional.add("surplus", -1);
+  const auto style =
+      po::command_line_style::default_style & ~po::command_line_style::allow_guessing;
+  po::store(po::command_line_parser(words).options(own).positional(positional).style(style).run(),
+            values);
+  if (values.contains("surplus")) {
+    return make_error(
+        ErrorCode::kInvalid,
+        fmt::format("'{}' belongs to no option (sidetrack-agent --help lists the options)",
+                    values["surplus"].as<std::vector<std::string>>().front()));
+  }
+  return values;
+}
+
+// Adds what the command line does not say, also options of the other command: both may share an
+// environment and a file.
+Result<void> add_environment_and_file(po::variables_map& values) {
+  const po::options_description all = every_option();
+  po::store(po::parse_environment(
+                all, [&](const std::string& name) { return option_of_environment(all, name); }),
+            values);
+  if (values.contains("config")) {
+    const auto path = values["config"].as<std::string>();
+    std::ifstream file(path);
+    if (!file) {
+      return invalid("config", path, "cannot be read");
+    }
+    po::store(po::parse_config_file(file, all), values);
+  }
+  return {};
+}
+
 }  // namespace
 
 Result<Options> parse_options(int argc, const char* const* argv) {
-  const std::string first = argc > 1 ? argv[1] : "--help";
+  const std::string first = argc > 1 ? argv[1] : "";
   if (first == "--help" || first == "-h" || first == "help") {
     return Options{.command = Command::kHelp};
   }
@@ -257,57 +315,62 @@ Result<Options> parse_options(int argc, const char* const* argv) {
   }
   if (first != "run" && first != "uninstall") {
     return make_error(ErrorCode::kInvalid,
-                      fmt::format("'{}' is no command: run, uninstall, --help, --version", first));
+                      fmt::format("{}: run, uninstall, --help, --version",
+                                  first.empty() ? "a command is missing"
+                                                : fmt::format("'{}' is no command", first)));
   }
-  const po::options_description described_options = described();
-  po::options_description with_help;
-  with_help.add(described_options).add_options()("help,h", "this text");
-  po::variables_map values;
+  const Command command = first == "run" ? Command::kRun : Command::kUninstall;
   try {
-    const std::vector<std::string> arguments(argv + 2, argv + argc);
-    const auto style =
-        po::command_line_style::default_style & ~po::command_line_style::allow_guessing;
-    po::store(
-        po::command_line_parser(arguments).options(with_help).positional({}).style(style).run(),
-        values);
-    if (values.contains("help")) {
-      return Options{.command = Command::kHelp};
+    auto values = parse_words({argv + 2, argv + argc}, command);
+    ST_TRY(values);
+    if (values->contains("help")) {
+      return Options{.command = Command::kHelp, .help_of = command};
     }
-    po::store(po::parse_environment(described_options,
-                                    [&](const std::string& name) {
-                                      return option_of_environment(described_options, name);
-                                    }),
-              values);
-    if (values.contains("config")) {
-      const auto path = values["config"].as<std::string>();
-      std::ifstream file(path);
-      if (!file) {
-        return invalid("config", path, "cannot be read");
-      }
-      po::store(po::parse_config_file(file, described_options), values);
-    }
-    po::notify(values);
+    ST_TRY(add_environment_and_file(*values));
+    po::notify(*values);
+    return interpret(*values, command);
   } catch (const po::error& error) {
-    return make_error(ErrorCode::kInvalid,
-                      std::string(error.what()) + " (sidetrack-agent --help lists the options)");
+    return make_error(
+        ErrorCode::kInvalid,
+        fmt::format("{} (sidetrack-agent {} --help lists the options)", error.what(), first));
   }
-  return interpret(values, first == "run" ? Command::kRun : Command::kUninstall);
 }
 
-std::string help_text() {
+std::string help_text(Command command) {
   std::ostringstream text;
-  text << "sidetrack-agent: moves pods' TCP connections to the node's engine by eBPF, as "
-          "Kubernetes labels say.\n\n"
-          "  sidetrack-agent run --objects DIR [options]   follows the objects and keeps the "
-          "kernel in step; SIGHUP reads them again\n"
-          "  sidetrack-agent uninstall [options]           removes everything that it made, after "
-          "connections have drained\n"
-          "  sidetrack-agent --help | --version\n\n"
-       << described()
-       << "\nExit codes: 0 done, 1 runtime error, 2 usage or configuration error (nothing was "
-          "changed), 3 this kernel cannot run it.\n"
-          "Example: sidetrack-agent run --objects /etc/sidetrack/objects & sidetrack-engine run & "
-          "sidetrackctl status\n";
+  if (command == Command::kRun) {
+    text << "sidetrack-agent run --objects DIR [options]: follows the objects and keeps the kernel "
+            "in step.\n"
+            "SIGHUP reads objects and options again; SIGTERM ends it, and what is pinned goes on "
+            "enforcing.\n\n"
+         << run_options() << "\n"
+         << common_options()
+         << "\nExample: sidetrack-agent run --objects /etc/sidetrack/objects --node worker-1\n";
+  } else if (command == Command::kUninstall) {
+    text << "sidetrack-agent uninstall [options]: takes back what an agent with the same --pin-dir "
+            "made.\n"
+            "New connections go direct at once; open ones may run until --drain is over, then "
+            "programs and maps go.\n\n"
+         << uninstall_options() << "\n"
+         << common_options()
+         << "\nExample: sidetrack-agent uninstall --pin-dir /sys/fs/bpf/sidetrack --drain 1m\n";
+  } else {
+    text
+        << "sidetrack-agent: moves pods' TCP connections to the node's engine by eBPF, as "
+           "Kubernetes labels say.\n\n"
+           "  sidetrack-agent run --objects DIR [options]   follows the objects and keeps the "
+           "kernel in step; SIGHUP reads them again\n"
+           "  sidetrack-agent uninstall [options]           removes everything that it made, after "
+           "connections have drained\n"
+           "  sidetrack-agent --help | --version\n\n"
+        << common_options() << "\n"
+        << run_options() << "\n"
+        << uninstall_options()
+        << "\nExample: sidetrack-agent run --objects /etc/sidetrack/objects & sidetrack-engine run "
+           "& sidetrackctl status\n";
+  }
+  text << "Exit codes: 0 done, 1 runtime error, 2 usage or configuration error (nothing was "
+          "changed), 3 this kernel cannot run it.\n";
   return text.str();
 }
 

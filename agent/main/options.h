@@ -25,7 +25,8 @@ struct ExternalEngine {
 
 struct Options {
   Command command = Command::kRun;
-  std::string source;  // files
+  Command help_of = Command::kHelp;  // with kHelp: of which command, kHelp = of all
+  std::string source;                // files
   std::string objects_dir;
   std::string node_name;
   std::string state_dir;
@@ -51,6 +52,7 @@ struct Options {
 // kInvalid: the message names the option, its value and what is allowed.
 [[nodiscard]] Result<Options> parse_options(int argc, const char* const* argv);
 
-[[nodiscard]] std::string help_text();
+// Of kRun or kUninstall; else of all.
+[[nodiscard]] std::string help_text(Command command);
 
 }  // namespace sidetrack::agent

@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "agent/dataplane/dataplane.h"
+#include "agent/dataplane/others.h"
 #include "agent/main/cgroups.h"
 #include "agent/main/instance_lock.h"
 
@@ -39,22 +40,41 @@ Result<void> drain(const Options& options) {
   }
 }
 
-// The folder that an agent with these options made for its engine, if `id` is that folder's.
-std::string made_engine_cgroup(const Options& options, std::uint64_t id) {
-  if (!options.engine_cgroup_dir.empty() || id == 0) {
-    return "";
+// The folder of the engine, if an agent with these options made it and nothing uses it: `id` is
+// what the pins named, 0 when there are none (any more). Then it counts as left over unless another
+// installation has its programs on it.
+Result<std::string> made_engine_cgroup(const Options& options, std::uint64_t id) {
+  if (!options.engine_cgroup_dir.empty()) {
+    return std::string();
   }
   const auto dir = default_engine_cgroup(options);
+  if (!dir && !options.cgroup_dir.empty()) {
+    return dir.error();  // --cgroup is wrong
+  }
   const auto found = dir ? dataplane::cgroup_id(*dir) : dir.error();
-  return found && *found == id ? *dir : "";
+  if (!found) {
+    return std::string();
+  }
+  if (id != 0) {
+    return *found == id ? *dir : std::string();
+  }
+  auto used = dataplane::is_engine_cgroup(*dir);
+  ST_TRY(used);
+  return *used ? std::string() : *dir;
 }
 
-void remove_cgroup(const std::string& dir) {
+enum class Outcome { kRemoved, kKept };
+
+Result<Outcome> remove_cgroup(const std::string& dir) {
   if (rmdir(dir.c_str()) == 0) {
     fmt::print("removed {}\n", dir);
-  } else if (errno == EBUSY) {
-    fmt::print("kept {}: the engine still runs in it; remove it when that has ended\n", dir);
+    return Outcome::kRemoved;
   }
+  if (errno != EBUSY) {
+    return errno_error("remove " + dir, errno);
+  }
+  fmt::print("kept {}: the engine still runs in it; uninstall again when that has ended\n", dir);
+  return Outcome::kKept;
 }
 
 void remove_file(const std::string& path) {
@@ -74,26 +94,32 @@ Result<void> uninstall(const Options& options) {
     return lock.error().code == ErrorCode::kBusy ? lock.error().within("stop it first")
                                                  : lock.error();
   }
+  std::uint64_t engine_cgroup = 0;
   if (fs::exists(options.pin_dir + "/v1/links", error)) {
-    auto engine_cgroup = dataplane::pinned_engine_cgroup(options.pin_dir);
-    ST_TRY(engine_cgroup);
+    auto pinned = dataplane::pinned_engine_cgroup(options.pin_dir);
+    ST_TRY(pinned);
+    engine_cgroup = *pinned;
+  }
+  const auto made = made_engine_cgroup(options, engine_cgroup);
+  ST_TRY(made);
+  if (fs::exists(options.pin_dir + "/v1/links", error)) {
     ST_TRY(drain(options));
     auto removed = dataplane::Dataplane::uninstall(options.pin_dir);
     ST_TRY(removed);
     for (const std::string& path : *removed) {
       fmt::print("removed {}\n", path);
     }
-    if (const std::string dir = made_engine_cgroup(options, *engine_cgroup); !dir.empty()) {
-      remove_cgroup(dir);
-    }
   }
+  const auto outcome = made->empty() ? Result(Outcome::kRemoved) : remove_cgroup(*made);
+  ST_TRY(outcome);
   for (const char* name : {"/admin.sock", "/engine.sock", "/agent.lock"}) {
     remove_file(options.state_dir + name);
   }
   if (fs::is_empty(options.state_dir, error) && fs::remove(options.state_dir, error) && had_state) {
     fmt::print("removed {}\n", options.state_dir);
   }
-  fmt::print("nothing of Sidetrack is left in the kernel\n");
+  fmt::print("{} of Sidetrack is left in the kernel\n",
+             *outcome == Outcome::kKept ? "nothing but this cgroup" : "nothing");
   return {};
 }
 

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <array>
+#include <charconv>
 #include <cstring>
 
 #include "agent/policy/policy.h"
@@ -35,6 +36,34 @@ std::string format_address(const st_addr& address) {
     inet_ntop(AF_INET6, address.bytes, text.data(), text.size());
   }
   return text.data();
+}
+
+Result<SocketAddress> parse_endpoint(std::string_view text) {
+  const Error wrong = item_error(text, "ADDRESS:PORT is meant, [ADDRESS]:PORT for IPv6");
+  const auto colon = text.rfind(':');
+  if (colon == std::string_view::npos) {
+    return wrong;
+  }
+  std::string_view host = text.substr(0, colon);
+  const bool bracketed = host.size() > 2 && host.front() == '[' && host.back() == ']';
+  if (bracketed) {
+    host = host.substr(1, host.size() - 2);
+  }
+  const auto address = parse_address(host);
+  if (!address || (bracketed && host.find(':') == std::string_view::npos)) {
+    return wrong;
+  }
+  const std::string_view digits = text.substr(colon + 1);
+  if (!bracketed && host.find(':') != std::string_view::npos) {
+    return item_error(text, fmt::format("an IPv6 address needs brackets: [{}]:{}", host, digits));
+  }
+  SocketAddress result{.address = *address};
+  const auto [end, error] =
+      std::from_chars(digits.data(), digits.data() + digits.size(), result.port);
+  if (error != std::errc() || end != digits.data() + digits.size() || result.port == 0) {
+    return item_error(text, "the port must be 1 to 65535");
+  }
+  return result;
 }
 
 std::string format_endpoint(const st_addr& address, std::uint16_t port) {

@@ -50,6 +50,13 @@ struct ParsedCidrs {
 [[nodiscard]] Result<st_addr> parse_address(std::string_view text);
 // "10.1.2.3", "fd00::1".
 [[nodiscard]] std::string format_address(const st_addr& address);
+struct SocketAddress {
+  st_addr address{};
+  std::uint16_t port = 0;  // host order
+};
+// "10.1.2.3:80", "[fd00::1]:80", port 1 to 65535. kInvalid: what is meant instead; "fd00::1:80"
+// could be an address without a port.
+[[nodiscard]] Result<SocketAddress> parse_endpoint(std::string_view text);
 // "10.1.2.3:80", "[fd00::1]:80".
 [[nodiscard]] std::string format_endpoint(const st_addr& address, std::uint16_t port);
 // "10.1.0.0/16", "fd00::/8"; `prefix` as in CidrRule.

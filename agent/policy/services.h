@@ -10,14 +10,9 @@
 #include <vector>
 
 #include "agent/kube/model.h"
-#include "sidetrack/abi/types.h"
+#include "agent/policy/policy.h"
 
 namespace sidetrack::policy {
-
-struct SocketAddress {
-  st_addr address{};
-  std::uint16_t port = 0;  // host order
-};
 
 // One (cluster address, TCP port) and where its connections may go from this node. No endpoints =
 // refuse.

@@ -18,6 +18,10 @@ TEST_F(OptionsTest, refuse_what_is_no_command) {
   refuses(parse({"start"}), "'start' is no command: run, uninstall, --help, --version");
 }
 
+TEST_F(OptionsTest, need_a_command) {
+  refuses(parse({}), "a command is missing: run, uninstall, --help, --version");
+}
+
 TEST_F(OptionsTest, need_objects) {
   refuses(parse({"run"}), "--objects DIR is missing");
 }
@@ -31,12 +35,28 @@ TEST_F(OptionsTest, refuse_an_option_that_there_is_not) {
   refuses(run_with({"--objectz", "/o"}), "objectz");
 }
 
+TEST_F(OptionsTest, refuse_an_option_of_the_other_command) {
+  refuses(run_with({"--drain", "5s"}), "drain");
+  refuses(parse({"uninstall", "--objects", "/o"}), "objects");
+}
+
+TEST_F(OptionsTest, refuse_a_pin_folder_that_is_relative_or_not_our_own) {
+  refuses(run_with({"--pin-dir", "bpf/sidetrack"}),
+          "--pin-dir 'bpf/sidetrack': an absolute path is meant, such as /sys/fs/bpf/sidetrack");
+  refuses(parse({"uninstall", "--pin-dir", "sidetrack"}), "an absolute path is meant");
+  for (const char* path :
+       {"/", "/pins", "/pins/", "/sys/fs/bpf", "/sys/fs/bpf/", "/sys/fs/bpf/x/.."}) {
+    refuses(run_with({"--pin-dir", path}), "a folder of Sidetrack's own is meant");
+  }
+}
+
 TEST_F(OptionsTest, refuse_half_an_option) {
   refuses(run_with({"--state", "/s"}), "state");
 }
 
 TEST_F(OptionsTest, refuse_words_that_belong_to_no_option) {
-  refuses(run_with({"more"}), "sidetrack-agent --help lists the options");
+  refuses(run_with({"more"}), "'more' belongs to no option (sidetrack-agent --help");
+  refuses(parse({"uninstall", "/sys/fs/bpf/x", "now"}), "'/sys/fs/bpf/x' belongs to no option");
 }
 
 TEST_F(OptionsTest, refuse_the_same_option_twice) {
@@ -53,7 +73,12 @@ TEST_F(OptionsTest, refuse_an_external_engine_without_an_address) {
 }
 
 TEST_F(OptionsTest, refuse_an_external_engine_without_a_port) {
-  refuses(run_with({"--engine", "external=10.1.2.3"}), "ADDR:PORT is meant");
+  refuses(run_with({"--engine", "external=10.1.2.3"}), "ADDRESS:PORT is meant");
+}
+
+TEST_F(OptionsTest, refuse_an_external_engine_whose_ipv6_address_has_no_brackets) {
+  refuses(run_with({"--engine", "external=fd00::1:15001"}),
+          "an IPv6 address needs brackets: [fd00::1]:15001");
 }
 
 TEST_F(OptionsTest, refuse_an_external_engine_on_port_0) {
@@ -94,13 +119,10 @@ TEST_F(OptionsTest, refuse_unknown_words) {
 }
 
 TEST_F(OptionsTest, refuse_a_time_without_a_number_or_with_another_unit) {
-  refuses(run_with({"--drain", "soon"}), "--drain 'soon': a time such as 30s or 2m is meant");
-  refuses(run_with({"--drain", "30h"}), "--drain '30h'");
-  refuses(run_with({"--drain", "-1s"}), "--drain '-1s'");
-}
-
-TEST_F(OptionsTest, refuse_a_time_that_overflows) {
-  refuses(run_with({"--drain", "100000000m"}), "--drain '100000000m'");
+  for (const char* time : {"soon", "30h", "-1s", "5", "0", "", "100000000m"}) {
+    refuses(parse({"uninstall", "--drain", time}),
+            "--drain '" + std::string(time) + "': a time such as 30s or 2m is meant");
+  }
 }
 
 TEST_F(OptionsTest, refuse_lists_that_do_not_parse_and_name_the_item) {

@@ -7,6 +7,7 @@ namespace {
 
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::Not;
 
 Options run_options(std::vector<std::string> more = {}) {
   auto options = run_with(std::move(more));
@@ -42,14 +43,14 @@ TEST_F(OptionsTest, have_the_documented_defaults) {
 TEST_F(OptionsTest, take_paths_and_names_as_they_are) {
   const Options options =
       run_options({"--node",          "n1",   "--namespace", "mesh", "--state-dir", "/s",
-                   "--cache-dir",     "/c",   "--pin-dir",   "/p",   "--cgroup",    "/g",
+                   "--cache-dir",     "/c",   "--pin-dir",   "/b/p", "--cgroup",    "/g",
                    "--engine-cgroup", "/g/e", "--http",      "off",  "--log-level", "debug",
                    "--log-format",    "json", "--standby"});
   EXPECT_EQ(options.node_name, "n1");
   EXPECT_EQ(options.namespace_name, "mesh");
   EXPECT_EQ(options.state_dir, "/s");
   EXPECT_EQ(options.cache_dir, "/c");
-  EXPECT_EQ(options.pin_dir, "/p");
+  EXPECT_EQ(options.pin_dir, "/b/p");
   EXPECT_EQ(options.cgroup_dir, "/g");
   EXPECT_EQ(options.engine_cgroup_dir, "/g/e");
   EXPECT_EQ(options.http, "off");
@@ -103,9 +104,22 @@ TEST_F(OptionsTest, list_whose_annotations_are_honoured) {
 }
 
 TEST_F(OptionsTest, know_seconds_and_minutes) {
-  EXPECT_EQ(run_options({"--drain", "5"}).drain, std::chrono::seconds(5));
-  EXPECT_EQ(run_options({"--drain", "5s"}).drain, std::chrono::seconds(5));
-  EXPECT_EQ(run_options({"--drain", "2m"}).drain, std::chrono::seconds(120));
+  const auto drain = [](const char* time) {
+    const auto options = parse({"uninstall", "--drain", time});
+    return options ? options->drain : std::chrono::seconds(-1);
+  };
+  EXPECT_EQ(drain("0s"), std::chrono::seconds(0));
+  EXPECT_EQ(drain("5s"), std::chrono::seconds(5));
+  EXPECT_EQ(drain("2m"), std::chrono::seconds(120));
+}
+
+TEST_F(OptionsTest, of_the_other_command_may_be_in_a_shared_file_and_environment) {
+  set("SIDETRACK_OBJECTS", "/o");
+  set("SIDETRACK_DRAIN", "7s");
+  EXPECT_TRUE(parse({"run", "--config", config("drain = 9s\n")}));
+  const auto options = parse({"uninstall", "--config", config("objects = /o\n")});
+  ASSERT_TRUE(options) << options.error().message;
+  EXPECT_EQ(options->drain, std::chrono::seconds(7));
 }
 
 TEST_F(OptionsTest, come_from_the_environment) {
@@ -139,13 +153,13 @@ TEST_F(OptionsTest, come_from_a_file) {
 }
 
 TEST_F(OptionsTest, on_the_command_line_win_over_the_environment_and_that_over_the_file) {
-  const std::string path = config("state-dir = /file\ncache-dir = /file\npin-dir = /file\n");
+  const std::string path = config("state-dir = /file\ncache-dir = /file\npin-dir = /file/p\n");
   set("SIDETRACK_STATE_DIR", "/environment");
   set("SIDETRACK_CACHE_DIR", "/environment");
   const Options options = run_options({"--config", path, "--state-dir", "/line"});
   EXPECT_EQ(options.state_dir, "/line");
   EXPECT_EQ(options.cache_dir, "/environment");
-  EXPECT_EQ(options.pin_dir, "/file");
+  EXPECT_EQ(options.pin_dir, "/file/p");
 }
 
 TEST_F(OptionsTest, file_may_be_named_by_the_environment) {
@@ -154,24 +168,34 @@ TEST_F(OptionsTest, file_may_be_named_by_the_environment) {
 }
 
 TEST_F(OptionsTest, of_uninstall_need_no_objects) {
-  const auto options = parse({"uninstall", "--pin-dir", "/p", "--drain", "1s"});
+  const auto options = parse({"uninstall", "--pin-dir", "/b/p", "--drain", "1s"});
   ASSERT_TRUE(options);
   EXPECT_EQ(options->command, Command::kUninstall);
-  EXPECT_EQ(options->pin_dir, "/p");
+  EXPECT_EQ(options->pin_dir, "/b/p");
 }
 
-TEST(Help, is_shown_when_nothing_is_said_or_when_asked_for) {
-  EXPECT_EQ(parse({})->command, Command::kHelp);
+TEST(Help, is_shown_when_asked_for) {
   EXPECT_EQ(parse({"--help"})->command, Command::kHelp);
-  EXPECT_EQ(parse({"run", "--help"})->command, Command::kHelp);
-  EXPECT_EQ(parse({"run", "-h"})->command, Command::kHelp);
   EXPECT_EQ(parse({"--version"})->command, Command::kVersion);
 }
 
+TEST(Help, of_a_command_is_its_own) {
+  for (const char* word : {"--help", "-h"}) {
+    EXPECT_EQ(parse({"run", word})->command, Command::kHelp);
+    EXPECT_EQ(parse({"run", word})->help_of, Command::kRun);
+    EXPECT_EQ(parse({"uninstall", word})->help_of, Command::kUninstall);
+  }
+  EXPECT_THAT(help_text(Command::kRun), HasSubstr("--listener-ports arg (=15900-15999)"));
+  EXPECT_THAT(help_text(Command::kRun), Not(HasSubstr("--drain arg")));
+  EXPECT_THAT(help_text(Command::kUninstall), HasSubstr("--drain arg (=30s)"));
+  EXPECT_THAT(help_text(Command::kUninstall), Not(HasSubstr("--listener-ports")));
+}
+
 TEST(Help, says_commands_options_defaults_and_exit_codes) {
-  const std::string text = help_text();
+  const std::string text = help_text(Command::kHelp);
   EXPECT_THAT(text, HasSubstr("sidetrack-agent run --objects DIR"));
   EXPECT_THAT(text, HasSubstr("--listener-ports arg (=15900-15999)"));
+  EXPECT_THAT(text, HasSubstr("--drain arg (=30s)"));
   EXPECT_THAT(text, HasSubstr("Exit codes: 0 done"));
 }
 
