@@ -50,7 +50,9 @@ struct StatusView {
   std::vector<ProgramView> programs;
   std::uint64_t pods_wanted = 0, pods_enrolled = 0, pods_drift = 0, pods_skipped = 0;
   std::map<std::string, std::uint64_t> drift_reasons;
-  std::string fast_path, fast_path_reason;
+  std::string fast_path, fast_path_reason;                 // on, off
+  std::uint64_t fast_path_connections = 0;                 // adopted now
+  std::map<std::string, std::uint64_t> fast_path_refused;  // sockets and messages, by reason
   bool bypass = false;
   std::vector<MapView> maps;
   std::vector<ProblemView> problems;
@@ -61,7 +63,9 @@ struct PodView {
   std::string mode;
   std::string state;  // enrolled, pending, skipped, drift
   std::string reason, reason_detail;
-  std::string fast_path, fast_path_reason;
+  std::string fast_path, fast_path_reason;  // auto, node, off; why the latest stays on TCP
+  std::uint64_t fast_path_connections = 0;  // adopted now
+  std::uint64_t fast_path_waiting = 0;      // nominated, not adopted yet
   std::string on_engine_loss;
   std::vector<std::uint16_t> engine_ports;  // IPv4 listeners
   std::vector<std::uint16_t> engine_ports_v6;

@@ -40,6 +40,22 @@ std::string adopted_path(const std::string& pin_dir) {
   return version_dir(pin_dir) + "/maps/st_adopted";
 }
 
+// Adopted sockets send by TCP from their next message on that finds nothing waiting.
+Result<void> switch_off(const std::string& pin_dir) {
+  const std::string maps = version_dir(pin_dir) + "/maps/";
+  const UniqueFd config(bpf_obj_get((maps + "st_fast_config").c_str()));
+  const UniqueFd generation(bpf_obj_get((maps + "st_fast_generation").c_str()));
+  if (!config.valid() || !generation.valid()) {
+    return {};  // never had one
+  }
+  ST_TRY(map_update(config.get(), "st_fast_config", std::uint32_t{0}, st_fast_config{}));
+  auto cell =
+      map_lookup<st_fast_generation>(generation.get(), "st_fast_generation", std::uint32_t{0});
+  ST_TRY(cell);
+  return map_update(generation.get(), "st_fast_generation", std::uint32_t{0},
+                    st_fast_generation{.value = (*cell)->value + 1});
+}
+
 }  // namespace
 
 void choose_fast_programs(sidetrack_bpf* skeleton, bool fast_path) {
@@ -141,6 +157,7 @@ Result<st_fast_counters> Dataplane::fast_counters() const {
 }
 
 Result<void> stop_fast_path(const std::string& pin_dir) {
+  ST_TRY(switch_off(pin_dir));
   // The map holds the program and the program the map: without this neither would ever go.
   const UniqueFd map(bpf_obj_get(adopted_path(pin_dir).c_str()));
   if (map.valid() && bpf_prog_detach(map.get(), BPF_SK_MSG_VERDICT) != 0 && errno != ENOENT &&

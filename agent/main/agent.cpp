@@ -117,6 +117,7 @@ Agent::Agent(asio::io_context& context, const Options& options, Cgroups cgroups,
                    .external_v6 = options.external.v6.port != 0,
                    .node_netns_cookie = node.cookie},
                   kernel_, engines_, netns_),
+      fast_path_(options_, *dataplane_, reconciler_, snapshot_.objects, node.cookie),
       source_(std::make_unique<kube::FilesSource>(context, options.objects_dir)),
       metrics_(*this),
       signals_(context, SIGTERM, SIGINT, SIGHUP),
@@ -169,6 +170,7 @@ Result<void> Agent::start() {
   ST_TRY(listen());
   wait_for_signals();
   wait_for_rings();
+  ST_TRY(fast_path_.start());
   source_->start([this](const kube::Snapshot& snapshot) { on_snapshot(snapshot); });
   every(kTick, [this] {
     drain_rings();
@@ -188,6 +190,8 @@ Result<void> Agent::start() {
     }
   });
   every(kProgramCheck, [this] { check_programs(); });
+  every(FastPath::kTick, [this] { fast_path_.tick(); });
+  every(kProgramCheck, [this] { fast_path_.prune(); });
   if (external_) {
     every(kExternalLook, [this] {
       const bool was_up = external_->up();
@@ -258,7 +262,8 @@ void Agent::wait_for_rings() {
 
 void Agent::drain_rings() {
   dataplane_->drain([this](const st_flow& flow) { on_flow(flow); },
-                    [this](const st_event& event) { on_event(event); }, [](const st_candidate&) {});
+                    [this](const st_event& event) { on_event(event); },
+                    [this](const st_candidate& candidate) { fast_path_.on_candidate(candidate); });
 }
 
 void Agent::check_programs() {
@@ -411,6 +416,7 @@ void Agent::apply() {
   routes_ = policy::compile_services(snapshot_.objects, options_.node_name);
   engine_server_.set_services(routes_);
   reconciler_.apply(std::move(resolution.pods), reconcile::Clock::now());
+  fast_path_.on_policy_changed();
   if (auto listening = listen_for_engines(); !listening) {
     failure_ = listening.error();
     context_.stop();
@@ -448,6 +454,7 @@ void Agent::on_event(const st_event& event) {
       }
       break;
     default:
+      fast_path_.on_event(event);
       break;
   }
 }
@@ -478,18 +485,24 @@ admin::FlowView Agent::to_view(const st_flow& flow) const {
 
 admin::FlowView Agent::to_view(const st_live& live) const {
   const bool redirected = live.state.role == ST_ROLE_REDIRECTED;
-  admin::FlowView view = to_view(
-      st_flow{.netns_cookie = live.state.netns_cookie,
-              .start_ns = live.state.start_ns,
-              .bytes_out = live.bytes_out,
-              .bytes_in = live.bytes_in,
-              .source = live.source,
-              .destination = live.state.destination,
-              .source_port_be = htons(live.source_port),
-              .destination_port_be = live.state.port_be,
-              .path = static_cast<std::uint8_t>(redirected ? ST_PATH_ENGINE : ST_PATH_DIRECT),
-              .reason = live.state.reason,
-              .close = ST_CLOSE_OPEN});
+  const std::uint64_t past_engine = live.handoff_out + live.handoff_in;
+  const std::uint64_t past_tcp = live.fast_out + live.fast_in;
+  const st_path path = past_engine != 0 ? ST_PATH_HANDOFF
+                       : past_tcp != 0  ? ST_PATH_FAST
+                       : redirected     ? ST_PATH_ENGINE
+                                        : ST_PATH_DIRECT;
+  admin::FlowView view =
+      to_view(st_flow{.netns_cookie = live.state.netns_cookie,
+                      .start_ns = live.state.start_ns,
+                      .bytes_out = live.bytes_out + live.fast_out + live.handoff_out,
+                      .bytes_in = live.bytes_in + live.fast_in + live.handoff_in,
+                      .source = live.source,
+                      .destination = live.state.destination,
+                      .source_port_be = htons(live.source_port),
+                      .destination_port_be = live.state.port_be,
+                      .path = static_cast<std::uint8_t>(path),
+                      .reason = live.state.reason,
+                      .close = ST_CLOSE_OPEN});
   view.end = 0;
   if (redirected) {
     view.endpoint.clear();  // told when it closes

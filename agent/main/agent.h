@@ -22,6 +22,7 @@
 #include "agent/main/adapters.h"
 #include "agent/main/cgroups.h"
 #include "agent/main/external_engine.h"
+#include "agent/main/fast_path.h"
 #include "agent/main/flow_log.h"
 #include "agent/main/options.h"
 #include "agent/metrics/metrics.h"
@@ -110,6 +111,7 @@ class Agent : public admin::Views {
   RealEngines engines_;
   reconcile::Reconciler reconciler_;
   std::unique_ptr<ExternalWatch> external_;
+  FastPath fast_path_;
   std::unique_ptr<kube::Source> source_;
   metrics::Metrics metrics_;
   std::unique_ptr<admin::AdminServer> admin_;

@@ -234,8 +234,10 @@ admin::StatusView Agent::status() {
       ++view.drift_reasons[pod.reason];
     }
   }
-  view.fast_path = "off";
-  view.fast_path_reason = "not_in_this_version";
+  view.fast_path = fast_path_.on() ? "on" : "off";
+  view.fast_path_reason = fast_path_.problem();
+  view.fast_path_connections = fast_path_.adopted();
+  view.fast_path_refused = fast_path_.refused();
   const auto switched = dataplane::bypass(options_.pin_dir);
   view.bypass = switched && *switched;
   for (const dataplane::MapFill& map : dataplane_->fill()) {
@@ -251,6 +253,7 @@ admin::StatusView Agent::status() {
 
 std::vector<admin::PodView> Agent::pods(const std::string& namespace_name) {
   std::vector<admin::PodView> views;
+  const auto fast = fast_path_.summaries();
   for (const reconcile::PodStatus& pod : reconciler_.status()) {
     if (!namespace_name.empty() && pod.intent.namespace_name != namespace_name) {
       continue;
@@ -263,7 +266,16 @@ std::vector<admin::PodView> Agent::pods(const std::string& namespace_name) {
     view.reason = pod.reason;
     view.reason_detail = pod.detail;
     view.fast_path = fast_path_name(pod.intent.fast_path);
-    view.fast_path_reason = "not_in_this_version";
+    if (const auto summary = fast.find(pod.netns_cookie); summary != fast.end()) {
+      view.fast_path_connections = summary->second.adopted;
+      view.fast_path_waiting = summary->second.waiting;
+      if (summary->second.reason != ST_FAST_NONE) {
+        view.fast_path_reason = adopt::name_of(summary->second.reason);
+      }
+    }
+    if (!fast_path_.on()) {
+      view.fast_path_reason = adopt::name_of(ST_FAST_NODE_OFF);
+    }
     view.on_engine_loss = on_engine_loss_name(pod.intent.on_engine_loss);
     view.netns_cookie = pod.netns_cookie;
     const auto row = pod.netns_cookie == 0 ? Result<std::optional<st_pod>>(std::optional<st_pod>())

@@ -155,6 +155,9 @@ Result<std::vector<dataplane::OtherInstallation>> others_that_stay(const Options
 // Two installations on one cgroup would redirect each connection twice.
 Result<void> check_others(const Options& options, const Cgroups& cgroups) {
   auto others = others_that_stay(options, cgroups);
+  if (!others && others.error().code == ErrorCode::kPermission) {
+    return {};  // loading the programs fails next, and says which rights are needed
+  }
   ST_TRY(others);
   if (others->empty()) {
     return {};

@@ -9,6 +9,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <map>
 #include <sstream>
 
 #include <boost/program_options.hpp>
@@ -78,6 +79,14 @@ po::options_description run_options() {
       "include-outbound-ports", po::value<std::string>(), "if present, only these are redirected")(
       "include-outbound-cidrs", po::value<std::string>(), "if present, only these are redirected")(
       "compat", po::value<std::string>(), "honour annotations of istio,linkerd,kuma")(
+      "fast-path", text_value("auto"), "auto, off: whether sockets of this node may skip TCP")(
+      "fast-path-window", text_value("1MiB"), "unread bytes per direction that may skip TCP")(
+      "fast-path-round-trips", po::value<int>()->default_value(4),
+      "after how many a connection is looked at")("fast-path-probation", text_value("30s"),
+                                                  "how long a pod with traffic is observed before")(
+      "fast-path-loopback", text_value("off"), "on, off: connections inside one pod, too")(
+      "fast-path-sentinel", text_value("auto"),
+      "auto, tracepoint, off: what sees calls that must not meet the fast path; off = none of it")(
       "http", text_value("127.0.0.1:15880"), "ADDR:PORT of /metrics, /healthz and /readyz, or off")(
       "log-level", text_value("info"), "error, warn, info, debug")("log-format", text_value("text"),
                                                                    "text (key=value) or json");
@@ -179,15 +188,72 @@ Result<void> parse_compat(const std::string& value, Options& options) {
   return {};
 }
 
+// A number and its unit, by a table of what the units are worth.
+std::optional<std::uint64_t> parse_quantity(
+    const std::string& value, const std::map<std::string_view, std::uint64_t>& units) {
+  std::uint64_t number = 0;
+  const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), number);
+  const auto unit = units.find(
+      std::string_view(end, static_cast<std::size_t>(value.data() + value.size() - end)));
+  constexpr std::uint64_t kMost = 1'000'000;
+  if (error != std::errc() || unit == units.end() || number > kMost) {
+    return std::nullopt;
+  }
+  return number * unit->second;
+}
+
 Result<void> parse_drain(const std::string& value, Options& options) {
-  unsigned seconds = 0;
-  const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), seconds);
-  const std::string_view unit(end, static_cast<std::size_t>(value.data() + value.size() - end));
-  constexpr unsigned kMost = 1'000'000;
-  if (error != std::errc() || (unit != "s" && unit != "m") || seconds > kMost) {
+  const auto seconds = parse_quantity(value, {{"s", 1}, {"m", 60}});
+  if (!seconds) {
     return invalid("drain", value, "a time such as 30s or 2m is meant");
   }
-  options.drain = std::chrono::seconds(unit == "m" ? seconds * 60 : seconds);
+  options.drain = std::chrono::seconds(*seconds);
+  return {};
+}
+
+Result<bool> parse_switch(const std::string& option, const std::string& value,
+                          const std::string& on) {
+  if (value != on && value != "off") {
+    return invalid(option, value, on + " or off is meant");
+  }
+  return value == on;
+}
+
+Result<void> parse_fast_path(const po::variables_map& values, FastPathOptions& fast_path) {
+  const auto text = [&values](const char* name) { return values[name].as<std::string>(); };
+  auto on = parse_switch("fast-path", text("fast-path"), "auto");
+  ST_TRY(on);
+  fast_path.on = *on;
+  auto loopback = parse_switch("fast-path-loopback", text("fast-path-loopback"), "on");
+  ST_TRY(loopback);
+  fast_path.loopback = *loopback;
+  constexpr std::uint64_t kSmallest = 16 << 10;
+  constexpr std::uint64_t kLargest = 64 << 20;
+  const auto window =
+      parse_quantity(text("fast-path-window"), {{"KiB", 1U << 10}, {"MiB", 1U << 20}});
+  if (!window || *window < kSmallest || *window > kLargest) {
+    return invalid("fast-path-window", text("fast-path-window"),
+                   "a size such as 512KiB or 1MiB is meant, 16KiB to 64MiB");
+  }
+  fast_path.window = static_cast<std::uint32_t>(*window);
+  const auto probation =
+      parse_quantity(text("fast-path-probation"), {{"ms", 1}, {"s", 1000}, {"m", 60'000}});
+  if (!probation) {
+    return invalid("fast-path-probation", text("fast-path-probation"),
+                   "a time such as 30s or 2m is meant");
+  }
+  fast_path.probation = std::chrono::milliseconds(*probation);
+  const int round_trips = values["fast-path-round-trips"].as<int>();
+  if (round_trips < 1 || round_trips > 1000) {
+    return invalid("fast-path-round-trips", std::to_string(round_trips), "1 to 1000 is meant");
+  }
+  fast_path.round_trips = static_cast<std::uint32_t>(round_trips);
+  const std::string sentinel = text("fast-path-sentinel");
+  if (sentinel != "auto" && sentinel != "tracepoint" && sentinel != "off") {
+    return invalid("fast-path-sentinel", sentinel, "auto, tracepoint or off is meant");
+  }
+  fast_path.sentinel =
+      sentinel == "off" ? dataplane::Sentinel::kOff : dataplane::Sentinel::kTracepoint;
   return {};
 }
 
@@ -258,6 +324,7 @@ Result<Options> interpret(const po::variables_map& values, Command command) {
   ST_TRY(parse_listener_ports(text("listener-ports"), options));
   ST_TRY(parse_compat(text("compat"), options));
   ST_TRY(parse_drain(text("drain"), options));
+  ST_TRY(parse_fast_path(values, options.fast_path));
   std::vector<std::string> warnings;
   ST_TRY(policy::parse_node_rules(options.lists, warnings));
   return options;

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "agent/dataplane/dataplane.h"
 #include "agent/policy/policy.h"
 #include "agent/policy/services.h"
 #include "agent/reconcile/row.h"
@@ -21,6 +22,15 @@ enum class Command { kRun, kUninstall, kHelp, kVersion };
 struct ExternalEngine {
   policy::SocketAddress v4;  // port 0 = none
   policy::SocketAddress v6;
+};
+
+struct FastPathOptions {
+  bool on = true;
+  std::uint32_t window = 0;  // bytes
+  std::uint32_t round_trips = 0;
+  std::chrono::milliseconds probation{};
+  bool loopback = false;
+  dataplane::Sentinel sentinel = dataplane::Sentinel::kTracepoint;
 };
 
 struct Options {
@@ -40,6 +50,7 @@ struct Options {
   std::uint16_t listener_port_low = 0;
   std::uint16_t listener_port_high = 0;
   std::uint16_t listeners_per_pod = 0;
+  FastPathOptions fast_path;
   policy::NodeLists lists;
   std::vector<policy::Compat> compat;
   std::string namespace_name;  // the agent's own

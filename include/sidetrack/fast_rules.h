@@ -51,7 +51,7 @@ static inline int st_all_read(__u32 write_seq, __u32 copied_seq) {
  * counted by the engine after send() returned; `first` is the sender's first sequence number,
  * `redirected` what it sent to the engine past TCP. */
 static inline int st_relay_empty(__u32 forwarded, __u32 write_seq, __u32 first, __u32 redirected) {
-  return forwarded == (__u32)(write_seq - first + redirected);
+  return forwarded == write_seq - first + redirected;
 }
 
 static inline __u32 st_window_of(__u32 configured, const struct st_reader* reader) {

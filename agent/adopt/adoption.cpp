@@ -1,0 +1,451 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "agent/adopt/adoption.h"
+
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <set>
+
+#include "sidetrack/fast_rules.h"
+
+namespace sidetrack::adopt {
+
+namespace {
+
+constexpr unsigned kLooks = 8;  // at a pair that may become suitable
+constexpr std::chrono::milliseconds kLookAgain{50};
+constexpr std::chrono::milliseconds kLeaveAgain{20};
+constexpr std::chrono::milliseconds kLeaveSlowest{1000};
+constexpr std::chrono::seconds kStillOpen{30};  // how often a waiting pair is looked at
+constexpr std::chrono::seconds kLinkPatience{60};
+constexpr Clock::time_point kNever = Clock::time_point::max();
+
+bool is_policy(st_fast_reason reason) {
+  return reason == ST_FAST_NODE_OFF || reason == ST_FAST_POD_OFF ||
+         reason == ST_FAST_OTHER_NAMESPACE;
+}
+
+// The pods whose word counts: engines have none.
+std::vector<std::uint64_t> pods_of(const Pair& pair) {
+  const st_candidate& nominated = pair.nominated;
+  switch (nominated.kind) {
+    case ST_PAIR_TO_ENGINE:
+      return {nominated.end[ST_SIDE_CLIENT].netns_cookie};
+    case ST_PAIR_FROM_ENGINE:
+      return {nominated.end[ST_SIDE_SERVER].netns_cookie};
+    default:
+      return {nominated.end[ST_SIDE_CLIENT].netns_cookie,
+              nominated.end[ST_SIDE_SERVER].netns_cookie};
+  }
+}
+
+std::uint64_t client_cookie(const Pair& pair) {
+  return pair.nominated.end[ST_SIDE_CLIENT].cookie;
+}
+
+std::uint64_t server_cookie(const Pair& pair) {
+  return pair.nominated.end[ST_SIDE_SERVER].cookie;
+}
+
+}  // namespace
+
+Adoption::Adoption(Settings settings, Sockets& sockets, Pods& pods, Workloads& workloads)
+    : settings_(settings), sockets_(sockets), pods_(pods), workloads_(workloads) {}
+
+void Adoption::set_settings(const Settings& settings, Clock::time_point now) {
+  settings_ = settings;
+  on_policy_changed(now);
+}
+
+Pair* Adoption::find(std::uint64_t cookie) {
+  const auto client = client_of_.find(cookie);
+  if (client == client_of_.end()) {
+    return nullptr;
+  }
+  const auto pair = pairs_.find(client->second);
+  return pair == pairs_.end() ? nullptr : &pair->second;
+}
+
+void Adoption::nominate(const st_candidate& candidate, Clock::time_point now) {
+  const std::uint64_t client = candidate.end[ST_SIDE_CLIENT].cookie;
+  if (pairs_.size() >= ST_MAX_PAIRS || client_of_.contains(client)) {
+    return;
+  }
+  Pair& pair = pairs_[client];
+  pair.nominated = candidate;
+  pair.due = now;
+  client_of_[client] = client;
+  client_of_[candidate.end[ST_SIDE_SERVER].cookie] = client;
+  for (const std::uint64_t pod : pods_of(pair)) {
+    first_seen_.try_emplace(pod, now);
+  }
+}
+
+void Adoption::forget(std::uint64_t client) {
+  const auto found = pairs_.find(client);
+  if (found == pairs_.end()) {
+    return;
+  }
+  client_of_.erase(server_cookie(found->second));
+  client_of_.erase(client);
+  pairs_.erase(found);
+}
+
+void Adoption::move_to(Pair& pair, Stage stage, Clock::time_point due) {
+  pair.stage = stage;
+  pair.due = due;
+  pair.attempts = 0;
+  pair.disarmed = false;
+}
+
+void Adoption::refuse(Pair& pair, st_fast_reason reason, Clock::time_point) {
+  if (reason != ST_FAST_GONE) {
+    ++refused_[reason];
+    for (const std::uint64_t pod : pods_of(pair)) {
+      last_refusal_[pod] = reason;
+    }
+  }
+  ended_.push_back(client_cookie(pair));
+}
+
+void Adoption::start_leaving(Pair& pair, st_fast_reason reason, Clock::time_point now) {
+  if (pair.stage != Stage::kAdopted) {
+    return;
+  }
+  move_to(pair, Stage::kLeave, now);
+  pair.reason = reason;
+  if (!pair.linked_with) {
+    return;
+  }
+  // The relay's other application sends past the engine to this one: both leave.
+  Pair* other = find(*pair.linked_with);
+  pair.linked_with.reset();
+  if (other != nullptr) {
+    start_leaving(*other, reason, now);
+  }
+}
+
+std::vector<Adoption::Answers> Adoption::ask(const std::vector<Pair*>& pairs, st_adopt_op op) {
+  std::vector<st_adopt_request> requests;
+  requests.reserve(2 * pairs.size());
+  for (const Pair* pair : pairs) {
+    requests.push_back(request_for(*pair, ST_SIDE_CLIENT, op));
+    requests.push_back(request_for(*pair, ST_SIDE_SERVER, op));
+  }
+  const std::vector<st_fast_reason> replies = sockets_.run(requests);
+  std::vector<Answers> answers(pairs.size());
+  for (std::size_t i = 0; i < pairs.size(); ++i) {
+    answers[i] = {.client = replies[2 * i], .server = replies[2 * i + 1]};
+  }
+  return answers;
+}
+
+st_fast_reason Adoption::policy_of_pod(const Pod& pod, std::uint64_t netns_cookie,
+                                       Clock::time_point now, Clock::time_point* until) const {
+  if (st_pod_takes_part(&pod.row) == 0) {
+    return ST_FAST_POD_OFF;
+  }
+  if (pod.demoted != ST_FAST_NONE) {
+    return pod.demoted;
+  }
+  if (workloads_.demoted(pod.workload) != ST_FAST_NONE) {
+    return ST_FAST_WORKLOAD;
+  }
+  const auto seen = first_seen_.find(netns_cookie);
+  if (seen != first_seen_.end() && now < seen->second + settings_.probation) {
+    *until = std::max(*until, seen->second + settings_.probation);
+    return ST_FAST_PROBATION;
+  }
+  return ST_FAST_NONE;
+}
+
+// `until`: when the probation of all its pods ends.
+st_fast_reason Adoption::policy_on(const Pair& pair, Clock::time_point now,
+                                   Clock::time_point* until) {
+  if (!settings_.enabled) {
+    return ST_FAST_NODE_OFF;
+  }
+  st_fast_reason probation = ST_FAST_NONE;
+  std::vector<Pod> known;
+  for (const std::uint64_t cookie : pods_of(pair)) {
+    const auto pod = pods_.pod(cookie);
+    if (!pod) {
+      return ST_FAST_POD_OFF;
+    }
+    const st_fast_reason reason = policy_of_pod(*pod, cookie, now, until);
+    if (reason == ST_FAST_PROBATION) {
+      probation = reason;
+    } else if (reason != ST_FAST_NONE) {
+      return reason;
+    }
+    known.push_back(*pod);
+  }
+  if (known.size() == 2) {
+    if (const auto reason = st_pods_allow(&known[0].row, &known[1].row); reason != ST_FAST_NONE) {
+      return reason;
+    }
+  }
+  return probation;
+}
+
+void Adoption::look(const std::vector<Pair*>& pairs, Clock::time_point now) {
+  const std::vector<Answers> answers = ask(pairs, ST_ADOPT_LOOK);
+  std::vector<Pair*> suitable;
+  for (std::size_t i = 0; i < pairs.size(); ++i) {
+    Pair& pair = *pairs[i];
+    const st_fast_reason reason =
+        answers[i].client != ST_FAST_NONE ? answers[i].client : answers[i].server;
+    if (reason == ST_FAST_NONE) {
+      move_to(pair, Stage::kWait, now);
+      suitable.push_back(&pair);
+    } else if (passes(reason) && ++pair.attempts < kLooks) {
+      pair.reason = reason;
+      pair.due = now + kLookAgain * (1U << pair.attempts);
+    } else {
+      refuse(pair, reason, now);
+    }
+  }
+  wait(suitable, now);
+}
+
+void Adoption::wait(const std::vector<Pair*>& pairs, Clock::time_point now) {
+  std::vector<Pair*> ready;
+  std::vector<Pair*> waiting;
+  for (Pair* pair : pairs) {
+    Clock::time_point until = now;
+    pair->reason = policy_on(*pair, now, &until);
+    if (pair->reason == ST_FAST_NONE) {
+      ready.push_back(pair);
+    } else if (pair->reason == ST_FAST_PROBATION) {
+      pair->due = until;
+    } else {
+      pair->due = now + kStillOpen;
+      waiting.push_back(pair);
+    }
+  }
+  if (!waiting.empty()) {
+    const std::vector<Answers> answers = ask(waiting, ST_ADOPT_LOOK);
+    for (std::size_t i = 0; i < waiting.size(); ++i) {
+      if (answers[i].client == ST_FAST_GONE || answers[i].server == ST_FAST_GONE) {
+        ended_.push_back(client_cookie(*waiting[i]));
+      }
+    }
+  }
+  if (!ready.empty()) {
+    insert(ready, now);
+  }
+}
+
+void Adoption::insert(const std::vector<Pair*>& pairs, Clock::time_point now) {
+  const std::vector<Answers> answers = ask(pairs, ST_ADOPT_INSERT);
+  std::vector<Pair*> in;
+  for (std::size_t i = 0; i < pairs.size(); ++i) {
+    Pair& pair = *pairs[i];
+    const st_fast_reason reason =
+        answers[i].client != ST_FAST_NONE ? answers[i].client : answers[i].server;
+    const unsigned attempts = pair.attempts;
+    move_to(pair, Stage::kAdopted, kNever);
+    if (reason == ST_FAST_NONE) {
+      pair.reason = ST_FAST_NONE;
+      in.push_back(&pair);
+      continue;
+    }
+    // One end may be in: it is taken out, and nothing was sent fast meanwhile.
+    start_leaving(pair, reason, now);
+    pair.attempts = attempts;
+  }
+  if (!in.empty()) {
+    (void)ask(in, ST_ADOPT_ARM);  // an end that is gone is seen by prune()
+  }
+}
+
+void Adoption::leave(const std::vector<Pair*>& pairs, Clock::time_point now) {
+  std::vector<Pair*> armed;
+  std::copy_if(pairs.begin(), pairs.end(), std::back_inserter(armed),
+               [](const Pair* pair) { return !pair->disarmed; });
+  // All senders first: st_adopt relies on it.
+  if (!armed.empty()) {
+    (void)ask(armed, ST_ADOPT_DISARM);
+  }
+  const std::vector<Answers> answers = ask(pairs, ST_ADOPT_RELEASE);
+  for (std::size_t i = 0; i < pairs.size(); ++i) {
+    Pair& pair = *pairs[i];
+    pair.disarmed = true;
+    if (answers[i].client == ST_FAST_READER_BUSY || answers[i].server == ST_FAST_READER_BUSY) {
+      ++pair.attempts;
+      pair.due = now + std::min<Clock::duration>(kLeaveAgain * pair.attempts, kLeaveSlowest);
+    } else if (is_policy(pair.reason)) {
+      move_to(pair, Stage::kWait, now);  // it may be allowed again
+    } else {
+      refuse(pair, pair.reason, now);
+    }
+  }
+}
+
+bool Adoption::tick(Clock::time_point now) {
+  std::map<Stage, std::vector<Pair*>> due;
+  for (auto& [cookie, pair] : pairs_) {
+    if (pair.due <= now) {
+      due[pair.stage].push_back(&pair);
+    }
+  }
+  if (!due[Stage::kLeave].empty()) {
+    leave(due[Stage::kLeave], now);
+  }
+  if (!due[Stage::kLook].empty()) {
+    look(due[Stage::kLook], now);
+  }
+  if (!due[Stage::kWait].empty()) {
+    wait(due[Stage::kWait], now);
+  }
+  for (const std::uint64_t cookie : std::exchange(ended_, {})) {
+    forget(cookie);
+  }
+  connect_links(now);
+  return std::any_of(pairs_.begin(), pairs_.end(),
+                     [](const auto& entry) { return entry.second.stage == Stage::kLeave; });
+}
+
+void Adoption::on_link(const Link& link, Clock::time_point now) {
+  links_.push_back({.link = link, .until = now + settings_.probation + kLinkPatience});
+}
+
+void Adoption::connect_links(Clock::time_point now) {
+  std::vector<PendingLink> still;
+  for (const PendingLink& pending : std::exchange(links_, {})) {
+    Pair* client = find(pending.link.client_leg);
+    Pair* server = find(pending.link.server_leg);
+    if (client == nullptr || server == nullptr) {
+      if (now < pending.until) {
+        still.push_back(pending);
+      }
+      continue;
+    }
+    if (client->stage != Stage::kAdopted || server->stage != Stage::kAdopted) {
+      still.push_back(pending);  // as long as both live
+      continue;
+    }
+    client->linked_with = client_cookie(*server);
+    server->linked_with = client_cookie(*client);
+    (void)sockets_.run({link_request(*client, *server, *client, pending.link.index),
+                        link_request(*server, *client, *client, pending.link.index)});
+  }
+  links_.insert(links_.end(), still.begin(), still.end());
+}
+
+void Adoption::on_demoted(std::uint64_t netns_cookie, st_fast_reason reason,
+                          Clock::time_point now) {
+  if (const auto pod = pods_.pod(netns_cookie)) {
+    workloads_.demote(pod->workload, reason);
+  }
+  last_refusal_[netns_cookie] = reason;
+  for (auto& [cookie, pair] : pairs_) {
+    const auto pods = pods_of(pair);
+    if (std::find(pods.begin(), pods.end(), netns_cookie) != pods.end()) {
+      start_leaving(pair, reason, now);
+    }
+  }
+}
+
+void Adoption::on_marked(std::uint64_t cookie, Clock::time_point now) {
+  if (Pair* pair = find(cookie); pair != nullptr) {
+    start_leaving(*pair, ST_FAST_MARKED, now);
+  }
+}
+
+void Adoption::on_policy_changed(Clock::time_point now) {
+  for (auto& [cookie, pair] : pairs_) {
+    Clock::time_point until = now;
+    if (pair.stage == Stage::kWait) {
+      pair.due = now;
+    } else if (pair.stage == Stage::kAdopted) {
+      const st_fast_reason reason = policy_on(pair, now, &until);
+      if (reason != ST_FAST_NONE && reason != ST_FAST_PROBATION) {
+        start_leaving(pair, reason, now);
+      }
+    }
+  }
+}
+
+bool Adoption::leave_all(Clock::time_point now) {
+  settings_.enabled = false;
+  on_policy_changed(now);
+  return tick(now);
+}
+
+void Adoption::restore(const std::vector<st_fast_live>& adopted, Clock::time_point now) {
+  for (const st_fast_live& row : adopted) {
+    const st_fast& state = row.state;
+    const bool is_client = state.side == ST_SIDE_CLIENT;
+    const std::uint64_t client = is_client ? state.cookie : state.peer.cookie;
+    const bool second = pairs_.contains(client);
+    Pair& pair = pairs_[client];
+    pair.nominated.key = state.key;
+    pair.nominated.kind = state.kind;
+    pair.nominated.end[state.side & 1U] = {
+        .cookie = state.cookie, .netns_cookie = state.netns_cookie, .sock = row.sock};
+    pair.nominated.end[is_client ? ST_SIDE_SERVER : ST_SIDE_CLIENT] = {
+        .cookie = state.peer.cookie,
+        .netns_cookie = state.peer_netns_cookie,
+        .sock = state.peer.sock};
+    client_of_[state.cookie] = client;
+    client_of_[state.peer.cookie] = client;
+    if (state.linked != 0) {
+      pair.linked_with = is_client ? state.leg.cookie : state.far.cookie;
+    }
+    // With one end only, the earlier agent was interrupted: inserting again completes it.
+    if (state.released != 0 || pair.stage == Stage::kLeave) {
+      move_to(pair, Stage::kLeave, now);
+      pair.reason = ST_FAST_NODE_OFF;
+    } else {
+      move_to(pair, second ? Stage::kAdopted : Stage::kWait, second ? kNever : now);
+    }
+  }
+}
+
+void Adoption::prune(const std::vector<st_fast_live>& adopted, Clock::time_point) {
+  std::set<std::uint64_t> alive;
+  for (const st_fast_live& row : adopted) {
+    alive.insert(row.state.cookie);
+  }
+  std::vector<std::uint64_t> gone;
+  for (const auto& [cookie, pair] : pairs_) {
+    if (pair.stage == Stage::kAdopted &&
+        (!alive.contains(cookie) || !alive.contains(server_cookie(pair)))) {
+      gone.push_back(cookie);
+    }
+  }
+  for (const std::uint64_t cookie : gone) {
+    forget(cookie);
+  }
+  // What is kept of a pod ends with it.
+  std::erase_if(first_seen_, [&](const auto& entry) { return !pods_.pod(entry.first); });
+  std::erase_if(last_refusal_, [&](const auto& entry) { return !pods_.pod(entry.first); });
+}
+
+std::map<std::uint64_t, PodSummary> Adoption::summaries() const {
+  std::map<std::uint64_t, PodSummary> summaries;
+  for (const auto& [netns_cookie, reason] : last_refusal_) {
+    summaries[netns_cookie].reason = reason;
+  }
+  for (const auto& [cookie, pair] : pairs_) {
+    for (const std::uint64_t pod : pods_of(pair)) {
+      PodSummary& summary = summaries[pod];
+      if (pair.stage == Stage::kAdopted) {
+        ++summary.adopted;
+      } else {
+        ++summary.waiting;
+        summary.reason = pair.reason;
+      }
+    }
+  }
+  return summaries;
+}
+
+std::uint64_t Adoption::adopted() const {
+  return static_cast<std::uint64_t>(
+      std::count_if(pairs_.begin(), pairs_.end(),
+                    [](const auto& entry) { return entry.second.stage == Stage::kAdopted; }));
+}
+
+}  // namespace sidetrack::adopt

@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: Apache-2.0
+// Runs adoption requests in the network namespaces of their sockets.
+#pragma once
+
+#include <functional>
+#include <optional>
+#include <string>
+
+#include "agent/adopt/ports.h"
+#include "agent/dataplane/dataplane.h"
+
+namespace sidetrack::adopt {
+
+class Visitor : public Sockets {
+ public:
+  // The path of a pod's namespace; nothing = none is known. `node`: the cookie of the namespace
+  // that this process is in.
+  using PathOf = std::function<std::optional<std::string>(std::uint64_t netns_cookie)>;
+  Visitor(dataplane::Adopter adopter, std::uint64_t node, PathOf path_of);
+
+  std::vector<st_fast_reason> run(const std::vector<st_adopt_request>& requests) override;
+
+ private:
+  dataplane::Adopter adopter_;
+  std::uint64_t node_;
+  PathOf path_of_;
+};
+
+}  // namespace sidetrack::adopt

@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "agent/adopt/workloads.h"
+
+#include <spdlog/spdlog.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <fstream>
+
+#include <nlohmann/json.hpp>
+
+#include "agent/adopt/pair.h"
+
+namespace sidetrack::adopt {
+
+namespace {
+
+// One that nobody has asked for in a long time need not be kept for ever.
+constexpr std::size_t kMost = 10000;
+
+st_fast_reason reason_of(const std::string& name) {
+  for (int i = 0; i < ST_FAST_COUNT; ++i) {
+    if (name_of(static_cast<st_fast_reason>(i)) == name) {
+      return static_cast<st_fast_reason>(i);
+    }
+  }
+  return ST_FAST_WORKLOAD;  // of another version; that it was demoted counts
+}
+
+}  // namespace
+
+Workloads::Workloads(std::string file) : file_(std::move(file)) {
+  if (!file_.empty()) {
+    load();
+  }
+}
+
+void Workloads::load() {
+  std::ifstream in(file_);
+  if (!in) {
+    return;
+  }
+  const nlohmann::json document = nlohmann::json::parse(in, nullptr, false);
+  if (!document.is_object()) {
+    spdlog::warn("component=adopt event=unreadable file={} detail=\"begun anew\"", file_);
+    return;
+  }
+  for (const auto& [workload, reason] : document.items()) {
+    if (reason.is_string() && demoted_.size() < kMost) {
+      demoted_[workload] = reason_of(reason.get<std::string>());
+    }
+  }
+}
+
+Result<void> Workloads::save() const {
+  nlohmann::json document = nlohmann::json::object();
+  for (const auto& [workload, reason] : demoted_) {
+    document[workload] = name_of(reason);
+  }
+  const std::string next = file_ + ".new";
+  std::ofstream out(next, std::ios::trunc);
+  out << document.dump(1) << "\n";
+  out.close();
+  if (!out || std::rename(next.c_str(), file_.c_str()) != 0) {
+    return errno_error("write " + file_, errno);
+  }
+  return {};
+}
+
+st_fast_reason Workloads::demoted(const std::string& workload) const {
+  const auto found = demoted_.find(workload);
+  return found == demoted_.end() ? ST_FAST_NONE : found->second;
+}
+
+void Workloads::demote(const std::string& workload, st_fast_reason reason) {
+  if (workload.empty() || demoted_.size() >= kMost || !demoted_.emplace(workload, reason).second) {
+    return;
+  }
+  spdlog::info("component=adopt event=workload_demoted workload={} reason={}", workload,
+               name_of(reason));
+  if (file_.empty()) {
+    return;
+  }
+  if (auto saved = save(); !saved) {
+    spdlog::warn("component=adopt event=not_saved detail=\"{}\"", saved.error().message);
+  }
+}
+
+}  // namespace sidetrack::adopt

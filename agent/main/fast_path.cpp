@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "agent/main/fast_path.h"
+
+#include <spdlog/spdlog.h>
+
+#include <filesystem>
+
+namespace sidetrack::agent {
+
+namespace {
+
+// Where demoted workloads are remembered; nowhere if the folder cannot be made.
+std::string workloads_file(const std::string& cache_dir) {
+  std::error_code error;
+  std::filesystem::create_directories(cache_dir, error);
+  if (error) {
+    spdlog::warn("component=adopt event=no_cache_dir path={} detail=\"{}\"", cache_dir,
+                 error.message());
+    return "";
+  }
+  return cache_dir + "/fast-path-workloads.json";
+}
+
+}  // namespace
+
+std::optional<adopt::Pod> FastPath::KnownPods::pod(std::uint64_t netns_cookie) {
+  const auto row = dataplane_.pod(netns_cookie);
+  const auto* owner = reconciler_.owner(netns_cookie);
+  if (!row || !*row || owner == nullptr) {
+    return std::nullopt;
+  }
+  adopt::Pod pod{.row = **row};
+  const std::string key = owner->namespace_name + "/" + owner->name;
+  const auto object = objects_.pods.find(key);
+  const bool owned = object != objects_.pods.end() && !object->second.owner.empty();
+  pod.workload = owned ? owner->namespace_name + "/" + object->second.owner
+                       : owner->namespace_name + "/Pod/" + owner->name;
+  const auto state = dataplane_.pod_state(netns_cookie);
+  if (state && *state) {
+    pod.demoted = static_cast<st_fast_reason>((*state)->demoted);
+  }
+  return pod;
+}
+
+FastPath::FastPath(const Options& options, dataplane::Dataplane& dataplane,
+                   const reconcile::Reconciler& reconciler, const kube::ObjectSet& objects,
+                   std::uint64_t node_netns_cookie)
+    : options_(options),
+      dataplane_(dataplane),
+      path_of_([&reconciler](std::uint64_t cookie) { return reconciler.netns_path(cookie); }),
+      pods_(dataplane, reconciler, objects),
+      workloads_(options.fast_path.on ? workloads_file(options.cache_dir) : ""),
+      visitor_(dataplane.adopter(), node_netns_cookie, path_of_),
+      adoption_({}, visitor_, pods_, workloads_) {}
+
+std::string FastPath::find_problem() {
+  if (!options_.fast_path.on) {
+    return "node_off";
+  }
+  if (!dataplane_.fast_path_problem().empty()) {
+    return dataplane_.fast_path_problem();
+  }
+  if (options_.fast_path.sentinel == dataplane::Sentinel::kOff) {
+    return "no_sentinel";
+  }
+  if (auto watching = dataplane_.set_sentinel(options_.fast_path.sentinel); !watching) {
+    return watching.error().message;
+  }
+  return "";
+}
+
+Result<void> FastPath::start() {
+  problem_ = find_problem();
+  // Off: what an earlier agent adopted goes back to TCP.
+  st_fast_config config{};
+  config.enabled = on() ? 1 : 0;
+  config.window = options_.fast_path.window;
+  config.round_trips = options_.fast_path.round_trips;
+  config.loopback = options_.fast_path.loopback ? 1 : 0;
+  config.charges_reader = 1;
+  ST_TRY(dataplane_.set_fast_config(config));
+  auto adopted = dataplane_.adopted();
+  ST_TRY(adopted);
+  const auto now = adopt::Clock::now();
+  adoption_.restore(*adopted, now);
+  adoption_.set_settings({.enabled = on(), .probation = options_.fast_path.probation}, now);
+  if (on()) {
+    spdlog::info("component=adopt event=on adopted_sockets={}", adopted->size());
+  } else {
+    spdlog::warn("component=adopt event=off detail=\"{}\"", problem_);
+  }
+  return {};
+}
+
+void FastPath::on_candidate(const st_candidate& candidate) {
+  adoption_.nominate(candidate, adopt::Clock::now());
+}
+
+void FastPath::on_event(const st_event& event) {
+  const auto now = adopt::Clock::now();
+  switch (event.kind) {
+    case ST_EVENT_DEMOTED: {
+      const auto reason = static_cast<st_fast_reason>(event.socket_cookie);
+      spdlog::info("component=adopt event=demoted netns_cookie={} reason={}", event.netns_cookie,
+                   adopt::name_of(reason));
+      adoption_.on_demoted(event.netns_cookie, reason, now);
+      break;
+    }
+    case ST_EVENT_MARKED:
+      adoption_.on_marked(event.socket_cookie, now);
+      break;
+    case ST_EVENT_CONFLICT:
+      spdlog::error(
+          "component=adopt event=conflict netns_cookie={} socket_cookie={} detail=\"splice met "
+          "bytes that skipped TCP: the connection refuses further ones\"",
+          event.netns_cookie, event.socket_cookie);
+      adoption_.on_marked(event.socket_cookie, now);
+      break;
+    default:
+      break;
+  }
+}
+
+void FastPath::on_link(const adopt::Link& link) {
+  adoption_.on_link(link, adopt::Clock::now());
+}
+
+void FastPath::on_policy_changed() {
+  adoption_.on_policy_changed(adopt::Clock::now());
+}
+
+void FastPath::tick() {
+  adoption_.tick(adopt::Clock::now());
+}
+
+void FastPath::prune() {
+  auto adopted = dataplane_.adopted();
+  if (!adopted) {
+    spdlog::error("component=adopt event=list_failed detail=\"{}\"", adopted.error().message);
+    return;
+  }
+  adoption_.prune(*adopted, adopt::Clock::now());
+}
+
+std::map<std::string, std::uint64_t> FastPath::refused() const {
+  std::map<std::string, std::uint64_t> sums;
+  for (const auto& [reason, count] : adoption_.refused()) {
+    sums[std::string(adopt::name_of(reason))] += count;
+  }
+  const auto counters = dataplane_.fast_counters();
+  for (unsigned reason = 1; counters && reason < ST_FAST_COUNT; ++reason) {
+    if (counters->refused[reason] != 0) {
+      sums[std::string(adopt::name_of(static_cast<st_fast_reason>(reason)))] +=
+          counters->refused[reason];
+    }
+  }
+  return sums;
+}
+
+}  // namespace sidetrack::agent

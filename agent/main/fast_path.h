@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+// The agent's part of the fast path: whether this node has it and why not, and the adoption of
+// sockets with the real kernel and pods plugged in.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+
+#include "agent/adopt/adoption.h"
+#include "agent/adopt/visitor.h"
+#include "agent/dataplane/dataplane.h"
+#include "agent/kube/model.h"
+#include "agent/main/options.h"
+#include "agent/reconcile/reconciler.h"
+
+namespace sidetrack::agent {
+
+class FastPath {
+ public:
+  // All references must outlive it; `objects` is read when it is needed.
+  FastPath(const Options& options, dataplane::Dataplane& dataplane,
+           const reconcile::Reconciler& reconciler, const kube::ObjectSet& objects,
+           std::uint64_t node_netns_cookie);
+
+  // Switches it on if options and kernel allow; a kernel that cannot have it is no error.
+  [[nodiscard]] Result<void> start();
+
+  void on_candidate(const st_candidate& candidate);
+  void on_event(const st_event& event);
+  void on_link(const adopt::Link& link);
+  // Rows of pods may have changed.
+  void on_policy_changed();
+  // Every kTick.
+  void tick();
+  // Every few seconds: forgets what is closed.
+  void prune();
+  static constexpr std::chrono::milliseconds kTick{50};
+
+  [[nodiscard]] bool on() const { return problem_.empty(); }
+  // snake_case, or the kernel's words; empty = it is on.
+  [[nodiscard]] const std::string& problem() const { return problem_; }
+  [[nodiscard]] std::map<std::uint64_t, adopt::PodSummary> summaries() const {
+    return adoption_.summaries();
+  }
+  [[nodiscard]] std::uint64_t adopted() const { return adoption_.adopted(); }
+  // Sockets and messages that stayed on TCP, by reason name.
+  [[nodiscard]] std::map<std::string, std::uint64_t> refused() const;
+
+ private:
+  class KnownPods : public adopt::Pods {
+   public:
+    KnownPods(const dataplane::Dataplane& dataplane, const reconcile::Reconciler& reconciler,
+              const kube::ObjectSet& objects)
+        : dataplane_(dataplane), reconciler_(reconciler), objects_(objects) {}
+    std::optional<adopt::Pod> pod(std::uint64_t netns_cookie) override;
+
+   private:
+    const dataplane::Dataplane& dataplane_;
+    const reconcile::Reconciler& reconciler_;
+    const kube::ObjectSet& objects_;
+  };
+
+  [[nodiscard]] std::string find_problem();
+
+  const Options& options_;
+  dataplane::Dataplane& dataplane_;
+  std::function<std::optional<std::string>(std::uint64_t)> path_of_;
+  KnownPods pods_;
+  adopt::Workloads workloads_;
+  adopt::Visitor visitor_;
+  adopt::Adoption adoption_;
+  std::string problem_ = "starting";
+};
+
+}  // namespace sidetrack::agent
