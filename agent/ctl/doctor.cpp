@@ -70,6 +70,9 @@ void check_hooks(const Host& host, const std::string& pin_dir, const std::option
     return;
   }
   check_foreign(*programs, ours, findings);
+  if (const auto others = dataplane::other_installations(cgroup, pin_dir)) {
+    check_others(*others, findings);
+  }
 }
 
 void check_bypass(const std::string& pin_dir, const std::optional<json>& status,

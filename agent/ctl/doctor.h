@@ -11,6 +11,7 @@
 #include <nlohmann/json_fwd.hpp>
 
 #include "agent/ctl/finding.h"
+#include "agent/dataplane/others.h"
 
 namespace sidetrack::ctl {
 
@@ -46,7 +47,10 @@ void check_sysctls(const Host& host, Findings& findings);
 // The agent's status (docs/api.md, /v1/status) and pods.
 void check_status(const nlohmann::json& status, const nlohmann::json& pods, Findings& findings);
 
-// Names the programs that are not ours.
+// Other installations of Sidetrack on the agent's cgroup.
+void check_others(const std::vector<dataplane::OtherInstallation>& others, Findings& findings);
+
+// Names the programs that are not ours, but for those of another Sidetrack: check_others() does.
 void check_foreign(const std::vector<HookedProgram>& programs, const std::set<std::uint32_t>& ours,
                    Findings& findings);
 

@@ -127,6 +127,12 @@ void check_problems(const json& status, Findings& findings) {
   }
 }
 
+// "cgroup/connect4" has our st_connect4.
+bool is_sidetracks(const HookedProgram& program) {
+  const auto slash = program.hook.find('/');
+  return program.name == "st_" + program.hook.substr(slash == std::string::npos ? 0 : slash + 1);
+}
+
 }  // namespace
 
 void check_status(const json& status, const json& pods, Findings& findings) {
@@ -145,10 +151,27 @@ void check_status(const json& status, const json& pods, Findings& findings) {
   check_problems(status, findings);
 }
 
+void check_others(const std::vector<dataplane::OtherInstallation>& others, Findings& findings) {
+  for (const auto& other : others) {
+    const bool known = !other.pin_dir.empty();
+    findings.push_back(
+        {Severity::kError, "programs",
+         fmt::format("another Sidetrack is attached to the same cgroup: program st_connect4 (id "
+                     "{}){}: each redirects what the other has redirected",
+                     other.program_id,
+                     known ? fmt::format(", pinned at {}{}", other.pin_dir,
+                                         other.agent_runs ? ", its agent runs" : ", no agent runs")
+                           : ", its pins are not to be seen from here"),
+         fmt::format("{}sidetrack-agent uninstall --pin-dir {}",
+                     other.agent_runs ? "end one of the two agents; then " : "",
+                     known ? other.pin_dir : "DIR (where its pins are to be seen)")});
+  }
+}
+
 void check_foreign(const std::vector<HookedProgram>& programs, const std::set<std::uint32_t>& ours,
                    Findings& findings) {
   for (const auto& program : programs) {
-    if (ours.contains(program.id)) {
+    if (ours.contains(program.id) || is_sidetracks(program)) {
       continue;
     }
     findings.push_back(

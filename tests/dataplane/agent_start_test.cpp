@@ -18,9 +18,7 @@ class AgentStart : public FaultNode {
       make_sidetrack();
     }
   }
-  // The agent's command with `option` set to `value`.
-  ProcessSpec with(const std::string& option, const std::string& value) const {
-    ProcessSpec spec = sidetrack_->agent_spec();
+  static void replace(ProcessSpec& spec, const std::string& option, const std::string& value) {
     auto& words = spec.arguments;
     const auto found = std::find(words.begin(), words.end(), option);
     if (found == words.end()) {
@@ -28,6 +26,11 @@ class AgentStart : public FaultNode {
     } else {
       *std::next(found) = value;
     }
+  }
+  // The agent's command with `option` set to `value`.
+  ProcessSpec with(const std::string& option, const std::string& value) const {
+    ProcessSpec spec = sidetrack_->agent_spec();
+    replace(spec, option, value);
     return spec;
   }
   // It ends with `status`, says all of `words`, and pins nothing.
@@ -45,6 +48,87 @@ class AgentStart : public FaultNode {
 TEST_F(AgentStart, refuses_a_cgroup_that_is_none) {
   expect_refusal(with("--cgroup", folder_->path().string()), 2,
                  {folder_->path().string(), "cgroup2"});
+}
+
+TEST_F(AgentStart, refuses_folders_that_are_not_there_and_names_the_option) {
+  for (const char* option : {"--cgroup", "--engine-cgroup"}) {
+    expect_refusal(with(option, "/nope"), 2, {option, "/nope", "No such file or directory"});
+  }
+  const std::string state = folder_->file("new/state");
+  ProcessSpec spec = with("--state-dir", state);
+  replace(spec, "--cgroup", "/nope");
+  expect_refusal(spec, 2, {"--cgroup", "/nope"});
+  EXPECT_FALSE(std::filesystem::exists(folder_->file("new")));
+}
+
+TEST_F(AgentStart, refuses_a_state_folder_that_cannot_be) {
+  expect_refusal(with("--state-dir", "/proc/nope"), 2, {"--state-dir /proc/nope"});
+  expect_refusal(with("--state-dir", "/proc"), 2, {"--state-dir /proc"});
+  expect_refusal(with("--state-dir", "/dev/null"), 2, {"--state-dir /dev/null"});
+}
+
+TEST_F(AgentStart, takes_back_the_engines_cgroup_that_it_made_when_it_refuses) {
+  const std::string engine = cgroup_->path() + "/sidetrack-engine";
+  ProcessSpec spec = with("--pin-dir", folder_->file("pins"));
+  auto& words = spec.arguments;
+  const auto found = std::find(words.begin(), words.end(), "--engine-cgroup");
+  words.erase(found, std::next(found, 2));
+  expect_refusal(spec, 2, {"bpf file system"});
+  EXPECT_FALSE(std::filesystem::exists(engine));
+}
+
+TEST_F(AgentStart, refuses_a_cgroup_that_another_sidetrack_has) {
+  ST_ASSERT_OK(sidetrack_->start_agent());
+  const std::string state = folder_->file("second");
+  const std::string pins = sidetrack_->pin_dir() + "-second";
+  ProcessSpec second = with("--state-dir", state);
+  replace(second, "--pin-dir", pins);
+  const auto refused = [&](const std::string& how) {
+    ST_ASSERT_VALUE(auto agent, Process::start(second));
+    ST_ASSERT_VALUE(const int status, agent->wait());
+    EXPECT_EQ(status, 2) << agent->output();
+    for (const std::string& word :
+         {std::string("another Sidetrack"), cgroup_->path(), "pinned at " + sidetrack_->pin_dir(),
+          how, "sidetrack-agent uninstall --pin-dir " + sidetrack_->pin_dir()}) {
+      EXPECT_NE(agent->output().find(word), std::string::npos) << word << "\n" << agent->output();
+    }
+    EXPECT_FALSE(std::filesystem::exists(pins));
+    EXPECT_FALSE(std::filesystem::exists(state));
+  };
+  refused("its agent runs");
+  ST_ASSERT_VALUE(const int status, sidetrack_->agent().terminate());
+  EXPECT_EQ(status, 0);
+  refused("no agent runs");
+  ST_ASSERT_OK(sidetrack_->uninstall());
+  // At once: the kernel may still be about to detach.
+  ST_ASSERT_VALUE(auto agent, Process::start(second));
+  EXPECT_TRUE(eventually(kPatience, [&] { return std::filesystem::exists(state + "/admin.sock"); }))
+      << agent->output();
+  ST_ASSERT_VALUE(const int ended, agent->terminate());
+  EXPECT_EQ(ended, 0);
+  ST_ASSERT_OK(run_command({.arguments = {built_program("sidetrack-agent"), "uninstall",
+                                          "--state-dir", state, "--pin-dir", pins}}));
+}
+
+TEST_F(AgentStart, minds_no_sidetrack_on_a_cgroup_above) {
+  ST_ASSERT_OK(sidetrack_->start_agent());
+  ST_ASSERT_VALUE(const std::string below, cgroup_->child("below"));
+  const std::string state = folder_->file("below");
+  const std::string pins = sidetrack_->pin_dir() + "-below";
+  ProcessSpec spec = with("--cgroup", below);
+  for (const auto& [option, value] : {std::pair<const char*, std::string>{"--engine", "none"},
+                                      {"--state-dir", state},
+                                      {"--pin-dir", pins},
+                                      {"--http", "off"}}) {
+    replace(spec, option, value);
+  }
+  ST_ASSERT_VALUE(auto agent, Process::start(spec));
+  EXPECT_TRUE(eventually(kPatience, [&] { return std::filesystem::exists(state + "/admin.sock"); }))
+      << agent->output();
+  ST_ASSERT_VALUE(const int ended, agent->terminate());
+  EXPECT_EQ(ended, 0);
+  ST_ASSERT_OK(run_command({.arguments = {built_program("sidetrack-agent"), "uninstall",
+                                          "--state-dir", state, "--pin-dir", pins}}));
 }
 
 TEST_F(AgentStart, refuses_the_engines_cgroup_where_every_pod_is) {

@@ -3,6 +3,7 @@
 // anything.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <csignal>
 #include <filesystem>
 #include <set>
@@ -148,6 +149,69 @@ TEST_F(Uninstall, touches_no_cgroup_but_its_own) {
   EXPECT_EQ(std::filesystem::exists(made), was_there);
   EXPECT_TRUE(std::filesystem::exists(sidetrack_->engine_cgroup()));
   expect_nothing_left();
+}
+
+TEST_F(Uninstall, removes_what_an_earlier_one_had_to_keep) {
+  // An agent that makes the engine's cgroup itself.
+  ASSERT_NO_FATAL_FAILURE(stop_agent());
+  ST_ASSERT_OK(sidetrack_->uninstall());
+  sidetrack_->engine().kill_hard();
+  const std::string made = cgroup_->path() + "/sidetrack-engine";
+  ProcessSpec spec = sidetrack_->agent_spec();
+  auto& words = spec.arguments;
+  const auto found = std::find(words.begin(), words.end(), "--engine-cgroup");
+  words.erase(found, std::next(found, 2));
+  ST_ASSERT_VALUE(auto agent, Process::start(spec));
+  ASSERT_TRUE(eventually(kPatience, [&] { return sidetrack_->get("/v1/status").has_value(); }))
+      << agent->output();
+  ST_ASSERT_OK(agent->terminate());
+  ST_ASSERT_VALUE(auto engine,
+                  Process::start({.arguments = {"sleep", "600"}, .cgroup_path = made}));
+  for (int i = 0; i < 2; ++i) {
+    ST_ASSERT_VALUE(const auto kept, run_command({.arguments = command("0s")}));
+    EXPECT_EQ(kept.exit_status, 0) << kept.output;
+    EXPECT_NE(kept.output.find("kept " + made), std::string::npos) << kept.output;
+    EXPECT_NE(kept.output.find("nothing but this cgroup"), std::string::npos) << kept.output;
+  }
+  engine->kill_hard();
+  ST_ASSERT_VALUE(const auto done, run_command({.arguments = command("0s")}));
+  EXPECT_NE(done.output.find("removed " + made), std::string::npos) << done.output;
+  EXPECT_FALSE(std::filesystem::exists(made));
+}
+
+TEST_F(Uninstall, leaves_the_engines_cgroup_of_another_installation) {
+  // Same cgroup, other pins: nothing of ours is there, and the folder is in use.
+  const std::string made = cgroup_->path() + "/sidetrack-engine";
+  ASSERT_NO_FATAL_FAILURE(stop_agent());
+  ST_ASSERT_OK(sidetrack_->uninstall());
+  sidetrack_->engine().kill_hard();
+  ProcessSpec spec = sidetrack_->agent_spec();
+  auto& words = spec.arguments;
+  const auto found = std::find(words.begin(), words.end(), "--engine-cgroup");
+  words.erase(found, std::next(found, 2));
+  ST_ASSERT_VALUE(auto agent, Process::start(spec));
+  ASSERT_TRUE(eventually(kPatience, [&] { return sidetrack_->get("/v1/status").has_value(); }))
+      << agent->output();
+  ST_ASSERT_VALUE(
+      const auto done,
+      run_command({.arguments = {built_program("sidetrack-agent"), "uninstall", "--state-dir",
+                                 folder_->file("other"), "--pin-dir",
+                                 sidetrack_->pin_dir() + "-other", "--cgroup", cgroup_->path()}}));
+  EXPECT_EQ(done.exit_status, 0) << done.output;
+  EXPECT_TRUE(std::filesystem::exists(made)) << done.output;
+  ST_ASSERT_OK(agent->terminate());
+  ST_ASSERT_VALUE(const auto own, run_command({.arguments = command("0s")}));
+  EXPECT_NE(own.output.find("removed " + made), std::string::npos) << own.output;
+}
+
+TEST_F(Uninstall, refuses_a_cgroup_that_is_none) {
+  ASSERT_NO_FATAL_FAILURE(stop_agent());
+  std::vector<std::string> arguments = command("0s");
+  std::replace(arguments.begin(), arguments.end(), cgroup_->path(), std::string("/nope"));
+  ST_ASSERT_VALUE(const auto done, run_command({.arguments = arguments}));
+  EXPECT_EQ(done.exit_status, 2) << done.output;
+  EXPECT_NE(done.output.find("--cgroup /nope"), std::string::npos) << done.output;
+  EXPECT_TRUE(std::filesystem::exists(sidetrack_->pin_dir()));
 }
 
 TEST_F(Uninstall, says_so_when_there_is_nothing) {

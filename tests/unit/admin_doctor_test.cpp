@@ -75,6 +75,30 @@ TEST(Doctor, foreign_programs_are_named_by_id) {
   EXPECT_EQ(findings[0].what, "another program is on cgroup/connect4: id 5 theirs");
 }
 
+TEST(Doctor, another_sidetrack_is_named_once_with_what_to_do) {
+  Findings findings;
+  check_foreign({{.hook = "cgroup/connect4", .id = 5, .name = "st_connect4"},
+                 {.hook = "sockops", .id = 6, .name = "st_sockops"}},
+                {}, findings);
+  EXPECT_TRUE(findings.empty());
+  check_others({{.program_id = 5, .pin_dir = "/sys/fs/bpf/b", .agent_runs = true}}, findings);
+  EXPECT_FALSE(is_healthy(findings));
+  const auto text = text_of_findings(findings);
+  EXPECT_THAT(text, HasSubstr("error   another Sidetrack is attached to the same cgroup: program "
+                              "st_connect4 (id 5), pinned at /sys/fs/bpf/b, its agent runs"));
+  EXPECT_THAT(text, HasSubstr("-> end one of the two agents; then sidetrack-agent uninstall "
+                              "--pin-dir /sys/fs/bpf/b\n"));
+}
+
+TEST(Doctor, another_sidetrack_without_pins_or_agent_says_so) {
+  Findings findings;
+  check_others({{.program_id = 5}, {.program_id = 7, .pin_dir = "/b/c"}}, findings);
+  const auto text = text_of_findings(findings);
+  EXPECT_THAT(text, HasSubstr("(id 5), its pins are not to be seen from here"));
+  EXPECT_THAT(text, HasSubstr("(id 7), pinned at /b/c, no agent runs"));
+  EXPECT_THAT(text, HasSubstr("-> sidetrack-agent uninstall --pin-dir /b/c\n"));
+}
+
 TEST(Doctor, old_kernel_without_btf_is_an_error) {
   const test::TemporaryFolder root;
   Findings findings;
