@@ -15,6 +15,7 @@ using nlohmann::json;
 
 constexpr std::uint16_t kEcho = 7000;
 constexpr std::uint16_t kWhoami = 7001;
+constexpr unsigned kBytes = 3'000'000;
 
 class ExternalTest : public ScaleNode {
  protected:
@@ -96,12 +97,19 @@ class ExternalTest : public ScaleNode {
     EXPECT_EQ(socket.errno_name, "");
     ST_ASSERT_VALUE(const auto peer, shell_->peer_name(socket.id));
     EXPECT_EQ(peer.address, address);
-    ST_ASSERT_VALUE(const auto done, shell_->exchange(socket.id, 3'000'000));
+    // Without a half-close: HAProxy 2.6 takes a FIN that it is told of while it waits for room to
+    // write to the client for the end of all input. It then calls shutdown() towards the server and
+    // close() with the rest of the client's bytes unread (seen in its system calls).
+    ST_ASSERT_VALUE(const auto done, shell_->command(fmt::format("exchange {} len={} seed=1 open",
+                                                                 socket.id, kBytes)));
     // Cut short or corrupted: two different things.
-    EXPECT_EQ(done.error_number, 0) << address << ", send errno " << done.send_errno;
-    EXPECT_EQ(done.length, 3'000'000U) << address << ", sent " << done.sent << "\n"
-                                       << proxy_->output();
-    EXPECT_EQ(done.digest, done.expected_digest) << address;
+    EXPECT_EQ(done.value("errno", -1), 0)
+        << address << ", send errno " << done.value("send_errno", -1);
+    EXPECT_EQ(done.value("length", 0U), kBytes)
+        << address << ", sent " << done.value("sent", 0U) << "\n"
+        << (proxy_ ? proxy_->output() : "");
+    EXPECT_EQ(done.value("digest", ""), done.value("expected_digest", "-")) << address;
+    ST_ASSERT_OK(shell_->close(socket.id));
   }
 
   Pod* server_ = nullptr;
