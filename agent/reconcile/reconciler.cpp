@@ -17,6 +17,7 @@ constexpr std::chrono::milliseconds kLastBackoff{30000};
 // number.
 constexpr std::size_t kInspectionsPerTick = 25;
 constexpr std::size_t kMaxOwners = 16384;
+constexpr const char* kNoNetns = "no_netns";
 
 std::string key_of(const policy::PodIntent& intent) {
   return intent.namespace_name + "/" + intent.name;
@@ -350,7 +351,7 @@ std::pair<PodPhase, std::string> Reconciler::phase(const Entry& entry) const {
     return {PodPhase::kSkipped, entry.intent.reason};
   }
   if (entry.intent.netns_path.empty()) {
-    return {PodPhase::kDrift, "no_netns"};
+    return {PodPhase::kDrift, kNoNetns};
   }
   if (!entry.reason.empty() || !entry.row) {
     return {PodPhase::kDrift, entry.reason.empty() ? "not_written" : entry.reason};
@@ -378,7 +379,11 @@ std::vector<PodStatus> Reconciler::status() const {
     if (status.phase != PodPhase::kSkipped) {
       status.detail = entry.detail.empty() ? entry.engine_failure : entry.detail;
     }
-    if (status.detail.empty()) {
+    if (status.reason == kNoNetns) {
+      status.detail =
+          "no network namespace is known for it: with source files the pod's annotation "
+          "sidetrack.io/netns names it, such as /run/netns/web";
+    } else if (status.detail.empty()) {
       status.detail = entry.intent.reason_detail;
     }
     status.netns_cookie = entry.facts ? entry.facts->cookie : 0;

@@ -176,6 +176,7 @@ TEST_F(Pods, without_a_namespace_are_drift) {
   apply({intent("web", "")});
   EXPECT_EQ(status("web").phase, PodPhase::kDrift);
   EXPECT_EQ(status("web").reason, "no_netns");
+  EXPECT_NE(status("web").detail.find("annotation sidetrack.io/netns"), std::string::npos);
 }
 
 TEST_F(Pods, keep_the_kernels_listeners_when_the_engines_session_is_lost) {
