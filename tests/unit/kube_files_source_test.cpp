@@ -347,7 +347,9 @@ TEST_F(FilesSourceTest, reads_a_thousand_pods_in_a_second) {
   const auto took = std::chrono::duration_cast<milliseconds>(steady_clock::now() - before);
   RecordProperty("milliseconds", static_cast<int>(took.count()));
   EXPECT_EQ(last().objects.pods.size(), 1000U);
+#ifdef __OPTIMIZE__
   EXPECT_LT(took, milliseconds(1000));
+#endif  // with sanitizers it takes what it takes
 }
 
 }  // namespace
