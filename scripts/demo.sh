@@ -169,6 +169,7 @@ cleanup() {
   else
     rm -rf "$dir"
   fi
+  rm -f "/run/$prefix.lock"
   exit $status
 }
 
