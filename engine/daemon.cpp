@@ -55,6 +55,10 @@ class Daemon {
 
   int run() {
     std::signal(SIGPIPE, SIG_IGN);
+    if (const auto listening = start_http(); !listening) {
+      fail(listening.error());
+      return exit_code_;
+    }
     if (const auto started = engine_.start(); !started) {
       fail(started.error());
       return exit_code_;
@@ -64,7 +68,6 @@ class Daemon {
                {"threads", std::to_string(options_.threads)},
                {"files_limit", std::to_string(heartbeat_.files_limit())}});
     wait_for_signal();
-    start_http();
     agent_.start();
     context_.run();
     log_event(LogLevel::kInfo, "stopped",
@@ -75,7 +78,7 @@ class Daemon {
  private:
   void fail(const Error& error) {
     log_event(LogLevel::kError, "failed", {{"reason", error.message}});
-    exit_code_ = 1;
+    exit_code_ = error.code == ErrorCode::kInvalid ? 2 : 1;
     context_.stop();
   }
 
@@ -120,16 +123,16 @@ class Daemon {
     });
   }
 
-  void start_http() {
+  Result<void> start_http() {
     if (!options_.http) {
-      return;
+      return {};
     }
     http_ = std::make_unique<HttpServer>(
         context_, *options_.http,
         std::map<std::string, HttpHandler>{
             {"/healthz", [this] { return health(); }},
             {"/metrics", [this] { return HttpAnswer{.body = metrics()}; }}});
-    http_->start();
+    return http_->start();
   }
 
   HttpAnswer health() const {

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "engine/http_server.h"
 
+#include <fmt/core.h>
+
 #include <chrono>
 #include <utility>
 
@@ -106,22 +108,46 @@ struct HttpServer::Impl {
     if (!error) {
       acceptor.listen(boost::asio::socket_base::max_listen_connections, error);
     }
+    if (error) {
+      error_code ignored;
+      acceptor.close(ignored);
+    }
     return error;
   }
 
-  void listen() {
-    if (const error_code error = open()) {
-      error_code ignored;
-      acceptor.close(ignored);
-      if (!std::exchange(failure_logged, true)) {
-        log_event(LogLevel::kWarn, "http_unavailable",
-                  {{"address", address.address},
-                   {"port", std::to_string(address.port)},
-                   {"reason", error.message()}});
+  [[nodiscard]] Result<void> start() {
+    const error_code error = open();
+    if (!error) {
+      accept();
+      return {};
+    }
+    if (error != boost::asio::error::address_in_use) {
+      Error failure = errno_error(
+          fmt::format("--http {}:{}: listen", address.address, address.port), error.value());
+      if (failure.code != ErrorCode::kPermission) {
+        failure.code = ErrorCode::kInvalid;
       }
-      later(&Impl::listen);
+      return failure;
+    }
+    log_event(
+        LogLevel::kWarn, "http_busy",
+        {{"address", address.address},
+         {"port", std::to_string(address.port)},
+         {"reason", error.message()},
+         {"detail",
+          "tried again every second; an engine that is being replaced may have it still, else "
+          "choose another --http"}});
+    later(&Impl::listen_again);
+    return {};
+  }
+
+  void listen_again() {
+    if (open()) {
+      later(&Impl::listen_again);
       return;
     }
+    log_event(LogLevel::kInfo, "http_listening",
+              {{"address", address.address}, {"port", std::to_string(address.port)}});
     accept();
   }
 
@@ -156,7 +182,6 @@ struct HttpServer::Impl {
   boost::asio::steady_timer timer;
   std::shared_ptr<std::size_t> sessions =
       std::make_shared<std::size_t>(0);  // outlives the server in its sessions
-  bool failure_logged = false;
 };
 
 HttpServer::HttpServer(boost::asio::io_context& context, HttpAddress address,
@@ -165,8 +190,8 @@ HttpServer::HttpServer(boost::asio::io_context& context, HttpAddress address,
 
 HttpServer::~HttpServer() = default;
 
-void HttpServer::start() {
-  impl_->listen();
+Result<void> HttpServer::start() {
+  return impl_->start();
 }
 
 }  // namespace sidetrack::engine

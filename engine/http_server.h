@@ -11,6 +11,7 @@
 #include <boost/asio/io_context.hpp>
 
 #include "engine/options.h"
+#include "sidetrack/result.h"
 
 namespace sidetrack::engine {
 
@@ -26,7 +27,8 @@ class HttpServer {
              std::map<std::string, HttpHandler> handlers);
   ~HttpServer();
   // Listens, as soon as the address is free: the engine that is being replaced may still have it.
-  void start();
+  // kInvalid, kPermission: it never can, the address is none of this host, say.
+  [[nodiscard]] Result<void> start();
 
  private:
   struct Impl;

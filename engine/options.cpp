@@ -55,14 +55,19 @@ Result<std::optional<HttpAddress>> parse_http(const std::string& text) {
     return std::optional<HttpAddress>();
   }
   const auto colon = text.rfind(':');
-  const Error wrong =
-      make_error(ErrorCode::kInvalid, fmt::format("http: '{}' is neither ADDR:PORT nor off", text));
+  const Error wrong = make_error(
+      ErrorCode::kInvalid,
+      fmt::format("--http '{}': ADDR:PORT is meant, [ADDR]:PORT for IPv6, or off", text));
   if (colon == std::string::npos) {
     return wrong;
   }
   std::string address = text.substr(0, colon);
-  if (address.size() > 2 && address.front() == '[' && address.back() == ']') {
+  const bool bracketed = address.size() > 2 && address.front() == '[' && address.back() == ']';
+  if (bracketed) {
     address = address.substr(1, address.size() - 2);
+  }
+  if (bracketed != (address.find(':') != std::string::npos)) {
+    return wrong;
   }
   unsigned char scratch[sizeof(in6_addr)];
   const auto port = split_number(text.substr(colon + 1));
@@ -86,7 +91,7 @@ Result<LogLevel> parse_level(const std::string& text) {
     }
   }
   return make_error(ErrorCode::kInvalid,
-                    fmt::format("log-level: '{}' is none of error, warn, info, debug", text));
+                    fmt::format("--log-level '{}': error, warn, info or debug is meant", text));
 }
 
 std::string option_of(const po::options_description& options, const std::string& variable) {
@@ -126,28 +131,28 @@ Result<Options> interpret(const po::variables_map& values) {
   const auto buffer = parse_size(text("buffer"));
   const auto level = parse_level(text("log-level"));
   if (!drain) {
-    return drain.error().within("drain");
+    return drain.error().within("--drain");
   }
   if (!http) {
     return http.error();
   }
   if (!buffer || *buffer < kLeastBuffer || *buffer > kMostBuffer) {
     return make_error(ErrorCode::kInvalid,
-                      fmt::format("buffer: '{}' is not from 4KiB to 64MiB", text("buffer")));
+                      fmt::format("--buffer '{}': 4KiB to 64MiB is meant", text("buffer")));
   }
   if (!level) {
     return level.error();
   }
   if (text("log-format") != "text" && text("log-format") != "json") {
     return make_error(ErrorCode::kInvalid,
-                      fmt::format("log-format: '{}' is neither text nor json", text("log-format")));
+                      fmt::format("--log-format '{}': text or json is meant", text("log-format")));
   }
   if (values.count("threads") != 0) {
     const auto threads = split_number(text("threads"));
     if (!threads || !threads->second.empty() || threads->first == 0 ||
         threads->first > kMostThreads) {
       return make_error(ErrorCode::kInvalid,
-                        fmt::format("threads: '{}' is not from 1 to 256", text("threads")));
+                        fmt::format("--threads '{}': 1 to 256 is meant", text("threads")));
     }
     options.threads = static_cast<unsigned>(threads->first);
   }
@@ -214,7 +219,7 @@ Result<Options> parse_options(const std::vector<std::string>& arguments,
     store_environment(options, environment, values);
     po::notify(values);
   } catch (const po::error& error) {
-    return make_error(ErrorCode::kInvalid, error.what());
+    return make_error(ErrorCode::kInvalid, std::string(error.what()) + " (see --help)");
   }
   if (values.count("help") != 0 || values.count("version") != 0) {
     Options result;
@@ -224,8 +229,15 @@ Result<Options> parse_options(const std::vector<std::string>& arguments,
   }
   const auto words = values.count("command") != 0 ? values["command"].as<std::vector<std::string>>()
                                                   : std::vector<std::string>();
-  if (words != std::vector<std::string>{"run"}) {
-    return make_error(ErrorCode::kInvalid, "the command is 'run' (see --help)");
+  if (words.empty() || words.front() != "run") {
+    return make_error(
+        ErrorCode::kInvalid,
+        words.empty() ? "a command is missing: run, --help, --version"
+                      : fmt::format("'{}' is no command: run, --help, --version", words.front()));
+  }
+  if (words.size() > 1) {
+    return make_error(ErrorCode::kInvalid,
+                      fmt::format("'{}' belongs to no option (see --help)", words[1]));
   }
   return interpret(values);
 }

@@ -1,11 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <chrono>
+
+#include <boost/asio/ip/tcp.hpp>
+
+#include "engine/http_server.h"
 #include "engine/metrics.h"
 #include "engine/options.h"
 
 namespace sidetrack::engine {
 namespace {
+
+using ::testing::HasSubstr;
 
 TEST(EngineOptions, has_the_documented_defaults) {
   const auto options = parse_options({"run"}, {});
@@ -44,6 +52,54 @@ TEST(EngineOptions, refuses_what_it_does_not_understand) {
   EXPECT_FALSE(parse_options({"run", "--threads", "0"}, {}));
   EXPECT_FALSE(parse_options({"run", "--http", "localhost"}, {}));
   EXPECT_FALSE(parse_options({"run", "--log-level", "loud"}, {}));
+}
+
+TEST(EngineOptions, names_what_it_refuses) {
+  const auto message = [](const std::vector<std::string>& words) {
+    const auto options = parse_options(words, {});
+    return options ? "" : options.error().message;
+  };
+  EXPECT_THAT(message({}), HasSubstr("a command is missing: run"));
+  EXPECT_THAT(message({"walk"}), HasSubstr("'walk' is no command: run"));
+  EXPECT_THAT(message({"run", "now"}), HasSubstr("'now' belongs to no option"));
+  EXPECT_THAT(message({"run", "--http", "::1:80"}),
+              HasSubstr("--http '::1:80': ADDR:PORT is meant"));
+  EXPECT_THAT(message({"run", "--drain", "30"}), HasSubstr("--drain: '30'"));
+  EXPECT_THAT(message({"run", "--threads", "0"}), HasSubstr("--threads '0': 1 to 256"));
+}
+
+std::string why_not(const HttpAddress& address) {
+  boost::asio::io_context context;
+  HttpServer server(context, address, {});
+  const auto started = server.start();
+  return started ? "" : started.error().message;
+}
+
+TEST(EngineHttp, refuses_an_address_that_is_not_of_this_host) {
+  EXPECT_THAT(why_not({"192.0.2.1", 15999}),
+              HasSubstr("--http 192.0.2.1:15999: listen: Cannot assign requested address"));
+}
+
+TEST(EngineHttp, waits_for_an_address_that_another_engine_has_still) {
+  boost::asio::io_context context;
+  boost::asio::ip::tcp::acceptor other(context, {boost::asio::ip::make_address("127.0.0.1"), 0});
+  const auto port = other.local_endpoint().port();
+  HttpServer server(context, {"127.0.0.1", port},
+                    {{"/healthz", [] { return HttpAnswer{.body = "ok\n"}; }}});
+  ASSERT_TRUE(server.start());
+  other.close();
+  // The look after a second finds it free; then a client can connect.
+  boost::asio::ip::tcp::socket client(context);
+  bool connected = false;
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+  while (!connected && std::chrono::steady_clock::now() < deadline) {
+    context.run_for(std::chrono::milliseconds(50));
+    boost::system::error_code error;
+    client.close(error);
+    client.connect({boost::asio::ip::make_address("127.0.0.1"), port}, error);
+    connected = !error;
+  }
+  EXPECT_TRUE(connected);
 }
 
 TEST(EngineMetrics, names_what_was_refused_and_why) {
