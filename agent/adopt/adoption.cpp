@@ -159,6 +159,15 @@ st_fast_reason Adoption::policy_of_pod(const Pod& pod, std::uint64_t netns_cooki
   return ST_FAST_NONE;
 }
 
+// One answer of the kernel per pod and pass.
+const std::optional<Pod>& Adoption::pod(std::uint64_t netns_cookie) {
+  const auto [entry, is_new] = asked_.try_emplace(netns_cookie);
+  if (is_new) {
+    entry->second = pods_.pod(netns_cookie);
+  }
+  return entry->second;
+}
+
 // `until`: when the probation of all its pods ends.
 st_fast_reason Adoption::policy_on(const Pair& pair, Clock::time_point now,
                                    Clock::time_point* until) {
@@ -168,17 +177,17 @@ st_fast_reason Adoption::policy_on(const Pair& pair, Clock::time_point now,
   st_fast_reason probation = ST_FAST_NONE;
   std::vector<Pod> known;
   for (const std::uint64_t cookie : pods_of(pair)) {
-    const auto pod = pods_.pod(cookie);
-    if (!pod) {
+    const auto& known_pod = pod(cookie);
+    if (!known_pod) {
       return ST_FAST_POD_OFF;
     }
-    const st_fast_reason reason = policy_of_pod(*pod, cookie, now, until);
+    const st_fast_reason reason = policy_of_pod(*known_pod, cookie, now, until);
     if (reason == ST_FAST_PROBATION) {
       probation = reason;
     } else if (reason != ST_FAST_NONE) {
       return reason;
     }
-    known.push_back(*pod);
+    known.push_back(*known_pod);
   }
   if (known.size() == 2) {
     if (const auto reason = st_pods_allow(&known[0].row, &known[1].row); reason != ST_FAST_NONE) {
@@ -283,6 +292,7 @@ void Adoption::leave(const std::vector<Pair*>& pairs, Clock::time_point now) {
 }
 
 bool Adoption::tick(Clock::time_point now) {
+  asked_.clear();
   std::map<Stage, std::vector<Pair*>> due;
   for (auto& [cookie, pair] : pairs_) {
     if (pair.due <= now) {
@@ -353,7 +363,17 @@ void Adoption::on_marked(std::uint64_t cookie, Clock::time_point now) {
   }
 }
 
+void Adoption::on_conflict(std::uint64_t netns_cookie, std::uint64_t cookie) {
+  ++refused_[ST_FAST_CONFLICT];
+  const bool destroyed = sockets_.destroy(netns_cookie, cookie);
+  spdlog::error(
+      "component=adopt event=conflict netns_cookie={} socket_cookie={} destroyed={} "
+      "detail=\"splice met bytes that had skipped TCP\"",
+      netns_cookie, cookie, destroyed);
+}
+
 void Adoption::on_policy_changed(Clock::time_point now) {
+  asked_.clear();
   for (auto& [cookie, pair] : pairs_) {
     Clock::time_point until = now;
     if (pair.stage == Stage::kWait) {

@@ -38,6 +38,8 @@ class Adoption {
   // The sentinel demoted a pod; it marked an adopted socket.
   void on_demoted(std::uint64_t netns_cookie, st_fast_reason reason, Clock::time_point now);
   void on_marked(std::uint64_t cookie, Clock::time_point now);
+  // Splice met bytes that skipped TCP: an error is better than the wrong order.
+  void on_conflict(std::uint64_t netns_cookie, std::uint64_t cookie);
   // Rows of pods may have changed.
   void on_policy_changed(Clock::time_point now);
   // What an earlier agent adopted.
@@ -67,6 +69,7 @@ class Adoption {
                                          Clock::time_point* until);
   [[nodiscard]] st_fast_reason policy_of_pod(const Pod& pod, std::uint64_t netns_cookie,
                                              Clock::time_point now, Clock::time_point* until) const;
+  [[nodiscard]] const std::optional<Pod>& pod(std::uint64_t netns_cookie);
   void look(const std::vector<Pair*>& pairs, Clock::time_point now);
   void wait(const std::vector<Pair*>& pairs, Clock::time_point now);
   void insert(const std::vector<Pair*>& pairs, Clock::time_point now);
@@ -92,7 +95,8 @@ class Adoption {
   };
   std::vector<PendingLink> links_;
   std::map<st_fast_reason, std::uint64_t> refused_;
-  std::vector<std::uint64_t> ended_;  // to be forgotten after the pass
+  std::vector<std::uint64_t> ended_;                   // to be forgotten after the pass
+  std::map<std::uint64_t, std::optional<Pod>> asked_;  // what pods_ said in this pass
 };
 
 }  // namespace sidetrack::adopt

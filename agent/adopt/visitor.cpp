@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "agent/adopt/visitor.h"
 
+#include <netinet/tcp.h>
 #include <sched.h>
 #include <spdlog/spdlog.h>
 
@@ -9,10 +10,24 @@
 #include <utility>
 
 #include "agent/pods/netns.h"
+#include "agent/sys/sock_diag.h"
 
 namespace sidetrack::adopt {
 
 namespace {
+
+// In the calling thread's namespace.
+Result<bool> destroy_here(std::uint64_t cookie) {
+  const auto sockets = sys::list_tcp_sockets(1U << TCP_ESTABLISHED | 1U << TCP_CLOSE_WAIT |
+                                             1U << TCP_FIN_WAIT1 | 1U << TCP_FIN_WAIT2);
+  ST_TRY(sockets);
+  for (const sys::TcpSocket& socket : *sockets) {
+    if (socket.cookie == cookie) {
+      return sys::destroy_tcp_socket(socket);
+    }
+  }
+  return false;
+}
 
 struct Stop {
   UniqueFd netns;  // not valid: the own one
@@ -67,6 +82,24 @@ std::vector<st_fast_reason> Visitor::run(const std::vector<st_adopt_request>& re
   });
   traveller.join();
   return answers;
+}
+
+bool Visitor::destroy(std::uint64_t netns_cookie, std::uint64_t socket_cookie) {
+  const auto path = path_of_(netns_cookie);
+  auto netns = path ? pods::open_netns(*path) : make_error(ErrorCode::kNotFound, "no such pod");
+  Result<bool> done = false;
+  if (netns) {
+    std::thread traveller([&] {
+      done = setns(netns->get(), CLONE_NEWNET) == 0 ? destroy_here(socket_cookie)
+                                                    : errno_error("enter the namespace", errno);
+    });
+    traveller.join();
+  }
+  if (!done) {
+    spdlog::error("component=adopt event=destroy_failed socket_cookie={} detail=\"{}\"",
+                  socket_cookie, done.error().message);
+  }
+  return done && *done;
 }
 
 }  // namespace sidetrack::adopt

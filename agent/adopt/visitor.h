@@ -19,6 +19,7 @@ class Visitor : public Sockets {
   Visitor(dataplane::Adopter adopter, std::uint64_t node, PathOf path_of);
 
   std::vector<st_fast_reason> run(const std::vector<st_adopt_request>& requests) override;
+  bool destroy(std::uint64_t netns_cookie, std::uint64_t socket_cookie) override;
 
  private:
   dataplane::Adopter adopter_;

@@ -139,6 +139,9 @@ class Dataplane {
   // Takes effect at once, for open connections too.
   [[nodiscard]] Result<void> set_fast_config(const st_fast_config& config);
   [[nodiscard]] Result<st_fast_config> fast_config() const;
+  // Changes with everything that decides what may skip TCP: rows of pods, switches, demotions,
+  // marks.
+  [[nodiscard]] std::uint64_t fast_generation() const;
   // Attached links are pinned and go on without the agent; those of an older agent are replaced.
   [[nodiscard]] Result<void> set_sentinel(Sentinel sentinel);
   // A descriptor of st_slots to hand to an engine. Owned by the Dataplane.

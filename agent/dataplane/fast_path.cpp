@@ -117,6 +117,10 @@ Result<st_fast_config> Dataplane::fast_config() const {
   return cell->value_or(st_fast_config{});
 }
 
+std::uint64_t Dataplane::fast_generation() const {
+  return std::atomic_ref(impl_->generation->value).load();
+}
+
 int Dataplane::slots_fd() const {
   return impl_->map_fd("st_slots");
 }

@@ -416,7 +416,6 @@ void Agent::apply() {
   routes_ = policy::compile_services(snapshot_.objects, options_.node_name);
   engine_server_.set_services(routes_);
   reconciler_.apply(std::move(resolution.pods), reconcile::Clock::now());
-  fast_path_.on_policy_changed();
   if (auto listening = listen_for_engines(); !listening) {
     failure_ = listening.error();
     context_.stop();

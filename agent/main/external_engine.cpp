@@ -2,87 +2,34 @@
 #include "agent/main/external_engine.h"
 
 #include <fmt/format.h>
-#include <libmnl/libmnl.h>
-#include <linux/inet_diag.h>
-#include <linux/sock_diag.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 
 #include <algorithm>
 #include <cstring>
-#include <memory>
+#include <iterator>
 
+#include "agent/sys/sock_diag.h"
 #include "sidetrack/decide.h"
 
 namespace sidetrack::agent {
 
 namespace {
 
-struct SocketDeleter {
-  void operator()(mnl_socket* socket) const { mnl_socket_close(socket); }
-};
-using Socket = std::unique_ptr<mnl_socket, SocketDeleter>;
-
-void read_attributes(const nlmsghdr* header, NodeListener& listener) {
-  const auto read_one = [](const nlattr* attribute, void* data) {
-    auto& found = *static_cast<NodeListener*>(data);
-    if (mnl_attr_get_type(attribute) == INET_DIAG_SKV6ONLY) {
-      found.v6_only = mnl_attr_get_u8(attribute) != 0;
-    } else if (mnl_attr_get_type(attribute) == INET_DIAG_CGROUP_ID) {
-      found.cgroup_id = mnl_attr_get_u64(attribute);
-    }
-    return MNL_CB_OK;
-  };
-  mnl_attr_parse(header, sizeof(inet_diag_msg), read_one, &listener);
-}
-
-int read_listener(const nlmsghdr* header, void* data) {
-  auto& listeners = *static_cast<std::vector<NodeListener>*>(data);
-  const auto* message = static_cast<const inet_diag_msg*>(mnl_nlmsg_get_payload(header));
-  NodeListener listener;
-  if (message->idiag_family == AF_INET) {
+NodeListener to_listener(const sys::TcpSocket& socket) {
+  NodeListener listener{.port = ntohs(socket.id.idiag_sport),
+                        .v6_only = socket.v6_only,
+                        .cookie = socket.cookie,
+                        .backlog = socket.receive_queue,
+                        .max_backlog = socket.send_queue,
+                        .cgroup_id = socket.cgroup_id};
+  if (socket.family == AF_INET) {
     listener.address.bytes[10] = listener.address.bytes[11] = 0xff;
-    std::memcpy(&listener.address.bytes[12], message->id.idiag_src, 4);
+    std::memcpy(&listener.address.bytes[12], socket.id.idiag_src, 4);
   } else {
-    std::memcpy(listener.address.bytes, message->id.idiag_src, 16);
+    std::memcpy(listener.address.bytes, socket.id.idiag_src, 16);
   }
-  listener.port = ntohs(message->id.idiag_sport);
-  listener.cookie =
-      message->id.idiag_cookie[0] | static_cast<std::uint64_t>(message->id.idiag_cookie[1]) << 32;
-  listener.backlog = message->idiag_rqueue;
-  listener.max_backlog = message->idiag_wqueue;
-  read_attributes(header, listener);
-  listeners.push_back(listener);
-  return MNL_CB_OK;
-}
-
-Result<void> dump(mnl_socket* socket, std::uint8_t family, std::vector<NodeListener>& listeners) {
-  std::vector<char> buffer(32768);
-  nlmsghdr* header = mnl_nlmsg_put_header(buffer.data());
-  header->nlmsg_type = SOCK_DIAG_BY_FAMILY;
-  header->nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP;
-  auto* request =
-      static_cast<inet_diag_req_v2*>(mnl_nlmsg_put_extra_header(header, sizeof(inet_diag_req_v2)));
-  request->sdiag_family = family;
-  request->sdiag_protocol = IPPROTO_TCP;
-  request->idiag_states = 1U << TCP_LISTEN;
-  if (mnl_socket_sendto(socket, header, header->nlmsg_len) < 0) {
-    return errno_error("sock_diag: send", errno);
-  }
-  for (;;) {
-    const ssize_t size = mnl_socket_recvfrom(socket, buffer.data(), buffer.size());
-    if (size < 0) {
-      return errno_error("sock_diag: receive", errno);
-    }
-    const int more =
-        mnl_cb_run(buffer.data(), static_cast<std::size_t>(size), 0, 0, read_listener, &listeners);
-    if (more < 0) {
-      return errno_error("sock_diag: answer", errno);
-    }
-    if (more == MNL_CB_STOP) {
-      return {};
-    }
-  }
+  return listener;
 }
 
 bool is_any(const st_addr& address) {
@@ -99,13 +46,11 @@ bool is_watched(const volatile st_engine& cell, std::uint64_t cookie) {
 }  // namespace
 
 Result<std::vector<NodeListener>> list_listeners() {
-  const Socket socket(mnl_socket_open2(NETLINK_SOCK_DIAG, SOCK_CLOEXEC));
-  if (!socket || mnl_socket_bind(socket.get(), 0, MNL_SOCKET_AUTOPID) < 0) {
-    return errno_error("sock_diag: open", errno);
-  }
+  const auto sockets = sys::list_tcp_sockets(1U << TCP_LISTEN);
+  ST_TRY(sockets);
   std::vector<NodeListener> listeners;
-  ST_TRY(dump(socket.get(), AF_INET, listeners));
-  ST_TRY(dump(socket.get(), AF_INET6, listeners));
+  listeners.reserve(sockets->size());
+  std::transform(sockets->begin(), sockets->end(), std::back_inserter(listeners), to_listener);
   return listeners;
 }
 

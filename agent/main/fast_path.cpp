@@ -110,11 +110,7 @@ void FastPath::on_event(const st_event& event) {
       adoption_.on_marked(event.socket_cookie, now);
       break;
     case ST_EVENT_CONFLICT:
-      spdlog::error(
-          "component=adopt event=conflict netns_cookie={} socket_cookie={} detail=\"splice met "
-          "bytes that skipped TCP: the connection refuses further ones\"",
-          event.netns_cookie, event.socket_cookie);
-      adoption_.on_marked(event.socket_cookie, now);
+      adoption_.on_conflict(event.netns_cookie, event.socket_cookie);
       break;
     default:
       break;
@@ -125,12 +121,14 @@ void FastPath::on_link(const adopt::Link& link) {
   adoption_.on_link(link, adopt::Clock::now());
 }
 
-void FastPath::on_policy_changed() {
-  adoption_.on_policy_changed(adopt::Clock::now());
-}
-
 void FastPath::tick() {
-  adoption_.tick(adopt::Clock::now());
+  const auto now = adopt::Clock::now();
+  // Whoever changed a row, a switch or a mark has raised it.
+  if (const std::uint64_t generation = dataplane_.fast_generation(); generation != generation_) {
+    generation_ = generation;
+    adoption_.on_policy_changed(now);
+  }
+  adoption_.tick(now);
 }
 
 void FastPath::prune() {

@@ -30,8 +30,6 @@ class FastPath {
   void on_candidate(const st_candidate& candidate);
   void on_event(const st_event& event);
   void on_link(const adopt::Link& link);
-  // Rows of pods may have changed.
-  void on_policy_changed();
   // Every kTick.
   void tick();
   // Every few seconds: forgets what is closed.
@@ -72,6 +70,7 @@ class FastPath {
   adopt::Visitor visitor_;
   adopt::Adoption adoption_;
   std::string problem_ = "starting";
+  std::uint64_t generation_ = 0;  // of the policy that adoption_ knows
 };
 
 }  // namespace sidetrack::agent

@@ -71,7 +71,7 @@ static __always_inline int st_memory_is_low(const int cast, struct sock *sk, __u
 	atomic_long_t *allocated;
 	struct mem_cgroup *group;
 	struct proto *proto;
-	__u64 limit = 0;
+	__s64 limit = 0;
 
 	if (ready >= 0 && (__u32)ready >= size)
 		return 0;
@@ -79,7 +79,8 @@ static __always_inline int st_memory_is_low(const int cast, struct sock *sk, __u
 	bpf_probe_read_kernel(&limit, sizeof(limit),
 			      (void *)((__u64)ST_READ(cast, proto, sysctl_mem) + sizeof(long)));
 	allocated = ST_READ(cast, proto, memory_allocated);
-	if ((__u64)ST_READ(cast, allocated, counter) + pages > limit)
+	/* Signed: what CPUs hold back can make it negative. */
+	if (ST_READ(cast, allocated, counter) + (__s64)pages > limit)
 		return 1;
 	group = ST_READ(cast, sk, sk_memcg);
 	if (!group)

@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+
+#include "agent/adopt/workloads.h"
+
+namespace sidetrack::adopt {
+namespace {
+
+class WorkloadsTest : public ::testing::Test {
+ protected:
+  WorkloadsTest() : file_(::testing::TempDir() + "workloads-" + std::to_string(getpid())) {}
+  ~WorkloadsTest() override { std::filesystem::remove(file_); }
+  std::string file_;
+};
+
+TEST_F(WorkloadsTest, outlive_the_agent) {
+  Workloads(file_).demote("shop/ReplicaSet/web", ST_FAST_FIONREAD);
+  const Workloads next(file_);
+  EXPECT_EQ(next.demoted("shop/ReplicaSet/web"), ST_FAST_FIONREAD);
+  EXPECT_EQ(next.demoted("shop/ReplicaSet/other"), ST_FAST_NONE);
+}
+
+TEST_F(WorkloadsTest, a_broken_file_is_begun_anew) {
+  std::ofstream(file_) << "{ not json";
+  Workloads workloads(file_);
+  EXPECT_TRUE(workloads.all().empty());
+  workloads.demote("shop/ReplicaSet/web", ST_FAST_SPLICE);
+  EXPECT_EQ(Workloads(file_).demoted("shop/ReplicaSet/web"), ST_FAST_SPLICE);
+}
+
+TEST_F(WorkloadsTest, a_reason_of_another_version_still_counts) {
+  std::ofstream(file_) << R"({"shop/ReplicaSet/web": "fp_of_tomorrow"})";
+  EXPECT_EQ(Workloads(file_).demoted("shop/ReplicaSet/web"), ST_FAST_WORKLOAD);
+}
+
+TEST_F(WorkloadsTest, without_a_file_they_are_kept_while_the_agent_runs) {
+  Workloads workloads("");
+  workloads.demote("shop/ReplicaSet/web", ST_FAST_SPLICE);
+  EXPECT_EQ(workloads.demoted("shop/ReplicaSet/web"), ST_FAST_SPLICE);
+}
+
+}  // namespace
+}  // namespace sidetrack::adopt
