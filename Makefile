@@ -49,6 +49,11 @@ bench: ## measures against no mesh, HAProxy and iptables sidecars (root, 7 minut
 scale: build-ci ## measures 9,000 connections and 1,000 pods on one node (root, about a minute)
 	$(Q)ST_SCALE_PODS=1000 $(BUILD)/tests/scale_test
 
+.PHONY: test-kernels
+test-kernels: build-ci ## runs dataplane tests on Debian's 5.10, 6.1, 6.12 and newest kernels in qemu (root, an hour; KERNEL_TESTS=smoke)
+	$(Q)scripts/install-packages.sh kernels
+	$(Q)tests/kernels/run.sh $(BUILD)
+
 lint: ## checks format, scripts, YAML and the dependencies between folders
 	$(Q)scripts/lint.sh
 
