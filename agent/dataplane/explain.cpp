@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // decide() on rows read back from the kernel. What connect() sees and this does not: the socket
-// itself, and whether the listener's accept queue is full at that moment.
+// itself, whether the listener's accept queue is full at that moment, and how many ports of the
+// chosen listener's budget are used.
 #include <ctime>
 
 #include "agent/dataplane/bpf_calls.h"
@@ -18,6 +19,9 @@ struct Reader {
   int cidrs = -1;
   int port_pages = -1;
   int engines = -1;
+  int pod_states = -1;
+  int record_count = -1;
+  std::uint64_t netns_cookie = 0;
 
   [[nodiscard]] bool port_in_set(std::uint32_t set_id) const {
     if (set_id == ST_PORT_SET_NONE || set_id == ST_PORT_SET_ALL) {
@@ -57,6 +61,17 @@ void read_rules(void* context, st_rules* rules) {
   }
 }
 
+// As st_record_fits() in the kernel.
+st_engine_state with_record_room(const Reader& reader) {
+  const auto state =
+      map_lookup<st_pod_state>(reader.pod_states, "st_pod_state", reader.netns_cookie);
+  const auto total =
+      map_lookup<std::int64_t>(reader.record_count, "st_record_count", std::uint32_t{0});
+  const bool fits = state && *state && (*state)->records < ST_RECORD_QUOTA && total && *total &&
+                    **total < ST_MAX_RECORDS - ST_RECORD_HEADROOM;
+  return fits ? ST_ENGINE_READY : ST_ENGINE_NO_RECORD;
+}
+
 st_engine_state read_engine(void* context) {
   const auto& reader = *static_cast<Reader*>(context);
   const auto cell =
@@ -73,14 +88,15 @@ st_engine_state read_engine(void* context) {
   }
   const bool v4 = st_addr_is_v4(&reader.connect->destination) != 0;
   if (reader.pod->external != 0) {
-    return (v4 ? (*cell)->listener_cookie_v4 : (*cell)->listener_cookie_v6) != 0 ? ST_ENGINE_READY
-                                                                                 : ST_ENGINE_DOWN;
+    return (v4 ? (*cell)->listener_cookie_v4 : (*cell)->listener_cookie_v6) != 0
+               ? with_record_room(reader)
+               : ST_ENGINE_DOWN;
   }
   const std::uint16_t* ports = v4 ? reader.pod->port_v4_be : reader.pod->port_v6_be;
   const int count = v4 ? reader.pod->listeners_v4 : reader.pod->listeners_v6;
   for (int i = 0; i < count && i < ST_MAX_LISTENERS; ++i) {
     if (ports[i] != 0) {
-      return ST_ENGINE_READY;
+      return with_record_room(reader);
     }
   }
   return ST_ENGINE_DOWN;
@@ -105,6 +121,9 @@ Result<st_reason> Dataplane::explain(std::uint64_t netns_cookie, const st_connec
   reader.cidrs = impl_->map_fd("st_cidrs");
   reader.port_pages = impl_->map_fd("st_port_pages");
   reader.engines = engines_fd();
+  reader.pod_states = impl_->map_fd("st_pod_state");
+  reader.record_count = impl_->map_fd("st_record_count");
+  reader.netns_cookie = netns_cookie;
   return st_decide(&asked, reader.pod, read_rules, read_engine, &reader);
 }
 

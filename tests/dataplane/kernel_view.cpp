@@ -95,6 +95,40 @@ Result<std::int64_t> KernelView::live(std::uint64_t netns_cookie) const {
   return sum;
 }
 
+Result<void> KernelView::add_records(std::uint64_t netns_cookie, std::int64_t change) const {
+  auto map = open_pin(pin_dir_ + "/v1/maps/st_pod_state");
+  ST_TRY(map);
+  st_pod_state state{};
+  bpf_attr attributes = element(*map, netns_cookie, &state);
+  if (call(BPF_MAP_LOOKUP_ELEM, attributes) != 0) {
+    return errno_error("look up the pod's state", errno);
+  }
+  state.records += change;
+  attributes = element(*map, netns_cookie, &state);
+  attributes.flags = BPF_EXIST;
+  if (call(BPF_MAP_UPDATE_ELEM, attributes) != 0) {
+    return errno_error("write the pod's state", errno);
+  }
+  return {};
+}
+
+Result<void> KernelView::add_records(std::int64_t change) const {
+  auto map = open_pin(pin_dir_ + "/v1/maps/st_record_count");
+  ST_TRY(map);
+  const std::uint32_t cell = 0;
+  std::int64_t count = 0;
+  bpf_attr attributes = element(*map, cell, &count);
+  if (call(BPF_MAP_LOOKUP_ELEM, attributes) != 0) {
+    return errno_error("look up the count of records", errno);
+  }
+  count += change;
+  attributes = element(*map, cell, &count);
+  if (call(BPF_MAP_UPDATE_ELEM, attributes) != 0) {
+    return errno_error("write the count of records", errno);
+  }
+  return {};
+}
+
 Result<std::map<std::string, std::uint64_t>> KernelView::counted(std::uint32_t slot) const {
   auto map = open_pin(pin_dir_ + "/v1/maps/st_counters");
   ST_TRY(map);

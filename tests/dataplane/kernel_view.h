@@ -20,6 +20,10 @@ class KernelView {
   [[nodiscard]] Result<void> delete_pod(std::uint64_t netns_cookie) const;
   // Redirected connections that are open now, by the kernel's count.
   [[nodiscard]] Result<std::int64_t> live(std::uint64_t netns_cookie) const;
+  // Adds to the count of rows in st_records: that of one netns, that of all. Only while no
+  // connection comes or goes.
+  [[nodiscard]] Result<void> add_records(std::uint64_t netns_cookie, std::int64_t change) const;
+  [[nodiscard]] Result<void> add_records(std::int64_t change) const;
   // Connects of a namespace slot by reason ("redirected"), those that never happened left out.
   [[nodiscard]] Result<std::map<std::string, std::uint64_t>> counted(std::uint32_t slot) const;
   // BPF_LINK_DETACH: as `bpftool link detach` does.
