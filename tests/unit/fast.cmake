@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+st_unit_test(fast_rules_test SOURCES fast_rules_test.cpp LIBS st_headers)

@@ -1,0 +1,259 @@
+// SPDX-License-Identifier: Apache-2.0
+// Every rule of sidetrack/fast_rules.h alone: each reason, each boundary, sequence numbers that
+// wrap around. What the rules are worth together: fast_model_test.cpp.
+#include "sidetrack/fast_rules.h"
+
+#include <gtest/gtest.h>
+
+#include <functional>
+#include <limits>
+#include <string>
+#include <vector>
+
+namespace {
+
+constexpr std::uint64_t kCookie = 77;
+constexpr std::uint32_t kWindow = 1U << 20;
+constexpr std::uint32_t kLast = std::numeric_limits<std::uint32_t>::max();
+
+st_sender good_sender() {
+  st_sender sender{};
+  sender.state = ST_TCP_ESTABLISHED;
+  return sender;
+}
+
+st_reader good_reader() {
+  st_reader reader{};
+  reader.cookie = kCookie;
+  reader.state = ST_TCP_ESTABLISHED;
+  reader.adopted = 1;
+  reader.queue_empty = 1;
+  reader.nonblocking = 1;
+  reader.receive_buffer = 4 * kWindow;
+  return reader;
+}
+
+template <typename Subject>
+struct Rule {
+  const char* name;
+  std::function<void(Subject&)> apply;
+  st_fast_reason reason;
+};
+
+st_fast_reason room(const st_reader& reader, std::uint32_t size, bool charges = true,
+                    std::uint32_t messages = 0, std::uint32_t bytes = 0) {
+  return st_room(&reader, size, kWindow, charges ? 1 : 0, messages, bytes);
+}
+
+}  // namespace
+
+TEST(AllRead, holds_only_when_every_byte_was_read) {
+  EXPECT_TRUE(st_all_read(1000, 1000));
+  EXPECT_FALSE(st_all_read(1001, 1000));
+  EXPECT_FALSE(st_all_read(1000, 1001));
+  EXPECT_FALSE(st_all_read(1000 + (1U << 31), 1000));
+}
+
+TEST(AllRead, wraps_around) {
+  EXPECT_TRUE(st_all_read(0, 0));
+  EXPECT_TRUE(st_all_read(kLast, kLast));
+  EXPECT_TRUE(st_all_read(kLast + 5U, 4));
+  EXPECT_FALSE(st_all_read(0, kLast));
+  EXPECT_FALSE(st_all_read(kLast, 0));
+}
+
+TEST(RelayEmpty, counts_what_went_by_tcp_and_what_skipped_it) {
+  EXPECT_TRUE(st_relay_empty(0, 500, 500, 0));
+  EXPECT_TRUE(st_relay_empty(30, 510, 500, 20));
+  EXPECT_FALSE(st_relay_empty(29, 510, 500, 20)) << "one byte is inside the engine";
+  EXPECT_FALSE(st_relay_empty(31, 510, 500, 20)) << "the engine counts what nobody sent";
+  EXPECT_FALSE(st_relay_empty(10, 510, 500, 20)) << "redirected bytes are not out yet";
+  EXPECT_FALSE(st_relay_empty(20, 510, 500, 20)) << "bytes of TCP are not out yet";
+}
+
+TEST(RelayEmpty, wraps_around) {
+  EXPECT_TRUE(st_relay_empty(10, 4, kLast - 5, 0)) << "the sequence numbers wrapped";
+  EXPECT_FALSE(st_relay_empty(9, 4, kLast - 5, 0));
+  EXPECT_TRUE(st_relay_empty(3, 500, 500, 3)) << "4 GiB more than that were redirected";
+  EXPECT_TRUE(st_relay_empty(1, 502, 500, kLast)) << "the sum wrapped";
+  EXPECT_FALSE(st_relay_empty(0, 502, 500, kLast));
+}
+
+TEST(WindowOf, is_the_configured_one_unless_the_application_wants_less) {
+  st_reader reader = good_reader();
+  reader.receive_buffer = kWindow;
+  EXPECT_EQ(st_window_of(kWindow, &reader), kWindow) << "not set by the application";
+  reader.buffer_fixed = 1;
+  EXPECT_EQ(st_window_of(kWindow, &reader), kWindow / 2);
+  reader.receive_buffer = 2 * kWindow;
+  EXPECT_EQ(st_window_of(kWindow, &reader), kWindow);
+  reader.receive_buffer = 2 * kWindow - 2;
+  EXPECT_EQ(st_window_of(kWindow, &reader), kWindow - 1);
+  reader.receive_buffer = 8 * kWindow;
+  EXPECT_EQ(st_window_of(kWindow, &reader), kWindow);
+  reader.receive_buffer = 0;
+  EXPECT_EQ(st_window_of(kWindow, &reader), 0U);
+}
+
+TEST(Room, ends_at_the_window_where_the_reader_is_charged) {
+  st_reader reader = good_reader();
+  reader.queue_empty = 0;
+  reader.queued = kWindow - 100;
+  EXPECT_EQ(room(reader, 100), ST_FAST_NONE);
+  EXPECT_EQ(room(reader, 101), ST_FAST_WINDOW);
+  reader.queued = kWindow;
+  EXPECT_EQ(room(reader, 0), ST_FAST_NONE);
+  EXPECT_EQ(room(reader, 1), ST_FAST_WINDOW);
+  reader.queued = kLast;
+  EXPECT_EQ(room(reader, 1), ST_FAST_WINDOW) << "more than the window waits already";
+  EXPECT_EQ(room(reader, kLast), ST_FAST_WINDOW) << "the sum must not wrap";
+}
+
+TEST(Room, counts_for_itself_where_the_reader_is_not_charged) {
+  st_reader reader = good_reader();
+  reader.queue_empty = 0;
+  reader.queued = kLast;  // says nothing on such a kernel
+  EXPECT_EQ(room(reader, 100, false, 1, kWindow - 100), ST_FAST_NONE);
+  EXPECT_EQ(room(reader, 101, false, 1, kWindow - 100), ST_FAST_WINDOW);
+  reader.queue_empty = 1;
+  EXPECT_EQ(room(reader, 101, false, 1, kWindow - 100), ST_FAST_NONE) << "all of it was read";
+}
+
+TEST(Room, is_never_there_for_more_than_a_window) {
+  const st_reader reader = good_reader();
+  EXPECT_EQ(room(reader, kWindow), ST_FAST_NONE);
+  EXPECT_EQ(room(reader, kWindow + 1), ST_FAST_WINDOW);
+  EXPECT_EQ(room(reader, kLast), ST_FAST_WINDOW);
+}
+
+TEST(Room, bounds_the_messages_that_wait) {
+  st_reader reader = good_reader();
+  reader.queue_empty = 0;
+  EXPECT_EQ(room(reader, 1, true, ST_FAST_MESSAGES - 1), ST_FAST_NONE);
+  EXPECT_EQ(room(reader, 1, true, ST_FAST_MESSAGES), ST_FAST_TOO_MANY);
+  EXPECT_EQ(room(reader, 1, false, ST_FAST_MESSAGES), ST_FAST_TOO_MANY);
+  reader.queue_empty = 1;
+  EXPECT_EQ(room(reader, 1, true, ST_FAST_MESSAGES), ST_FAST_NONE) << "none of them waits";
+}
+
+TEST(Room, ends_where_memory_does) {
+  st_reader reader = good_reader();
+  reader.memory_low = 1;
+  EXPECT_EQ(room(reader, 1), ST_FAST_MEMORY);
+  reader.queued = kWindow;
+  EXPECT_EQ(room(reader, 1), ST_FAST_WINDOW) << "the window is asked first";
+}
+
+TEST(SenderAllows, every_reason) {
+  const std::vector<Rule<st_sender>> rules = {
+      {"CLOSE_WAIT", [](st_sender& s) { s.state = 8; }, ST_FAST_STATE},
+      {"FIN_WAIT1", [](st_sender& s) { s.state = 4; }, ST_FAST_STATE},
+      {"CLOSE", [](st_sender& s) { s.state = 7; }, ST_FAST_STATE},
+      {"state 0", [](st_sender& s) { s.state = 0; }, ST_FAST_STATE},
+      {"sk_err", [](st_sender& s) { s.error = 1; }, ST_FAST_STATE},
+      {"shut down", [](st_sender& s) { s.shut_down = 1; }, ST_FAST_STATE},
+      {"kTLS", [](st_sender& s) { s.ulp = 1; }, ST_FAST_ULP},
+      {"zerocopy", [](st_sender& s) { s.zerocopy = 1; }, ST_FAST_ZEROCOPY},
+  };
+  const st_sender good = good_sender();
+  EXPECT_EQ(st_sender_allows(&good), ST_FAST_NONE);
+  for (const auto& rule : rules) {
+    st_sender sender = good;
+    rule.apply(sender);
+    EXPECT_EQ(st_sender_allows(&sender), rule.reason) << rule.name;
+  }
+}
+
+TEST(ReaderAllows, every_reason_in_their_order) {
+  // Each beats all later ones.
+  const std::vector<Rule<st_reader>> rules = {
+      {"another socket", [](st_reader& r) { r.cookie = kCookie + 1; }, ST_FAST_PEER_GONE},
+      {"memory that is gone", [](st_reader& r) { r.cookie = 0; }, ST_FAST_PEER_GONE},
+      {"not adopted", [](st_reader& r) { r.adopted = 0; }, ST_FAST_PEER_GONE},
+      {"CLOSE_WAIT", [](st_reader& r) { r.state = 8; }, ST_FAST_STATE},
+      {"shut down", [](st_reader& r) { r.shut_down = 1; }, ST_FAST_STATE},
+      {"blocking", [](st_reader& r) { r.nonblocking = 0; }, ST_FAST_BLOCKING},
+      {"kTLS", [](st_reader& r) { r.ulp = 1; }, ST_FAST_ULP},
+      {"SO_RCVLOWAT", [](st_reader& r) { r.low_water = 1; }, ST_FAST_LOWAT},
+      {"SO_PEEK_OFF", [](st_reader& r) { r.peek_off = 1; }, ST_FAST_PEEK_OFF},
+      {"locked", [](st_reader& r) { r.locked = 1; }, ST_FAST_READER_BUSY},
+  };
+  const st_reader good = good_reader();
+  EXPECT_EQ(st_reader_allows(&good, kCookie), ST_FAST_NONE);
+  st_reader all = good;
+  for (auto rule = rules.rbegin(); rule != rules.rend(); ++rule) {
+    st_reader reader = good;
+    rule->apply(reader);
+    EXPECT_EQ(st_reader_allows(&reader, kCookie), rule->reason) << rule->name;
+    rule->apply(all);
+    EXPECT_EQ(st_reader_allows(&all, kCookie), rule->reason) << rule->name << " and all after it";
+  }
+}
+
+TEST(DeniedNow, waits_for_an_empty_queue_but_for_a_conflict) {
+  st_reader reader = good_reader();
+  EXPECT_FALSE(st_denied_now(ST_FAST_NONE, &reader));
+  EXPECT_TRUE(st_denied_now(ST_FAST_POD_OFF, &reader));
+  EXPECT_TRUE(st_denied_now(ST_FAST_MARKED, &reader));
+  EXPECT_TRUE(st_denied_now(ST_FAST_CONFLICT, &reader));
+  reader.queue_empty = 0;
+  EXPECT_FALSE(st_denied_now(ST_FAST_NONE, &reader));
+  EXPECT_FALSE(st_denied_now(ST_FAST_POD_OFF, &reader));
+  EXPECT_FALSE(st_denied_now(ST_FAST_MARKED, &reader));
+  EXPECT_TRUE(st_denied_now(ST_FAST_CONFLICT, &reader));
+}
+
+namespace {
+
+st_pod pod_of(std::uint32_t slot, std::uint8_t fast_path, std::uint8_t mode = ST_MODE_REDIRECT) {
+  st_pod pod{};
+  pod.mode = mode;
+  pod.fast_path = fast_path;
+  pod.namespace_slot = slot;
+  return pod;
+}
+
+st_fast_reason allow(const st_pod& a, const st_pod& b) {
+  const st_fast_reason one = st_pods_allow(&a, &b);
+  EXPECT_EQ(one, st_pods_allow(&b, &a)) << "both directions are judged alike";
+  return one;
+}
+
+}  // namespace
+
+TEST(PodsAllow, within_one_namespace) {
+  const st_pod good = pod_of(3, ST_FAST_PATH_AUTO);
+  EXPECT_EQ(allow(good, good), ST_FAST_NONE);
+  EXPECT_EQ(allow(good, pod_of(3, ST_FAST_PATH_NODE)), ST_FAST_NONE);
+  EXPECT_EQ(allow(good, pod_of(3, ST_FAST_PATH_OFF)), ST_FAST_POD_OFF);
+  EXPECT_EQ(allow(good, pod_of(3, ST_FAST_PATH_AUTO, ST_MODE_DISABLED)), ST_FAST_POD_OFF);
+  EXPECT_EQ(st_pods_allow(&good, nullptr), ST_FAST_POD_OFF);
+  EXPECT_EQ(st_pods_allow(nullptr, &good), ST_FAST_POD_OFF);
+  EXPECT_EQ(st_pods_allow(nullptr, nullptr), ST_FAST_POD_OFF);
+}
+
+TEST(PodsAllow, two_namespaces_only_if_both_say_node) {
+  const st_pod automatic = pod_of(3, ST_FAST_PATH_AUTO);
+  const st_pod node = pod_of(3, ST_FAST_PATH_NODE);
+  EXPECT_EQ(allow(automatic, pod_of(4, ST_FAST_PATH_AUTO)), ST_FAST_OTHER_NAMESPACE);
+  EXPECT_EQ(allow(automatic, pod_of(4, ST_FAST_PATH_NODE)), ST_FAST_OTHER_NAMESPACE);
+  EXPECT_EQ(allow(node, pod_of(4, ST_FAST_PATH_AUTO)), ST_FAST_OTHER_NAMESPACE);
+  EXPECT_EQ(allow(node, pod_of(4, ST_FAST_PATH_NODE)), ST_FAST_NONE);
+  EXPECT_EQ(allow(node, pod_of(4, ST_FAST_PATH_OFF)), ST_FAST_POD_OFF);
+}
+
+TEST(PodsAllow, slot_0_is_many_namespaces) {
+  const st_pod automatic = pod_of(0, ST_FAST_PATH_AUTO);
+  EXPECT_EQ(allow(automatic, automatic), ST_FAST_OTHER_NAMESPACE);
+  const st_pod node = pod_of(0, ST_FAST_PATH_NODE);
+  EXPECT_EQ(allow(node, node), ST_FAST_NONE);
+}
+
+TEST(EngineEnd, is_the_server_of_a_pair_to_and_the_client_of_one_from_an_engine) {
+  EXPECT_TRUE(st_is_engine_end(ST_PAIR_TO_ENGINE, ST_SIDE_SERVER));
+  EXPECT_FALSE(st_is_engine_end(ST_PAIR_TO_ENGINE, ST_SIDE_CLIENT));
+  EXPECT_TRUE(st_is_engine_end(ST_PAIR_FROM_ENGINE, ST_SIDE_CLIENT));
+  EXPECT_FALSE(st_is_engine_end(ST_PAIR_FROM_ENGINE, ST_SIDE_SERVER));
+  EXPECT_FALSE(st_is_engine_end(ST_PAIR_DIRECT, ST_SIDE_CLIENT));
+  EXPECT_FALSE(st_is_engine_end(ST_PAIR_DIRECT, ST_SIDE_SERVER));
+}
