@@ -47,6 +47,7 @@ struct EngineServer::Impl final : SessionHost, std::enable_shared_from_this<Engi
   void on_listening(SessionId session, std::uint64_t netns_cookie) override;
   void on_failed(SessionId session, std::uint64_t netns_cookie, const std::string& reason) override;
   void on_draining(SessionId session) override;
+  void on_link(SessionId session, const Link& link) override;
   void on_ended(Session& session, const std::string& reason) override;
 
   boost::asio::io_context& context;
@@ -183,6 +184,14 @@ void EngineServer::Impl::on_draining(SessionId session) {
   later([session](Impl& self) {
     if (self.find(session) != nullptr) {
       self.callbacks.on_draining(session);
+    }
+  });
+}
+
+void EngineServer::Impl::on_link(SessionId session, const Link& link) {
+  later([session, link](Impl& self) {
+    if (self.find(session) != nullptr) {
+      self.callbacks.on_link(session, link);
     }
   });
 }

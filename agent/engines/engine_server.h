@@ -52,10 +52,19 @@ struct SessionInfo {
 struct Welcome {
   std::uint16_t slot = 0;
   int engines_fd = -1;          // st_engines, borrowed: passed on with SCM_RIGHTS
+  int slots_fd = -1;            // st_slots, borrowed too: where the fast path is on
   std::uint64_t cgroup_id = 0;  // the engine refuses to start outside of this cgroup
   std::uint16_t listener_port_low = 0;
   std::uint16_t listener_port_high = 0;
   std::uint16_t listeners_per_pod = 0;
+};
+
+// Two sockets of the engine between which every byte is passed on unchanged. Said again after each
+// registration.
+struct Link {
+  std::uint64_t client_cookie = 0;  // of the accepted socket
+  std::uint64_t server_cookie = 0;  // of the upstream socket
+  std::uint32_t index = 0;          // of st_slots, see abi/fast.h: one of the engine's own
 };
 
 struct Callbacks {
@@ -65,6 +74,7 @@ struct Callbacks {
   std::function<void(SessionId, std::uint64_t netns_cookie, const PodListeners&)> on_listening;
   std::function<void(SessionId, std::uint64_t netns_cookie, const std::string& reason)> on_failed;
   std::function<void(SessionId)> on_draining;
+  std::function<void(SessionId, const Link&)> on_link = [](SessionId, const Link&) {};
   std::function<void(SessionId)> on_lost;  // the connection ended, however
   // A fresh descriptor of a pod's netns; the server closes it when it is sent. The agent holds none
   // itself.

@@ -182,16 +182,31 @@ void Session::handle_message(const wire::Hello& hello) {
     refuse(admission.error().message);
     return;
   }
-  UniqueFd engines(::fcntl(admission->welcome.engines_fd, F_DUPFD_CLOEXEC, 0));
-  if (!engines.valid()) {
+  info_.id = admission->id;
+  info_.slot = admission->welcome.slot;
+  send_welcome(admission->welcome);
+  if (stage_ == Stage::kNew) {
+    stage_ = Stage::kRegistered;
+    begin_snapshot();
+  }
+}
+
+// An engine whose process we cannot see gets no slots: its cell may go to another one while its
+// sockets live, and both would then write into the same slots.
+void Session::send_welcome(const Welcome& welcome) {
+  const auto copy_of = [](int fd) { return UniqueFd(::fcntl(fd, F_DUPFD_CLOEXEC, 0)); };
+  const bool with_slots = welcome.slots_fd >= 0 && peer_.pid != 0;
+  UniqueFd engines = copy_of(welcome.engines_fd);
+  UniqueFd slots = with_slots ? copy_of(welcome.slots_fd) : UniqueFd();
+  if (!engines.valid() || (with_slots && !slots.valid())) {
     refuse(errno_error("st_engines", errno).message);
     return;
   }
-  info_.id = admission->id;
-  info_.slot = admission->welcome.slot;
-  stage_ = Stage::kRegistered;
-  send(welcome_message(admission->welcome), single(std::move(engines)));
-  begin_snapshot();
+  send(welcome_message(welcome), single(std::move(engines)));
+  if (with_slots) {
+    send(wire::Slots{}, single(std::move(slots)));
+    has_slots_ = true;
+  }
 }
 
 void Session::handle_message(const wire::Listening& listening) {
@@ -218,6 +233,16 @@ void Session::handle_message(const wire::Draining& /*draining*/) {
 
 void Session::handle_message(const wire::Stats& stats) {
   info_.connections = stats.connections;
+}
+
+void Session::handle_message(const wire::Link& link) {
+  if (!has_slots_ || link.index / ST_LINKS_PER_ENGINE != info_.slot) {
+    end("link " + std::to_string(link.index) + " is not one of this engine's");
+    return;
+  }
+  host_->on_link(info_.id, Link{.client_cookie = link.client_cookie,
+                                .server_cookie = link.server_cookie,
+                                .index = link.index});
 }
 
 void Session::arm_timer() {

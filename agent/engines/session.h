@@ -52,6 +52,7 @@ class SessionHost {
   virtual void on_failed(SessionId session, std::uint64_t netns_cookie,
                          const std::string& reason) = 0;
   virtual void on_draining(SessionId session) = 0;
+  virtual void on_link(SessionId session, const Link& link) = 0;
   virtual void on_ended(Session& session, const std::string& reason) = 0;
 };
 
@@ -94,6 +95,8 @@ class Session : public std::enable_shared_from_this<Session> {
   void handle_message(const wire::Failed& failed);
   void handle_message(const wire::Draining& draining);
   void handle_message(const wire::Stats& stats);
+  void handle_message(const wire::Link& link);
+  void send_welcome(const Welcome& welcome);
   void begin_snapshot();
 
   void schedule_pump();
@@ -112,6 +115,7 @@ class Session : public std::enable_shared_from_this<Session> {
   Stage stage_ = Stage::kNew;
   SessionInfo info_;
   std::string refusal_;
+  bool has_slots_ = false;  // it was sent st_slots
   wire::FrameReader reader_;
   wire::FrameWriter writer_;
   PodLedger pods_;

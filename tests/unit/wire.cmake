@@ -5,5 +5,5 @@ st_unit_test(wire_test
 target_compile_definitions(wire_test PRIVATE ST_WIRE_CORPUS="${CMAKE_SOURCE_DIR}/tests/fuzz/corpus/wire")
 
 st_unit_test(wire_server_test
-  SOURCES wire_ledger_test.cpp wire_server_test.cpp wire_server_faults_test.cpp wire_test_engine.cpp
+  SOURCES wire_ledger_test.cpp wire_links_test.cpp wire_server_test.cpp wire_server_faults_test.cpp wire_test_engine.cpp
   LIBS st_engines st_wire Threads::Threads)

@@ -54,6 +54,7 @@ INSTANTIATE_TEST_SUITE_P(
             "failed",
             Failed{.request_id = 1, .netns_cookie = 2, .reason = "bind: \"in\" \n use \xc3\xbc"}},
         RoundTrip{"draining", Draining{}}, RoundTrip{"stats", Stats{1, 2, 3, 4, kMax64}},
+        RoundTrip{"link", Link{kMax64, 1, kMaxLinks - 1}}, RoundTrip{"slots", Slots{}, 1},
         RoundTrip{"welcome", Welcome{1, 7, kMax64, 15900, 15999, 4}, 1},
         RoundTrip{"refused", Refused{"no free slot"}}, RoundTrip{"snapshot_begin", SnapshotBegin{}},
         RoundTrip{"snapshot_end", SnapshotEnd{}},
@@ -96,6 +97,12 @@ INSTANTIATE_TEST_SUITE_P(
         Reject{"endpoint_too_short", R"({"type":"route_remove","front":["10.0.0.1"]})"},
         Reject{"flag_as_number", R"({"type":"remove","netns_cookie":1,"cut":1})"},
         Reject{"text_too_long", R"({"type":"hello","version":1,"pid":1,"build":")" + kLong + "\"}"},
+        Reject{"link_beyond_the_last",
+               R"({"type":"link","client_cookie":1,"server_cookie":2,"index":)" +
+                   std::to_string(kMaxLinks) + "}"},
+        Reject{"link_beyond_32_bits",
+               R"({"type":"link","client_cookie":1,"server_cookie":2,"index":4294967296})"},
+        Reject{"link_without_cookie", R"({"type":"link","client_cookie":1,"index":3})"},
         Reject{"trailing_bytes", R"({"type":"draining"}x)"},
         Reject{"bad_utf8", "{\"type\":\"draining\",\"\xff\":1}"}),
     [](const auto& row) { return row.param.name; });
@@ -114,6 +121,7 @@ TEST(WireCodec, cuts_a_long_reason_and_drops_broken_utf8) {
 }
 
 TEST(WireCodec, refuses_to_encode_what_is_over_a_limit) {
+  EXPECT_EQ(encode(Link{1, 2, kMaxLinks}).error().code, ErrorCode::kInvalid);
   EXPECT_EQ(encode(Hello{.version = 1, .build = kLong, .pid = 1}).error().code,
             ErrorCode::kInvalid);
   EXPECT_EQ(encode(Pod{1, 2, "a", "b", std::vector<std::uint16_t>(kMaxPorts + 1)}).error().code,

@@ -107,6 +107,7 @@ EngineServerTest::EngineServerTest() {
     events.push_back("hello " + std::to_string(id) + " " + version);
     return Welcome{.slot = static_cast<std::uint16_t>(id),
                    .engines_fd = STDERR_FILENO,
+                   .slots_fd = slots_fd,
                    .cgroup_id = 77,
                    .listener_port_low = 15900,
                    .listener_port_high = 15999,
@@ -123,6 +124,10 @@ EngineServerTest::EngineServerTest() {
   };
   callbacks.on_draining = [this](SessionId id) {
     events.push_back("draining " + std::to_string(id));
+  };
+  callbacks.on_link = [this](SessionId id, const Link& link) {
+    events.push_back("link " + std::to_string(id) + " " + std::to_string(link.client_cookie) + " " +
+                     std::to_string(link.server_cookie) + " " + std::to_string(link.index));
   };
   callbacks.on_lost = [this](SessionId id) { events.push_back("lost " + std::to_string(id)); };
   callbacks.open_netns = [](std::uint64_t) -> Result<UniqueFd> {

@@ -76,6 +76,7 @@ class EngineServerTest : public testing::Test {
   std::string path;
   boost::asio::io_context context;
   std::vector<std::string> events;
+  int slots_fd = -1;
   Callbacks callbacks;
   Timings timings;
   std::unique_ptr<EngineServer> server;

@@ -47,6 +47,11 @@ struct Reason {
   std::string& text;
 };
 
+// The number of a link.
+struct LinkIndex {
+  std::uint32_t& number;
+};
+
 // One list of fields per message serves both directions: `visit` is a Writer or a Reader.
 template <typename V>
 void fields(V& visit, Hello& m) {
@@ -78,6 +83,12 @@ void fields(V& visit, Stats& m) {
   visit("files_limit", m.files_limit);
 }
 template <typename V>
+void fields(V& visit, Link& m) {
+  visit("client_cookie", m.client_cookie);
+  visit("server_cookie", m.server_cookie);
+  visit("index", LinkIndex{m.index});
+}
+template <typename V>
 void fields(V& visit, Welcome& m) {
   visit("version", m.version);
   visit("slot", m.slot);
@@ -86,6 +97,8 @@ void fields(V& visit, Welcome& m) {
   visit("listener_port_high", m.listener_port_high);
   visit("listeners_per_pod", m.listeners_per_pod);
 }
+template <typename V>
+void fields(V& /*visit*/, Slots& /*m*/) {}
 template <typename V>
 void fields(V& visit, Refused& m) {
   visit("reason", Reason{m.reason});
@@ -129,9 +142,9 @@ void fields(V& visit, RouteRemove& m) {
 }
 
 constexpr std::array<std::string_view, std::variant_size_v<EngineMessage>> kKinds{
-    "hello",   "listening", "failed",         "draining",     "stats",
-    "welcome", "refused",   "snapshot_begin", "snapshot_end", "pod",
-    "keep",    "remove",    "reopen",         "route",        "route_remove"};
+    "hello",   "listening", "failed",  "draining",       "stats",        "link",
+    "welcome", "slots",     "refused", "snapshot_begin", "snapshot_end", "pod",
+    "keep",    "remove",    "reopen",  "route",          "route_remove"};
 
 class Writer {
  public:
@@ -147,6 +160,13 @@ class Writer {
                           std::string("encode: ") + name + " is longer than 256 bytes");
     }
     out_[name] = value;
+  }
+  void operator()(const char* name, const LinkIndex& index) {
+    if (index.number >= kMaxLinks) {
+      error_ = make_error(ErrorCode::kInvalid,
+                          "encode: there is no link " + std::to_string(index.number));
+    }
+    out_[name] = index.number;
   }
   void operator()(const char* name, const Reason& reason) {
     out_[name] = reason.text.substr(0, kMaxText);
@@ -200,6 +220,12 @@ class Reader {
     take(name, value);
   }
   void operator()(const char* name, std::string& value) { take(name, value); }
+  void operator()(const char* name, LinkIndex index) {
+    take(name, index.number);
+    if (index.number >= kMaxLinks) {
+      fail(name);
+    }
+  }
   void operator()(const char* name, Reason reason) { take(name, reason.text); }
   void operator()(const char* name, Endpoint& endpoint) { take(name, endpoint); }
   template <typename T>
@@ -309,7 +335,9 @@ std::string_view kind_of(const EngineMessage& message) {
 }
 
 std::size_t descriptors_of(const EngineMessage& message) {
-  return std::holds_alternative<Welcome>(message) || std::holds_alternative<Pod>(message) ? 1 : 0;
+  const bool one = std::holds_alternative<Welcome>(message) ||
+                   std::holds_alternative<Slots>(message) || std::holds_alternative<Pod>(message);
+  return one ? 1 : 0;
 }
 
 Result<std::string> encode(const EngineMessage& message) {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // The messages between the agent and an engine (docs/engine-protocol.md): plain structs, one
-// variant, a JSON codec. A message is the body of one frame (framing.h); `welcome` and `pod` carry
-// one file descriptor on it. The engine speaks first (hello). Ports and numbers are host order;
-// addresses are st_addr here and text on the wire. Thread rule: plain values.
+// variant, a JSON codec. A message is the body of one frame (framing.h); `welcome`, `slots` and
+// `pod` carry one file descriptor on it. The engine speaks first (hello). Ports and numbers are
+// host order; addresses are st_addr here and text on the wire. Thread rule: plain values.
 #pragma once
 
 #include <cstddef>
@@ -12,6 +12,7 @@
 #include <variant>
 #include <vector>
 
+#include "sidetrack/abi/fast.h"
 #include "sidetrack/abi/types.h"
 #include "sidetrack/result.h"
 
@@ -23,6 +24,7 @@ inline constexpr std::size_t kMaxPorts = 65535;    // of `reserved_ports`
 inline constexpr std::size_t kMaxListeners = 256;  // per family in `listening`
 inline constexpr std::size_t kMaxEndpoints =
     20000;  // per route: the longest addresses still fit a frame
+inline constexpr std::uint32_t kMaxLinks = ST_MAX_SLOTS / 2;
 
 // An address (IPv4 as ::ffff:a.b.c.d) and a TCP port.
 struct Endpoint {
@@ -78,6 +80,16 @@ struct Stats {
   bool operator==(const Stats&) const = default;
 };
 
+// These two sockets are the legs of one connection that is relayed byte for byte. Only after
+// `slots`, once what was forwarded so far is in the slots 2 * index (from the client) and 2 * index
+// + 1. Saying it again is no error.
+struct Link {
+  std::uint64_t client_cookie = 0;  // SO_COOKIE of the accepted socket
+  std::uint64_t server_cookie = 0;  // of the upstream socket
+  std::uint32_t index = 0;          // below kMaxLinks, one of the engine's own: see abi/fast.h
+  bool operator==(const Link&) const = default;
+};
+
 // Agent to engine.
 
 // Answers hello. Descriptor: the map st_engines, to be mapped into memory for the heartbeat in cell
@@ -90,6 +102,10 @@ struct Welcome {
   std::uint16_t listener_port_high = 0;
   std::uint16_t listeners_per_pod = 0;
   bool operator==(const Welcome&) const = default;
+};
+// Follows welcome where connections may skip the engine. Descriptor: the map st_slots.
+struct Slots {
+  bool operator==(const Slots&) const = default;
 };
 // Answers hello; the agent closes the session after it. The engine prints the reason and exits
 // with 1.
@@ -148,8 +164,8 @@ struct RouteRemove {
 };
 
 using EngineMessage =
-    std::variant<Hello, Listening, Failed, Draining, Stats, Welcome, Refused, SnapshotBegin,
-                 SnapshotEnd, Pod, Keep, Remove, Reopen, Route, RouteRemove>;
+    std::variant<Hello, Listening, Failed, Draining, Stats, Link, Welcome, Slots, Refused,
+                 SnapshotBegin, SnapshotEnd, Pod, Keep, Remove, Reopen, Route, RouteRemove>;
 
 // The name of a message's kind on the wire: "hello".
 [[nodiscard]] std::string_view kind_of(const EngineMessage& message);
