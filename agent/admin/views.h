@@ -50,9 +50,10 @@ struct StatusView {
   std::vector<ProgramView> programs;
   std::uint64_t pods_wanted = 0, pods_enrolled = 0, pods_drift = 0, pods_skipped = 0;
   std::map<std::string, std::uint64_t> drift_reasons;
-  std::string fast_path, fast_path_reason;                 // on, off
-  std::uint64_t fast_path_connections = 0;                 // adopted now
-  std::map<std::string, std::uint64_t> fast_path_refused;  // sockets and messages, by reason
+  std::string fast_path, fast_path_reason;                    // on, off
+  std::uint64_t fast_path_connections = 0;                    // adopted now
+  std::map<std::string, std::uint64_t> fast_path_namespaces;  // the same, by the client's
+  std::map<std::string, std::uint64_t> fast_path_refused;     // sockets and messages, by reason
   bool bypass = false;
   std::vector<MapView> maps;
   std::vector<ProblemView> problems;

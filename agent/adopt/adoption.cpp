@@ -462,10 +462,21 @@ std::map<std::uint64_t, PodSummary> Adoption::summaries() const {
   return summaries;
 }
 
+std::map<std::uint64_t, std::uint64_t> Adoption::adopted_by_client() const {
+  std::map<std::uint64_t, std::uint64_t> counts;
+  for (const auto& [cookie, pair] : pairs_) {
+    counts[pair.nominated.end[ST_SIDE_CLIENT].netns_cookie] +=
+        pair.stage == Stage::kAdopted ? 1 : 0;
+  }
+  return counts;
+}
+
 std::uint64_t Adoption::adopted() const {
-  return static_cast<std::uint64_t>(
-      std::count_if(pairs_.begin(), pairs_.end(),
-                    [](const auto& entry) { return entry.second.stage == Stage::kAdopted; }));
+  std::uint64_t sum = 0;
+  for (const auto& [netns_cookie, count] : adopted_by_client()) {
+    sum += count;
+  }
+  return sum;
 }
 
 }  // namespace sidetrack::adopt

@@ -54,6 +54,8 @@ class Adoption {
 
   [[nodiscard]] std::map<std::uint64_t, PodSummary> summaries() const;
   [[nodiscard]] std::uint64_t adopted() const;
+  // By the network namespace of the client (of an engine's client, its pod's).
+  [[nodiscard]] std::map<std::uint64_t, std::uint64_t> adopted_by_client() const;
   // Sockets that were refused, by enum st_fast_reason.
   [[nodiscard]] const std::map<st_fast_reason, std::uint64_t>& refused() const { return refused_; }
 

@@ -117,6 +117,15 @@ const json& list_of(const json& object, const char* key) {
   return object.is_object() && found != object.end() && found->is_structured() ? *found : kEmpty;
 }
 
+// "auto, 3 fast", "auto, fp_splice"
+std::string fast_path_text(const json& pod) {
+  const std::string reason = text_of(pod, "fast_path_reason");
+  const auto connections = count_of(pod, "fast_path_connections");
+  return text_of(pod, "fast_path") + (connections != 0  ? fmt::format(", {} fast", connections)
+                                      : reason.empty() ? ""
+                                                       : ", " + reason);
+}
+
 std::string render_pods(const json& answer, const Painter& painter) {
   Table table(
       {"NAMESPACE", "POD", "MODE", "STATE", "ENGINE PORTS", "FAST PATH", "CONNECTIONS", "REASON"});
@@ -127,7 +136,7 @@ std::string render_pods(const json& answer, const Painter& painter) {
                {text_of(pod, "mode")},
                word(text_of(pod, "state")),
                {ports_text(pod)},
-               {text_of(pod, "fast_path")},
+               {fast_path_text(pod)},
                {std::to_string(count_of(pod, "connections"))},
                {text_of(pod, "reason")}});
     if (const auto detail = text_of(pod, "reason_detail"); !detail.empty()) {

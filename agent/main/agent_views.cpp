@@ -238,6 +238,11 @@ admin::StatusView Agent::status() {
   view.fast_path_reason = fast_path_.problem();
   view.fast_path_connections = fast_path_.adopted();
   view.fast_path_refused = fast_path_.refused();
+  for (const auto& [netns_cookie, count] : fast_path_.adopted_by_client()) {
+    if (const auto* owner = reconciler_.owner(netns_cookie); owner != nullptr) {
+      view.fast_path_namespaces[owner->namespace_name] += count;
+    }
+  }
   const auto switched = dataplane::bypass(options_.pin_dir);
   view.bypass = switched && *switched;
   for (const dataplane::MapFill& map : dataplane_->fill()) {

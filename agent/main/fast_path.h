@@ -43,6 +43,10 @@ class FastPath {
     return adoption_.summaries();
   }
   [[nodiscard]] std::uint64_t adopted() const { return adoption_.adopted(); }
+  // By the netns cookie of the client.
+  [[nodiscard]] std::map<std::uint64_t, std::uint64_t> adopted_by_client() const {
+    return adoption_.adopted_by_client();
+  }
   // Sockets and messages that stayed on TCP, by reason name.
   [[nodiscard]] std::map<std::string, std::uint64_t> refused() const;
 

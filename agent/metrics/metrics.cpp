@@ -75,7 +75,6 @@ void add_traffic(const std::vector<admin::CounterView>& rows, std::vector<Metric
       counter("sidetrack_connections_total", "connect() calls by what became of them.");
   auto bytes = counter("sidetrack_flow_bytes_total",
                        "Payload bytes of closed connections, as their clients saw them.");
-  auto fast = gauge("sidetrack_fastpath_connections", "Connections that skip TCP now.");
   for (const auto& row : rows) {
     for (const auto& [reason, count] : row.connections) {
       connections.add(
@@ -90,13 +89,9 @@ void add_traffic(const std::vector<admin::CounterView>& rows, std::vector<Metric
       bytes.add({{"namespace", row.namespace_name}, {"path", path}, {"direction", "in"}},
                 number(count));
     }
-    if (!row.namespace_name.empty()) {
-      fast.add({{"namespace", row.namespace_name}}, 0);  // this version adopts no connections
-    }
   }
   connections.put_into(families);
   bytes.put_into(families);
-  fast.put_into(families);
 }
 
 void add_losses(const std::vector<admin::CounterView>& rows, std::vector<MetricFamily>& families) {
@@ -173,6 +168,21 @@ void add_node(const admin::StatusView& status, std::vector<MetricFamily>& famili
   attached.put_into(families);
 }
 
+void add_fast_path(const admin::StatusView& status, std::vector<MetricFamily>& families) {
+  auto connections =
+      gauge("sidetrack_fastpath_connections", "Connections of which both ends are adopted now.");
+  for (const auto& [name, count] : status.fast_path_namespaces) {
+    connections.add({{"namespace", name}}, number(count));
+  }
+  auto refused = counter("sidetrack_fastpath_refused_total",
+                         "Sockets and messages that stayed on TCP, by the reason.");
+  for (const auto& [reason, count] : status.fast_path_refused) {
+    refused.add({{"reason", reason}}, number(count));
+  }
+  connections.put_into(families);
+  refused.put_into(families);
+}
+
 void add_agent(const admin::StatusView& status, std::vector<MetricFamily>& families) {
   const auto rejected =
       std::count_if(status.problems.begin(), status.problems.end(),
@@ -219,6 +229,7 @@ std::vector<MetricFamily> Metrics::Collect() const {
   add_losses(rows, families);
   add_pods(status, families);
   add_node(status, families);
+  add_fast_path(status, families);
   families.push_back({.name = "sidetrack_policy_apply_seconds",
                       .help = "From a change of policy until the kernel had it.",
                       .type = MetricType::Histogram,

@@ -45,6 +45,8 @@ TEST(Metrics, node_state_is_shown) {
   test::FakeViews views;
   views.status_view.bypass = true;
   views.status_view.drift_reasons = {{"no_listener", 2}};
+  views.status_view.fast_path_namespaces = {{"shop", 3}};
+  views.status_view.fast_path_refused = {{"fp_blocking", 7}};
   views.status_view.problems.resize(3);
   const auto text = Metrics(views).text();
   EXPECT_THAT(text, HasSubstr("sidetrack_flow_bytes_total{namespace=\"shop\",path=\"engine\","
@@ -59,7 +61,8 @@ TEST(Metrics, node_state_is_shown) {
   EXPECT_THAT(text, HasSubstr("sidetrack_flow_records_dropped_total 4\n"));
   EXPECT_THAT(text, HasSubstr("sidetrack_bypass 1\n"));
   EXPECT_THAT(text, HasSubstr("sidetrack_build_info{version=\"0.1.0\"} 1\n"));
-  EXPECT_THAT(text, HasSubstr("sidetrack_fastpath_connections{namespace=\"shop\"} 0\n"));
+  EXPECT_THAT(text, HasSubstr("sidetrack_fastpath_connections{namespace=\"shop\"} 3\n"));
+  EXPECT_THAT(text, HasSubstr("sidetrack_fastpath_refused_total{reason=\"fp_blocking\"} 7\n"));
   EXPECT_THAT(text, HasSubstr("process_start_time_seconds 17000000"));
 }
 

@@ -58,12 +58,13 @@ TEST(CtlRender, pods_fit_a_screen_of_120_columns) {
   view.pod = "checkout-7d9c5b6f4-x8k2p";
   view.engine_ports = view.engine_ports_v6 = {15900, 15901, 15902, 15903};
   view.fast_path = "auto";
-  view.fast_path_reason = "not_in_this_version";
+  view.fast_path_reason = "fp_other_namespace";
   view.state = "drift";
   view.reason = "netns_unreachable";
   view.reason_detail = "open netns /run/netns/cni-5e2f0c6f-0a0d: No such file or directory";
   const auto text = render_pods(admin::to_json(std::vector{view}), kPlain);
   EXPECT_THAT(text, HasSubstr("  15900-15903  "));
+  EXPECT_THAT(text, HasSubstr("  auto, fp_other_namespace  "));
   EXPECT_THAT(text, EndsWith("\n\nshop/checkout-7d9c5b6f4-x8k2p: " + view.reason_detail + "\n"));
   std::istringstream lines(text);
   for (std::string line; std::getline(lines, line);) {
