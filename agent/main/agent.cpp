@@ -307,6 +307,12 @@ engines::Callbacks Agent::engine_callbacks() {
           },
       .on_draining =
           [this](engines::SessionId) { reconciler_.on_engines_changed(reconcile::Clock::now()); },
+      .on_link =
+          [this](engines::SessionId, const engines::Link& link) {
+            fast_path_.on_link({.client_leg = link.client_cookie,
+                                .server_leg = link.server_cookie,
+                                .index = link.index});
+          },
       .on_lost =
           [this](engines::SessionId) {
             forget_lost_engines();
@@ -346,6 +352,7 @@ Result<engines::Welcome> Agent::welcome(std::int64_t pid) {
   spdlog::info("component=engine event=registered pid={} slot={}", pid, slot);
   return engines::Welcome{.slot = slot,
                           .engines_fd = dataplane_->engines_fd(),
+                          .slots_fd = fast_path_.slots_fd(),
                           .cgroup_id = cgroups_.engine_id,
                           .listener_port_low = options_.listener_port_low,
                           .listener_port_high = options_.listener_port_high,

@@ -140,6 +140,11 @@ void FastPath::prune() {
   adoption_.prune(*adopted, adopt::Clock::now());
 }
 
+int FastPath::slots_fd() const {
+  return options_.fast_path.on && dataplane_.fast_path_problem().empty() ? dataplane_.slots_fd()
+                                                                         : -1;
+}
+
 std::map<std::string, std::uint64_t> FastPath::refused() const {
   std::map<std::string, std::uint64_t> sums;
   for (const auto& [reason, count] : adoption_.refused()) {

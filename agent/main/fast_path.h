@@ -42,6 +42,8 @@ class FastPath {
   [[nodiscard]] std::map<std::uint64_t, adopt::PodSummary> summaries() const {
     return adoption_.summaries();
   }
+  // For engines; -1: this kernel or these options have no fast path.
+  [[nodiscard]] int slots_fd() const;
   [[nodiscard]] std::uint64_t adopted() const { return adoption_.adopted(); }
   // By the netns cookie of the client.
   [[nodiscard]] std::map<std::uint64_t, std::uint64_t> adopted_by_client() const {

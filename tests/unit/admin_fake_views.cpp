@@ -40,7 +40,9 @@ FakeViews::FakeViews() {
   status_view.pods_wanted = 2;
   status_view.pods_enrolled = 2;
   status_view.fast_path = "off";
-  status_view.fast_path_reason = "not in this version";
+  status_view.fast_path_reason = "node_off";
+  status_view.fast_path_connections = 2;
+  status_view.fast_path_refused = {{"fp_blocking", 7}};
   status_view.maps = {{.map = "st_pods", .entries = 2, .capacity = 4096}};
   PodView web;
   web.namespace_name = "shop";

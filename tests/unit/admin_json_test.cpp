@@ -24,7 +24,8 @@ TEST(AdminJson, status_has_the_documented_fields) {
     "programs": [{"name": "st_connect4", "hook": "cgroup/connect4", "attached": true, "cgroup_id": 1, "program_id": 7,
                   "detail": ""}],
     "pods": {"wanted": 2, "enrolled": 2, "drift": 0, "skipped": 0, "drift_reasons": {}},
-    "fast_path": "off", "fast_path_reason": "not in this version", "bypass": false,
+    "fast_path": "off", "fast_path_reason": "node_off", "fast_path_connections": 2,
+    "fast_path_refused": {"fp_blocking": 7}, "bypass": false,
     "maps": [{"map": "st_pods", "entries": 2, "capacity": 4096}],
     "problems": [], "repairs": 0})"),
             status);
