@@ -78,6 +78,17 @@ static __always_inline int st_is_armed(__u8 *armed, __u64 arm_ns, __u32 copied_t
 	return 1;
 }
 
+/* One message in a while goes by TCP. */
+static __always_inline int st_refresh_is_due(struct st_fast *fast)
+{
+	__u64 now = bpf_ktime_get_coarse_ns();
+
+	if (now - fast->tcp_ns < ST_FAST_REFRESH_NS)
+		return 0;
+	fast->tcp_ns = now;
+	return 1;
+}
+
 static __always_inline enum st_fast_reason st_check_reader(struct st_sending *sending, __u64 cookie,
 							   __u8 denied, __u32 write_seq)
 {
@@ -91,6 +102,8 @@ static __always_inline enum st_fast_reason st_check_reader(struct st_sending *se
 		return ST_FAST_UNARMED;
 	if (st_denied_now(denied, reader))
 		return denied;
+	if (st_refresh_is_due(fast))
+		return ST_FAST_REFRESH;
 	if (!st_all_read(write_seq, reader->copied_seq))
 		return ST_FAST_UNREAD;
 	if (reader->queue_empty) {

@@ -375,9 +375,6 @@ int st_sockops(struct bpf_sock_ops *ctx)
 		st_on_passive(ctx, sk);
 		st_pair_passive(ctx, sk);
 		break;
-	case BPF_SOCK_OPS_RTT_CB:
-		st_on_round_trip(ctx, sk);
-		break;
 	case BPF_SOCK_OPS_TCP_LISTEN_CB:
 		st_leave_fast_path(ctx, sk);
 		st_on_listen(ctx);

@@ -14,6 +14,7 @@ namespace {
 
 constexpr unsigned kLooks = 8;  // at a pair that may become suitable
 constexpr std::chrono::milliseconds kLookAgain{50};
+constexpr std::chrono::milliseconds kLookSlowest{2000};  // at one that has made few round trips
 constexpr std::chrono::milliseconds kLeaveAgain{20};
 constexpr std::chrono::milliseconds kLeaveSlowest{1000};
 constexpr std::chrono::seconds kStillOpen{30};  // how often a waiting pair is looked at
@@ -27,7 +28,7 @@ bool is_policy(st_fast_reason reason) {
 
 // The pods whose word counts: engines have none.
 std::vector<std::uint64_t> pods_of(const Pair& pair) {
-  const st_candidate& nominated = pair.nominated;
+  const Candidate& nominated = pair.nominated;
   switch (nominated.kind) {
     case ST_PAIR_TO_ENGINE:
       return {nominated.end[ST_SIDE_CLIENT].netns_cookie};
@@ -66,7 +67,26 @@ Pair* Adoption::find(std::uint64_t cookie) {
   return pair == pairs_.end() ? nullptr : &pair->second;
 }
 
-void Adoption::nominate(const st_candidate& candidate, Clock::time_point now) {
+void Adoption::scan(const std::vector<Candidate>& candidates, Clock::time_point now) {
+  std::set<std::uint64_t> open;
+  for (const Candidate& candidate : candidates) {
+    open.insert(candidate.end[ST_SIDE_CLIENT].cookie);
+    add(candidate, now);
+  }
+  std::vector<std::uint64_t> gone;
+  for (const auto& [cookie, pair] : pairs_) {
+    if (!open.contains(cookie)) {
+      gone.push_back(cookie);
+    }
+  }
+  std::for_each(gone.begin(), gone.end(), [this](std::uint64_t cookie) { forget(cookie); });
+  // What is kept of a pod ends with it.
+  asked_.clear();
+  std::erase_if(first_seen_, [this](const auto& entry) { return !pod(entry.first); });
+  std::erase_if(last_refusal_, [this](const auto& entry) { return !pod(entry.first); });
+}
+
+void Adoption::add(const Candidate& candidate, Clock::time_point now) {
   const std::uint64_t client = candidate.end[ST_SIDE_CLIENT].cookie;
   if (pairs_.size() >= ST_MAX_PAIRS || client_of_.contains(client)) {
     return;
@@ -98,14 +118,17 @@ void Adoption::move_to(Pair& pair, Stage stage, Clock::time_point due) {
   pair.disarmed = false;
 }
 
-void Adoption::refuse(Pair& pair, st_fast_reason reason, Clock::time_point) {
-  if (reason != ST_FAST_GONE) {
-    ++refused_[reason];
-    for (const std::uint64_t pod : pods_of(pair)) {
-      last_refusal_[pod] = reason;
-    }
+// Until the connection closes: a scan would find it again.
+void Adoption::refuse(Pair& pair, st_fast_reason reason) {
+  move_to(pair, Stage::kRefused, kNever);
+  pair.reason = reason;
+  if (reason == ST_FAST_GONE) {
+    return;
   }
-  ended_.push_back(client_cookie(pair));
+  ++refused_[reason];
+  for (const std::uint64_t pod : pods_of(pair)) {
+    last_refusal_[pod] = reason;
+  }
 }
 
 void Adoption::start_leaving(Pair& pair, st_fast_reason reason, Clock::time_point now) {
@@ -207,11 +230,13 @@ void Adoption::look(const std::vector<Pair*>& pairs, Clock::time_point now) {
     if (reason == ST_FAST_NONE) {
       move_to(pair, Stage::kWait, now);
       suitable.push_back(&pair);
-    } else if (passes(reason) && ++pair.attempts < kLooks) {
+    } else if (passes(reason) && (reason == ST_FAST_YOUNG || pair.attempts < kLooks)) {
       pair.reason = reason;
-      pair.due = now + kLookAgain * (1U << pair.attempts);
+      pair.due = now + std::min<Clock::duration>(kLookAgain * (1U << std::min(pair.attempts, 10U)),
+                                                 kLookSlowest);
+      ++pair.attempts;
     } else {
-      refuse(pair, reason, now);
+      refuse(pair, reason);
     }
   }
   wait(suitable, now);
@@ -236,7 +261,7 @@ void Adoption::wait(const std::vector<Pair*>& pairs, Clock::time_point now) {
     const std::vector<Answers> answers = ask(waiting, ST_ADOPT_LOOK);
     for (std::size_t i = 0; i < waiting.size(); ++i) {
       if (answers[i].client == ST_FAST_GONE || answers[i].server == ST_FAST_GONE) {
-        ended_.push_back(client_cookie(*waiting[i]));
+        refuse(*waiting[i], ST_FAST_GONE);
       }
     }
   }
@@ -286,7 +311,7 @@ void Adoption::leave(const std::vector<Pair*>& pairs, Clock::time_point now) {
     } else if (is_policy(pair.reason)) {
       move_to(pair, Stage::kWait, now);  // it may be allowed again
     } else {
-      refuse(pair, pair.reason, now);
+      refuse(pair, pair.reason);
     }
   }
 }
@@ -307,9 +332,6 @@ bool Adoption::tick(Clock::time_point now) {
   }
   if (!due[Stage::kWait].empty()) {
     wait(due[Stage::kWait], now);
-  }
-  for (const std::uint64_t cookie : std::exchange(ended_, {})) {
-    forget(cookie);
   }
   connect_links(now);
   return std::any_of(pairs_.begin(), pairs_.end(),
@@ -423,26 +445,6 @@ void Adoption::restore(const std::vector<st_fast_live>& adopted, Clock::time_poi
   }
 }
 
-void Adoption::prune(const std::vector<st_fast_live>& adopted, Clock::time_point) {
-  std::set<std::uint64_t> alive;
-  for (const st_fast_live& row : adopted) {
-    alive.insert(row.state.cookie);
-  }
-  std::vector<std::uint64_t> gone;
-  for (const auto& [cookie, pair] : pairs_) {
-    if (pair.stage == Stage::kAdopted &&
-        (!alive.contains(cookie) || !alive.contains(server_cookie(pair)))) {
-      gone.push_back(cookie);
-    }
-  }
-  for (const std::uint64_t cookie : gone) {
-    forget(cookie);
-  }
-  // What is kept of a pod ends with it.
-  std::erase_if(first_seen_, [&](const auto& entry) { return !pods_.pod(entry.first); });
-  std::erase_if(last_refusal_, [&](const auto& entry) { return !pods_.pod(entry.first); });
-}
-
 std::map<std::uint64_t, PodSummary> Adoption::summaries() const {
   std::map<std::uint64_t, PodSummary> summaries;
   for (const auto& [netns_cookie, reason] : last_refusal_) {
@@ -453,7 +455,7 @@ std::map<std::uint64_t, PodSummary> Adoption::summaries() const {
       PodSummary& summary = summaries[pod];
       if (pair.stage == Stage::kAdopted) {
         ++summary.adopted;
-      } else {
+      } else if (pair.stage != Stage::kRefused) {
         ++summary.waiting;
         summary.reason = pair.reason;
       }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Decides which pairs skip TCP: looks at nominated ones, waits for their pods' probation, puts both
+// Decides which pairs skip TCP: looks at each, waits for their pods' probation, puts both
 // ends in, arms them, links relays, and takes out what has become unsuitable. One thread; time is
 // passed in. The kernel holds the truth: an agent that restarts reads back what is adopted.
 #pragma once
@@ -23,7 +23,7 @@ struct Settings {
 // What is to be shown of one pod.
 struct PodSummary {
   std::uint64_t adopted = 0;             // connections
-  std::uint64_t waiting = 0;             // nominated ones
+  std::uint64_t waiting = 0;             // those that may be adopted later
   st_fast_reason reason = ST_FAST_NONE;  // why the latest one that is not adopted is not
 };
 
@@ -33,7 +33,8 @@ class Adoption {
 
   void set_settings(const Settings& settings, Clock::time_point now);
 
-  void nominate(const st_candidate& candidate, Clock::time_point now);
+  // All pairs that there are now: new ones are looked at, those that are gone forgotten.
+  void scan(const std::vector<Candidate>& candidates, Clock::time_point now);
   void on_link(const Link& link, Clock::time_point now);
   // The sentinel demoted a pod; it marked an adopted socket.
   void on_demoted(std::uint64_t netns_cookie, st_fast_reason reason, Clock::time_point now);
@@ -44,9 +45,6 @@ class Adoption {
   void on_policy_changed(Clock::time_point now);
   // What an earlier agent adopted.
   void restore(const std::vector<st_fast_live>& adopted, Clock::time_point now);
-  // Forgets pairs of which no socket is left. `adopted`: as the kernel has them now.
-  void prune(const std::vector<st_fast_live>& adopted, Clock::time_point now);
-
   // Does what is due. True: there is more to do soon.
   bool tick(Clock::time_point now);
   // Takes everything out, for good (uninstall). True: something is still in.
@@ -76,7 +74,8 @@ class Adoption {
   void wait(const std::vector<Pair*>& pairs, Clock::time_point now);
   void insert(const std::vector<Pair*>& pairs, Clock::time_point now);
   void leave(const std::vector<Pair*>& pairs, Clock::time_point now);
-  void refuse(Pair& pair, st_fast_reason reason, Clock::time_point now);
+  void add(const Candidate& candidate, Clock::time_point now);
+  void refuse(Pair& pair, st_fast_reason reason);
   void start_leaving(Pair& pair, st_fast_reason reason, Clock::time_point now);
   void move_to(Pair& pair, Stage stage, Clock::time_point due);
   void forget(std::uint64_t client_cookie);
@@ -97,7 +96,6 @@ class Adoption {
   };
   std::vector<PendingLink> links_;
   std::map<st_fast_reason, std::uint64_t> refused_;
-  std::vector<std::uint64_t> ended_;                   // to be forgotten after the pass
   std::map<std::uint64_t, std::optional<Pod>> asked_;  // what pods_ said in this pass
 };
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// One nominated pair and the requests about it. Plain values, no I/O.
+// One pair and the requests about it. Plain values, no I/O.
 #pragma once
 
 #include <chrono>
@@ -18,10 +18,18 @@ enum class Stage : std::uint8_t {
   kWait,     // suitable; its pods are on probation, or policy is against it
   kAdopted,  // both ends are in
   kLeave,    // both ends are being taken out
+  kRefused,  // for good
+};
+
+// A connection of which both ends are on this node.
+struct Candidate {
+  st_pair_key key{};
+  st_pair_end end[2]{};  // by enum st_pair_side
+  std::uint8_t kind = 0;
 };
 
 struct Pair {
-  st_candidate nominated{};
+  Candidate nominated{};
   Stage stage = Stage::kLook;
   Clock::time_point due{};
   unsigned attempts = 0;                     // in this stage

@@ -81,6 +81,11 @@ class Adopter {
   int program_fd_;
 };
 
+struct PairRow {
+  st_pair_key key{};
+  st_pair pair{};
+};
+
 class Dataplane {
  public:
   // Opens the pinned state if there is one, else makes it; loads programs, replaces those of an
@@ -131,8 +136,7 @@ class Dataplane {
   // Ring buffers: poll when the descriptor is readable. Callbacks run inside drain().
   [[nodiscard]] int ring_fd() const;
   void drain(const std::function<void(const st_flow&)>& on_flow,
-             const std::function<void(const st_event&)>& on_event,
-             const std::function<void(const st_candidate&)>& on_candidate);
+             const std::function<void(const st_event&)>& on_event);
 
   // The fast path. Why this kernel cannot have it; empty = it can.
   [[nodiscard]] const std::string& fast_path_problem() const;
@@ -149,6 +153,8 @@ class Dataplane {
   // Valid as long as the Dataplane is.
   [[nodiscard]] Adopter adopter() const;
   [[nodiscard]] Result<std::vector<st_fast_live>> adopted() const;
+  // All rows of st_pairs; some may be missing or twice in a list that is read while they change.
+  [[nodiscard]] Result<std::vector<PairRow>> pairs() const;
   [[nodiscard]] Result<st_fast_counters> fast_counters() const;
 
   // Detaches and unpins everything of this pin folder; returns what was removed, a line each.

@@ -30,10 +30,8 @@ void add(st_fast_counters& sum, const st_fast_counters& part) {
   sum.messages += part.messages;
   sum.handoffs += part.handoffs;
   sum.paired += part.paired;
-  sum.nominated += part.nominated;
   sum.adopted += part.adopted;
   sum.released += part.released;
-  sum.ring_full += part.ring_full;
 }
 
 std::string adopted_path(const std::string& pin_dir) {
@@ -141,6 +139,28 @@ Result<st_fast_reason> Adopter::run(const st_adopt_request& request) const {
     return make_error(ErrorCode::kInternal, "st_adopt returned " + std::to_string(options.retval));
   }
   return static_cast<st_fast_reason>(options.retval);
+}
+
+Result<std::vector<PairRow>> Dataplane::pairs() const {
+  constexpr std::uint32_t kBatch = 4096;
+  std::vector<st_pair_key> keys(kBatch);
+  std::vector<st_pair> values(kBatch);
+  std::vector<PairRow> rows;
+  std::uint32_t position = 0;
+  for (bool first = true;; first = false) {
+    std::uint32_t count = kBatch;
+    const int error = bpf_map_lookup_batch(impl_->map_fd("st_pairs"), first ? nullptr : &position,
+                                           &position, keys.data(), values.data(), &count, nullptr);
+    if (error != 0 && errno != ENOENT) {
+      return map_error("st_pairs", "list", errno);
+    }
+    for (std::uint32_t i = 0; i < count; ++i) {
+      rows.push_back({.key = keys[i], .pair = values[i]});
+    }
+    if (error != 0) {
+      return rows;  // ENOENT: that was all
+    }
+  }
 }
 
 Result<st_fast_counters> Dataplane::fast_counters() const {

@@ -45,7 +45,6 @@ struct Dataplane::Impl {
   std::map<std::string, std::uint32_t> namespace_slots;
   const std::function<void(const st_flow&)>* on_flow = nullptr;  // set while drain() runs
   const std::function<void(const st_event&)>* on_event = nullptr;
-  const std::function<void(const st_candidate&)>* on_candidate = nullptr;
   std::string fast_path_problem;             // empty = its programs are loaded
   st_fast_generation* generation = nullptr;  // mapped, kPageBytes
 

@@ -29,16 +29,6 @@ int handle_event(void* context, void* data, std::size_t size) {
   return 0;
 }
 
-int handle_candidate(void* context, void* data, std::size_t size) {
-  const auto* impl = static_cast<Dataplane::Impl*>(context);
-  if (size >= sizeof(st_candidate) && impl->on_candidate != nullptr) {
-    st_candidate candidate{};
-    std::memcpy(&candidate, data, sizeof(candidate));
-    (*impl->on_candidate)(candidate);
-  }
-  return 0;
-}
-
 template <typename Row>
 std::vector<Row> rows_of(const std::vector<unsigned char>& bytes) {
   std::vector<Row> rows(bytes.size() / sizeof(Row));
@@ -59,11 +49,6 @@ Result<void> Dataplane::Impl::open_rings() {
       error != 0) {
     return errno_error("open ring st_events", -error);
   }
-  if (const int error =
-          ring_buffer__add(ring.get(), map_fd("st_candidates"), handle_candidate, this);
-      error != 0) {
-    return errno_error("open ring st_candidates", -error);
-  }
   return {};
 }
 
@@ -72,13 +57,10 @@ int Dataplane::ring_fd() const {
 }
 
 void Dataplane::drain(const std::function<void(const st_flow&)>& on_flow,
-                      const std::function<void(const st_event&)>& on_event,
-                      const std::function<void(const st_candidate&)>& on_candidate) {
+                      const std::function<void(const st_event&)>& on_event) {
   impl_->on_flow = &on_flow;
   impl_->on_event = &on_event;
-  impl_->on_candidate = &on_candidate;
   ring_buffer__consume(impl_->ring.get());
-  impl_->on_candidate = nullptr;
   impl_->on_flow = nullptr;
   impl_->on_event = nullptr;
 }

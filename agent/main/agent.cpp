@@ -191,7 +191,6 @@ Result<void> Agent::start() {
   });
   every(kProgramCheck, [this] { check_programs(); });
   every(FastPath::kTick, [this] { fast_path_.tick(); });
-  every(kProgramCheck, [this] { fast_path_.prune(); });
   if (external_) {
     every(kExternalLook, [this] {
       const bool was_up = external_->up();
@@ -262,8 +261,7 @@ void Agent::wait_for_rings() {
 
 void Agent::drain_rings() {
   dataplane_->drain([this](const st_flow& flow) { on_flow(flow); },
-                    [this](const st_event& event) { on_event(event); },
-                    [this](const st_candidate& candidate) { fast_path_.on_candidate(candidate); });
+                    [this](const st_event& event) { on_event(event); });
 }
 
 void Agent::check_programs() {

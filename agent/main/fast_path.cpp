@@ -9,6 +9,8 @@ namespace sidetrack::agent {
 
 namespace {
 
+constexpr std::chrono::seconds kFullScan{5};
+
 // Where demoted workloads are remembered; nowhere if the folder cannot be made.
 std::string workloads_file(const std::string& cache_dir) {
   std::error_code error;
@@ -92,10 +94,6 @@ Result<void> FastPath::start() {
   return {};
 }
 
-void FastPath::on_candidate(const st_candidate& candidate) {
-  adoption_.nominate(candidate, adopt::Clock::now());
-}
-
 void FastPath::on_event(const st_event& event) {
   const auto now = adopt::Clock::now();
   switch (event.kind) {
@@ -128,16 +126,57 @@ void FastPath::tick() {
     generation_ = generation;
     adoption_.on_policy_changed(now);
   }
+  if (dataplane_.fast_path_problem().empty()) {
+    scan(now);
+  }
   adoption_.tick(now);
 }
 
-void FastPath::prune() {
-  auto adopted = dataplane_.adopted();
-  if (!adopted) {
-    spdlog::error("component=adopt event=list_failed detail=\"{}\"", adopted.error().message);
+void FastPath::scan(adopt::Clock::time_point now) {
+  const auto counters = dataplane_.fast_counters();
+  const bool full = now >= full_scan_at_;
+  if (!counters || (counters->paired == paired_ && !full)) {
     return;
   }
-  adoption_.prune(*adopted, adopt::Clock::now());
+  const auto rows = dataplane_.pairs();
+  if (!rows) {
+    spdlog::error("component=adopt event=list_failed detail=\"{}\"", rows.error().message);
+    return;
+  }
+  paired_ = counters->paired;
+  std::vector<adopt::Candidate> candidates;
+  for (const dataplane::PairRow& row : *rows) {
+    if (row.pair.end[ST_SIDE_SERVER].cookie != 0) {
+      candidates.push_back({.key = row.key,
+                            .end = {row.pair.end[ST_SIDE_CLIENT], row.pair.end[ST_SIDE_SERVER]},
+                            .kind = row.pair.kind});
+    }
+  }
+  adoption_.scan(candidates, now);
+  if (full) {
+    full_scan_at_ = now + kFullScan;
+    forget_remote(*rows);
+  }
+}
+
+void FastPath::forget_remote(const std::vector<dataplane::PairRow>& rows) {
+  std::set<std::uint64_t> alone;
+  for (const dataplane::PairRow& row : rows) {
+    const st_pair_end& client = row.pair.end[ST_SIDE_CLIENT];
+    if (row.pair.end[ST_SIDE_SERVER].cookie != 0) {
+      continue;
+    }
+    if (!alone_.contains(client.cookie)) {
+      alone.insert(client.cookie);
+    } else if (auto done = dataplane_.adopter().run(
+                   {.op = ST_ADOPT_FORGET, .key = row.key, .self = client});
+               !done) {
+      spdlog::error("component=adopt event=run_failed detail=\"{}\"", done.error().message);
+    } else if (*done == ST_FAST_NONE) {
+      ++remote_;
+    }
+  }
+  alone_ = std::move(alone);
 }
 
 int FastPath::slots_fd() const {
@@ -149,6 +188,9 @@ std::map<std::string, std::uint64_t> FastPath::refused() const {
   std::map<std::string, std::uint64_t> sums;
   for (const auto& [reason, count] : adoption_.refused()) {
     sums[std::string(adopt::name_of(reason))] += count;
+  }
+  if (remote_ != 0) {
+    sums[std::string(adopt::name_of(ST_FAST_NO_PEER))] += remote_;
   }
   const auto counters = dataplane_.fast_counters();
   for (unsigned reason = 1; counters && reason < ST_FAST_COUNT; ++reason) {

@@ -6,6 +6,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 
 #include "agent/adopt/adoption.h"
@@ -27,13 +28,10 @@ class FastPath {
   // Switches it on if options and kernel allow; a kernel that cannot have it is no error.
   [[nodiscard]] Result<void> start();
 
-  void on_candidate(const st_candidate& candidate);
   void on_event(const st_event& event);
   void on_link(const adopt::Link& link);
   // Every kTick.
   void tick();
-  // Every few seconds: forgets what is closed.
-  void prune();
   static constexpr std::chrono::milliseconds kTick{50};
 
   [[nodiscard]] bool on() const { return problem_.empty(); }
@@ -67,6 +65,9 @@ class FastPath {
   };
 
   [[nodiscard]] std::string find_problem();
+  void scan(adopt::Clock::time_point now);
+  // Rows that had no server then, and have none now, are of connections to elsewhere.
+  void forget_remote(const std::vector<dataplane::PairRow>& rows);
 
   const Options& options_;
   dataplane::Dataplane& dataplane_;
@@ -77,6 +78,10 @@ class FastPath {
   adopt::Adoption adoption_;
   std::string problem_ = "starting";
   std::uint64_t generation_ = 0;  // of the policy that adoption_ knows
+  std::uint64_t paired_ = 0;      // as the kernel counted at the last scan
+  adopt::Clock::time_point full_scan_at_{};
+  std::uint64_t remote_ = 0;       // rows given back for want of a server
+  std::set<std::uint64_t> alone_;  // clients without a server at the last full scan
 };
 
 }  // namespace sidetrack::agent

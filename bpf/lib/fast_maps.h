@@ -25,8 +25,8 @@ struct {
 } st_fast_generation __weak SEC(".maps");
 
 /* Written when the client's side is established, completed when the server's is, removed when the
- * client closes or turns out to have no peer here. Full, or the netns' quota used: the connection
- * stays on TCP (fp_pairs_full). */
+ * client closes, or by the agent when it turns out to have no peer here. Full, or the netns' quota
+ * used: the connection stays on TCP (fp_pairs_full). */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, ST_MAX_PAIRS);
@@ -78,12 +78,6 @@ struct {
 	__type(value, struct st_fast_counters);
 } st_fast_counters __weak SEC(".maps");
 
-/* Pairs worth adopting, to the agent. Full: nominated again at the next round trip. */
-struct {
-	__uint(type, BPF_MAP_TYPE_RINGBUF);
-	__uint(max_entries, ST_FAST_RING_BYTES);
-} st_candidates __weak SEC(".maps");
-
 static __always_inline const struct st_fast_config *st_get_fast_config(void)
 {
 	__u32 zero = 0;
@@ -119,6 +113,17 @@ static __always_inline void st_count_refused(__u32 reason)
 
 	if (counters)
 		counters->refused[reason & 63]++;
+}
+
+static __always_inline void st_drop_pair(const struct st_pair_key *key, __u64 netns_cookie)
+{
+	struct st_pod_state *state;
+
+	if (bpf_map_delete_elem(&st_pairs, key))
+		return;
+	state = bpf_map_lookup_elem(&st_pod_state, &netns_cookie);
+	if (state)
+		__sync_fetch_and_add(&state->pairs, -1);
 }
 
 #endif

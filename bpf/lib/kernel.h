@@ -177,6 +177,7 @@ struct tcp_sock {
 	__u64 bytes_retrans;
 	__u64 bytes_received;
 	__u64 bytes_acked;
+	__u32 segs_in;
 	__u32 write_seq;
 	__u32 copied_seq;
 	__u32 snd_una;

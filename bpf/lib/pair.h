@@ -1,22 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Finds the two ends of a connection that are both on this node, nominates those that live long
- * enough, and forgets them. Called by sockops only; nothing here puts a socket on the fast path
- * (bpf/adopt.bpf.c does).
+ * Finds the two ends of a connection that are both on this node, and forgets them. Called by
+ * sockops only; nothing here puts a socket on the fast path (bpf/adopt.bpf.c does).
  */
 #ifndef SIDETRACK_BPF_PAIR_H
 #define SIDETRACK_BPF_PAIR_H
 
 #include "lib/fast_maps.h"
-
-enum {
-	ST_SOL_SOCKET = 1,
-	ST_SO_KEEPALIVE = 9,
-	ST_SOL_TCP = 6,
-	ST_TCP_KEEPIDLE = 4,
-	/* Traffic that skips TCP does not refresh conntrack; its usual timeouts are hours. */
-	ST_KEEPALIVE_S = 600,
-};
 
 /* The key as the connection's client (`active`) or its server works it out, now or later. The SYN
  * that a client sent counts as acknowledged. */
@@ -30,39 +20,10 @@ static __always_inline void st_pair_key_of(struct bpf_sock_ops *ctx, int active,
 	key->server_first = active ? received : sent;
 }
 
-/* The pair that the socket is an end of. `key` and `side` are only then set. */
-static __always_inline struct st_pair *st_find_pair(struct bpf_sock_ops *ctx,
-						    struct st_pair_key *key, __u32 *side)
-{
-	__u64 cookie = bpf_get_socket_cookie(ctx);
-	struct st_pair *pair;
-
-	st_pair_key_of(ctx, 1, key);
-	pair = bpf_map_lookup_elem(&st_pairs, key);
-	*side = ST_SIDE_CLIENT;
-	if (pair && pair->end[ST_SIDE_CLIENT].cookie == cookie)
-		return pair;
-	st_pair_key_of(ctx, 0, key);
-	pair = bpf_map_lookup_elem(&st_pairs, key);
-	*side = ST_SIDE_SERVER;
-	return pair && pair->end[ST_SIDE_SERVER].cookie == cookie ? pair : 0;
-}
-
-static __always_inline void st_drop_pair(const struct st_pair_key *key, __u64 netns_cookie)
-{
-	struct st_pod_state *state;
-
-	if (bpf_map_delete_elem(&st_pairs, key))
-		return;
-	state = bpf_map_lookup_elem(&st_pod_state, &netns_cookie);
-	if (state)
-		__sync_fetch_and_add(&state->pairs, -1);
-}
-
+/* A client's close gives its row back. */
 static __always_inline void st_follow(struct bpf_sock_ops *ctx)
 {
-	bpf_sock_ops_cb_flags_set(ctx, ctx->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_RTT_CB_FLAG |
-					       BPF_SOCK_OPS_STATE_CB_FLAG);
+	bpf_sock_ops_cb_flags_set(ctx, ctx->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG);
 }
 
 static __always_inline int st_is_plain(const struct tcp_sock *tp)
@@ -174,75 +135,9 @@ static __always_inline void st_pair_passive(struct bpf_sock_ops *ctx, struct bpf
 	pair->end[ST_SIDE_SERVER].sock = (__u64)tp;
 	barrier();
 	pair->end[ST_SIDE_SERVER].cookie = bpf_get_socket_cookie(ctx);
-	st_follow(ctx);
 	counters = st_get_fast_counters();
 	if (counters)
 		counters->paired++;
-}
-
-static __always_inline void st_keep_alive(struct bpf_sock_ops *ctx)
-{
-	int idle = ST_KEEPALIVE_S;
-	int on = 0;
-
-	if (bpf_getsockopt(ctx, ST_SOL_SOCKET, ST_SO_KEEPALIVE, &on, sizeof(on)) || on)
-		return;
-	on = 1;
-	bpf_setsockopt(ctx, ST_SOL_SOCKET, ST_SO_KEEPALIVE, &on, sizeof(on));
-	bpf_setsockopt(ctx, ST_SOL_TCP, ST_TCP_KEEPIDLE, &idle, sizeof(idle));
-}
-
-/* 0 = the ring is full, to be tried again. Both ends may nominate the same pair: the agent takes
- * the first. */
-static __always_inline int st_nominate(const struct st_pair_key *key, struct st_pair *pair)
-{
-	struct st_fast_counters *counters = st_get_fast_counters();
-	struct st_candidate *candidate = bpf_ringbuf_reserve(&st_candidates, sizeof(*candidate), 0);
-
-	if (!candidate) {
-		if (counters)
-			counters->ring_full++;
-		return 0;
-	}
-	__builtin_memset(candidate, 0, sizeof(*candidate));
-	candidate->key = *key;
-	candidate->end[0] = pair->end[0];
-	candidate->end[1] = pair->end[1];
-	candidate->kind = pair->kind;
-	candidate->loopback = pair->loopback;
-	bpf_ringbuf_submit(candidate, 0);
-	pair->nominated = 1;
-	if (counters)
-		counters->nominated++;
-	return 1;
-}
-
-/* Once the connection has lived for some round trips it is nominated, or, without an end here,
- * forgotten. */
-static __always_inline void st_on_round_trip(struct bpf_sock_ops *ctx, struct bpf_sock *sk)
-{
-	const struct st_fast_config *config = st_get_fast_config();
-	struct st_socket *socket;
-	struct st_pair_key key;
-	struct st_pair *pair;
-	__u32 side;
-
-	if (config && ctx->segs_in <= config->round_trips)
-		return;
-	pair = st_find_pair(ctx, &key, &side);
-	if (pair && pair->end[ST_SIDE_SERVER].cookie) {
-		if (!pair->nominated && !st_nominate(&key, pair))
-			return;
-		if (!pair->loopback)
-			st_keep_alive(ctx);
-	} else if (pair) {
-		st_count_refused(ST_FAST_NO_PEER);
-		st_drop_pair(&key, pair->end[ST_SIDE_CLIENT].netns_cookie);
-		socket = bpf_sk_storage_get(&st_sockets, sk, 0, 0);
-		if (socket)
-			socket->paired = 0;
-	}
-	bpf_sock_ops_cb_flags_set(ctx, ctx->bpf_sock_ops_cb_flags & ~BPF_SOCK_OPS_RTT_CB_FLAG);
 }
 
 /* The socket will be another connection: what waits in its queue must not be read by that one. */
@@ -257,19 +152,20 @@ static __always_inline void st_leave_fast_path(struct bpf_sock_ops *ctx, struct 
 	bpf_sk_storage_delete(&st_fast_sockets, sk);
 }
 
-/* `old` is the state before TCP_CLOSE. Bytes that wait stay readable, as after an RST or FIN of
- * TCP, unless it was a disconnect: open until now, and no error. */
+/* A client, or a socket with storage of ours, is closed; `old` is the state before. Bytes that wait
+ * stay readable, as after an RST or FIN of TCP, unless it was a disconnect: open until now, and no
+ * error. (A server's disconnect is seen when it connects or listens again.) */
 static __always_inline void st_pair_closed(struct bpf_sock_ops *ctx, struct bpf_sock *sk, __u32 old)
 {
 	struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
 	struct st_pair_key key;
 	struct st_pair *pair;
-	__u32 side;
 
 	if (!tp)
 		return;
-	pair = st_find_pair(ctx, &key, &side);
-	if (pair && side == ST_SIDE_CLIENT)
+	st_pair_key_of(ctx, 1, &key);
+	pair = bpf_map_lookup_elem(&st_pairs, &key);
+	if (pair && pair->end[ST_SIDE_CLIENT].cookie == bpf_get_socket_cookie(ctx))
 		st_drop_pair(&key, pair->end[ST_SIDE_CLIENT].netns_cookie);
 	if ((old == BPF_TCP_ESTABLISHED || old == BPF_TCP_CLOSE_WAIT) &&
 	    !tp->inet_conn.icsk_inet.sk.sk_err)

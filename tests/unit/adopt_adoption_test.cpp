@@ -115,15 +115,19 @@ class AdoptionTest : public ::testing::Test {
   }
 
   // A pair with client cookie `id` and server cookie `id + 1`, both alive and suitable.
-  st_candidate make_pair(std::uint64_t id, st_pair_kind kind = ST_PAIR_DIRECT) {
+  Candidate make_pair(std::uint64_t id, st_pair_kind kind = ST_PAIR_DIRECT) {
     sockets_.sockets[id] = {};
     sockets_.sockets[id + 1] = {};
-    st_candidate candidate{};
+    Candidate candidate{};
     candidate.key = {.client_first = static_cast<std::uint32_t>(id), .server_first = 7};
     candidate.kind = static_cast<std::uint8_t>(kind);
     candidate.end[ST_SIDE_CLIENT] = {.cookie = id, .netns_cookie = kPodA, .sock = 10 * id};
     candidate.end[ST_SIDE_SERVER] = {.cookie = id + 1, .netns_cookie = kPodB, .sock = 10 * id + 10};
     return candidate;
+  }
+  void nominate(const Candidate& candidate) {
+    open_.push_back(candidate);
+    adoption_.scan(open_, now_);
   }
   void tick(Clock::duration later = milliseconds(0)) {
     now_ += later;
@@ -139,7 +143,7 @@ class AdoptionTest : public ::testing::Test {
         }));
   }
   void adopt(std::uint64_t id, st_pair_kind kind = ST_PAIR_DIRECT) {
-    adoption_.nominate(make_pair(id, kind), now_);
+    nominate(make_pair(id, kind));
     tick();
     tick(kProbation);
     ASSERT_TRUE(is_in(id));
@@ -147,6 +151,7 @@ class AdoptionTest : public ::testing::Test {
 
   static constexpr milliseconds kProbation{30000};
   Clock::time_point now_ = Clock::now();
+  std::vector<Candidate> open_;
   FakeSockets sockets_;
   FakePods pods_;
   Workloads workloads_{""};
@@ -154,7 +159,7 @@ class AdoptionTest : public ::testing::Test {
 };
 
 TEST_F(AdoptionTest, waits_for_probation_then_inserts_and_arms_both_ends) {
-  adoption_.nominate(make_pair(1), now_);
+  nominate(make_pair(1));
   tick();
   EXPECT_EQ(asked(1, ST_ADOPT_LOOK), 1U);
   tick(kProbation - milliseconds(1));
@@ -165,15 +170,15 @@ TEST_F(AdoptionTest, waits_for_probation_then_inserts_and_arms_both_ends) {
   EXPECT_TRUE(sockets_.sockets[1].armed && sockets_.sockets[2].armed);
   EXPECT_EQ(adoption_.adopted(), 1U);
   // A pod's second connection need not wait.
-  adoption_.nominate(make_pair(11), now_);
+  nominate(make_pair(11));
   tick();
   EXPECT_TRUE(is_in(11));
 }
 
 TEST_F(AdoptionTest, a_blocking_socket_is_refused_once_and_for_good) {
-  const st_candidate candidate = make_pair(1);
+  const Candidate candidate = make_pair(1);
   sockets_.sockets[2].look = ST_FAST_BLOCKING;
-  adoption_.nominate(candidate, now_);
+  nominate(candidate);
   tick();
   sockets_.sockets[2].look = ST_FAST_NONE;
   tick(kProbation);
@@ -183,9 +188,9 @@ TEST_F(AdoptionTest, a_blocking_socket_is_refused_once_and_for_good) {
 }
 
 TEST_F(AdoptionTest, what_passes_is_looked_at_again) {
-  const st_candidate candidate = make_pair(1);
+  const Candidate candidate = make_pair(1);
   sockets_.sockets[2].look = ST_FAST_NOT_ACCEPTED;
-  adoption_.nominate(candidate, now_);
+  nominate(candidate);
   tick();
   sockets_.sockets[2].look = ST_FAST_NONE;
   tick(seconds(1));
@@ -193,8 +198,21 @@ TEST_F(AdoptionTest, what_passes_is_looked_at_again) {
   EXPECT_TRUE(is_in(1));
 }
 
+TEST_F(AdoptionTest, a_connection_without_traffic_is_looked_at_for_as_long_as_it_lives) {
+  const Candidate candidate = make_pair(1);
+  sockets_.sockets[1].look = ST_FAST_YOUNG;
+  nominate(candidate);
+  for (int i = 0; i < 100; ++i) {
+    tick(seconds(2));
+  }
+  EXPECT_LE(asked(1, ST_ADOPT_LOOK), 110U);
+  sockets_.sockets[1].look = ST_FAST_NONE;
+  tick(seconds(2));
+  EXPECT_TRUE(is_in(1)) << "its pod's probation is over";
+}
+
 TEST_F(AdoptionTest, an_end_that_became_unsuitable_takes_the_other_out_again) {
-  adoption_.nominate(make_pair(1), now_);
+  nominate(make_pair(1));
   tick();
   sockets_.sockets[2].look = ST_FAST_ZEROCOPY;
   tick(kProbation);  // the client's end went in
@@ -233,7 +251,7 @@ TEST_F(AdoptionTest, a_label_takes_out_and_lets_in_again) {
 
 TEST_F(AdoptionTest, pods_of_two_namespaces_need_node_on_both) {
   pods_.pods[kPodB].row.namespace_slot = 2;
-  adoption_.nominate(make_pair(1), now_);
+  nominate(make_pair(1));
   tick();
   tick(kProbation);
   EXPECT_FALSE(is_in(1));
@@ -257,9 +275,9 @@ TEST_F(AdoptionTest, a_demoted_pod_leaves_and_its_workload_is_remembered) {
   EXPECT_EQ(workloads_.demoted("shop/ReplicaSet/b"), ST_FAST_SPLICE);
   // The next replica.
   pods_.pods[300] = make_pod("shop/ReplicaSet/b");
-  st_candidate candidate = make_pair(21);
+  Candidate candidate = make_pair(21);
   candidate.end[ST_SIDE_SERVER].netns_cookie = 300;
-  adoption_.nominate(candidate, now_);
+  nominate(candidate);
   tick();
   tick(kProbation);
   EXPECT_FALSE(is_in(21));
@@ -334,9 +352,10 @@ TEST_F(AdoptionTest, half_an_adoption_is_completed_after_a_restart) {
 
 TEST_F(AdoptionTest, closed_connections_are_forgotten) {
   adopt(1);
-  adoption_.prune({}, now_);
+  open_.clear();
+  adoption_.scan(open_, now_);
   EXPECT_EQ(adoption_.adopted(), 0U);
-  adoption_.nominate(make_pair(11), now_);
+  nominate(make_pair(11));
   sockets_.sockets.clear();
   tick();
   EXPECT_EQ(adoption_.summaries()[kPodA].waiting, 0U);

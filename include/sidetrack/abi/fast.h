@@ -33,18 +33,19 @@ enum {
    * about 1 KiB of kernel memory that no counter sees. */
   ST_FAST_MESSAGES = 512,
   ST_LINKS_PER_ENGINE = 8192,
-  ST_FAST_RING_BYTES = 4194304,
 };
 
 /* From both insertions to the first byte that skips TCP: a recv() that chose TCP before has ended
  * by then. */
 #define ST_FAST_ARM_NS 1000000000ULL
+/* How often at least one message goes by TCP: traffic that skips it does not refresh conntrack. */
+#define ST_FAST_REFRESH_NS 60000000000ULL
 
 /* st_fast_config: one cell, written by the agent. */
 struct st_fast_config {
   __u32 enabled;       /* the node's switch: 0 = nothing new is redirected */
   __u32 window;        /* bytes per direction */
-  __u32 round_trips;   /* segments received before a pair is nominated */
+  __u32 round_trips;   /* segments that each end must have received before it is adopted */
   __u8 loopback;       /* pairs within one netns, too */
   __u8 charges_reader; /* this kernel counts redirected bytes in the reader's sk_rmem_alloc */
   __u8 reserved[2];
@@ -76,22 +77,11 @@ struct st_pair {
   struct st_pair_end end[2]; /* by enum st_pair_side; a server's cookie of 0 = not seen */
   __u64 fast_bytes[2];       /* sent past TCP to the other end, by who sent */
   __u64 handoff_bytes[2];    /* sent past the engine to the far end */
-  __u32 nominated;
   __u8 kind;
   __u8 loopback; /* both ends are in one netns */
-  __u8 reserved[2];
-};
-ST_STATIC_ASSERT(sizeof(struct st_pair) == 88, "st_pair");
-
-/* st_candidates (ring buffer): a pair that is worth adopting. */
-struct st_candidate {
-  struct st_pair_key key;
-  struct st_pair_end end[2];
-  __u8 kind;
-  __u8 loopback;
   __u8 reserved[6];
 };
-ST_STATIC_ASSERT(sizeof(struct st_candidate) == 64, "st_candidate");
+ST_STATIC_ASSERT(sizeof(struct st_pair) == 88, "st_pair");
 
 /* st_fast_sockets (SK_STORAGE): what an adopted socket needs to know of its peer. Written by the
  * adopting program before the socket is in st_adopted; after that by its own sender, under the
@@ -108,6 +98,7 @@ struct st_fast {
   __u64 peer_netns_cookie;
   __u64 generation;  /* `denied` is as of this one */
   __u64 arm_ns;      /* CLOCK_MONOTONIC; 0 = its peer is not in yet */
+  __u64 tcp_ns;      /* when it last sent by TCP to refresh conntrack */
   __u64 sent;        /* bytes redirected to `peer` (handed off ones are not in it) */
   __u32 peer_copied; /* the peer's copied_seq when both were in */
   __u32 messages;    /* redirected since a reader's queue was seen empty */
@@ -130,7 +121,7 @@ struct st_fast {
   __u8 far_denied; /* enum st_fast_reason */
   __u8 reserved2[6];
 };
-ST_STATIC_ASSERT(sizeof(struct st_fast) == 168, "st_fast");
+ST_STATIC_ASSERT(sizeof(struct st_fast) == 176, "st_fast");
 
 /* st_slots (mapped by engines): bytes that the engine has forwarded in one direction, added after
  * its send() returned. Slot 2 * link = from the client, 2 * link + 1 = from the server. Links of
@@ -144,11 +135,8 @@ struct st_fast_counters {
   __u64 messages;    /* redirected to the peer */
   __u64 handoffs;    /* redirected to the far end */
   __u64 paired;      /* connections whose two ends were found */
-  __u64 nominated;
-  __u64 adopted;   /* sockets */
-  __u64 released;  /* sockets that were taken out before their end */
-  __u64 ring_full; /* nominations that found the ring full: made again at the next round
-                      trip */
+  __u64 adopted;     /* sockets */
+  __u64 released;    /* sockets that were taken out before their end */
 };
 ST_STATIC_ASSERT(ST_FAST_COUNT <= 64, "st_fast_counters.refused");
 
@@ -160,6 +148,7 @@ struct st_mark {
 /* What the adopting program is asked for: the packet data of a BPF_PROG_TEST_RUN in the netns of
  * the socket, after 14 bytes of Ethernet header. It returns an enum st_fast_reason. */
 enum st_adopt_op {
+  ST_ADOPT_FORGET,  /* its pair never found a server: the row goes */
   ST_ADOPT_LOOK,    /* could it be adopted? */
   ST_ADOPT_INSERT,  /* put it in, unarmed */
   ST_ADOPT_ARM,     /* both ends are in: it may send fast once its peer has read */
