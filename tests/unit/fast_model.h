@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+// An explicit-state model of one connection on the fast path: sender A, reader B, and between them
+// nothing (a direct pair) or a relay E_a -> engine -> E_b. Every step that another CPU can see is
+// one action; all interleavings are tried. What may skip TCP is decided by sidetrack/fast_rules.h.
+//
+// Messages are one byte and numbered: B must read 1, 2, 3 ... and then the end of the stream. One
+// thread sends and one reads on each socket.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace sidetrack::model {
+
+// Which guards stand. All true is the product.
+struct Guards {
+  bool peer_all_read = true;         // TCP -> FAST to the peer: all of TCP was read
+  bool far_all_read = true;          // the same of the engine's leg and the far reader
+  bool relay_empty = true;           // handoff: nothing is inside the engine
+  bool peer_armed = true;            // the peer has read since both were put in
+  bool far_armed = true;             // the far reader has
+  bool slot_first = true;            // the slot is read before the leg and the far reader
+  bool counts_late = true;           // the engine adds to its slot after send() returned
+  bool release_sees_senders = true;  // a reader is not taken out while a sender is in a call ...
+  bool release_sees_queue = true;    // ... nor while bytes wait ...
+  bool release_sees_counts = true;   // ... nor if any skipped TCP during the look
+};
+
+struct Setup {
+  bool relay = false;
+  bool leaves = false;             // the pair may be taken out and put in again, at any time
+  bool engine_sends_fast = false;  // the product never does
+  int messages = 3;
+  Guards guards{};
+};
+
+struct Outcome {
+  std::size_t states = 0;
+  bool ends = false;             // a run was found in which B has read everything
+  bool skips_tcp = false;        // ... in which bytes skipped TCP
+  bool hands_off = false;        // ... past the engine
+  std::string wrong;             // what B read wrong; empty = never anything
+  std::vector<std::string> run;  // the shortest way there
+};
+
+[[nodiscard]] Outcome explore(const Setup& setup);
+
+}  // namespace sidetrack::model

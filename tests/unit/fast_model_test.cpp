@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+// With all guards of the fast path no interleaving reorders, loses or doubles a byte; without any
+// one of them some interleaving does, which is how we know that the model sees such things.
+#include "tests/unit/fast_model.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <gtest/gtest.h>
+
+namespace sidetrack::model {
+namespace {
+
+void expect_right(const Setup& setup) {
+  const Outcome outcome = explore(setup);
+  EXPECT_EQ(outcome.wrong, "") << fmt::format("{}", fmt::join(outcome.run, "\n"));
+  EXPECT_TRUE(outcome.ends) << "the model never gets to its end";
+  EXPECT_TRUE(outcome.skips_tcp) << "nothing ever skips TCP";
+  EXPECT_EQ(outcome.hands_off, setup.relay);
+  testing::Test::RecordProperty("states", static_cast<int>(outcome.states));
+}
+
+void expect_wrong(const Setup& setup) {
+  const Outcome outcome = explore(setup);
+  EXPECT_NE(outcome.wrong, "") << outcome.states << " states, and nothing went wrong in any";
+}
+
+TEST(DirectPair, never_reorders) {
+  expect_right({.messages = 4});
+}
+
+TEST(DirectPair, reorders_unless_all_of_tcp_was_read) {
+  expect_wrong({.guards = {.peer_all_read = false}});
+}
+
+TEST(DirectPair, reorders_if_a_recv_was_in_flight_when_it_was_put_in) {
+  expect_wrong({.guards = {.peer_armed = false}});
+}
+
+TEST(DirectPair, may_be_taken_out_and_put_in_at_any_time) {
+  expect_right({.leaves = true});
+}
+
+TEST(DirectPair, loses_bytes_if_it_is_taken_out_under_a_sender) {
+  expect_wrong({.leaves = true, .guards = {.release_sees_senders = false}});
+}
+
+TEST(DirectPair, loses_bytes_if_it_is_taken_out_with_bytes_in_its_queue) {
+  expect_wrong({.leaves = true, .guards = {.release_sees_queue = false}});
+}
+
+// A sender that began after the first look, found bytes in the queue and so went on past TCP.
+TEST(DirectPair, loses_bytes_if_it_is_taken_out_though_bytes_came_meanwhile) {
+  expect_wrong({.leaves = true, .messages = 4, .guards = {.release_sees_counts = false}});
+}
+
+TEST(Relay, never_reorders) {
+  expect_right({.relay = true, .messages = 4});
+}
+
+TEST(Relay, reorders_unless_the_engine_has_read_all_of_tcp) {
+  expect_wrong({.relay = true, .guards = {.peer_all_read = false}});
+}
+
+TEST(Relay, reorders_unless_the_far_reader_has_read_all_of_tcp) {
+  expect_wrong({.relay = true, .guards = {.far_all_read = false}});
+}
+
+TEST(Relay, reorders_unless_the_engine_is_empty) {
+  expect_wrong({.relay = true, .guards = {.relay_empty = false}});
+}
+
+TEST(Relay, reorders_if_a_recv_of_the_engine_was_in_flight) {
+  expect_wrong({.relay = true, .guards = {.peer_armed = false}});
+}
+
+TEST(Relay, reorders_if_a_recv_of_the_far_reader_was_in_flight) {
+  expect_wrong({.relay = true, .guards = {.far_armed = false}});
+}
+
+TEST(Relay, reorders_if_the_slot_is_read_last) {
+  expect_wrong({.relay = true, .guards = {.slot_first = false}});
+}
+
+TEST(Relay, reorders_if_the_engine_counts_before_it_sends) {
+  expect_wrong({.relay = true, .guards = {.counts_late = false}});
+}
+
+// Why the engine counts after send(): what a program has redirected is not in the queue yet.
+TEST(Relay, reorders_if_redirected_bytes_are_counted_before_they_are_enqueued) {
+  expect_right({.relay = true, .engine_sends_fast = true});
+  expect_wrong({.relay = true, .engine_sends_fast = true, .guards = {.counts_late = false}});
+}
+
+}  // namespace
+}  // namespace sidetrack::model
