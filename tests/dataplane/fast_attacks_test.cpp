@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: Apache-2.0
+// What an application must not be able to tell, nor to break, when its connection skips TCP: each
+// scenario gives the same on plain TCP and past it.
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+
+#include <vector>
+
+#include "tests/dataplane/fast_node.h"
+#include "tests/lab/pattern.h"
+
+namespace sidetrack::lab {
+namespace {
+
+using FastAttacks = FastNode;
+
+constexpr milliseconds kNothingComes{100};
+
+void set(const UniqueFd& fd, int level, int option, int value) {
+  EXPECT_EQ(::setsockopt(fd.get(), level, option, &value, sizeof(value)), 0);
+}
+
+// Streams `length` bytes of a pattern and reads them, each as far as the other lets it.
+std::string stream(const UniqueFd& from, const UniqueFd& to, std::uint64_t length) {
+  Pattern pattern(7);
+  Digest digest;
+  std::vector<char> out(8192);
+  std::vector<char> in(65536);
+  std::size_t offset = out.size();
+  std::uint64_t made = 0;
+  const auto deadline = Clock::now() + kPatience;
+  while (digest.length() < length && Clock::now() < deadline) {
+    if (offset == out.size() && made < length) {
+      out.resize(static_cast<std::size_t>(std::min<std::uint64_t>(8192, length - made)));
+      pattern.fill(out);
+      made += out.size();
+      offset = 0;
+    }
+    if (offset < out.size()) {
+      const ssize_t sent =
+          ::send(from.get(), out.data() + offset, out.size() - offset, MSG_NOSIGNAL);
+      offset += sent > 0 ? static_cast<std::size_t>(sent) : 0;
+    }
+    // Reads seldom: the window fills and empties again.
+    if (digest.length() % 3 == 0 || offset < out.size() || made == length) {
+      const ssize_t got = ::recv(to.get(), in.data(), in.size(), 0);
+      digest.add(std::span(in.data(), got > 0 ? static_cast<std::size_t>(got) : 0));
+    }
+  }
+  return std::to_string(digest.length()) + " " + digest.hex();
+}
+
+TEST_F(FastAttacks, streams_are_whole_on_every_route) {
+  for (const Route route : {Route::kV4, Route::kV6, Route::kMapped, Route::kLoopback}) {
+    expect_same(
+        [](Ends& ends) {
+          return stream(ends.client, ends.server, 20'000'000) + " " +
+                 stream(ends.server, ends.client, 20'000'000);
+        },
+        route);
+  }
+}
+
+// onebyte, and no back-pressure at all in the naive program.
+TEST_F(FastAttacks, a_reader_that_sleeps_stops_its_sender) {
+  const auto fill = [](Ends& ends, std::size_t size, std::uint64_t most) {
+    const std::string bytes(size, 'b');
+    std::uint64_t sent = 0;
+    ssize_t count = 0;
+    while (sent < most &&
+           (count = ::send(ends.client.get(), bytes.data(), size, MSG_NOSIGNAL)) > 0) {
+      sent += static_cast<std::uint64_t>(count);
+    }
+    EXPECT_LT(sent, most) << "nothing stops the sender";
+    return count < 0 && errno == EAGAIN ? "EAGAIN" : "other";
+  };
+  expect_same([&](Ends& ends) { return fill(ends, 16384, 64U << 20U); });
+  expect_same([&](Ends& ends) { return fill(ends, 1, 32U << 20U); });
+}
+
+TEST_F(FastAttacks, a_connection_made_anew_does_not_read_the_old_ones_bytes) {  // disc
+  expect_same([](Ends& ends) {
+    EXPECT_EQ(send_text(ends.server, "OLDSECRET"), "sent");
+    EXPECT_EQ(receive_text(ends.client, 1, MSG_PEEK), "'O'");
+    const sockaddr nowhere{.sa_family = AF_UNSPEC, .sa_data = {}};
+    EXPECT_EQ(::connect(ends.client.get(), &nowhere, sizeof(nowhere)), 0);
+    return receive_text(ends.client, 99, 0, kNothingComes);
+  });
+}
+
+TEST_F(FastAttacks, options_set_late_do_what_they_do_on_tcp) {  // late
+  expect_same([](Ends& ends) {
+    set(ends.server, SOL_SOCKET, SO_RCVLOWAT, 100);
+    EXPECT_EQ(send_text(ends.client, "01234"), "sent");
+    pollfd wanted{ends.server.get(), POLLIN, 0};
+    return std::to_string(::poll(&wanted, 1, static_cast<int>(kNothingComes.count())));
+  });
+  expect_same([](Ends& ends) {
+    set(ends.server, SOL_SOCKET, SO_PEEK_OFF, 0);
+    EXPECT_EQ(send_text(ends.client, "abcdef"), "sent");
+    return receive_text(ends.server, 3, MSG_PEEK) + receive_text(ends.server, 3, MSG_PEEK);
+  });
+}
+
+// fion. The kernel answers for a socket in the map without the bytes of TCP: until the agent has
+// taken it out, a moment after the first such call, the answer can be too small, never too large.
+TEST_F(FastAttacks, fionread_soon_tells_what_waits) {
+  expect_same([](Ends& ends) {
+    int waiting = -1;
+    EXPECT_EQ(::ioctl(ends.server.get(), FIONREAD, &waiting), 0);
+    std::string said = std::to_string(waiting) + send_text(ends.client, "12345");
+    EXPECT_EQ(receive_text(ends.server, 1, MSG_PEEK), "'1'");
+    EXPECT_TRUE(eventually(kPatience, [&] {
+      EXPECT_EQ(::ioctl(ends.server.get(), FIONREAD, &waiting), 0);
+      EXPECT_LE(waiting, 5);
+      return waiting == 5;
+    }));
+    return said + receive_text(ends.server, 9);
+  });
+}
+
+TEST_F(FastAttacks, errors_and_ends_are_those_of_tcp) {
+  const auto half_close = [](Ends& ends) {
+    std::string said = send_text(ends.client, "last");
+    EXPECT_EQ(::shutdown(ends.client.get(), SHUT_WR), 0);
+    said += send_text(ends.client, "x") + receive_text(ends.server, 9);
+    said += receive_text(ends.server, 9) + send_text(ends.server, "answer");
+    return said + receive_text(ends.client, 9);
+  };
+  const auto last_words = [](Ends& ends) {
+    std::string said = send_text(ends.client, "last");
+    ends.client.reset();
+    return said + receive_text(ends.server, 9) + receive_text(ends.server, 9);
+  };
+  const auto reset = [](Ends& ends) {
+    const linger abort{.l_onoff = 1, .l_linger = 0};
+    ::setsockopt(ends.client.get(), SOL_SOCKET, SO_LINGER, &abort, sizeof(abort));
+    ends.client.reset();
+    std::string said = receive_text(ends.server, 9);
+    return said + send_text(ends.server, "x");
+  };
+  expect_same(half_close);
+  expect_same(last_words);
+  expect_same(reset);
+}
+
+TEST_F(FastAttacks, edge_triggered_peek_and_waitall_see_every_byte) {
+  expect_same([](Ends& ends) {
+    std::string said = send_text(ends.client, "HEA");
+    said += receive_text(ends.server, 11, MSG_PEEK) + send_text(ends.client, "DER56789");
+    EXPECT_TRUE(eventually(
+        kPatience, [&] { return receive_text(ends.server, 11, MSG_PEEK) == "'HEADER56789'"; }));
+    return said + receive_text(ends.server, 11, MSG_WAITALL);
+  });
+}
+
+}  // namespace
+}  // namespace sidetrack::lab

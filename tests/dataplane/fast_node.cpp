@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tests/dataplane/fast_node.h"
+
+#include <fcntl.h>
+#include <linux/tcp.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <stdexcept>
+
+#include <nlohmann/json.hpp>
+
+namespace sidetrack::lab {
+
+namespace {
+
+// From the first byte to both ends armed: one second by design.
+const milliseconds kAdopted = scaled(milliseconds(15'000));
+
+std::string name_of_errno(int number) {
+  const char* name = ::strerrorname_np(number);
+  return name == nullptr ? "?" : name;
+}
+
+// One byte from end to end and read there; whether TCP did not send it.
+bool skips_tcp(const UniqueFd& from, const UniqueFd& to) {
+  const std::uint64_t before = sent_by_tcp(from);
+  EXPECT_EQ(send_text(from, "x"), "sent");
+  EXPECT_EQ(receive_text(to, 1), "'x'");
+  return sent_by_tcp(from) == before;
+}
+
+}  // namespace
+
+std::uint64_t sent_by_tcp(const UniqueFd& fd) {
+  tcp_info info{};
+  socklen_t size = sizeof(info);
+  if (::getsockopt(fd.get(), IPPROTO_TCP, TCP_INFO, &info, &size) != 0) {
+    throw std::runtime_error("TCP_INFO");
+  }
+  return info.tcpi_bytes_sent;
+}
+
+std::string send_text(const UniqueFd& fd, std::string_view text) {
+  const ssize_t count = ::send(fd.get(), text.data(), text.size(), MSG_NOSIGNAL);
+  if (count < 0) {
+    return name_of_errno(errno);
+  }
+  return static_cast<std::size_t>(count) == text.size() ? "sent" : "sent in part";
+}
+
+std::string receive_text(const UniqueFd& fd, std::size_t length, int flags, milliseconds within) {
+  pollfd wanted{fd.get(), POLLIN, 0};
+  (void)::poll(&wanted, 1, static_cast<int>(within.count()));
+  std::string bytes(length, '\0');
+  const ssize_t count = ::recv(fd.get(), bytes.data(), length, flags);
+  if (count < 0) {
+    return name_of_errno(errno);
+  }
+  bytes.resize(static_cast<std::size_t>(count));
+  return count == 0 ? "EOF" : "'" + bytes + "'";
+}
+
+void FastNode::SetUp() {
+  if (::geteuid() != 0) {
+    GTEST_SKIP() << "needs root";
+  }
+  ST_ASSERT_VALUE(auto cgroup, TestCgroup::create("fast"));
+  cgroup_ = std::make_unique<TestCgroup>(std::move(cgroup));
+  ST_ASSERT_VALUE(auto folder, TempDir::create("objects"));
+  folder_ = std::make_unique<TempDir>(std::move(folder));
+  objects_ = std::make_unique<Objects>(folder_->path());
+  ST_ASSERT_VALUE(lab_, Lab::create("fast"));
+  ST_ASSERT_OK(objects_->put(
+      NamespaceSpec{.name = "shop", .labels = {{"sidetrack.io/mode", "passthrough"}}}));
+  ST_ASSERT_OK(objects_->put(NamespaceSpec{
+      .name = "plain",
+      .labels = {{"sidetrack.io/mode", "passthrough"}, {"sidetrack.io/fast-path", "off"}}}));
+  ASSERT_NO_FATAL_FAILURE(make_world(shop_, "shop"));
+  ASSERT_NO_FATAL_FAILURE(make_world(plain_, "plain"));
+  ST_ASSERT_VALUE(sidetrack_,
+                  Sidetrack::create(
+                      *cgroup_, {.objects_folder = objects_->folder().string(),
+                                 .netns_path = lab_->node().path(),
+                                 .agent_arguments = {"--fast-path", "auto", "--fast-path-probation",
+                                                     "0s", "--fast-path-round-trips", "4",
+                                                     "--fast-path-loopback", "on"}}));
+  ST_ASSERT_OK(sidetrack_->start_agent());
+  for (const char* pod : {"shop/client", "shop/server", "plain/client", "plain/server"}) {
+    ST_ASSERT_OK(sidetrack_->wait_for_pod(pod, "enrolled", "passthrough"));
+  }
+}
+
+void FastNode::make_world(World& world, const std::string& name) {
+  const auto put = [&](const std::string& pod_name, const Pod& pod) {
+    return objects_->put(PodSpec{.namespace_name = name,
+                                 .name = pod_name,
+                                 .netns_path = pod.netns.path(),
+                                 .addresses = {pod.v4, pod.v6}});
+  };
+  ST_ASSERT_VALUE(world.client, lab_->add_pod(name + "-c"));
+  ST_ASSERT_VALUE(world.server, lab_->add_pod(name + "-s"));
+  ST_ASSERT_OK(put("client", *world.client));
+  ST_ASSERT_OK(put("server", *world.server));
+  ST_ASSERT_VALUE(world.client_shell,
+                  PodShell::start({world.client->netns.path(), cgroup_->path()}));
+  ST_ASSERT_VALUE(world.server_shell,
+                  PodShell::start({world.server->netns.path(), cgroup_->path()}));
+}
+
+// Sockets of the shell are blocking until here: before 4 round trips nobody looks at them.
+UniqueFd FastNode::take(PodShell& shell, int id) {
+  const auto number = shell.command("fd " + std::to_string(id)).value()["fd"].get<int>();
+  const UniqueFd process(static_cast<int>(::syscall(SYS_pidfd_open, shell.process().pid(), 0)));
+  UniqueFd fd(static_cast<int>(::syscall(SYS_pidfd_getfd, process.get(), number, 0)));
+  if (!fd.valid()) {
+    throw std::runtime_error("pidfd_getfd: " + name_of_errno(errno));
+  }
+  (void)shell.close(id).value();
+  const int on = 1;
+  ::setsockopt(fd.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+  ::fcntl(fd.get(), F_SETFL, ::fcntl(fd.get(), F_GETFL) | O_NONBLOCK);
+  return fd;
+}
+
+Ends FastNode::open(bool fast, Route route) {
+  World& world = fast ? shop_ : plain_;
+  PodShell& server = *world.server_shell;
+  PodShell& client = route == Route::kLoopback ? server : *world.client_shell;
+  const bool v6 = route == Route::kV6;
+  const std::string listen_on = route == Route::kV4         ? "0.0.0.0"
+                                : route == Route::kLoopback ? "127.0.0.1"
+                                                            : "::";
+  const std::string address = route == Route::kLoopback ? "127.0.0.1"
+                              : v6                      ? world.server->v6
+                                                        : world.server->v4;
+  const auto listener = server.listen(listen_on, 0).value();
+  const auto connected = client.connect(address, listener.port).value();
+  if (listener.error_number != 0 || connected.error_number != 0) {
+    throw std::runtime_error("no connection: " + connected.errno_name);
+  }
+  const auto accepted = server.accept(listener.id).value();
+  Ends ends{.client = take(client, connected.id), .server = take(server, accepted.id)};
+  (void)server.close(listener.id).value();
+  return ends;
+}
+
+Ends FastNode::open_fast(Route route) {
+  Ends ends = open(true, route);
+  const bool both = eventually(kAdopted, [&] {
+    const bool there = skips_tcp(ends.client, ends.server);
+    return skips_tcp(ends.server, ends.client) && there;
+  });
+  EXPECT_TRUE(both) << "never skipped TCP; " << sidetrack_->logs();
+  return ends;
+}
+
+void FastNode::expect_same(const Scenario& scenario, Route route) {
+  Ends slow = open(false, route);
+  const std::string expected = scenario(slow);
+  Ends fast = open_fast(route);
+  EXPECT_EQ(scenario(fast), expected);
+  EXPECT_NE(expected, "");
+}
+
+}  // namespace sidetrack::lab

@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+// FastNode: a node whose connections skip TCP as early as the options allow, and the same on plain
+// TCP beside it. Both ends of a connection are made by applications in their pods and then handed
+// to the test, so that a scenario is a function of two descriptors. Thread rule: one owner.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "sidetrack/unique_fd.h"
+#include "tests/lab/cgroup.h"
+#include "tests/lab/lab.h"
+#include "tests/lab/objects.h"
+#include "tests/lab/pod_shell.h"
+#include "tests/lab/sidetrack.h"
+#include "tests/lab/temp_dir.h"
+
+namespace sidetrack::lab {
+
+// Both non-blocking.
+struct Ends {
+  UniqueFd client;
+  UniqueFd server;
+};
+
+enum class Route { kV4, kV6, kMapped, kLoopback };
+
+class FastNode : public testing::Test {
+ protected:
+  using Scenario = std::function<std::string(Ends&)>;
+
+  void SetUp() override;
+
+  // A new connection of namespace shop (fast path auto) or of plain (off), on TCP as yet.
+  Ends open(bool fast, Route route = Route::kV4);
+  // The same, used until both ends send past TCP; fails the test if that never happens.
+  Ends open_fast(Route route = Route::kV4);
+  // The scenario on plain TCP and past it must say the same, and not nothing.
+  void expect_same(const Scenario& scenario, Route route = Route::kV4);
+
+  // Members are destroyed from the last to the first.
+  std::unique_ptr<TestCgroup> cgroup_;
+  std::unique_ptr<TempDir> folder_;
+  std::unique_ptr<Objects> objects_;
+  std::unique_ptr<Lab> lab_;
+  std::unique_ptr<Sidetrack> sidetrack_;
+
+ private:
+  // Two pods of one namespace with an application in each.
+  struct World {
+    Pod* client = nullptr;
+    Pod* server = nullptr;
+    std::unique_ptr<PodShell> client_shell;
+    std::unique_ptr<PodShell> server_shell;
+  };
+  void make_world(World& world, const std::string& name);
+  // The application's descriptor, now ours alone.
+  static UniqueFd take(PodShell& shell, int id);
+
+  World shop_;
+  World plain_;
+};
+
+// Bytes that TCP itself has sent on the socket, ever.
+[[nodiscard]] std::uint64_t sent_by_tcp(const UniqueFd& fd);
+// Sends all of it; "sent", or the errno's name.
+[[nodiscard]] std::string send_text(const UniqueFd& fd, std::string_view text);
+// What one recv() of up to `length` says within `within`: the bytes in quotes, "EOF", or the
+// errno's name ("EAGAIN": nothing came).
+[[nodiscard]] std::string receive_text(const UniqueFd& fd, std::size_t length, int flags = 0,
+                                       milliseconds within = kPatience);
+
+}  // namespace sidetrack::lab
