@@ -158,5 +158,43 @@ TEST_F(FastAttacks, edge_triggered_peek_and_waitall_see_every_byte) {
   });
 }
 
+// What streams go through, both ways, while policy changes and the agent dies and comes back.
+TEST_F(FastAttacks, label_flips_and_a_killed_agent_cost_no_byte) {
+  const std::string whole = "3000000 " + pattern_digest(7, 3'000'000);
+  Ends ends = open_fast();
+  for (int round = 0; round < 6; ++round) {
+    ST_ASSERT_OK(objects_->set_label(Kind::kNamespace, "shop", "sidetrack.io/fast-path",
+                                     round % 2 == 0 ? "off" : "auto"));
+    if (round % 6 == 0 || round % 6 == 4) {
+      EXPECT_TRUE(eventually(kPatience, [&] {
+        const std::uint64_t before = sent_by_tcp(ends.client);
+        EXPECT_EQ(stream(ends.client, ends.server, 3'000'000), whole);
+        return sent_by_tcp(ends.client) - before >= 3'000'000;
+      })) << "off, and bytes still skip TCP";
+    }
+    if (round % 3 == 2) {
+      sidetrack_->agent().kill_hard();
+    }
+    for (int part = 0; part < 10; ++part) {
+      ASSERT_EQ(stream(ends.client, ends.server, 3'000'000), whole) << sidetrack_->logs();
+      ASSERT_EQ(stream(ends.server, ends.client, 3'000'000), whole) << sidetrack_->logs();
+    }
+    if (round % 3 == 2) {
+      ST_ASSERT_OK(sidetrack_->start_agent());
+    }
+  }
+}
+
+TEST_F(FastAttacks, uninstall_costs_no_byte) {
+  const std::string whole = "3000000 " + pattern_digest(7, 3'000'000);
+  Ends ends = open_fast();
+  EXPECT_EQ(send_text(ends.client, "waits"), "sent");
+  (void)sidetrack_->agent().terminate();
+  ST_ASSERT_OK(sidetrack_->uninstall());
+  EXPECT_EQ(receive_text(ends.server, 9), "'waits'");
+  EXPECT_EQ(stream(ends.client, ends.server, 3'000'000), whole);
+  EXPECT_EQ(stream(ends.server, ends.client, 3'000'000), whole);
+}
+
 }  // namespace
 }  // namespace sidetrack::lab
