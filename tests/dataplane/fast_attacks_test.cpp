@@ -2,12 +2,17 @@
 // What an application must not be able to tell, nor to break, when its connection skips TCP: each
 // scenario gives the same on plain TCP and past it.
 #include <fcntl.h>
+#include <linux/userfaultfd.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
+#include <future>
 #include <vector>
 
 #include "tests/dataplane/fast_node.h"
@@ -194,6 +199,36 @@ TEST_F(FastAttacks, uninstall_costs_no_byte) {
   EXPECT_EQ(receive_text(ends.server, 9), "'waits'");
   EXPECT_EQ(stream(ends.client, ends.server, 3'000'000), whole);
   EXPECT_EQ(stream(ends.server, ends.client, 3'000'000), whole);
+}
+
+// dstate, unkill: a recv() into memory that faults holds the reader's lock for as long as it likes.
+TEST_F(FastAttacks, a_reader_that_page_faults_does_not_hold_its_sender) {
+  constexpr std::size_t kPage = 4096;
+  expect_same([](Ends& ends) -> std::string {
+    const UniqueFd faults(static_cast<int>(::syscall(SYS_userfaultfd, O_CLOEXEC)));
+    uffdio_api api{.api = UFFD_API, .features = 0, .ioctls = 0};
+    void* page = ::mmap(nullptr, kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    const uffdio_range range{.start = reinterpret_cast<std::uintptr_t>(page), .len = kPage};
+    uffdio_register watched{.range = range, .mode = UFFDIO_REGISTER_MODE_MISSING, .ioctls = 0};
+    if (::ioctl(faults.get(), UFFDIO_API, &api) != 0 ||
+        ::ioctl(faults.get(), UFFDIO_REGISTER, &watched) != 0) {
+      return "";  // fails the test: nothing was compared
+    }
+    std::string said = send_text(ends.client, "hello");
+    EXPECT_EQ(receive_text(ends.server, 1, MSG_PEEK), "'h'");
+    auto reader =
+        std::async(std::launch::async, [&] { return ::recv(ends.server.get(), page, kPage, 0); });
+    pollfd fault{faults.get(), POLLIN, 0};
+    EXPECT_EQ(::poll(&fault, 1, static_cast<int>(kPatience.count())), 1);
+    auto sender = std::async(std::launch::async, [&] { return send_text(ends.client, "world"); });
+    said += sender.wait_for(scaled(milliseconds(3000))) == std::future_status::ready ? " free "
+                                                                                     : " held ";
+    uffdio_zeropage fill{.range = range, .mode = 0, .zeropage = 0};
+    EXPECT_EQ(::ioctl(faults.get(), UFFDIO_ZEROPAGE, &fill), 0);
+    said += sender.get() + std::to_string(reader.get()) + receive_text(ends.server, 9);
+    ::munmap(page, kPage);
+    return said;
+  });
 }
 
 }  // namespace
