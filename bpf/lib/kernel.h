@@ -106,7 +106,7 @@ struct sk_psock {
 };
 
 typedef struct {
-	int owned;
+	volatile int owned;
 } socket_lock_t;
 
 struct sock_common {

@@ -33,6 +33,8 @@ enum {
 	ST_MEMORY_LEVELS = 6,	 /* container, pod, class, all pods, and two more */
 	ST_MEMORY_MARGIN = 32,	 /* pages that are left to others */
 	ST_PAGE_SHIFT = 12,
+	ST_PATIENT_BYTES = 16384,
+	ST_PATIENT_LOOKS = 2000,
 };
 
 static __always_inline __u64 st_psock_of(const int cast, struct sock *sk)
@@ -91,6 +93,19 @@ static __always_inline int st_memory_is_low(const int cast, struct sock *sk, __u
 	       st_counter_is_low(cast, &group->tcpmem, pages);
 }
 
+/* Whether a thread is inside a call on the socket. For a large message it pays to wait for the end
+ * of a copy: some microseconds here are less than the way of these bytes through TCP. */
+static __always_inline int st_is_locked(const int cast, struct sock *sk, __u32 size)
+{
+	int looks = size >= ST_PATIENT_BYTES ? ST_PATIENT_LOOKS : 1;
+	int i;
+
+	for (i = 0; i < ST_PATIENT_LOOKS && i < looks; i++)
+		if (!ST_READ(cast, sk, sk_lock.owned))
+			return 0;
+	return 1;
+}
+
 static __always_inline void st_look_at_reader(const int cast, __u64 address, __u32 size,
 					      struct st_reader *reader)
 {
@@ -112,7 +127,7 @@ static __always_inline void st_look_at_reader(const int cast, __u64 address, __u
 	reader->buffer_fixed = ((cast ? BPF_CORE_READ_BITFIELD(sk, sk_userlocks)
 				      : BPF_CORE_READ_BITFIELD_PROBED(sk, sk_userlocks)) &
 				ST_SOCK_RCVBUF_LOCK) != 0;
-	reader->locked = ST_READ(cast, sk, sk_lock.owned) != 0;
+	reader->locked = st_is_locked(cast, sk, size);
 	socket = ST_READ(cast, sk, sk_socket);
 	file = ST_READ(cast, socket, file);
 	reader->nonblocking = (ST_READ(cast, file, f_flags) & ST_O_NONBLOCK) != 0;
