@@ -47,7 +47,7 @@ def pod(lab: Lab, namespace_name: str, name: str, address: str) -> dict:
 class Agent:
     """One Sidetrack on a cgroup of its own: agent, objects, and the embedded engine unless `external` names a proxy."""
 
-    def __init__(self, lab: Lab, binaries: Path, name: str, http_port: int, external: str | None = None) -> None:
+    def __init__(self, lab: Lab, binaries: Path, name: str, http_port: int, external: str | None = None, fast: bool = False) -> None:
         self.lab, self.binaries, self.name = lab, binaries, name
         self.folder = lab.folder / name
         for part in ("objects", "state", "cache"):
@@ -57,7 +57,7 @@ class Agent:
                         "--cache-dir", self.folder / "cache", "--cgroup", lab.cgroups / name]
         self.arguments = [binaries / "sidetrack-agent", "run", "--node", "bench", "--objects", self.folder / "objects",
                           *self.options, "--engine-cgroup", lab.cgroups / name / "engine",
-                          "--engine", f"external={external}" if external else "embedded", "--http", f"127.0.0.1:{http_port}"]
+                          "--engine", f"external={external}" if external else "embedded", "--http", f"127.0.0.1:{http_port}", "--fast-path", "auto" if fast else "off", "--fast-path-probation", "0s"]
         self.external = external
         self.engine_pid = 0
 
@@ -99,6 +99,15 @@ class Agent:
         collect(self.ctl("counters"))
         return totals
 
+    def bytes_by_path(self) -> dict[str, int]:
+        """Payload of closed connections, both directions."""
+        totals: dict[str, int] = {}
+        for row in self.ctl("counters")["counters"]:
+            for field_name in ("bytes_out", "bytes_in"):
+                for path, count in (row.get(field_name) or {}).items():
+                    totals[path] = totals.get(path, 0) + count
+        return totals
+
     def uninstall(self) -> None:
         run(str(self.binaries / "sidetrack-agent"), "uninstall", *map(str, self.options), "--drain", "0s")
 
@@ -114,7 +123,9 @@ class Path_:
     port: int
     server: int  # pid
     proxies: list[int] = field(default_factory=list)  # pids whose CPU and memory count
-    agent: Agent | None = None  # must say `redirected` of every connection
+    agent: Agent | None = None
+    reason: str = "redirected"  # that the agent must say of every connection
+    fast: bool = False  # it skips TCP once it is adopted
 
 
 class Competitors:
@@ -126,11 +137,14 @@ class Competitors:
         self.servers: dict[str, int] = {}  # pids
 
     def open(self) -> None:
-        names = ["server", "server-sidecar", "off", "excluded", "excludedcidr", "passthrough", "client", "external", "sidecar"]
+        names = ["server", "server-sidecar", "off", "excluded", "excludedcidr", "passthrough", "client", "external", "sidecar", "fastserver",
+                 "fast", "handoff", "fastexternal"]
         self.pods = {name: self.lab.add_pod(name, 10 + index) for index, name in enumerate(names)}
         self.start_servers()
         self.start_mesh()
-        self.start_node_proxy()
+        self.start_node_proxy("haproxy", "ext", "external", 15881, 15001, 8200, fast=False)
+        self.start_node_proxy("haproxyfast", "extfast", "fastexternal", 15883, 15002, 8300, fast=True)
+        self.start_fast()
         self.start_sidecars()
 
     def serve(self, name: str, cgroup: str, netns: str, port: int) -> None:
@@ -144,6 +158,8 @@ class Competitors:
         self.serve("server-plain", "plain", "server", 8000)
         self.serve("server-mesh", "mesh/pods", "server", 8100)
         self.serve("server-external", "ext/pods", "server", 8200)
+        self.serve("server-fastexternal", "extfast/pods", "server", 8300)
+        self.serve("server-fast", "fast/pods", "fastserver", 8400)
         self.serve("server-x2", "plain", "server-sidecar", 8000)
         self.paths["direct"] = Path_("direct", "direct, no mesh", "client", "plain", self.pods["server"], 8000,
                                      self.servers["server-plain"])
@@ -180,16 +196,31 @@ class Competitors:
         wait_until(name, listens)
         return process.pid
 
-    def start_node_proxy(self) -> None:
-        agent = Agent(self.lab, self.binaries, "ext", 15881, external="10.244.9.1:15001")
-        agent.put("objects", [namespace("external", "redirect"), pod(self.lab, "external", "external", self.pods["external"])])
+    def start_node_proxy(self, path: str, agent_name: str, pod_name: str, http: int, listen: int, server_port: int, fast: bool) -> None:
+        agent = Agent(self.lab, self.binaries, agent_name, http, external=f"10.244.9.1:{listen}", fast=fast)
+        agent.put("objects", [namespace(pod_name, "redirect"), pod(self.lab, pod_name, pod_name, self.pods[pod_name])])
         agent.start()
         self.agents.append(agent)
-        pid = self.start_haproxy("haproxy-node", "ext/engine", "node", "10.244.9.1:15001", sidecar=False)
+        pid = self.start_haproxy(f"haproxy-{agent_name}", f"{agent_name}/engine", "node", f"10.244.9.1:{listen}", sidecar=False)
         server = self.pods["server"]
-        agent.wait_for("external/external", f"{server}:8200", "redirected")
-        self.paths["haproxy"] = Path_("haproxy", "Sidetrack, HAProxy on the node", "external", "ext/pods", server, 8200,
-                                      self.servers["server-external"], [pid], agent)
+        agent.wait_for(f"{pod_name}/{pod_name}", f"{server}:{server_port}", "redirected")
+        self.paths[path] = Path_(path, "Sidetrack, HAProxy on the node" + (", fast path" if fast else ""), pod_name, f"{agent_name}/pods",
+                                 server, server_port, self.servers[f"server-{pod_name}"], [pid], agent, fast=fast)
+
+    def start_fast(self) -> None:
+        agent = Agent(self.lab, self.binaries, "fast", 15882, fast=True)
+        redirected = pod(self.lab, "shop", "handoff", self.pods["handoff"])
+        redirected["metadata"]["labels"] = {"sidetrack.io/mode": "redirect"}
+        agent.put("objects", [namespace("shop", "passthrough"), redirected,
+                              *(pod(self.lab, "shop", name, self.pods[name]) for name in ("fast", "fastserver"))])
+        agent.start()
+        self.agents.append(agent)
+        server, pid = self.pods["fastserver"], self.servers["server-fast"]
+        agent.wait_for("shop/fast", f"{server}:8400", "passthrough")
+        agent.wait_for("shop/handoff", f"{server}:8400", "redirected")
+        self.paths["fast"] = Path_("fast", "fast path, pod to pod", "fast", "fast/pods", server, 8400, pid, [], agent, "passthrough", True)
+        self.paths["handoff"] = Path_("handoff", "fast path, embedded engine", "handoff", "fast/pods", server, 8400, pid,
+                                      [agent.engine_pid], agent, fast=True)
 
     def start_sidecars(self) -> None:
         client = self.start_haproxy("haproxy-client", "plain", "sidecar", "127.0.0.1:15001", sidecar=True)

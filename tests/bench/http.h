@@ -25,6 +25,9 @@ inline constexpr std::string_view kCloseRequest =
     "GET / HTTP/1.1\r\nHost: bench\r\nUser-Agent: st_bench\r\nConnection: close\r\n\r\n";
 inline constexpr std::string_view kCloseHeader = "Connection: close";
 inline constexpr std::string_view kHeaderEnd = "\r\n\r\n";
+// A connection that begins with it is read to its end and gets no answer.
+inline constexpr std::string_view kBulkStart = "BULK";
+inline constexpr std::size_t kBulkBytes = 128 << 10;
 // 128 bytes of body.
 inline constexpr std::string_view kResponse =
     "HTTP/1.1 200 OK\r\nServer: st_bench\r\nContent-Type: text/plain\r\nContent-Length: 128\r\n\r\n"

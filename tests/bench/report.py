@@ -15,11 +15,13 @@ from bench_stats import interval_of_median, judge, median, spread
 
 CONNECT_BOUNDS = {"control": None, "off": 1.02, "excluded port": 1.03, "excluded CIDR": 1.03, "passthrough": 1.03}
 BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
-COLOURS = {"direct": "#7f7f7f", "sidetrack": "#1f77b4", "haproxy": "#ff7f0e", "x1": "#2ca02c", "x2": "#d62728"}
+COLOURS = {"direct": "#7f7f7f", "sidetrack": "#1f77b4", "haproxy": "#ff7f0e", "x1": "#2ca02c", "x2": "#d62728", "haproxyfast": "#ffbb78",
+           "fast": "#9467bd", "handoff": "#17becf"}
 
 
 def workload_title(workload: str, connections: int) -> str:
-    return f"keep-alive, c={connections}" if workload == "keepalive" else f"connection per request, c={connections}"
+    names = {"keepalive": "keep-alive", "crr": "connection per request", "bulk": "writes of 128 KiB"}
+    return f"{names[workload]}, c={connections}"
 
 
 def workloads(result: dict) -> list[tuple[str, int]]:
@@ -37,11 +39,11 @@ def rate(row: dict) -> float:
 
 
 def cpu_per_100k(row: dict) -> float:
-    return row["proxy_cpu_s"] / row["requests"] * 1e5
+    return row["proxy_cpu_s"] / row["requests_all"] * 1e5
 
 
 def all_cpu_per_100k(row: dict) -> float:
-    return (row["proxy_cpu_s"] + row["server_cpu_s"] + row["client_cpu_s"]) / row["requests"] * 1e5
+    return (row["proxy_cpu_s"] + row["server_cpu_s"] + row["client_cpu_s"]) / row["requests_all"] * 1e5
 
 
 def ratios(result: dict, over: str, workload: str, connections: int, value, of: str = "sidetrack") -> list[float]:
@@ -76,7 +78,7 @@ def connect_table(result: dict) -> tuple[list[str], list[list[str]]]:
 
 
 def load_table(result: dict, workload: str, connections: int) -> tuple[list[str], list[list[str]]]:
-    what = "requests/s" if workload == "keepalive" else "connections/s"
+    what = {"keepalive": "requests/s", "crr": "connections/s", "bulk": "writes/s"}[workload]
     head = ["path", what, "p50 us", "p99 us", "proxy CPU s per 10^5", "with client and server", f"Sidetrack's {what} over it, per round"]
     table = []
     for path, title in result["titles"].items():
@@ -110,6 +112,8 @@ def verdict_table(result: dict) -> tuple[list[str], list[list[str]]]:
         table.append([over, what, shown(values, 2), "> 1" if bound == 1 else f">= {bound}", "reached" if reached else "not reached"])
 
     for workload, connections in workloads(result):
+        if workload == "bulk":
+            continue
         title = workload_title(workload, connections)
         measures = {"connections/s" if workload == "crr" else "requests/s": rate, "p50": lambda row: 1 / row["p50_us"],
                     "CPU per request": lambda row: 1 / cpu_per_100k(row)}
@@ -127,12 +131,44 @@ def verdict_table(result: dict) -> tuple[list[str], list[list[str]]]:
     return head, table
 
 
+def fast_table(result: dict) -> tuple[list[str], list[list[str]]]:
+    """The bounds of the fast path: medians of the ratios per round."""
+    head = ["path", "against", "in", "ratio (min-max over rounds)", "bound", "verdict", "bytes past TCP"]
+    table = []
+
+    def add(of: str, over: str, workload: str, connections: int, what: str, value, bound: float) -> None:
+        values = ratios(result, over, workload, connections, value, of)
+        if not values:
+            return
+        reached = median(values) <= bound if what == "p50" else median(values) >= bound
+        share = [row["past_tcp"] for row in rows_of(result, of, workload, connections)]
+        table.append([result["titles"][of], result["titles"][over], f"{what}: {workload_title(workload, connections)}", shown(values, 2),
+                      f"{'<=' if what == 'p50' else '>='} {bound}", "reached" if reached else "not reached", f"{median(share):.0%}"])
+
+    def p50(row: dict) -> float:
+        return row["p50_us"]
+
+    add("fast", "direct", "keepalive", 64, "requests/s", rate, 1.3)
+    add("fast", "direct", "keepalive", 1, "p50", p50, 0.85)
+    add("fast", "direct", "bulk", 1, "writes/s", rate, 2.5)
+    for connections in (1, 16, 64):
+        add("handoff", "fast", "keepalive", connections, "requests/s", rate, 0.95)
+        add("handoff", "sidetrack", "keepalive", connections, "requests/s", rate, 1)
+        add("haproxyfast", "haproxy", "keepalive", connections, "requests/s", rate, 1)
+        add("handoff", "x1", "keepalive", connections, "requests/s", rate, 2)
+        add("handoff", "x2", "keepalive", connections, "requests/s", rate, 4)
+    add("handoff", "sidetrack", "crr", 16, "connections/s", rate, 0.98)
+    return head, table
+
+
 def sections(result: dict) -> list[tuple[str, list[str], list[list[str]]]]:
     found = []
     if result.get("connect"):
         found.append(("Connect cost, against no agent", *connect_table(result)))
     if result.get("load"):
         found.append(("Bounds of the redirect", *verdict_table(result)))
+        if "fast" in result["titles"]:
+            found.append(("Bounds of the fast path", *fast_table(result)))
         found += [(workload_title(*key)[0].upper() + workload_title(*key)[1:], *load_table(result, *key)) for key in workloads(result)]
     if result.get("memory"):
         found.append(("Memory per idle connection", *memory_table(result)))
@@ -170,7 +206,7 @@ def svg(result: dict) -> str:
     bar, gap, left, width, top = 16, 26, 210, 560, 30
     height = top + len(keys) * (len(titles) * bar + gap) + 10
     parts = [f'<svg xmlns="http://www.w3.org/2000/svg" width="{left + width + 190}" height="{height}" font-family="sans-serif" font-size="12">',
-             f'<rect width="100%" height="100%" fill="white"/><text x="8" y="18">requests/s and connections/s: median of rounds, '
+             f'<rect width="100%" height="100%" fill="white"/><text x="8" y="18">requests/s, connections/s, writes/s: median of rounds, '
              f'line = minimum to maximum ({result["machine"]["cpu"]}, {result["machine"]["cores"]} cores)</text>']
     y = top
     for key in keys:

@@ -20,7 +20,8 @@ from bench_lab import Lab, run
 from competitors import PORTS, Competitors, Path_
 
 QUICK = os.environ.get("BENCH_QUICK", "") not in ("", "0")
-WORKLOADS = (("keepalive", 1), ("keepalive", 16), ("keepalive", 64), ("crr", 16))
+WORKLOADS = (("keepalive", 1), ("keepalive", 16), ("keepalive", 64), ("crr", 16), ("bulk", 1))
+WARMUP_S = {True: 1.8, False: 0.1}  # a fast path arms one second after it was adopted
 # mode, its pod (None: no agent on either side), the first of its two ports
 CONNECT_MODES = (("control", None, 7000), ("off", "off", 7010), ("excluded port", "excluded", 7020),
                  ("excluded CIDR", "excludedcidr", 7030), ("passthrough", "passthrough", 7040))
@@ -96,16 +97,18 @@ class Bench:
 
     def measure(self, path: Path_, workload: str, connections: int) -> dict:
         reasons = path.agent.reasons() if path.agent else {}
+        past = path.agent.bytes_by_path() if path.agent else {}
         pids = [path.server, *path.proxies]
         cpu = [cpu_seconds(pid) for pid in pids]
         answer = self.lab.ask("load", path.cgroup, path.client, self.load_program, workload, path.target, str(path.port), str(PORTS),
-                              str(connections), str(self.plan["load_s"]))
+                              str(connections), str(self.plan["load_s"]), str(WARMUP_S[path.fast and workload != "crr"]))
         server, *proxies = [cpu_seconds(pid) - before for pid, before in zip(pids, cpu)]
         answer.update(proxy_cpu_s=sum(proxies), server_cpu_s=server)
         if answer["errors"]:
             raise RuntimeError(f"{path.name} {workload} c={connections}: {answer['errors']} requests failed")
         if path.agent:
-            check_redirected(path, answer["opened"], reasons, path.agent.reasons())
+            check_reasons(path, answer["opened"], reasons, path.agent.reasons())
+            answer["past_tcp"] = share_past_tcp(past, path.agent.bytes_by_path())
         return answer
 
     def memory(self) -> list[dict]:
@@ -118,11 +121,11 @@ class Bench:
     def idle_memory(self, path: Path_) -> dict:
         count = self.plan["idle"]
         # What a first connection brings to life (threads' arenas, buffers) is no cost of each.
-        self.lab.ask("load", path.cgroup, path.client, self.load_program, "keepalive", path.target, str(path.port), str(PORTS), "64", "0.2")
+        self.lab.ask("load", path.cgroup, path.client, self.load_program, "keepalive", path.target, str(path.port), str(PORTS), "64", "0.2", "0")
         time.sleep(0.5)
         before = sum(resident_bytes(pid) for pid in path.proxies)
         holder = self.lab.start("idle", path.cgroup, path.client, self.load_program, "idle", path.target, str(path.port), str(PORTS),
-                                str(count), "0", stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+                                str(count), "0", "0", stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         line = holder.stdout.readline()
         if not line:
             raise RuntimeError(f"idle connections: {self.lab.log('idle')}")
@@ -139,14 +142,20 @@ def swap_sides(pair: dict) -> dict:
     return {**pair, "wall_a": pair["wall_b"], "wall_b": pair["wall_a"], "cpu_a": pair["cpu_b"], "cpu_b": pair["cpu_a"]}
 
 
-def check_redirected(path: Path_, opened: int, before: dict[str, int], after: dict[str, int]) -> None:
+def share_past_tcp(before: dict[str, int], after: dict[str, int]) -> float:
+    """Of the bytes of the connections that closed meanwhile, warm-up included."""
+    grown = {path: after[path] - before.get(path, 0) for path in after}
+    return (grown.get("fast", 0) + grown.get("handoff", 0)) / max(sum(grown.values()), 1)
+
+
+def check_reasons(path: Path_, opened: int, before: dict[str, int], after: dict[str, int]) -> None:
     """A connection that went direct (its ports used up, the engine late) would be counted as the proxy's speed."""
     grown = {reason: after.get(reason, 0) - before.get(reason, 0) for reason in after}
-    redirected = grown.get("redirected", 0)
+    expected = grown.get(path.reason, 0)
     others = {reason: count for reason, count in grown.items()
               if count and reason in ("port_budget", "engine_down", "engine_full", "internal_error")}
-    if redirected < opened or others:
-        raise RuntimeError(f"{path.name}: of {opened} connections {redirected} were redirected; others: {others}")
+    if expected < opened or others:
+        raise RuntimeError(f"{path.name}: of {opened} connections {expected} were {path.reason}; others: {others}")
 
 
 def say(text: str) -> None:

@@ -34,6 +34,8 @@ class Server {
         const int fd = events[static_cast<std::size_t>(i)].data.fd;
         if (listeners_.count(fd) != 0) {
           accept_all(fd);
+        } else if (sinks_.count(fd) != 0) {
+          swallow(fd);
         } else {
           serve(fd);
         }
@@ -63,7 +65,16 @@ class Server {
 
   void drop(int fd) {
     partial_.erase(fd);
+    sinks_.erase(fd);
     ::close(fd);
+  }
+
+  void swallow(int fd) {
+    static std::array<char, 2 * kBulkBytes> buffer;
+    const ssize_t got = ::recv(fd, buffer.data(), buffer.size(), 0);
+    if (got == 0 || (got < 0 && errno != EAGAIN)) {
+      drop(fd);
+    }
   }
 
   // Requests of the load generator fit into one read; a proxy may still cut them.
@@ -78,6 +89,10 @@ class Server {
       return;
     }
     std::string_view data(buffer.data(), static_cast<std::size_t>(got));
+    if (data.starts_with(kBulkStart)) {
+      sinks_.insert(fd);
+      return;
+    }
     std::string joined;
     if (const auto found = partial_.find(fd); found != partial_.end()) {
       joined = found->second + std::string(data);
@@ -102,6 +117,7 @@ class Server {
 
   int epoll_;
   std::unordered_set<int> listeners_;
+  std::unordered_set<int> sinks_;
   std::unordered_map<int, std::string> partial_;
 };
 
