@@ -11,6 +11,8 @@
 #include <utility>
 #include <variant>
 
+#include <boost/asio/post.hpp>
+
 #include "engine/log.h"
 #include "engine/own_cgroup.h"
 
@@ -50,7 +52,13 @@ AgentLink::AgentLink(boost::asio::io_context& context, Settings settings, Engine
       socket_(context),
       retry_timer_(context),
       stats_timer_(context),
-      backoff_(kLeastBackoff) {}
+      backoff_(kLeastBackoff) {
+  engine_.links().on_news([this] { boost::asio::post(context_, [this] { tell_links(); }); });
+}
+
+AgentLink::~AgentLink() {
+  engine_.links().on_news(nullptr);
+}
 
 void AgentLink::start() {
   connect();
@@ -95,6 +103,7 @@ void AgentLink::disconnected(const std::string& reason) {
   error_code ignored;
   socket_.close(ignored);
   welcome_.reset();
+  engine_.links().detach();
   if (!std::exchange(away_logged_, true)) {
     log_event(
         LogLevel::kWarn, "agent_away",
@@ -208,7 +217,8 @@ Result<void> AgentLink::handle(wire::Frame& frame) {
   return std::visit(
       [&](const auto& item) -> Result<void> {
         using Item = std::decay_t<decltype(item)>;
-        if constexpr (std::is_same_v<Item, wire::Welcome> || std::is_same_v<Item, wire::Pod>) {
+        if constexpr (std::is_same_v<Item, wire::Welcome> || std::is_same_v<Item, wire::Slots> ||
+                      std::is_same_v<Item, wire::Pod>) {
           return on(item, frame.fds);
         } else if constexpr (std::is_same_v<Item, wire::Refused> ||
                              std::is_same_v<Item, wire::Reopen>) {
@@ -258,6 +268,18 @@ Result<void> AgentLink::on(const wire::Welcome& welcome, std::vector<UniqueFd>& 
     send(wire::Draining{});
   }
   return {};
+}
+
+Result<void> AgentLink::on(const wire::Slots& /*slots*/, std::vector<UniqueFd>& fds) {
+  return engine_.links().attach(fds.front(), welcome_->slot);
+}
+
+void AgentLink::tell_links() {
+  for (const LinkNews& link : engine_.links().take_news()) {
+    send(wire::Link{.client_cookie = link.client_cookie,
+                    .server_cookie = link.server_cookie,
+                    .index = link.index});
+  }
 }
 
 Result<void> AgentLink::on(const wire::Refused& refused) {

@@ -35,6 +35,9 @@ class AgentLink {
   // outlive it.
   AgentLink(boost::asio::io_context& context, Settings settings, Engine& engine,
             Heartbeat& heartbeat, std::function<void(const Error&)> on_fatal);
+  ~AgentLink();
+  AgentLink(const AgentLink&) = delete;
+  AgentLink& operator=(const AgentLink&) = delete;
 
   void start();
   // Tells the agent, now and after every reconnect, that this engine goes; takes no new pods.
@@ -57,9 +60,11 @@ class AgentLink {
   [[nodiscard]] Result<void> on(const wire::Refused& refused);
   [[nodiscard]] Result<void> on(const wire::Pod& pod, std::vector<UniqueFd>& fds);
   [[nodiscard]] Result<void> on(const wire::Reopen& reopen);
+  [[nodiscard]] Result<void> on(const wire::Slots& slots, std::vector<UniqueFd>& fds);
   void on(const wire::Remove& remove);
   void on(const wire::Route& route);
   void end_snapshot();
+  void tell_links();
   void answer(std::uint64_t request_id, std::uint64_t netns_cookie,
               const Result<const Pod*>& result);
   [[nodiscard]] ListenerPlan plan_for(const wire::Pod& pod) const;

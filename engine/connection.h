@@ -11,6 +11,7 @@
 #include <boost/intrusive/list_hook.hpp>
 
 #include "engine/address.h"
+#include "engine/links.h"
 #include "engine/routes.h"
 
 namespace sidetrack::engine {
@@ -53,6 +54,9 @@ struct Attempt {
   std::list<Connection*>::iterator timer;  // valid if there is a deadline
 };
 
+// In units of one pump or 8 KiB: a connection that does less is too short to be worth a link.
+inline constexpr std::uint8_t kYoung = 8;
+
 struct Connection
     : boost::intrusive::list_base_hook<boost::intrusive::link_mode<boost::intrusive::normal_link>> {
   Side side[2];
@@ -60,6 +64,9 @@ struct Connection
   std::unique_ptr<Attempt> attempt;  // null once the upstream is reached
   std::shared_ptr<Endpoint>
       endpoint;  // null for connections that go straight to the original destination
+  std::uint64_t forwarded[2] = {0, 0};  // bytes that came from each side and that send() took
+  std::unique_ptr<LiveLink> link;       // null: it has none
+  std::uint8_t until_link = kYoung;     // what it has yet to do before it asks for one
   bool client_v4 = true;
   bool broken =
       false;  // one side was reset: what it still gives is passed on, then the other one is reset

@@ -28,7 +28,8 @@ Engine::Engine(EngineSettings settings, const OriginalDestination& original_dest
         std::make_unique<Worker>(WorkerSettings{.index = i,
                                                 .buffer_bytes = settings.buffer_bytes,
                                                 .original_destination = &original_destination,
-                                                .routes = &routes_}));
+                                                .routes = &routes_,
+                                                .links = &links_}));
   }
 }
 

@@ -9,6 +9,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "engine/links.h"
 #include "engine/listener.h"
 #include "engine/original_destination.h"
 #include "engine/routes.h"
@@ -60,6 +61,7 @@ class Engine {
   [[nodiscard]] const Pod* find_pod(std::uint64_t netns_cookie) const;
   [[nodiscard]] std::vector<std::uint64_t> pods() const;
   [[nodiscard]] Routes& routes() { return routes_; }
+  [[nodiscard]] Links& links() { return links_; }
 
   // Any thread.
   [[nodiscard]] EngineTotals totals() const;
@@ -79,6 +81,7 @@ class Engine {
 
   EngineSettings settings_;
   Routes routes_;
+  Links links_;
   std::unordered_map<std::uint64_t, Entry> pods_;
   std::atomic<std::size_t> pod_files_{0};
   std::vector<std::unique_ptr<Worker>> workers_;

@@ -21,6 +21,9 @@ constexpr std::int64_t kConnectTimeoutNs = 3'000 * kMillisecondNs;
 // How long a reset waits for what came before it to reach the other side.
 constexpr std::int64_t kResetGraceNs = 2'000 * kMillisecondNs;
 constexpr int kResetPollMs = 10;
+constexpr std::uint64_t kLinkUnitBytes = 8192;
+// What a connection does before it asks for a link once more.
+constexpr std::uint8_t kAskAgain = 255;
 // How long a pod's port range counts as used up before connect() may search it again.
 constexpr std::int64_t kPortsUsedNs = 2'000 * kMillisecondNs;
 
@@ -33,12 +36,13 @@ bool is_local_error(int error_number) {
 }  // namespace
 
 Forwarder::Forwarder(int epoll, const Routes& routes, Counters& counters, NetnsSeat& seat,
-                     std::size_t buffer_bytes)
+                     Links& links, std::size_t buffer_bytes)
     : epoll_(epoll),
       routes_(routes),
       counters_(counters),
       seat_(seat),
-      relay_(buffer_bytes, counters),
+      links_(links),
+      relay_(buffer_bytes, counters, links),
       random_(static_cast<std::uint32_t>(epoll) * 2654435761U + 1U) {}
 
 Forwarder::~Forwarder() {
@@ -280,6 +284,8 @@ void Forwarder::connected(Connection& connection) {
 }
 
 void Forwarder::pump(Connection& connection, SideIndex from) {
+  const auto& forwarded = connection.forwarded;
+  const std::uint64_t before = forwarded[kClient] + forwarded[kServer];
   const Step step = relay_.pump(connection, from);
   if (connection.attempt && step == Step::kBroken) {
     if (connection.broken_side == kServer) {
@@ -298,6 +304,27 @@ void Forwarder::pump(Connection& connection, SideIndex from) {
   } else if (step == Step::kMore && !connection.side[from].queued) {
     connection.side[from].queued = true;
     ready_.push_back(Turn{.connection = &connection, .from = from});
+  }
+  if (!connection.link && !connection.closed && !connection.attempt) {
+    age(connection, forwarded[kClient] + forwarded[kServer] - before);
+  }
+}
+
+// A connection that has lived for a while gets a link, if there is one. If not, it asks again much
+// later. Half-closed ones cannot be handed off any more.
+void Forwarder::age(Connection& connection, std::uint64_t moved) {
+  if (moved == 0 || !links_.attached()) {
+    return;
+  }
+  const std::uint64_t step = 1 + moved / kLinkUnitBytes;
+  if (step < connection.until_link) {
+    connection.until_link = static_cast<std::uint8_t>(connection.until_link - step);
+    return;
+  }
+  connection.until_link = kAskAgain;
+  const Side* const side = connection.side;
+  if (!side[kClient].eof && !side[kServer].eof) {
+    connection.link = links_.open(side[kClient].fd, side[kServer].fd, connection.forwarded);
   }
 }
 
@@ -335,6 +362,9 @@ void Forwarder::close(Connection& connection, Ending ending) {
       ::close(side.fd);
     }
     side.fd = -1;
+  }
+  if (connection.link) {
+    links_.close(std::move(connection.link));
   }
   relay_.forget(connection);
   if (connection.endpoint) {

@@ -13,6 +13,7 @@
 
 #include "engine/connection.h"
 #include "engine/counters.h"
+#include "engine/links.h"
 #include "engine/netns_seat.h"
 #include "engine/pod.h"
 #include "engine/relay.h"
@@ -33,7 +34,7 @@ class Forwarder {
  public:
   // All references must outlive it. `epoll` gets the sockets of connections, with the connection's
   // address as event data; bit 0 of it is the side.
-  Forwarder(int epoll, const Routes& routes, Counters& counters, NetnsSeat& seat,
+  Forwarder(int epoll, const Routes& routes, Counters& counters, NetnsSeat& seat, Links& links,
             std::size_t buffer_bytes);
   ~Forwarder();
   Forwarder(const Forwarder&) = delete;
@@ -74,6 +75,7 @@ class Forwarder {
   void connected(Connection& connection);
   [[nodiscard]] bool found_broken(Connection& connection, SideIndex side, std::uint32_t events);
   void pump(Connection& connection, SideIndex from);
+  void age(Connection& connection, std::uint64_t moved);
   void finish_broken(Connection& connection, Step step);
   void close(Connection& connection, Ending ending);
   [[nodiscard]] bool watch(Connection& connection, SideIndex side) const;
@@ -88,6 +90,7 @@ class Forwarder {
   const Routes& routes_;
   Counters& counters_;
   NetnsSeat& seat_;
+  Links& links_;
   Relay relay_;
   std::int64_t now_ns_ = 0;
   std::uint32_t random_;

@@ -20,10 +20,11 @@ bool would_block(int error_number) {
 
 }  // namespace
 
-Relay::Relay(std::size_t buffer_bytes, Counters& counters)
+Relay::Relay(std::size_t buffer_bytes, Counters& counters, const Links& links)
     : scratch_bytes_(std::clamp<std::size_t>(buffer_bytes / 2, 1024, kScratchBytes)),
       scratch_(new char[scratch_bytes_]),
-      counters_(counters) {}
+      counters_(counters),
+      links_(links) {}
 
 Step Relay::pump(Connection& connection, SideIndex from) {
   Side& in = connection.side[from];
@@ -31,7 +32,7 @@ Step Relay::pump(Connection& connection, SideIndex from) {
   delivered_ = false;
   for (std::size_t moved = 0;;) {
     if (!out.pending.empty()) {
-      const Sent sent = flush(out);
+      const Sent sent = flush(connection, from);
       if (sent != Sent::kAll) {
         return sent == Sent::kBlocked ? Step::kWait : break_off(connection, other(from));
       }
@@ -57,13 +58,13 @@ Step Relay::pump(Connection& connection, SideIndex from) {
     const auto size = static_cast<std::size_t>(got);
     moved += size;
     (from == kClient ? counters_.bytes_out : counters_.bytes_in).add(size);
-    const Sent sent = send_scratch(out, size);
+    const Sent sent = send_scratch(connection, from, size);
     if (sent != Sent::kAll) {
       return sent == Sent::kBlocked ? Step::kWait : break_off(connection, other(from));
     }
     // A short read has emptied the socket: whatever comes later makes a new edge. Saves one recv
-    // per message.
-    if (size < scratch_bytes_ && !in.read_to_end) {
+    // per message. In the fast path a socket has two queues, and one recv() reads of one only.
+    if (size < scratch_bytes_ && !in.read_to_end && !links_.fast_path()) {
       return Step::kWait;
     }
   }
@@ -75,7 +76,16 @@ void Relay::forget(const Connection& connection) {
   }
 }
 
-Relay::Sent Relay::flush(Side& to) {
+void Relay::took(Connection& connection, SideIndex from, ssize_t sent) {
+  delivered_ = true;
+  connection.forwarded[from] += static_cast<std::uint64_t>(sent);
+  if (connection.link) {
+    connection.link->forwarded(from, connection.forwarded[from]);
+  }
+}
+
+Relay::Sent Relay::flush(Connection& connection, SideIndex from) {
+  Side& to = connection.side[other(from)];
   Pending& pending = to.pending;
   while (!pending.empty()) {
     const ssize_t sent = ::send(to.fd, pending.bytes.get() + pending.begin,
@@ -87,7 +97,7 @@ Relay::Sent Relay::flush(Side& to) {
       error_ = errno;
       return would_block(error_) ? Sent::kBlocked : Sent::kFailed;
     }
-    delivered_ = true;
+    took(connection, from, sent);
     pending.begin += static_cast<std::uint32_t>(sent);
     counters_.buffered.subtract(static_cast<std::uint64_t>(sent));
   }
@@ -95,11 +105,12 @@ Relay::Sent Relay::flush(Side& to) {
   return Sent::kAll;
 }
 
-Relay::Sent Relay::send_scratch(Side& to, std::size_t size) {
+Relay::Sent Relay::send_scratch(Connection& connection, SideIndex from, std::size_t size) {
+  Side& to = connection.side[other(from)];
   for (std::size_t done = 0; done < size;) {
     const ssize_t sent = ::send(to.fd, scratch_.get() + done, size - done, MSG_NOSIGNAL);
     if (sent >= 0) {
-      delivered_ = true;
+      took(connection, from, sent);
       done += static_cast<std::size_t>(sent);
       continue;
     }

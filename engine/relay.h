@@ -4,6 +4,8 @@
 // buffer that all of its connections share.
 #pragma once
 
+#include <sys/types.h>
+
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -23,7 +25,7 @@ enum class Step : std::uint8_t {
 class Relay {
  public:
   // `buffer_bytes` bounds what one connection holds in user space, both directions together.
-  Relay(std::size_t buffer_bytes, Counters& counters);
+  Relay(std::size_t buffer_bytes, Counters& counters, const Links& links);
 
   // Moves what `from` has to the other side, as far as it goes.
   [[nodiscard]] Step pump(Connection& connection, SideIndex from);
@@ -37,8 +39,9 @@ class Relay {
  private:
   enum class Sent : std::uint8_t { kAll, kBlocked, kFailed };
 
-  [[nodiscard]] Sent flush(Side& to);
-  [[nodiscard]] Sent send_scratch(Side& to, std::size_t size);
+  [[nodiscard]] Sent flush(Connection& connection, SideIndex from);
+  [[nodiscard]] Sent send_scratch(Connection& connection, SideIndex from, std::size_t size);
+  void took(Connection& connection, SideIndex from, ssize_t sent);
   void keep(Side& to, const char* bytes, std::size_t size);
   [[nodiscard]] Step finish(Connection& connection, SideIndex from);
   [[nodiscard]] Step break_off(Connection& connection, SideIndex side);
@@ -46,6 +49,7 @@ class Relay {
   std::size_t scratch_bytes_;
   std::unique_ptr<char[]> scratch_;
   Counters& counters_;
+  const Links& links_;
   int error_ = 0;
   bool delivered_ = false;
 };

@@ -72,7 +72,7 @@ Result<void> Worker::start(std::span<const std::unique_ptr<Worker>> peers) {
   }
   seat_ = std::move(*seat);
   forwarder_ = std::make_unique<Forwarder>(epoll_.get(), *settings_.routes, counters_, seat_,
-                                           settings_.buffer_bytes);
+                                           *settings_.links, settings_.buffer_bytes);
   counters_.turned_ns.store(now_ns(), std::memory_order_relaxed);
   try {
     thread_ = std::thread([this] { run(); });

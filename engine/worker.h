@@ -34,6 +34,7 @@ struct WorkerSettings {
   std::size_t buffer_bytes = 256 * 1024;
   const OriginalDestination* original_destination = nullptr;
   const Routes* routes = nullptr;
+  Links* links = nullptr;
 };
 
 class Worker {
