@@ -280,6 +280,23 @@ st_release(struct bpf_sock *sk, const struct tcp_sock *tp, const struct st_fast 
 	return ST_FAST_NONE;
 }
 
+/* The debt is taken off first: a sender that owes again during the look says so again. */
+static __always_inline enum st_fast_reason st_drained(const struct st_fast *fast,
+						      const struct tcp_sock *tp)
+{
+	struct st_pair_key key = fast->key;
+	struct st_pair *pair = bpf_map_lookup_elem(&st_pairs, &key);
+	__u64 psock = st_psock_of(0, (struct sock *)tp);
+	__u32 sender = !fast->side;
+
+	if (pair)
+		pair->owed[sender & 1] = 0;
+	barrier();
+	if (psock && !st_queue_is_empty(0, psock))
+		return ST_FAST_READER_BUSY;
+	return tp->copied_seq == tp->rcv_nxt ? ST_FAST_NONE : ST_FAST_UNREAD;
+}
+
 static __always_inline enum st_fast_reason st_serve(struct bpf_sock *sk, const struct tcp_sock *tp,
 						    const struct st_adopt_request *request)
 {
@@ -303,6 +320,8 @@ static __always_inline enum st_fast_reason st_serve(struct bpf_sock *sk, const s
 	case ST_ADOPT_DISARM:
 		fast->released = 1;
 		return ST_FAST_NONE;
+	case ST_ADOPT_DRAINED:
+		return st_drained(fast, tp);
 	case ST_ADOPT_RELEASE:
 		return st_release(sk, tp, fast);
 	default:

@@ -102,16 +102,30 @@ static __always_inline enum st_fast_reason st_check_reader(struct st_sending *se
 		return ST_FAST_UNARMED;
 	if (st_denied_now(denied, reader))
 		return denied;
-	if (st_refresh_is_due(fast))
-		return ST_FAST_REFRESH;
 	if (!st_all_read(write_seq, reader->copied_seq))
 		return ST_FAST_UNREAD;
+	if (reader->queue_empty && st_refresh_is_due(fast))
+		return ST_FAST_REFRESH;
 	if (reader->queue_empty) {
 		fast->messages = 0;
 		fast->bytes = 0;
 	}
 	return st_room(reader, sending->msg->size, st_window_of(sending->config->window, reader),
 		       sending->config->charges_reader, fast->messages, fast->bytes);
+}
+
+/* The message goes by TCP while others wait past it. A reader that watches edges and takes a short
+ * read for "drained" would not come back for it: the agent looks after that. */
+static __always_inline void st_owe(const struct st_fast *fast)
+{
+	struct st_pair_key key = fast->key;
+	struct st_pair *pair = bpf_map_lookup_elem(&st_pairs, &key);
+	__u32 side = fast->side & 1;
+
+	if (!pair || pair->owed[side])
+		return;
+	pair->owed[side] = 1;
+	st_send_event(ST_EVENT_OWED, fast->peer_netns_cookie, fast->peer.cookie);
 }
 
 static __always_inline int st_redirect(struct st_sending *sending, __u64 cookie)
@@ -228,6 +242,8 @@ static __always_inline enum st_fast_reason st_decide_message(const int cast,
 	reason = st_try_peer(sending);
 	if (!reason)
 		st_count_bytes(fast, fast->key, sending->msg->size, 0);
+	else if (!sending->reader.queue_empty)
+		st_owe(fast);
 	return reason;
 }
 

@@ -3,6 +3,8 @@
  * live is read here, from the sockets themselves. */
 #include "lib/fast_maps.h"
 
+enum { ST_SOL_SOCKET = 1, ST_SO_RCVLOWAT = 18 };
+
 struct seq_file;
 
 struct bpf_iter_meta {
@@ -65,6 +67,33 @@ int st_iterate_fast(struct bpf_iter__bpf_sk_storage_map *ctx)
 	live.state = *fast;
 	live.sock = (__u64)ctx->sk;
 	bpf_seq_write(ctx->meta->seq, &live, sizeof(live));
+	return 0;
+}
+
+/* Which socket st_nudge is for. */
+__u64 st_nudged_cookie;
+
+struct bpf_iter__tcp {
+	struct bpf_iter_meta *meta;
+	struct sock_common *sk_common;
+} __attribute__((preserve_access_index));
+
+/* Tells one reader again that it is readable: setting SO_RCVLOWAT, even to what it is, looks
+ * whether bytes wait and wakes who watches (net/ipv4/tcp.c, tcp_set_rcvlowat). */
+SEC("iter/tcp")
+int st_nudge(struct bpf_iter__tcp *ctx)
+{
+	struct sock_common *common = ctx->sk_common;
+	struct tcp_sock *tp;
+	int low_water;
+
+	if (!common || (__u64)common->skc_cookie.counter != st_nudged_cookie)
+		return 0;
+	tp = bpf_skc_to_tcp_sock(common);
+	if (!tp)
+		return 0;
+	low_water = tp->inet_conn.icsk_inet.sk.sk_rcvlowat;
+	bpf_setsockopt(tp, ST_SOL_SOCKET, ST_SO_RCVLOWAT, &low_water, sizeof(low_water));
 	return 0;
 }
 

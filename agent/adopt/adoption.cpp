@@ -16,6 +16,7 @@ constexpr unsigned kLooks = 8;  // at a pair that may become suitable
 constexpr std::chrono::milliseconds kLookAgain{50};
 constexpr std::chrono::milliseconds kLookSlowest{2000};  // at one that has made few round trips
 constexpr std::chrono::milliseconds kLeaveAgain{20};
+constexpr std::chrono::milliseconds kOwedLook{10};
 constexpr std::chrono::milliseconds kLeaveSlowest{1000};
 constexpr std::chrono::seconds kStillOpen{30};  // how often a waiting pair is looked at
 constexpr std::chrono::seconds kLinkPatience{60};
@@ -334,6 +335,7 @@ bool Adoption::tick(Clock::time_point now) {
     wait(due[Stage::kWait], now);
   }
   connect_links(now);
+  look_after_owed(now);
   return std::any_of(pairs_.begin(), pairs_.end(),
                      [](const auto& entry) { return entry.second.stage == Stage::kLeave; });
 }
@@ -382,6 +384,47 @@ void Adoption::on_demoted(std::uint64_t netns_cookie, st_fast_reason reason,
 void Adoption::on_marked(std::uint64_t cookie, Clock::time_point now) {
   if (Pair* pair = find(cookie); pair != nullptr) {
     start_leaving(*pair, ST_FAST_MARKED, now);
+  }
+}
+
+void Adoption::on_owed(std::uint64_t cookie, Clock::time_point now) {
+  owed_.try_emplace(cookie, Owed{.due = now + kOwedLook});
+}
+
+// Two looks that find bytes of TCP only: the reader has had time to come by itself. Telling it for
+// nothing does no harm.
+void Adoption::look_after_owed(Clock::time_point now) {
+  std::vector<std::uint64_t> cookies;
+  std::vector<st_adopt_request> requests;
+  for (auto& [cookie, owed] : owed_) {
+    if (owed.due > now) {
+      continue;
+    }
+    owed.due = now + kOwedLook;
+    cookies.push_back(cookie);
+    const Pair* pair = find(cookie);
+    const bool is_client = pair != nullptr && client_cookie(*pair) == cookie;
+    requests.push_back(
+        pair == nullptr
+            ? st_adopt_request{}
+            : request_for(*pair, is_client ? ST_SIDE_CLIENT : ST_SIDE_SERVER, ST_ADOPT_DRAINED));
+  }
+  if (cookies.empty()) {
+    return;
+  }
+  const std::vector<st_fast_reason> answers = sockets_.run(requests);
+  for (std::size_t i = 0; i < cookies.size(); ++i) {
+    Owed& owed = owed_.at(cookies[i]);
+    if (answers[i] == ST_FAST_READER_BUSY) {
+      owed.only_tcp_before = false;
+    } else if (answers[i] == ST_FAST_UNREAD && !owed.only_tcp_before) {
+      owed.only_tcp_before = true;
+    } else {
+      if (answers[i] == ST_FAST_UNREAD) {
+        sockets_.nudge(requests[i].self.netns_cookie, cookies[i]);
+      }
+      owed_.erase(cookies[i]);
+    }
   }
 }
 

@@ -39,6 +39,9 @@ class Adoption {
   // The sentinel demoted a pod; it marked an adopted socket.
   void on_demoted(std::uint64_t netns_cookie, st_fast_reason reason, Clock::time_point now);
   void on_marked(std::uint64_t cookie, Clock::time_point now);
+  // Bytes went by TCP behind some that wait past it: its reader is told again that it is readable,
+  // once it has read the first and not come back for the others.
+  void on_owed(std::uint64_t cookie, Clock::time_point now);
   // Splice met bytes that skipped TCP: an error is better than the wrong order.
   void on_conflict(std::uint64_t netns_cookie, std::uint64_t cookie);
   // Rows of pods may have changed.
@@ -80,6 +83,7 @@ class Adoption {
   void move_to(Pair& pair, Stage stage, Clock::time_point due);
   void forget(std::uint64_t client_cookie);
   void connect_links(Clock::time_point now);
+  void look_after_owed(Clock::time_point now);
   [[nodiscard]] Pair* find(std::uint64_t cookie);
 
   Settings settings_;
@@ -95,6 +99,11 @@ class Adoption {
     Clock::time_point until;
   };
   std::vector<PendingLink> links_;
+  struct Owed {
+    Clock::time_point due;
+    bool only_tcp_before = false;  // the last look found bytes of TCP only
+  };
+  std::map<std::uint64_t, Owed> owed_;  // by the reader's cookie
   std::map<st_fast_reason, std::uint64_t> refused_;
   std::map<std::uint64_t, std::optional<Pod>> asked_;  // what pods_ said in this pass
 };

@@ -84,22 +84,47 @@ std::vector<st_fast_reason> Visitor::run(const std::vector<st_adopt_request>& re
   return answers;
 }
 
-bool Visitor::destroy(std::uint64_t netns_cookie, std::uint64_t socket_cookie) {
-  const auto path = path_of_(netns_cookie);
-  auto netns = path ? pods::open_netns(*path) : make_error(ErrorCode::kNotFound, "no such pod");
-  Result<bool> done = false;
-  if (netns) {
-    std::thread traveller([&] {
-      done = setns(netns->get(), CLONE_NEWNET) == 0 ? destroy_here(socket_cookie)
-                                                    : errno_error("enter the namespace", errno);
-    });
-    traveller.join();
+Result<void> Visitor::visit(std::uint64_t netns_cookie,
+                            const std::function<Result<void>()>& work) const {
+  if (netns_cookie == node_) {
+    return work();
   }
+  const auto path = path_of_(netns_cookie);
+  if (!path) {
+    return make_error(ErrorCode::kNotFound, "no pod has this netns any more");
+  }
+  const auto netns = pods::open_netns(*path);
+  ST_TRY(netns);
+  Result<void> result;
+  std::thread traveller([&] {
+    result =
+        setns(netns->get(), CLONE_NEWNET) == 0 ? work() : errno_error("enter the namespace", errno);
+  });
+  traveller.join();
+  return result;
+}
+
+void Visitor::nudge(std::uint64_t netns_cookie, std::uint64_t socket_cookie) {
+  const auto done = visit(netns_cookie, [&] { return adopter_.nudge(socket_cookie); });
+  if (!done) {
+    spdlog::error("component=adopt event=nudge_failed socket_cookie={} detail=\"{}\"",
+                  socket_cookie, done.error().message);
+  }
+}
+
+bool Visitor::destroy(std::uint64_t netns_cookie, std::uint64_t socket_cookie) {
+  bool destroyed = false;
+  const auto done = visit(netns_cookie, [&]() -> Result<void> {
+    auto answer = destroy_here(socket_cookie);
+    ST_TRY(answer);
+    destroyed = *answer;
+    return {};
+  });
   if (!done) {
     spdlog::error("component=adopt event=destroy_failed socket_cookie={} detail=\"{}\"",
                   socket_cookie, done.error().message);
   }
-  return done && *done;
+  return destroyed;
 }
 
 }  // namespace sidetrack::adopt

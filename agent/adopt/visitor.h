@@ -19,9 +19,14 @@ class Visitor : public Sockets {
   Visitor(dataplane::Adopter adopter, std::uint64_t node, PathOf path_of);
 
   std::vector<st_fast_reason> run(const std::vector<st_adopt_request>& requests) override;
+  void nudge(std::uint64_t netns_cookie, std::uint64_t socket_cookie) override;
   bool destroy(std::uint64_t netns_cookie, std::uint64_t socket_cookie) override;
 
  private:
+  // Runs `work` in the namespace, on a thread of its own where that is another one.
+  [[nodiscard]] Result<void> visit(std::uint64_t netns_cookie,
+                                   const std::function<Result<void>()>& work) const;
+
   dataplane::Adopter adopter_;
   std::uint64_t node_;
   PathOf path_of_;

@@ -73,12 +73,18 @@ enum class Sentinel : std::uint8_t { kOff, kTracepoint };
 // The program that adopts one socket (bpf/adopt.bpf.c). Any thread, in any network namespace.
 class Adopter {
  public:
-  explicit Adopter(int program_fd) : program_fd_(program_fd) {}
+  Adopter(int program_fd, int nudge_link_fd, __u64* nudged_cookie)
+      : program_fd_(program_fd), nudge_link_fd_(nudge_link_fd), nudged_cookie_(nudged_cookie) {}
   // Runs in the calling thread's network namespace: that of `request.self`.
   [[nodiscard]] Result<st_fast_reason> run(const st_adopt_request& request) const;
+  // Tells whoever watches this socket of the calling thread's namespace that it is readable, if it
+  // is. Walks all sockets: for rare cases. One thread at a time.
+  [[nodiscard]] Result<void> nudge(std::uint64_t cookie) const;
 
  private:
   int program_fd_;
+  int nudge_link_fd_;
+  __u64* nudged_cookie_;
 };
 
 struct PairRow {

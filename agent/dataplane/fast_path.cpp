@@ -62,6 +62,7 @@ void choose_fast_programs(sidetrack_bpf* skeleton, bool fast_path) {
   load(skeleton->progs.st_msg, fast_path && cast);
   load(skeleton->progs.st_msg_probe, fast_path && !cast);
   load(skeleton->progs.st_adopt, fast_path);
+  load(skeleton->progs.st_nudge, fast_path);
   load(skeleton->progs.st_sentinel_splice, fast_path);
   load(skeleton->progs.st_sentinel_ioctl, fast_path);
   load(skeleton->progs.st_sentinel_fcntl, fast_path);
@@ -83,7 +84,14 @@ Result<void> Dataplane::Impl::open_fast_path() {
       kernel_has_cast() ? skeleton->progs.st_msg : skeleton->progs.st_msg_probe;
   if (bpf_prog_attach(bpf_program__fd(program), map_fd("st_adopted"), BPF_SK_MSG_VERDICT, 0) != 0) {
     fast_path_problem = errno_error("attach sk_msg to st_adopted", errno).message;
+    return {};
   }
+  nudge_link.reset(bpf_program__attach_iter(skeleton->progs.st_nudge, nullptr));
+  if (!nudge_link) {
+    fast_path_problem = errno_error("attach iterator over TCP sockets", errno).message;
+    return {};
+  }
+  nudge_fd = bpf_link__fd(nudge_link.get());
   return {};
 }
 
@@ -124,7 +132,8 @@ int Dataplane::slots_fd() const {
 }
 
 Adopter Dataplane::adopter() const {
-  return Adopter(bpf_program__fd(impl_->skeleton->progs.st_adopt));
+  return Adopter(bpf_program__fd(impl_->skeleton->progs.st_adopt), impl_->nudge_fd,
+                 &impl_->skeleton->bss->st_nudged_cookie);
 }
 
 Result<st_fast_reason> Adopter::run(const st_adopt_request& request) const {
@@ -161,6 +170,20 @@ Result<std::vector<PairRow>> Dataplane::pairs() const {
       return rows;  // ENOENT: that was all
     }
   }
+}
+
+Result<void> Adopter::nudge(std::uint64_t cookie) const {
+  *nudged_cookie_ = cookie;
+  const UniqueFd iterator(bpf_iter_create(nudge_link_fd_));
+  if (!iterator.valid()) {
+    return errno_error("create iterator over TCP sockets", errno);
+  }
+  char nothing[64];
+  ssize_t size = 0;
+  do {
+    size = read(iterator.get(), nothing, sizeof(nothing));
+  } while (size > 0 || (size < 0 && (errno == EINTR || errno == EAGAIN)));
+  return size == 0 ? Result<void>() : errno_error("walk TCP sockets", errno);
 }
 
 Result<st_fast_counters> Dataplane::fast_counters() const {

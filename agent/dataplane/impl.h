@@ -33,6 +33,10 @@ struct RingDeleter {
   void operator()(ring_buffer* ring) const { ring_buffer__free(ring); }
 };
 
+struct LinkDeleter {
+  void operator()(bpf_link* link) const { bpf_link__destroy(link); }
+};
+
 struct Dataplane::Impl {
   UniqueFd pin_lock;  // given back last
   Options options;
@@ -45,6 +49,8 @@ struct Dataplane::Impl {
   std::map<std::string, std::uint32_t> namespace_slots;
   const std::function<void(const st_flow&)>* on_flow = nullptr;  // set while drain() runs
   const std::function<void(const st_event&)>* on_event = nullptr;
+  std::unique_ptr<bpf_link, LinkDeleter> nudge_link;
+  int nudge_fd = -1;
   std::string fast_path_problem;             // empty = its programs are loaded
   st_fast_generation* generation = nullptr;  // mapped, kPageBytes
 

@@ -9,6 +9,7 @@ namespace sidetrack::agent {
 
 namespace {
 
+constexpr std::chrono::milliseconds kScan{100};
 constexpr std::chrono::seconds kFullScan{5};
 
 // Where demoted workloads are remembered; nowhere if the folder cannot be made.
@@ -107,6 +108,9 @@ void FastPath::on_event(const st_event& event) {
     case ST_EVENT_MARKED:
       adoption_.on_marked(event.socket_cookie, now);
       break;
+    case ST_EVENT_OWED:
+      adoption_.on_owed(event.socket_cookie, now);
+      break;
     case ST_EVENT_CONFLICT:
       adoption_.on_conflict(event.netns_cookie, event.socket_cookie);
       break;
@@ -133,6 +137,10 @@ void FastPath::tick() {
 }
 
 void FastPath::scan(adopt::Clock::time_point now) {
+  if (now < scan_at_) {
+    return;
+  }
+  scan_at_ = now + kScan;
   const auto counters = dataplane_.fast_counters();
   const bool full = now >= full_scan_at_;
   if (!counters || (counters->paired == paired_ && !full)) {

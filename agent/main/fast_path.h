@@ -32,7 +32,7 @@ class FastPath {
   void on_link(const adopt::Link& link);
   // Every kTick.
   void tick();
-  static constexpr std::chrono::milliseconds kTick{50};
+  static constexpr std::chrono::milliseconds kTick{10};
 
   [[nodiscard]] bool on() const { return problem_.empty(); }
   // snake_case, or the kernel's words; empty = it is on.
@@ -79,7 +79,7 @@ class FastPath {
   std::string problem_ = "starting";
   std::uint64_t generation_ = 0;  // of the policy that adoption_ knows
   std::uint64_t paired_ = 0;      // as the kernel counted at the last scan
-  adopt::Clock::time_point full_scan_at_{};
+  adopt::Clock::time_point scan_at_{}, full_scan_at_{};
   std::uint64_t remote_ = 0;       // rows given back for want of a server
   std::set<std::uint64_t> alone_;  // clients without a server at the last full scan
 };

@@ -23,12 +23,14 @@ class FakeSockets : public Sockets {
   struct Socket {
     st_fast_reason look = ST_FAST_NONE;
     unsigned busy = 0;  // so many releases find bytes on their way
+    st_fast_reason drained = ST_FAST_NONE;
     bool in = false, armed = false, disarmed = false;
     std::optional<st_adopt_request> link;
   };
   std::map<std::uint64_t, Socket> sockets;
   std::vector<st_adopt_request> log;
   std::vector<std::uint64_t> destroyed;
+  std::vector<std::uint64_t> nudged;
   unsigned released_before_disarm = 0;
 
   std::vector<st_fast_reason> run(const std::vector<st_adopt_request>& requests) override {
@@ -40,6 +42,7 @@ class FakeSockets : public Sockets {
     }
     return answers;
   }
+  void nudge(std::uint64_t, std::uint64_t cookie) override { nudged.push_back(cookie); }
   bool destroy(std::uint64_t, std::uint64_t cookie) override {
     destroyed.push_back(cookie);
     return true;
@@ -69,6 +72,8 @@ class FakeSockets : public Sockets {
       case ST_ADOPT_LINK:
         socket.link = request;
         return ST_FAST_NONE;
+      case ST_ADOPT_DRAINED:
+        return socket.drained;
       case ST_ADOPT_DISARM:
         socket.disarmed = true;
         return ST_FAST_NONE;
@@ -359,6 +364,29 @@ TEST_F(AdoptionTest, closed_connections_are_forgotten) {
   sockets_.sockets.clear();
   tick();
   EXPECT_EQ(adoption_.summaries()[kPodA].waiting, 0U);
+}
+
+TEST_F(AdoptionTest, a_reader_that_does_not_come_back_is_told_again) {
+  adopt(1);
+  sockets_.sockets[2].drained = ST_FAST_READER_BUSY;
+  adoption_.on_owed(2, now_);
+  for (int i = 0; i < 5; ++i) {
+    tick(milliseconds(10));
+  }
+  EXPECT_TRUE(sockets_.nudged.empty()) << "it has yet to read what comes first";
+  sockets_.sockets[2].drained = ST_FAST_UNREAD;
+  tick(milliseconds(10));
+  EXPECT_TRUE(sockets_.nudged.empty()) << "it may be about to read";
+  tick(milliseconds(10));
+  EXPECT_EQ(sockets_.nudged, std::vector<std::uint64_t>{2});
+  tick(milliseconds(10));
+  EXPECT_EQ(sockets_.nudged.size(), 1U);
+  // The next time it has read all by itself.
+  sockets_.sockets[2].drained = ST_FAST_NONE;
+  adoption_.on_owed(2, now_);
+  tick(milliseconds(10));
+  tick(milliseconds(10));
+  EXPECT_EQ(sockets_.nudged.size(), 1U);
 }
 
 TEST_F(AdoptionTest, a_conflict_ends_the_connection) {

@@ -79,7 +79,9 @@ struct st_pair {
   __u64 handoff_bytes[2];    /* sent past the engine to the far end */
   __u8 kind;
   __u8 loopback; /* both ends are in one netns */
-  __u8 reserved[6];
+  __u8 owed[2];  /* by who sent: bytes went by TCP behind some that wait past it, and the reader may
+                    need to be told once more */
+  __u8 reserved[4];
 };
 ST_STATIC_ASSERT(sizeof(struct st_pair) == 88, "st_pair");
 
@@ -154,6 +156,8 @@ enum st_adopt_op {
   ST_ADOPT_ARM,     /* both ends are in: it may send fast once its peer has read */
   ST_ADOPT_LINK,    /* `leg`, `far` and `slot` are its link */
   ST_ADOPT_DISARM,  /* it sends by TCP from now on */
+  ST_ADOPT_DRAINED, /* has it read all since it was owed a word? READER_BUSY = bytes wait past TCP,
+                       UNREAD = only bytes of TCP do */
   ST_ADOPT_RELEASE, /* its senders are disarmed: take it out; READER_BUSY = bytes wait or are on
                        their way, ask again */
 };

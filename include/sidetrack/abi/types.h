@@ -302,6 +302,7 @@ enum st_event_kind {
   ST_EVENT_LISTENER_BACK = 3,
   ST_EVENT_DEMOTED = 4,  /* the sentinel demoted this pod */
   ST_EVENT_MARKED = 5,   /* an adopted socket became unsuitable: to be taken out */
+  ST_EVENT_OWED = 7,     /* a reader has bytes in both queues: see st_pair.owed */
   ST_EVENT_CONFLICT = 6, /* splice met redirected bytes: the connection is to be destroyed */
 };
 struct st_event {
