@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""fast_python.py serve KIND PORT | drive KIND HOST PORT: messages of random sizes, sent back and compared, for three seconds.
+
+KIND: blocking, timeout (settimeout: poll before each call), asyncio. A message is its length in 4 bytes, then its bytes.
+fast_python.py redis HOST PORT: SET and GET of random values over asyncio.
+"""
+import asyncio
+import hashlib
+import random
+import socket
+import socketserver
+import struct
+import sys
+import time
+
+MESSAGES = 150
+PAUSE_S = 0.02
+LARGEST = 200 << 10
+
+
+def bodies():
+    generator = random.Random(1)
+    for _ in range(MESSAGES):
+        yield generator.randbytes(1 + generator.randrange(LARGEST))
+
+
+class Check:
+    def __init__(self):
+        self.digest = hashlib.sha256()
+        self.count = 0
+
+    def take(self, got, sent):
+        if got != sent:
+            sys.exit(f"message {self.count}: {len(got)} bytes instead of {len(sent)}")
+        self.digest.update(got)
+        self.count += 1
+
+    def report(self):
+        print(self.count, "messages", self.digest.hexdigest())
+
+
+def read_exactly(sock, size):
+    parts = []
+    while size:
+        part = sock.recv(min(size, 65536))
+        if not part:
+            sys.exit("the end came early")
+        parts.append(part)
+        size -= len(part)
+    return b"".join(parts)
+
+
+def read_message(sock):
+    return read_exactly(sock, struct.unpack("!I", read_exactly(sock, 4))[0])
+
+
+class Echo(socketserver.BaseRequestHandler):
+    timeout = None
+
+    def handle(self):
+        self.request.settimeout(self.timeout)
+        while head := self.request.recv(4, socket.MSG_PEEK):
+            if len(head) == 4:
+                body = read_message(self.request)
+                self.request.sendall(struct.pack("!I", len(body)) + body)
+
+
+class Server(socketserver.ThreadingTCPServer):
+    address_family = socket.AF_INET6
+    daemon_threads = True
+
+
+def serve(timeout, port):
+    Echo.timeout = timeout
+    with Server(("::", port), Echo) as server:
+        print("ready", flush=True)
+        server.serve_forever()
+
+
+def drive(timeout, host, port):
+    check = Check()
+    with socket.create_connection((host, port), timeout=timeout) as sock:
+        for body in bodies():
+            sock.sendall(struct.pack("!I", len(body)) + body)
+            check.take(read_message(sock), body)
+            time.sleep(PAUSE_S)
+    check.report()
+
+
+async def read_async(reader):
+    return await reader.readexactly(struct.unpack("!I", await reader.readexactly(4))[0])
+
+
+async def echo_async(reader, writer):
+    try:
+        while True:
+            body = await read_async(reader)
+            writer.write(struct.pack("!I", len(body)) + body)
+            await writer.drain()
+    except asyncio.IncompleteReadError:
+        writer.close()
+
+
+async def serve_async(port):
+    server = await asyncio.start_server(echo_async, "0.0.0.0", port)
+    print("ready", flush=True)
+    await server.serve_forever()
+
+
+async def drive_async(host, port):
+    check = Check()
+    reader, writer = await asyncio.open_connection(host, port)
+    for body in bodies():
+        writer.write(struct.pack("!I", len(body)) + body)
+        await writer.drain()
+        check.take(await read_async(reader), body)
+        await asyncio.sleep(PAUSE_S)
+    writer.close()
+    check.report()
+
+
+async def drive_redis(host, port):
+    check = Check()
+    reader, writer = await asyncio.open_connection(host, port)
+
+    async def line():
+        return (await reader.readuntil(b"\r\n"))[:-2]
+
+    for number, body in enumerate(bodies()):
+        key = b"key%d" % (number % 7)
+        writer.write(b"*3\r\n$3\r\nSET\r\n$%d\r\n%s\r\n$%d\r\n%s\r\n" % (len(key), key, len(body), body))
+        writer.write(b"*2\r\n$3\r\nGET\r\n$%d\r\n%s\r\n" % (len(key), key))
+        await writer.drain()
+        if (answer := await line()) != b"+OK":
+            sys.exit(f"SET: {answer}")
+        length = int((await line())[1:])
+        check.take((await reader.readexactly(length + 2))[:-2], body)
+        await asyncio.sleep(PAUSE_S)
+    writer.close()
+    check.report()
+
+
+def main():
+    what = sys.argv[1:3]
+    timeout = 30 if what[1] == "timeout" else None
+    if what == ["serve", "asyncio"]:
+        asyncio.run(serve_async(int(sys.argv[3])))
+    elif what == ["drive", "asyncio"]:
+        asyncio.run(drive_async(sys.argv[3], int(sys.argv[4])))
+    elif what[0] == "redis":
+        asyncio.run(drive_redis(sys.argv[2], int(sys.argv[3])))
+    elif what[0] == "serve":
+        serve(timeout, int(sys.argv[3]))
+    else:
+        drive(timeout, sys.argv[3], int(sys.argv[4]))
+
+
+main()
