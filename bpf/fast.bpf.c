@@ -78,15 +78,18 @@ static __always_inline int st_is_armed(__u8 *armed, __u64 arm_ns, __u32 copied_t
 	return 1;
 }
 
-/* One message in a while goes by TCP. */
-static __always_inline int st_refresh_is_due(struct st_fast *fast)
+/* One message in a while goes by TCP, and all do while the agent is away. */
+static __always_inline enum st_fast_reason st_check_clocks(struct st_fast *fast)
 {
+	struct st_fast_generation *cell = st_get_generation();
 	__u64 now = bpf_ktime_get_coarse_ns();
 
+	if (cell && cell->beat_ns && now > cell->beat_ns + ST_FAST_AWAY_NS)
+		return ST_FAST_AGENT_AWAY;
 	if (now - fast->tcp_ns < ST_FAST_REFRESH_NS)
-		return 0;
+		return ST_FAST_NONE;
 	fast->tcp_ns = now;
-	return 1;
+	return ST_FAST_REFRESH;
 }
 
 static __always_inline enum st_fast_reason st_check_reader(struct st_sending *sending, __u64 cookie,
@@ -104,8 +107,11 @@ static __always_inline enum st_fast_reason st_check_reader(struct st_sending *se
 		return denied;
 	if (!st_all_read(write_seq, reader->copied_seq))
 		return ST_FAST_UNREAD;
-	if (reader->queue_empty && st_refresh_is_due(fast))
-		return ST_FAST_REFRESH;
+	if (reader->queue_empty) {
+		reason = st_check_clocks(fast);
+		if (reason)
+			return reason;
+	}
 	if (reader->queue_empty) {
 		fast->messages = 0;
 		fast->bytes = 0;

@@ -475,6 +475,7 @@ void Adoption::restore(const std::vector<st_fast_live>& adopted, Clock::time_poi
         .sock = state.peer.sock};
     client_of_[state.cookie] = client;
     client_of_[state.peer.cookie] = client;
+    on_owed(state.cookie, now);  // nobody has looked after it meanwhile
     if (state.linked != 0) {
       pair.linked_with = is_client ? state.leg.cookie : state.far.cookie;
     }

@@ -152,6 +152,8 @@ class Dataplane {
   // Changes with everything that decides what may skip TCP: rows of pods, switches, demotions,
   // marks.
   [[nodiscard]] std::uint64_t fast_generation() const;
+  // Says that somebody looks after adopted readers: several times a second, once begun.
+  void fast_beat();
   // Attached links are pinned and go on without the agent; those of an older agent are replaced.
   [[nodiscard]] Result<void> set_sentinel(Sentinel sentinel);
   // A descriptor of st_slots to hand to an engine. Owned by the Dataplane.

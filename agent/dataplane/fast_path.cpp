@@ -6,6 +6,7 @@
 
 #include <atomic>
 #include <cstring>
+#include <ctime>
 
 #include "agent/dataplane/bpf_calls.h"
 #include "agent/dataplane/impl.h"
@@ -125,6 +126,13 @@ Result<st_fast_config> Dataplane::fast_config() const {
 
 std::uint64_t Dataplane::fast_generation() const {
   return std::atomic_ref(impl_->generation->value).load();
+}
+
+void Dataplane::fast_beat() {
+  timespec now{};
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  std::atomic_ref(impl_->generation->beat_ns)
+      .store(static_cast<__u64>(now.tv_sec) * 1'000'000'000U + static_cast<__u64>(now.tv_nsec));
 }
 
 int Dataplane::slots_fd() const {

@@ -125,6 +125,7 @@ void FastPath::on_link(const adopt::Link& link) {
 
 void FastPath::tick() {
   const auto now = adopt::Clock::now();
+  dataplane_.fast_beat();
   // Whoever changed a row, a switch or a mark has raised it.
   if (const std::uint64_t generation = dataplane_.fast_generation(); generation != generation_) {
     generation_ = generation;

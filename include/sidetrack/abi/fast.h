@@ -56,7 +56,11 @@ ST_STATIC_ASSERT(sizeof(struct st_fast_config) == 16, "st_fast_config");
  * redirected (switch, label, demotion, mark); each sender then looks again. */
 struct st_fast_generation {
   __u64 value;
+  __u64 beat_ns; /* the agent's latest, CLOCK_MONOTONIC; 0 = nobody has ever beaten */
 };
+/* An agent that has not beaten for so long cannot look after readers (st_pair.owed): TCP until it
+ * is back. */
+#define ST_FAST_AWAY_NS 2000000000ULL
 
 /* st_pairs: st_pair_key (abi/types.h) -> the two ends. Both can work the key out at any time: what
  * is acknowledged minus how much that was. */
