@@ -60,7 +60,7 @@ struct st_fast_generation {
 };
 /* An agent that has not beaten for so long cannot look after readers (st_pair.owed): TCP until it
  * is back. */
-#define ST_FAST_AWAY_NS 2000000000ULL
+#define ST_FAST_AWAY_NS 500000000ULL
 
 /* st_pairs: st_pair_key (abi/types.h) -> the two ends. Both can work the key out at any time: what
  * is acknowledged minus how much that was. */
