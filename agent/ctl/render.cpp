@@ -121,7 +121,7 @@ const json& list_of(const json& object, const char* key) {
 std::string fast_path_text(const json& pod) {
   const std::string reason = text_of(pod, "fast_path_reason");
   const auto connections = count_of(pod, "fast_path_connections");
-  return text_of(pod, "fast_path") + (connections != 0  ? fmt::format(", {} fast", connections)
+  return text_of(pod, "fast_path") + (connections != 0 ? fmt::format(", {} fast", connections)
                                       : reason.empty() ? ""
                                                        : ", " + reason);
 }

@@ -19,14 +19,14 @@ extern "C" {
 
 /* An IPv6 address, or an IPv4 address as ::ffff:a.b.c.d. */
 struct st_addr {
-  __u8 bytes[16];
+	__u8 bytes[16];
 };
 
 enum st_reason {
 #define ST_REASON(NAME, name, verdict) ST_REASON_##NAME,
 #include "sidetrack/abi/counters.def"
 #undef ST_REASON
-  ST_REASON_COUNT
+	ST_REASON_COUNT
 };
 
 enum st_verdict { ST_VERDICT_redirected, ST_VERDICT_direct, ST_VERDICT_refused };
@@ -37,34 +37,35 @@ enum st_fast_path { ST_FAST_PATH_OFF, ST_FAST_PATH_AUTO, ST_FAST_PATH_NODE };
 enum st_path { ST_PATH_DIRECT, ST_PATH_ENGINE, ST_PATH_FAST, ST_PATH_HANDOFF, ST_PATH_COUNT };
 /* How a connection ended, as its client saw it. */
 enum st_close {
-  ST_CLOSE_OPEN, /* still alive */
-  ST_CLOSE_FIN,
-  ST_CLOSE_RST_LOCAL,
-  ST_CLOSE_RST_REMOTE,
-  ST_CLOSE_REFUSED,
-  ST_CLOSE_TIMEOUT,
-  ST_CLOSE_KILLED,
-  ST_CLOSE_COUNT
+	ST_CLOSE_OPEN, /* still alive */
+	ST_CLOSE_FIN,
+	ST_CLOSE_RST_LOCAL,
+	ST_CLOSE_RST_REMOTE,
+	ST_CLOSE_REFUSED,
+	ST_CLOSE_TIMEOUT,
+	ST_CLOSE_KILLED,
+	ST_CLOSE_COUNT
 };
 
 enum {
-  ST_MAX_LISTENERS = 8, /* per pod and family */
-  ST_MAX_PODS = 4096,   /* rows of st_pods */
-  ST_MAX_NAMESPACES =
-      2048,           /* slots of st_counters and st_namespaces; slot 0 = not a namespace of ours */
-  ST_MAX_ENGINES = 8, /* cells of st_engines */
-  ST_EXTERNAL_ENGINE_SLOT = 0, /* the cell of an external engine; embedded ones get 1 and up */
-  ST_MAX_POLICIES = 4096,      /* rows of st_policies */
-  ST_MAX_CIDRS = 262144,       /* rows of st_cidrs, all policies together */
-  ST_MAX_PORT_PAGES = 65536,   /* rows of st_port_pages, all port sets together */
-  ST_MAX_RECORDS = 65536,      /* rows of st_records */
-  ST_RECORD_HEADROOM =
-      1024,               /* rows of st_records that connect() leaves free for what is on its way */
-  ST_RECORD_QUOTA = 8192, /* rows of st_records that one netns may hold */
-  ST_FLOW_RING_BYTES = 4194304,
-  ST_EVENT_RING_BYTES = 262144,
-  ST_PORTS_PER_PAGE = 512,
-  ST_NAMESPACE_NAME_BYTES = 64, /* a DNS label has at most 63 */
+	ST_MAX_LISTENERS = 8, /* per pod and family */
+	ST_MAX_PODS = 4096,   /* rows of st_pods */
+	ST_MAX_NAMESPACES =
+		2048, /* slots of st_counters and st_namespaces; slot 0 = not a namespace of ours */
+	ST_MAX_ENGINES = 8, /* cells of st_engines */
+	ST_EXTERNAL_ENGINE_SLOT =
+		0,		   /* the cell of an external engine; embedded ones get 1 and up */
+	ST_MAX_POLICIES = 4096,	   /* rows of st_policies */
+	ST_MAX_CIDRS = 262144,	   /* rows of st_cidrs, all policies together */
+	ST_MAX_PORT_PAGES = 65536, /* rows of st_port_pages, all port sets together */
+	ST_MAX_RECORDS = 65536,	   /* rows of st_records */
+	ST_RECORD_HEADROOM =
+		1024, /* rows of st_records that connect() leaves free for what is on its way */
+	ST_RECORD_QUOTA = 8192, /* rows of st_records that one netns may hold */
+	ST_FLOW_RING_BYTES = 4194304,
+	ST_EVENT_RING_BYTES = 262144,
+	ST_PORTS_PER_PAGE = 512,
+	ST_NAMESPACE_NAME_BYTES = 64, /* a DNS label has at most 63 */
 };
 
 /* The age in nanoseconds from which an engine's heartbeat counts as stopped. */
@@ -83,187 +84,187 @@ enum {
 
 /* st_pods: netns cookie -> what the connect hook needs to know of a pod. */
 struct st_pod {
-  __u32 policy_id; /* st_policies; 0 = no rules */
-  __u32 namespace_slot;
-  __u8 mode;
-  __u8 on_engine_loss;
-  __u8 fast_path;
-  __u8 external;     /* the engine listens on the node (st_config.external_*), not in the pod */
-  __u8 listeners_v4; /* how many of the entries below are in use, 0 = this family goes direct
-                      */
-  __u8 listeners_v6;
-  __u16 engine_slot;     /* st_engines */
-  __u32 port_budget;     /* live connections per listener beyond which connect() goes direct */
-  __u32 budget_shift;    /* a closed connection counts against the budget for one to two spans of
-                            2^budget_shift ns */
-  struct st_addr own_v4; /* the pod's own addresses, zero = none */
-  struct st_addr own_v6;
-  __u16 port_v4_be[ST_MAX_LISTENERS]; /* 0 = lost: cleared by sockops when the listener closes
-                                       */
-  __u16 port_v6_be[ST_MAX_LISTENERS];
-  __u64 listener_cookie_v4[ST_MAX_LISTENERS]; /* socket cookies */
-  __u64 listener_cookie_v6[ST_MAX_LISTENERS];
+	__u32 policy_id; /* st_policies; 0 = no rules */
+	__u32 namespace_slot;
+	__u8 mode;
+	__u8 on_engine_loss;
+	__u8 fast_path;
+	__u8 external; /* the engine listens on the node (st_config.external_*), not in the pod */
+	__u8 listeners_v4; /* how many of the entries below are in use, 0 = this family goes direct
+			    */
+	__u8 listeners_v6;
+	__u16 engine_slot;  /* st_engines */
+	__u32 port_budget;  /* live connections per listener beyond which connect() goes direct */
+	__u32 budget_shift; /* a closed connection counts against the budget for one to two spans of
+			       2^budget_shift ns */
+	struct st_addr own_v4; /* the pod's own addresses, zero = none */
+	struct st_addr own_v6;
+	__u16 port_v4_be[ST_MAX_LISTENERS]; /* 0 = lost: cleared by sockops when the listener closes
+					     */
+	__u16 port_v6_be[ST_MAX_LISTENERS];
+	__u64 listener_cookie_v4[ST_MAX_LISTENERS]; /* socket cookies */
+	__u64 listener_cookie_v6[ST_MAX_LISTENERS];
 };
 ST_STATIC_ASSERT(sizeof(struct st_pod) == 216, "st_pod");
 
 /* st_pod_state: netns cookie -> what only the kernel writes. */
 struct st_budget {
-  __s64 live;          /* redirected connections of this listener now */
-  __u32 epoch;         /* ktime >> budget_shift of `closed` */
-  __u32 closed;        /* closed in this epoch */
-  __u32 closed_before; /* and in the one before */
-  __u32 reserved;
+	__s64 live;	     /* redirected connections of this listener now */
+	__u32 epoch;	     /* ktime >> budget_shift of `closed` */
+	__u32 closed;	     /* closed in this epoch */
+	__u32 closed_before; /* and in the one before */
+	__u32 reserved;
 };
 struct st_pod_state {
-  __s64 records;                                 /* rows of st_records that this netns holds */
-  __s64 observed;                                /* passed-through connections now */
-  struct st_budget budget[2 * ST_MAX_LISTENERS]; /* IPv4 listeners, then IPv6 */
-  __s64 pairs;                                   /* rows of st_pairs that this netns holds */
-  __u32 demoted; /* enum st_fast_reason: why none of its sockets may skip TCP */
-  __u32 reserved;
+	__s64 records;	/* rows of st_records that this netns holds */
+	__s64 observed; /* passed-through connections now */
+	struct st_budget budget[2 * ST_MAX_LISTENERS]; /* IPv4 listeners, then IPv6 */
+	__s64 pairs;				       /* rows of st_pairs that this netns holds */
+	__u32 demoted; /* enum st_fast_reason: why none of its sockets may skip TCP */
+	__u32 reserved;
 };
 ST_STATIC_ASSERT(sizeof(struct st_pod_state) == 32 + 24 * 16, "st_pod_state");
 
 /* st_policies: policy id -> the sets that it is made of. A policy never changes: an edit makes a
  * new id. */
 struct st_policy {
-  __u32 exclude_ports; /* port set id */
-  __u32 include_ports; /* port set id */
-  __u8 has_include;    /* an include list is present: only what matches one is redirected */
-  __u8 has_cidrs;      /* st_cidrs has rows for this policy */
-  __u16 reserved;
+	__u32 exclude_ports; /* port set id */
+	__u32 include_ports; /* port set id */
+	__u8 has_include;    /* an include list is present: only what matches one is redirected */
+	__u8 has_cidrs;	     /* st_cidrs has rows for this policy */
+	__u16 reserved;
 };
 ST_STATIC_ASSERT(sizeof(struct st_policy) == 12, "st_policy");
 
 /* st_cidrs (LPM trie): prefix_bits = 32 + length of the prefix in 128 bits. */
 struct st_cidr_key {
-  __u32 prefix_bits;
-  __u32 policy_id; /* matched as bytes, whole */
-  struct st_addr addr;
+	__u32 prefix_bits;
+	__u32 policy_id; /* matched as bytes, whole */
+	struct st_addr addr;
 };
 ST_STATIC_ASSERT(sizeof(struct st_cidr_key) == 24, "st_cidr_key");
 struct st_cidr {
-  __u32 exclude_ports; /* port set id; the ports of all covering prefixes are folded in */
-  __u32 include_ports;
+	__u32 exclude_ports; /* port set id; the ports of all covering prefixes are folded in */
+	__u32 include_ports;
 };
 
 /* st_port_pages: 512 ports of a set; a page that is missing is empty. */
 struct st_port_page_key {
-  __u32 set_id;
-  __u32 page; /* port / 512 */
+	__u32 set_id;
+	__u32 page; /* port / 512 */
 };
 struct st_port_page {
-  __u64 bits[ST_PORTS_PER_PAGE / 64]; /* bit (port % 512) */
+	__u64 bits[ST_PORTS_PER_PAGE / 64]; /* bit (port % 512) */
 };
 
 /* st_config: one cell, written by the agent before anything is attached. */
 struct st_config {
-  __u64 engine_cgroup_id; /* 0 = no engine */
-  __u64 node_netns_cookie;
-  struct st_addr external_v4; /* zero = the external engine has none */
-  struct st_addr external_v6;
-  __u16 external_v4_port_be;
-  __u16 external_v6_port_be;
-  __u16 listener_port_low; /* where in-pod listeners may be */
-  __u16 listener_port_high;
+	__u64 engine_cgroup_id; /* 0 = no engine */
+	__u64 node_netns_cookie;
+	struct st_addr external_v4; /* zero = the external engine has none */
+	struct st_addr external_v6;
+	__u16 external_v4_port_be;
+	__u16 external_v6_port_be;
+	__u16 listener_port_low; /* where in-pod listeners may be */
+	__u16 listener_port_high;
 };
 ST_STATIC_ASSERT(sizeof(struct st_config) == 56, "st_config");
 
 /* st_engines: one cell per engine process, mapped into it, so that it can beat without a system
  * call. */
 struct st_engine {
-  __u64 beat_ns;    /* CLOCK_MONOTONIC; 0 = lost; ST_BEAT_NOT_NEEDED = its listeners are watched
-                       instead */
-  __u32 full;       /* not 0: it has used 90 % of its files, or its accept queue is filling up */
-  __u32 watch_next; /* index of `watched` that is written next */
-  __u64 listener_cookie_v4; /* external engines: written by the agent, cleared by sockops at
-                               close */
-  __u64 listener_cookie_v6;
-  __u64 pid;        /* embedded engines: written by the agent, so that an engine keeps its cell when
-                       the agent restarts */
-  __u64 watched[8]; /* external engines: cookies of the latest listeners whose close sockops
-                       will see */
-  __u64 reserved[3];
+	__u64 beat_ns; /* CLOCK_MONOTONIC; 0 = lost; ST_BEAT_NOT_NEEDED = its listeners are watched
+			  instead */
+	__u32 full;    /* not 0: it has used 90 % of its files, or its accept queue is filling up */
+	__u32 watch_next;	  /* index of `watched` that is written next */
+	__u64 listener_cookie_v4; /* external engines: written by the agent, cleared by sockops at
+				     close */
+	__u64 listener_cookie_v6;
+	__u64 pid; /* embedded engines: written by the agent, so that an engine keeps its cell when
+		      the agent restarts */
+	__u64 watched[8]; /* external engines: cookies of the latest listeners whose close sockops
+			     will see */
+	__u64 reserved[3];
 };
 ST_STATIC_ASSERT(sizeof(struct st_engine) == 128, "st_engine");
 
 /* st_records: the original destination, on its way from connect() to the engine's accepted socket.
  */
 struct st_record_key {
-  __u64 scope;           /* netns cookie, or 0 when the engine is external */
-  __u32 client_sequence; /* the client's next sequence number when the connection became
-                            established */
-  __u32 server_sequence;
+	__u64 scope;	       /* netns cookie, or 0 when the engine is external */
+	__u32 client_sequence; /* the client's next sequence number when the connection became
+				  established */
+	__u32 server_sequence;
 };
 struct st_record {
-  struct st_addr destination;
-  __u64 netns_cookie;
-  __u64 client_cookie;
-  __u32 namespace_slot;
-  __u16 port_be;
-  __u16 reserved;
+	struct st_addr destination;
+	__u64 netns_cookie;
+	__u64 client_cookie;
+	__u32 namespace_slot;
+	__u16 port_be;
+	__u16 reserved;
 };
 ST_STATIC_ASSERT(sizeof(struct st_record) == 40, "st_record");
 
 /* The first sequence numbers of a connection's data (abi/fast.h). */
 struct st_pair_key {
-  __u32 client_first;
-  __u32 server_first;
+	__u32 client_first;
+	__u32 server_first;
 };
 
 enum st_role {
-  ST_ROLE_NONE,
-  ST_ROLE_REDIRECTED, /* the client socket of a redirected connection */
-  ST_ROLE_OBSERVED,   /* the client socket of a passed-through connection */
-  ST_ROLE_ACCEPTED,   /* the engine's accepted socket of a redirected connection */
+	ST_ROLE_NONE,
+	ST_ROLE_REDIRECTED, /* the client socket of a redirected connection */
+	ST_ROLE_OBSERVED,   /* the client socket of a passed-through connection */
+	ST_ROLE_ACCEPTED,   /* the engine's accepted socket of a redirected connection */
 };
 
 /* st_sockets (SK_STORAGE): what we know of one socket; dies with it. */
 struct st_socket {
-  struct st_addr destination; /* what the application asked for */
-  struct st_addr own;         /* what getsockname() shows; zero = leave it */
-  __u64 netns_cookie;
-  __u64 client_cookie; /* of the client socket */
-  __u64 start_ns;
-  __u64 record_scope;
-  __u32 client_sequence; /* key of the record, see `record_live` */
-  __u32 server_sequence;
-  __u32 namespace_slot;
-  __u16 port_be;
-  __u8 role;
-  __u8 reason;
-  __u8 budget_index;
-  __u8 counted;     /* the pod's live count holds this socket */
-  __u8 record_live; /* a record of this socket may still be in st_records */
-  __u8 fast_path;   /* enum st_fast_path of its pod when it connected */
-  __u8 paired;      /* `pair` holds */
-  __u8 reserved[3];
-  struct st_pair_key pair; /* the row of st_pairs that may name this socket */
+	struct st_addr destination; /* what the application asked for */
+	struct st_addr own;	    /* what getsockname() shows; zero = leave it */
+	__u64 netns_cookie;
+	__u64 client_cookie; /* of the client socket */
+	__u64 start_ns;
+	__u64 record_scope;
+	__u32 client_sequence; /* key of the record, see `record_live` */
+	__u32 server_sequence;
+	__u32 namespace_slot;
+	__u16 port_be;
+	__u8 role;
+	__u8 reason;
+	__u8 budget_index;
+	__u8 counted;	  /* the pod's live count holds this socket */
+	__u8 record_live; /* a record of this socket may still be in st_records */
+	__u8 fast_path;	  /* enum st_fast_path of its pod when it connected */
+	__u8 paired;	  /* `pair` holds */
+	__u8 reserved[3];
+	struct st_pair_key pair; /* the row of st_pairs that may name this socket */
 };
 ST_STATIC_ASSERT(sizeof(struct st_socket) == 96, "st_socket");
 
 /* One row of the iterator over sockets (bpf/iterate.bpf.c). */
 struct st_live {
-  struct st_socket state;
-  __u64 bytes_out; /* over TCP */
-  __u64 bytes_in;
-  __u64 fast_out; /* past TCP */
-  __u64 fast_in;
-  __u64 handoff_out; /* past the engine */
-  __u64 handoff_in;
-  struct st_addr source;
-  __u16 source_port; /* host order */
-  __u16 reserved[3];
+	struct st_socket state;
+	__u64 bytes_out; /* over TCP */
+	__u64 bytes_in;
+	__u64 fast_out; /* past TCP */
+	__u64 fast_in;
+	__u64 handoff_out; /* past the engine */
+	__u64 handoff_in;
+	struct st_addr source;
+	__u16 source_port; /* host order */
+	__u16 reserved[3];
 };
 ST_STATIC_ASSERT(sizeof(struct st_live) == 168, "st_live");
 
 /* st_endpoints: client socket cookie -> what the engine said of the connection. Only shown, never
  * decided on. */
 struct st_report {
-  struct st_addr endpoint;
-  __u16 port_be;
-  __u8 close; /* enum st_close: how the upstream connect ended, ST_CLOSE_OPEN = well */
-  __u8 reserved[5];
+	struct st_addr endpoint;
+	__u16 port_be;
+	__u8 close; /* enum st_close: how the upstream connect ended, ST_CLOSE_OPEN = well */
+	__u8 reserved[5];
 };
 ST_STATIC_ASSERT(sizeof(struct st_report) == 24, "st_report");
 
@@ -276,57 +277,57 @@ ST_STATIC_ASSERT(sizeof(struct st_report) == 24, "st_report");
 
 /* st_flows (ring buffer): one per closed connection that was redirected or observed. */
 struct st_flow {
-  __u64 netns_cookie;
-  __u64 start_ns; /* CLOCK_MONOTONIC */
-  __u64 end_ns;
-  __u64 bytes_out; /* payload that the client sent */
-  __u64 bytes_in;
-  struct st_addr source;
-  struct st_addr destination;
-  struct st_addr endpoint; /* zero = not known */
-  __u16 source_port_be;
-  __u16 destination_port_be;
-  __u16 endpoint_port_be;
-  __u8 path;
-  __u8 reason;
-  __u32 namespace_slot;
-  __u8 close;
-  __u8 reserved[3];
+	__u64 netns_cookie;
+	__u64 start_ns; /* CLOCK_MONOTONIC */
+	__u64 end_ns;
+	__u64 bytes_out; /* payload that the client sent */
+	__u64 bytes_in;
+	struct st_addr source;
+	struct st_addr destination;
+	struct st_addr endpoint; /* zero = not known */
+	__u16 source_port_be;
+	__u16 destination_port_be;
+	__u16 endpoint_port_be;
+	__u8 path;
+	__u8 reason;
+	__u32 namespace_slot;
+	__u8 close;
+	__u8 reserved[3];
 };
 ST_STATIC_ASSERT(sizeof(struct st_flow) == 104, "st_flow");
 
 /* st_events (ring buffer): things that happen rarely. */
 enum st_event_kind {
-  ST_EVENT_UNKNOWN_NETNS = 1,
-  ST_EVENT_LISTENER_LOST = 2,
-  ST_EVENT_LISTENER_BACK = 3,
-  ST_EVENT_DEMOTED = 4,  /* the sentinel demoted this pod */
-  ST_EVENT_MARKED = 5,   /* an adopted socket became unsuitable: to be taken out */
-  ST_EVENT_OWED = 7,     /* a reader has bytes in both queues: see st_pair.owed */
-  ST_EVENT_CONFLICT = 6, /* splice met redirected bytes: the connection is to be destroyed */
+	ST_EVENT_UNKNOWN_NETNS = 1,
+	ST_EVENT_LISTENER_LOST = 2,
+	ST_EVENT_LISTENER_BACK = 3,
+	ST_EVENT_DEMOTED = 4,  /* the sentinel demoted this pod */
+	ST_EVENT_MARKED = 5,   /* an adopted socket became unsuitable: to be taken out */
+	ST_EVENT_OWED = 7,     /* a reader has bytes in both queues: see st_pair.owed */
+	ST_EVENT_CONFLICT = 6, /* splice met redirected bytes: the connection is to be destroyed */
 };
 struct st_event {
-  __u32 kind;
-  __u32 reserved;
-  __u64 netns_cookie;
-  __u64 socket_cookie;
+	__u32 kind;
+	__u32 reserved;
+	__u64 netns_cookie;
+	__u64 socket_cookie;
 };
 
 /* st_counters (per-CPU array): one cell per namespace slot. */
 struct st_counters {
-  __u64 connections[32]; /* by enum st_reason */
-  __u64 bytes_out[ST_PATH_COUNT];
-  __u64 bytes_in[ST_PATH_COUNT];
-  __u64 flows_dropped;   /* flow records that found the ring full */
-  __u64 records_full;    /* connects that found no room for their record */
-  __u64 storage_full;    /* connects that got no socket storage */
-  __u64 record_fallback; /* the engine asked before its socket's callback had run */
+	__u64 connections[32]; /* by enum st_reason */
+	__u64 bytes_out[ST_PATH_COUNT];
+	__u64 bytes_in[ST_PATH_COUNT];
+	__u64 flows_dropped;   /* flow records that found the ring full */
+	__u64 records_full;    /* connects that found no room for their record */
+	__u64 storage_full;    /* connects that got no socket storage */
+	__u64 record_fallback; /* the engine asked before its socket's callback had run */
 };
 ST_STATIC_ASSERT(ST_REASON_COUNT <= 32, "st_counters.connections");
 
 /* st_namespaces: slot -> name, so that the counters can be read without the agent. */
 struct st_namespace {
-  char name[ST_NAMESPACE_NAME_BYTES]; /* zero-terminated; empty = free slot */
+	char name[ST_NAMESPACE_NAME_BYTES]; /* zero-terminated; empty = free slot */
 };
 
 #ifdef __cplusplus
