@@ -6,6 +6,7 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
+#include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
@@ -15,6 +16,7 @@
 #include <future>
 #include <vector>
 
+#include "sidetrack/abi/fast.h"
 #include "tests/dataplane/fast_node.h"
 #include "tests/lab/pattern.h"
 
@@ -27,6 +29,14 @@ constexpr milliseconds kNothingComes{100};
 
 void set(const UniqueFd& fd, int level, int option, int value) {
   EXPECT_EQ(::setsockopt(fd.get(), level, option, &value, sizeof(value)), 0);
+}
+
+// Everything that TCP sent has reached the other end's kernel.
+bool is_acknowledged(const UniqueFd& fd) {
+  tcp_info info{};
+  socklen_t size = sizeof(info);
+  EXPECT_EQ(::getsockopt(fd.get(), IPPROTO_TCP, TCP_INFO, &info, &size), 0);
+  return info.tcpi_unacked == 0;
 }
 
 // Streams `length` bytes of a pattern and reads them, each as far as the other lets it.
@@ -94,6 +104,33 @@ TEST_F(FastAttacks, a_connection_made_anew_does_not_read_the_old_ones_bytes) {  
     const sockaddr nowhere{.sa_family = AF_UNSPEC, .sa_data = {}};
     EXPECT_EQ(::connect(ends.client.get(), &nowhere, sizeof(nowhere)), 0);
     return receive_text(ends.client, 99, 0, kNothingComes);
+  });
+}
+
+// Watches edges and takes a short read for "drained". All bytes are there before it looks: the
+// first messages past TCP, what no longer fits there by TCP.
+TEST_F(FastAttacks, an_edge_triggered_reader_gets_what_is_in_both_queues) {
+  constexpr int kMessages = ST_FAST_MESSAGES + 40;
+  expect_same([](Ends& ends) {
+    const UniqueFd epoll(::epoll_create1(EPOLL_CLOEXEC));
+    epoll_event event{.events = EPOLLIN | EPOLLET, .data = {}};
+    EXPECT_EQ(::epoll_ctl(epoll.get(), EPOLL_CTL_ADD, ends.server.get(), &event), 0);
+    const std::string message(100, 'm');
+    for (int i = 0; i < kMessages; ++i) {
+      EXPECT_EQ(send_text(ends.client, message), "sent");
+    }
+    EXPECT_TRUE(eventually(kPatience, [&] { return is_acknowledged(ends.client); }));
+    std::vector<char> buffer(65536);
+    std::size_t total = 0;
+    while (total < kMessages * message.size() &&
+           ::epoll_wait(epoll.get(), &event, 1, static_cast<int>(kPatience.count())) == 1) {
+      ssize_t got = 0;
+      do {
+        got = ::recv(ends.server.get(), buffer.data(), buffer.size(), 0);
+        total += got > 0 ? static_cast<std::size_t>(got) : 0;
+      } while (got == static_cast<ssize_t>(buffer.size()));
+    }
+    return std::to_string(total);
   });
 }
 
