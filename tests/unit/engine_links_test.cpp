@@ -1,86 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 // What the engine tells the kernel of its relays: the numbers in st_slots are compared with what
 // the kernel says that the far socket took.
-#include <dirent.h>
-#include <linux/sockios.h>
-#include <linux/tcp.h>
-#include <netinet/in.h>
-#include <sys/ioctl.h>
-#include <sys/mman.h>
 #include <sys/socket.h>
 
-#include <cstdlib>
-#include <cstring>
 #include <set>
 #include <thread>
 #include <vector>
 
-#include "sidetrack/abi/fast.h"
-#include "tests/unit/engine_lab.h"
+#include "tests/unit/engine_fake_slots.h"
 
 namespace sidetrack::engine {
 namespace {
 
 constexpr std::uint16_t kCell = 3;
 constexpr std::size_t kCellLinks = ST_LINKS_PER_ENGINE - 1;
-
-// A map st_slots without a kernel.
-class FakeSlots {
- public:
-  FakeSlots() : fd(::memfd_create("st_slots", MFD_CLOEXEC)) {
-    const std::size_t bytes = std::size_t{ST_MAX_SLOTS} * sizeof(std::uint64_t);
-    EXPECT_EQ(::ftruncate(fd.get(), static_cast<off_t>(bytes)), 0);
-    memory_ = static_cast<std::uint64_t*>(
-        ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd.get(), 0));
-  }
-  [[nodiscard]] std::uint64_t get(std::uint32_t index, SideIndex from) const {
-    return std::atomic_ref(memory_[std::size_t{2} * index + from]).load();
-  }
-  UniqueFd fd;
-
- private:
-  std::uint64_t* memory_;
-};
-
-std::uint16_t port_of(int fd, bool peer) {
-  sockaddr_in address{};
-  socklen_t size = sizeof address;
-  auto* const out = reinterpret_cast<sockaddr*>(&address);
-  const int failed = peer ? ::getpeername(fd, out, &size) : ::getsockname(fd, out, &size);
-  return failed == 0 && address.sin_family == AF_INET ? ntohs(address.sin_port) : 0;
-}
-
-// The engine lives in this process: the other end of a socket is one of our descriptors.
-int other_end_of(int fd) {
-  DIR* const folder = ::opendir("/proc/self/fd");
-  int found = -1;
-  while (const dirent* entry = ::readdir(folder)) {
-    const int other = std::atoi(entry->d_name);
-    if (other != fd && port_of(fd, false) != 0 && port_of(other, true) == port_of(fd, false) &&
-        port_of(other, false) == port_of(fd, true)) {
-      found = other;
-    }
-  }
-  ::closedir(folder);
-  return found;
-}
-
-std::uint64_t cookie_of(int fd) {
-  std::uint64_t cookie = 0;
-  socklen_t size = sizeof cookie;
-  EXPECT_EQ(::getsockopt(fd, SOL_SOCKET, SO_COOKIE, &cookie, &size), 0);
-  return cookie;
-}
-
-// What a socket's send() has taken, as its kernel counts: acknowledged (with the SYN) or queued.
-std::uint64_t taken_by(int fd) {
-  tcp_info info{};
-  socklen_t size = sizeof info;
-  int queued = 0;
-  EXPECT_EQ(::getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size), 0);
-  EXPECT_EQ(::ioctl(fd, SIOCOUTQ, &queued), 0);
-  return info.tcpi_bytes_acked - 1 + static_cast<std::uint64_t>(queued);
-}
 
 class EngineLinks : public EngineLab {
  protected:
@@ -160,6 +93,16 @@ TEST_F(EngineLinks, one_large_message_is_life_enough) {
   send_text(pair.client, bulk);
   EXPECT_EQ(read_all(pair.server, bulk.size()).text.size(), bulk.size());
   EXPECT_TRUE(has(one_news().index, bulk.size(), 0));
+}
+
+TEST_F(EngineLinks, begins_with_what_went_before_in_a_direction_that_is_silent_now) {
+  const Pair pair = connect_pair();
+  send_text(pair.server, "hello");
+  EXPECT_EQ(read_all(pair.client, 5).text, "hello");
+  const std::string bulk(65536, 'x');
+  send_text(pair.client, bulk);
+  EXPECT_EQ(read_all(pair.server, bulk.size()).text.size(), bulk.size());
+  EXPECT_TRUE(has(one_news().index, bulk.size(), 5));
 }
 
 TEST_F(EngineLinks, counts_what_the_far_socket_took_not_what_was_read) {
