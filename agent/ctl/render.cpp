@@ -117,13 +117,11 @@ const json& list_of(const json& object, const char* key) {
   return object.is_object() && found != object.end() && found->is_structured() ? *found : kEmpty;
 }
 
-// "auto, 3 fast", "auto, fp_splice"
+// "auto, 3 fast"
 std::string fast_path_text(const json& pod) {
-  const std::string reason = text_of(pod, "fast_path_reason");
   const auto connections = count_of(pod, "fast_path_connections");
-  return text_of(pod, "fast_path") + (connections != 0 ? fmt::format(", {} fast", connections)
-                                      : reason.empty() ? ""
-                                                       : ", " + reason);
+  return text_of(pod, "fast_path") +
+         (connections == 0 ? "" : fmt::format(", {} fast", connections));
 }
 
 std::string render_pods(const json& answer, const Painter& painter) {
@@ -141,6 +139,11 @@ std::string render_pods(const json& answer, const Painter& painter) {
                {text_of(pod, "reason")}});
     if (const auto detail = text_of(pod, "reason_detail"); !detail.empty()) {
       details += printable(pod_name(pod)) + ": " + printable(detail) + "\n";
+    }
+    if (const auto reason = text_of(pod, "fast_path_reason");
+        !reason.empty() && count_of(pod, "fast_path_connections") == 0) {
+      details += printable(pod_name(pod)) + ": its latest connection uses TCP, " +
+                 printable(reason) + "\n";
     }
   }
   if (table.empty()) {

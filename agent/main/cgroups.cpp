@@ -65,15 +65,6 @@ Result<std::uint64_t> id_of_option(const char* option, const std::string& dir) {
   return id;
 }
 
-Result<std::string> attach_dir(const Options& options) {
-  if (options.cgroup_dir.empty()) {
-    return real_root();
-  }
-  auto id = id_of_option("--cgroup", options.cgroup_dir);
-  ST_TRY(id);
-  return options.cgroup_dir;
-}
-
 bool is_within(const fs::path& inner, const fs::path& outer) {
   const auto [outer_end, inner_at] =
       std::mismatch(outer.begin(), outer.end(), inner.begin(), inner.end());
@@ -208,6 +199,15 @@ Result<void> move_to_cgroup(const std::string& dir, std::int64_t pid) {
     return errno_error(fmt::format("move process {} to {}", pid, dir), errno);
   }
   return {};
+}
+
+Result<std::string> attach_dir(const Options& options) {
+  if (options.cgroup_dir.empty()) {
+    return real_root();
+  }
+  auto id = id_of_option("--cgroup", options.cgroup_dir);
+  ST_TRY(id);
+  return options.cgroup_dir;
 }
 
 Result<std::string> default_engine_cgroup(const Options& options) {

@@ -22,6 +22,9 @@ struct Cgroups {
 // redirect the engine to itself, or capture nothing; the message says which and why.
 [[nodiscard]] Result<Cgroups> prepare_cgroups(const Options& options);
 
+// Where the programs attach: --cgroup, or the real root of cgroup2.
+[[nodiscard]] Result<std::string> attach_dir(const Options& options);
+
 // Where the agent makes the engine's cgroup when none is named.
 [[nodiscard]] Result<std::string> default_engine_cgroup(const Options& options);
 

@@ -45,16 +45,18 @@ std::optional<adopt::Pod> FastPath::KnownPods::pod(std::uint64_t netns_cookie) {
   return pod;
 }
 
-FastPath::FastPath(const Options& options, dataplane::Dataplane& dataplane,
-                   const reconcile::Reconciler& reconciler, const kube::ObjectSet& objects,
-                   std::uint64_t node_netns_cookie)
+FastPath::FastPath(boost::asio::io_context& context, const Options& options, std::string cgroup_dir,
+                   dataplane::Dataplane& dataplane, const reconcile::Reconciler& reconciler,
+                   const kube::ObjectSet& objects, std::uint64_t node_netns_cookie)
     : options_(options),
+      cgroup_dir_(std::move(cgroup_dir)),
       dataplane_(dataplane),
       path_of_([&reconciler](std::uint64_t cookie) { return reconciler.netns_path(cookie); }),
       pods_(dataplane, reconciler, objects),
       workloads_(options.fast_path.on ? workloads_file(options.cache_dir) : ""),
       visitor_(dataplane.adopter(), node_netns_cookie, path_of_),
-      adoption_({}, visitor_, pods_, workloads_) {}
+      adoption_({}, visitor_, pods_, workloads_),
+      self_test_(context) {}
 
 std::string FastPath::find_problem() {
   if (!options_.fast_path.on) {
@@ -72,27 +74,55 @@ std::string FastPath::find_problem() {
   return "";
 }
 
-Result<void> FastPath::start() {
-  problem_ = find_problem();
-  // Off: what an earlier agent adopted goes back to TCP.
+Result<void> FastPath::write_config(bool on, bool charges_reader) {
   st_fast_config config{};
-  config.enabled = on() ? 1 : 0;
+  config.enabled = on ? 1 : 0;
   config.window = options_.fast_path.window;
   config.round_trips = options_.fast_path.round_trips;
   config.loopback = options_.fast_path.loopback ? 1 : 0;
-  config.charges_reader = 1;
-  ST_TRY(dataplane_.set_fast_config(config));
+  config.charges_reader = charges_reader ? 1 : 0;
+  return dataplane_.set_fast_config(config);
+}
+
+Result<void> FastPath::start() {
   auto adopted = dataplane_.adopted();
   ST_TRY(adopted);
   const auto now = adopt::Clock::now();
   adoption_.restore(*adopted, now);
-  adoption_.set_settings({.enabled = on(), .probation = options_.fast_path.probation}, now);
+  problem_ = find_problem();
+  if (problem_.empty()) {
+    problem_ = "self_test_running";
+    const auto started =
+        self_test_.start({.cgroup_dir = cgroup_dir_, .pin_dir = options_.pin_dir},
+                         [this](const Result<selftest::Report>& report) { on_self_test(report); });
+    if (started) {
+      // What is adopted by an earlier agent has passed one; nothing more is until this one passes.
+      adoption_.set_settings(
+          {.enabled = !adopted->empty(), .probation = options_.fast_path.probation}, now);
+      return {};
+    }
+    problem_ = started.error().message;
+  }
+  spdlog::warn("component=adopt event=off detail=\"{}\"", problem_);
+  adoption_.set_settings({.enabled = false, .probation = options_.fast_path.probation}, now);
+  return write_config(false, false);
+}
+
+void FastPath::on_self_test(const Result<selftest::Report>& report) {
+  problem_ = !report             ? "self_test: " + report.error().message
+             : !report->passed() ? "self_test: " + report->problem()
+                                 : "";
+  const auto written = write_config(on(), report && report->charges_reader);
+  if (!written) {
+    problem_ = written.error().message;
+  }
+  adoption_.set_settings({.enabled = on(), .probation = options_.fast_path.probation},
+                         adopt::Clock::now());
   if (on()) {
-    spdlog::info("component=adopt event=on adopted_sockets={}", adopted->size());
+    spdlog::info("component=adopt event=on charges_reader={}", report->charges_reader);
   } else {
     spdlog::warn("component=adopt event=off detail=\"{}\"", problem_);
   }
-  return {};
 }
 
 void FastPath::on_event(const st_event& event) {

@@ -14,6 +14,7 @@
 #include "agent/dataplane/dataplane.h"
 #include "agent/kube/model.h"
 #include "agent/main/options.h"
+#include "agent/main/self_test_child.h"
 #include "agent/reconcile/reconciler.h"
 
 namespace sidetrack::agent {
@@ -21,11 +22,12 @@ namespace sidetrack::agent {
 class FastPath {
  public:
   // All references must outlive it; `objects` is read when it is needed.
-  FastPath(const Options& options, dataplane::Dataplane& dataplane,
-           const reconcile::Reconciler& reconciler, const kube::ObjectSet& objects,
-           std::uint64_t node_netns_cookie);
+  FastPath(boost::asio::io_context& context, const Options& options, std::string cgroup_dir,
+           dataplane::Dataplane& dataplane, const reconcile::Reconciler& reconciler,
+           const kube::ObjectSet& objects, std::uint64_t node_netns_cookie);
 
-  // Switches it on if options and kernel allow; a kernel that cannot have it is no error.
+  // Begins the self-test, and switches the fast path on when it passes. What an earlier agent
+  // adopted goes on meanwhile. A kernel that cannot have it is no error.
   [[nodiscard]] Result<void> start();
 
   void on_event(const st_event& event);
@@ -65,17 +67,21 @@ class FastPath {
   };
 
   [[nodiscard]] std::string find_problem();
+  void on_self_test(const Result<selftest::Report>& report);
+  [[nodiscard]] Result<void> write_config(bool on, bool charges_reader);
   void scan(adopt::Clock::time_point now);
   // Rows that had no server then, and have none now, are of connections to elsewhere.
   void forget_remote(const std::vector<dataplane::PairRow>& rows);
 
   const Options& options_;
+  std::string cgroup_dir_;
   dataplane::Dataplane& dataplane_;
   std::function<std::optional<std::string>(std::uint64_t)> path_of_;
   KnownPods pods_;
   adopt::Workloads workloads_;
   adopt::Visitor visitor_;
   adopt::Adoption adoption_;
+  SelfTestChild self_test_;
   std::string problem_ = "starting";
   std::uint64_t generation_ = 0;  // of the policy that adoption_ knows
   std::uint64_t paired_ = 0;      // as the kernel counted at the last scan

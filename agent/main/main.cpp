@@ -11,11 +11,13 @@
 #include <boost/asio/steady_timer.hpp>
 
 #include "agent/main/agent.h"
+#include "agent/main/cgroups.h"
 #include "agent/main/instance_lock.h"
 #include "agent/main/log.h"
 #include "agent/main/options.h"
 #include "agent/main/traces.h"
 #include "agent/main/uninstall.h"
+#include "agent/selftest/self_test.h"
 
 namespace sidetrack::agent {
 
@@ -103,6 +105,19 @@ int run(const Options& options, const Agent::Reload& reload) {
   return (*agent)->failure() ? fail(*(*agent)->failure()) : int{kDone};
 }
 
+int self_test(const Options& options) {
+  const auto dir = attach_dir(options);
+  if (!dir) {
+    return fail(dir.error());
+  }
+  const auto report = selftest::run({.cgroup_dir = *dir, .pin_dir = options.pin_dir});
+  if (!report) {
+    return fail(report.error());
+  }
+  fmt::print("{}", options.json ? selftest::to_json(*report) : selftest::to_table(*report));
+  return report->passed() ? kDone : kRuntime;
+}
+
 int main_of(int argc, char** argv) {
   const auto options = parse_options(argc, argv);
   if (!options) {
@@ -119,6 +134,8 @@ int main_of(int argc, char** argv) {
       const auto done = uninstall(*options);
       return done ? int{kDone} : fail(done.error());
     }
+    case Command::kSelfTest:
+      return self_test(*options);
     case Command::kRun:
       return run(*options, [argc, argv] { return parse_options(argc, argv); });
   }

@@ -100,9 +100,24 @@ po::options_description uninstall_options() {
   return options;
 }
 
+po::options_description self_test_options() {
+  po::options_description options("Options of self-test", kLineLength, kTextWidth);
+  options.add_options()("output,o", text_value("table"), "table or json");
+  return options;
+}
+
+po::options_description options_of(Command command) {
+  return command == Command::kRun         ? run_options()
+         : command == Command::kUninstall ? uninstall_options()
+                                          : self_test_options();
+}
+
 po::options_description every_option() {
   po::options_description options;
-  options.add(common_options()).add(run_options()).add(uninstall_options());
+  options.add(common_options())
+      .add(run_options())
+      .add(uninstall_options())
+      .add(self_test_options());
   return options;
 }
 
@@ -325,6 +340,10 @@ Result<Options> interpret(const po::variables_map& values, Command command) {
   ST_TRY(parse_compat(text("compat"), options));
   ST_TRY(parse_drain(text("drain"), options));
   ST_TRY(parse_fast_path(values, options.fast_path));
+  if (text("output") != "table" && text("output") != "json") {
+    return invalid("output", text("output"), "table or json is meant");
+  }
+  options.json = text("output") == "json";
   std::vector<std::string> warnings;
   ST_TRY(policy::parse_node_rules(options.lists, warnings));
   return options;
@@ -334,7 +353,7 @@ Result<Options> interpret(const po::variables_map& values, Command command) {
 Result<po::variables_map> parse_words(const std::vector<std::string>& words, Command command) {
   po::options_description own;
   own.add(common_options())
-      .add(command == Command::kRun ? run_options() : uninstall_options())
+      .add(options_of(command))
       .add_options()("help,h", "this text")("surplus", po::value<std::vector<std::string>>());
   po::variables_map values;
   po::positional_options_description positional;
@@ -380,13 +399,15 @@ Result<Options> parse_options(int argc, const char* const* argv) {
   if (first == "--version") {
     return Options{.command = Command::kVersion};
   }
-  if (first != "run" && first != "uninstall") {
+  if (first != "run" && first != "uninstall" && first != "self-test") {
     return make_error(ErrorCode::kInvalid,
-                      fmt::format("{}: run, uninstall, --help, --version",
+                      fmt::format("{}: run, uninstall, self-test, --help, --version",
                                   first.empty() ? "a command is missing"
                                                 : fmt::format("'{}' is no command", first)));
   }
-  const Command command = first == "run" ? Command::kRun : Command::kUninstall;
+  const Command command = first == "run"         ? Command::kRun
+                          : first == "uninstall" ? Command::kUninstall
+                                                 : Command::kSelfTest;
   try {
     auto values = parse_words({argv + 2, argv + argc}, command);
     ST_TRY(values);
@@ -421,6 +442,14 @@ std::string help_text(Command command) {
          << uninstall_options() << "\n"
          << common_options()
          << "\nExample: sidetrack-agent uninstall --pin-dir /sys/fs/bpf/sidetrack --drain 1m\n";
+  } else if (command == Command::kSelfTest) {
+    text << "sidetrack-agent self-test [options]: tries whether sockets can skip TCP on this "
+            "kernel.\n"
+            "Makes a network namespace, a cgroup and pins of its own and takes them away again; "
+            "pods are not touched.\nExit codes: 0 all passed, 1 something failed, 3 this kernel "
+            "cannot load the programs.\n\n"
+         << self_test_options() << "\n"
+         << common_options();
   } else {
     text
         << "sidetrack-agent: moves pods' TCP connections to the node's engine by eBPF, as "

@@ -16,7 +16,7 @@
 
 namespace sidetrack::agent {
 
-enum class Command { kRun, kUninstall, kHelp, kVersion };
+enum class Command { kRun, kUninstall, kSelfTest, kHelp, kVersion };
 
 // Where an external engine listens.
 struct ExternalEngine {
@@ -58,6 +58,7 @@ struct Options {
   std::string log_level;
   std::string log_format;
   std::chrono::seconds drain{30};  // uninstall
+  bool json = false;               // self-test
 };
 
 // kInvalid: the message names the option, its value and what is allowed.

@@ -59,6 +59,7 @@ class Agent:
                           *self.options, "--engine-cgroup", lab.cgroups / name / "engine",
                           "--engine", f"external={external}" if external else "embedded", "--http", f"127.0.0.1:{http_port}", "--fast-path", "auto" if fast else "off", "--fast-path-probation", "0s"]
         self.external = external
+        self.fast = fast
         self.engine_pid = 0
 
     def put(self, file: str, objects: list[dict]) -> None:
@@ -66,7 +67,7 @@ class Agent:
 
     def start(self) -> None:
         self.lab.start(f"{self.name}-agent", f"{self.name}/agent", "node", *self.arguments)
-        wait_until("the agent", lambda: self.ctl("status") is not None)
+        wait_until("the agent", lambda: (self.ctl("status") or {}).get("fast_path") == ("on" if self.fast else "off"))
         if not self.external:
             engine = self.lab.start(f"{self.name}-engine", f"{self.name}/engine", "node", self.binaries / "sidetrack-engine", "run",
                                     "--state-dir", self.folder / "state", "--http", "off")

@@ -82,12 +82,12 @@ void FastNode::SetUp() {
   ASSERT_NO_FATAL_FAILURE(make_world(shop_, "shop"));
   ASSERT_NO_FATAL_FAILURE(make_world(plain_, "plain"));
   ST_ASSERT_VALUE(sidetrack_,
-                  Sidetrack::create(
-                      *cgroup_, {.objects_folder = objects_->folder().string(),
-                                 .netns_path = lab_->node().path(),
-                                 .agent_arguments = {"--fast-path", "auto", "--fast-path-probation",
-                                                     "0s", "--fast-path-round-trips", "4",
-                                                     "--fast-path-loopback", "on"}}));
+                  Sidetrack::create(*cgroup_, {.objects_folder = objects_->folder().string(),
+                                               .netns_path = lab_->node().path(),
+                                               .fast_path = true,
+                                               .agent_arguments = {"--fast-path-probation", "0s",
+                                                                   "--fast-path-round-trips", "4",
+                                                                   "--fast-path-loopback", "on"}}));
   ST_ASSERT_OK(sidetrack_->start_agent());
   for (const char* pod : {"shop/client", "shop/server", "plain/client", "plain/server"}) {
     ST_ASSERT_OK(sidetrack_->wait_for_pod(pod, "enrolled", "passthrough"));

@@ -35,6 +35,7 @@ void FastPair::set_up_node() {
                                   *cgroup_, {.objects_folder = objects_->folder().string(),
                                              .engine = "none",
                                              .netns_path = lab_->node().path(),
+                                             .fast_path = true,
                                              .agent_arguments = {"--fast-path-probation", "0s",
                                                                  "--fast-path-round-trips", "1"}}));
   ST_ASSERT_OK(sidetrack_->start_agent());

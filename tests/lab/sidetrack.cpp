@@ -100,6 +100,7 @@ ProcessSpec Sidetrack::agent_spec() const {
   if (options_.engine == "embedded") {
     spec.arguments.insert(spec.arguments.end(), {"--engine-cgroup", engine_cgroup_});
   }
+  spec.arguments.insert(spec.arguments.end(), {"--fast-path", options_.fast_path ? "auto" : "off"});
   spec.arguments.insert(spec.arguments.end(), options_.agent_arguments.begin(),
                         options_.agent_arguments.end());
   return spec;
@@ -112,7 +113,11 @@ Result<void> Sidetrack::start_agent() {
     return started.error();
   }
   agent_ = std::move(*started);
-  if (!eventually(kPatience, [&] { return get("/v1/status").has_value() || !agent_->running(); }) ||
+  const auto is_up = [this] {
+    const auto status = get("/v1/status");
+    return status && (!options_.fast_path || (*status)["fast_path"] == "on");
+  };
+  if (!eventually(3 * kPatience, [&] { return is_up() || !agent_->running(); }) ||
       !agent_->running()) {
     return make_error(ErrorCode::kBusy,
                       "the agent's admin socket does not answer; it said: " + agent_->output());

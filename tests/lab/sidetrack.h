@@ -40,6 +40,7 @@ struct SidetrackOptions {
   std::string engine{"embedded"};
   std::string netns_path{};  // where agent and engine run: the lab's node; empty: the machine's,
                              // without --http
+  bool fast_path = false;    // start_agent() then waits until it is on: the self-test takes a while
   std::vector<std::string> agent_arguments{};
   std::vector<std::string> engine_arguments{};
   std::vector<std::string> engine_launcher{};  // becomes the engine: {"prlimit", "--nofile=300"}

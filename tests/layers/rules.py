@@ -42,6 +42,7 @@ ROOMS = {
         project=("agent/pods/", "agent/sys/", "sidetrack/result.h", "sidetrack/unique_fd.h")),
     "agent/dataplane/": Room(project=("agent/dataplane/", "agent/sys/", "sidetrack_bpf.skel.h") + SHARED, forbidden=()),
     "agent/adopt/": Room(project=("agent/adopt/", "agent/dataplane/", "agent/pods/", "agent/sys/") + SHARED),
+    "agent/selftest/": Room(project=("agent/selftest/", "agent/dataplane/", "agent/pods/") + SHARED),
     "agent/engines/": Room(
         project=("agent/engines/", "agent/policy/", "agent/sys/", "sidetrack/wire/") + SHARED),
     "agent/reconcile/": Room(

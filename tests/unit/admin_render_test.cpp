@@ -64,8 +64,8 @@ TEST(CtlRender, pods_fit_a_screen_of_120_columns) {
   view.reason_detail = "open netns /run/netns/cni-5e2f0c6f-0a0d: No such file or directory";
   const auto text = render_pods(admin::to_json(std::vector{view}), kPlain);
   EXPECT_THAT(text, HasSubstr("  15900-15903  "));
-  EXPECT_THAT(text, HasSubstr("  auto, fp_other_namespace  "));
-  EXPECT_THAT(text, EndsWith("\n\nshop/checkout-7d9c5b6f4-x8k2p: " + view.reason_detail + "\n"));
+  EXPECT_THAT(text, HasSubstr("its latest connection uses TCP, fp_other_namespace\n"));
+  EXPECT_THAT(text, HasSubstr("\n\nshop/checkout-7d9c5b6f4-x8k2p: " + view.reason_detail + "\n"));
   std::istringstream lines(text);
   for (std::string line; std::getline(lines, line);) {
     EXPECT_LE(line.size(), 120U) << line;

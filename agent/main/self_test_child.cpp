@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "agent/main/self_test_child.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <signal.h>
+#include <spawn.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <utility>
+
+#include <boost/asio/buffer.hpp>
+
+#include "sidetrack/unique_fd.h"
+
+namespace sidetrack::agent {
+
+SelfTestChild::~SelfTestChild() {
+  if (pid_ > 0) {
+    kill(pid_, SIGKILL);
+    waitpid(pid_, nullptr, 0);
+    selftest::clean_up(places_);
+  }
+}
+
+Result<void> SelfTestChild::start(const selftest::Places& places, Done done) {
+  int pipes[2] = {-1, -1};
+  if (pipe2(pipes, O_CLOEXEC) != 0) {
+    return errno_error("make a pipe", errno);
+  }
+  UniqueFd reading(pipes[0]);
+  const UniqueFd writing(pipes[1]);
+  posix_spawn_file_actions_t actions;
+  posix_spawn_file_actions_init(&actions);
+  posix_spawn_file_actions_adddup2(&actions, writing.get(), STDOUT_FILENO);
+  posix_spawn_file_actions_adddup2(&actions, writing.get(), STDERR_FILENO);
+  std::string words[] = {"sidetrack-agent", "self-test", "--output",  "json",
+                         "--cgroup",        places.cgroup_dir,  "--pin-dir", places.pin_dir};
+  char* arguments[std::size(words) + 1] = {};
+  for (std::size_t i = 0; i < std::size(words); ++i) {
+    arguments[i] = words[i].data();
+  }
+  const int error = posix_spawn(&pid_, "/proc/self/exe", &actions, nullptr, arguments, environ);
+  posix_spawn_file_actions_destroy(&actions);
+  if (error != 0) {
+    pid_ = 0;
+    return errno_error("start the self-test", error);
+  }
+  places_ = places;
+  done_ = std::move(done);
+  output_.assign(reading.release());
+  read_more();
+  return {};
+}
+
+void SelfTestChild::read_more() {
+  output_.async_read_some(boost::asio::buffer(buffer_),
+                          [this](const boost::system::error_code& error, std::size_t size) {
+                            text_.append(buffer_.data(), size);
+                            if (error == boost::asio::error::operation_aborted) {
+                              return;
+                            }
+                            if (error) {
+                              done_(finish());
+                            } else {
+                              read_more();
+                            }
+                          });
+}
+
+Result<selftest::Report> SelfTestChild::finish() {
+  int status = 0;
+  waitpid(std::exchange(pid_, 0), &status, 0);
+  auto report = selftest::from_json(text_);
+  if (report) {
+    return report;
+  }
+  // Its words, then: it could not begin.
+  const std::string words = text_.substr(0, text_.find('\n'));
+  return make_error(ErrorCode::kUnsupported,
+                    words.empty() ? fmt::format("it ended with status {}", status) : words);
+}
+
+}  // namespace sidetrack::agent

@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+// The self-test as a process of its own beside a running agent: it enters namespaces and cgroups,
+// and takes some seconds.
+#pragma once
+
+#include <array>
+#include <functional>
+#include <string>
+
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/posix/stream_descriptor.hpp>
+
+#include "agent/selftest/self_test.h"
+
+namespace sidetrack::agent {
+
+class SelfTestChild {
+ public:
+  using Done = std::function<void(const Result<selftest::Report>&)>;
+  explicit SelfTestChild(boost::asio::io_context& context) : output_(context) {}
+  // Ends it, if it runs.
+  ~SelfTestChild();
+  SelfTestChild(const SelfTestChild&) = delete;
+  SelfTestChild& operator=(const SelfTestChild&) = delete;
+
+  // `done` is called once, from the context.
+  [[nodiscard]] Result<void> start(const selftest::Places& places, Done done);
+
+ private:
+  void read_more();
+  [[nodiscard]] Result<selftest::Report> finish();
+
+  boost::asio::posix::stream_descriptor output_;
+  selftest::Places places_;
+  Done done_;
+  int pid_ = 0;
+  std::string text_;
+  std::array<char, 4096> buffer_{};
+};
+
+}  // namespace sidetrack::agent

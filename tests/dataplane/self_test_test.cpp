@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+// `sidetrack-agent self-test`, as its own command and at the start of an agent.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "tests/lab/cgroup.h"
+#include "tests/lab/process.h"
+#include "tests/lab/sidetrack.h"
+#include "tests/lab/temp_dir.h"
+
+namespace sidetrack::lab {
+namespace {
+
+namespace fs = std::filesystem;
+
+class SelfTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    if (::geteuid() != 0) {
+      GTEST_SKIP() << "needs root";
+    }
+    ST_ASSERT_VALUE(auto cgroup, TestCgroup::create("selftest"));
+    cgroup_ = std::make_unique<TestCgroup>(std::move(cgroup));
+    ST_ASSERT_VALUE(auto folder, TempDir::create("selftest"));
+    folder_ = std::make_unique<TempDir>(std::move(folder));
+    ST_ASSERT_VALUE(auto bpf, BpfFileSystem::mount(folder_->file("bpf")));
+    bpf_ = std::make_unique<BpfFileSystem>(std::move(bpf));
+  }
+
+  [[nodiscard]] std::vector<std::string> command() const {
+    return {built_program("sidetrack-agent"), "self-test",       "-o",
+            "json",                           "--cgroup",        cgroup_->path(),
+            "--pin-dir",                      bpf_->path() + "/sidetrack"};
+  }
+  [[nodiscard]] bool nothing_is_left() const {
+    for (const std::string& folder : {cgroup_->path(), bpf_->path()}) {
+      for (const auto& entry : fs::directory_iterator(folder)) {
+        if (entry.path().filename().string().rfind("sidetrack", 0) == 0) {
+          return false;
+        }
+      }
+    }
+    return true;
+  }
+
+  std::unique_ptr<TestCgroup> cgroup_;
+  std::unique_ptr<TempDir> folder_;
+  std::unique_ptr<BpfFileSystem> bpf_;
+};
+
+TEST_F(SelfTest, passes_here_and_leaves_nothing) {
+  ST_ASSERT_VALUE(const auto result, run_command({.arguments = command()}));
+  EXPECT_EQ(result.exit_status, 0) << result.output;
+  const auto report = nlohmann::json::parse(result.output);
+  EXPECT_TRUE(report["passed"]) << result.output;
+  EXPECT_EQ(report["checks"].size(), 7U);
+  EXPECT_TRUE(nothing_is_left());
+}
+
+TEST_F(SelfTest, one_that_was_killed_is_cleaned_up_by_the_next) {
+  ST_ASSERT_VALUE(auto killed, Process::start({.arguments = command()}));
+  EXPECT_TRUE(eventually(kPatience, [&] { return !nothing_is_left(); }));
+  ST_ASSERT_OK(killed->signal(SIGKILL));
+  ST_ASSERT_OK(killed->wait(kPatience));
+  EXPECT_FALSE(nothing_is_left());
+  ST_ASSERT_VALUE(const auto result, run_command({.arguments = command()}));
+  EXPECT_EQ(result.exit_status, 0) << result.output;
+  EXPECT_TRUE(nothing_is_left());
+}
+
+TEST_F(SelfTest, without_capabilities_it_says_so) {
+  auto arguments = command();
+  arguments.insert(arguments.begin(), {"setpriv", "--bounding-set=-all", "--inh-caps=-all"});
+  ST_ASSERT_VALUE(const auto result, run_command({.arguments = arguments}));
+  EXPECT_NE(result.exit_status, 0);
+  EXPECT_THAT(result.output, testing::HasSubstr("sidetrack-agent: "));
+  EXPECT_TRUE(nothing_is_left());
+}
+
+}  // namespace
+}  // namespace sidetrack::lab
