@@ -205,12 +205,7 @@ void Forwarder::on_event(Connection& connection, SideIndex side, std::uint32_t e
     return;
   }
   if ((events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR | EPOLLPRI)) != 0) {
-    connection.side[side].read_to_end = true;
-    if ((events & EPOLLPRI) !=
-        0) {  // an urgent byte would be lost: it goes on as one of the stream
-      const int on = 1;
-      ::setsockopt(connection.side[side].fd, SOL_SOCKET, SO_OOBINLINE, &on, sizeof on);
-    }
+    connection.side[side].read_to_end = true;  // an urgent byte ends a read before it
   }
   if (connection.attempt) {
     if (side == kServer) {

@@ -28,6 +28,7 @@ int make_upstream_socket(int family) {
   }
   const int on = 1;
   ::setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+  ::setsockopt(fd, SOL_SOCKET, SO_OOBINLINE, &on, sizeof on);  // as on listeners
   // The application's own keepalive is answered by us: ours, with the pod's sysctls, finds an
   // upstream that vanished.
   ::setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);

@@ -339,7 +339,9 @@ Result<engines::Welcome> Agent::welcome(std::int64_t pid) {
       break;
     }
     const bool beats = st_beat_is_fresh(cells[i].beat_ns, clock_ns(CLOCK_MONOTONIC)) != 0;
-    if (slot == 0 && !slots_.contains(i) && (!beats || has_ended(cells[i].pid))) {
+    // A hung engine keeps its cell: the kernel may still compare numbers in its part of st_slots.
+    const bool is_free = cells[i].pid == 0 ? !beats : has_ended(cells[i].pid);
+    if (slot == 0 && !slots_.contains(i) && is_free) {
       slot = i;
     }
   }

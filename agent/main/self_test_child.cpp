@@ -36,8 +36,8 @@ Result<void> SelfTestChild::start(const selftest::Places& places, Done done) {
   posix_spawn_file_actions_init(&actions);
   posix_spawn_file_actions_adddup2(&actions, writing.get(), STDOUT_FILENO);
   posix_spawn_file_actions_adddup2(&actions, writing.get(), STDERR_FILENO);
-  std::string words[] = {"sidetrack-agent", "self-test", "--output",  "json",
-                         "--cgroup",        places.cgroup_dir,  "--pin-dir", places.pin_dir};
+  std::string words[] = {"sidetrack-agent", "self-test",       "--output",  "json",
+                         "--cgroup",        places.cgroup_dir, "--pin-dir", places.pin_dir};
   char* arguments[std::size(words) + 1] = {};
   for (std::size_t i = 0; i < std::size(words); ++i) {
     arguments[i] = words[i].data();

@@ -25,7 +25,7 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr std::size_t kStreamBytes = 64 << 20;
-constexpr unsigned kConnections = 8;  // that the checks below use
+constexpr unsigned kConnections = 8;           // that the checks below use
 constexpr std::size_t kMostQueued = 32 << 20;  // window, and what TCP buffers at most
 
 // What was seen, or what went wrong.

@@ -134,8 +134,7 @@ Result<std::unique_ptr<Rig>> Rig::make(const Places& places) {
   clean_up(places);
   ST_TRY(rig->enter_cgroup(places.cgroup_dir));
   const fs::path pins(places.pin_dir);
-  rig->pin_dir_ =
-      pins.parent_path().string() + "/" + pin_prefix(pins) + std::to_string(getpid());
+  rig->pin_dir_ = pins.parent_path().string() + "/" + pin_prefix(pins) + std::to_string(getpid());
   auto opened = dataplane::Dataplane::open({.pin_dir = rig->pin_dir_, .cgroup_dir = rig->cgroup_});
   ST_TRY(opened);
   rig->dataplane_ = std::move(*opened);

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <filesystem>
+
 #include <nlohmann/json.hpp>
 
 #include "tests/lab/cgroup.h"
@@ -33,9 +34,14 @@ class SelfTest : public testing::Test {
   }
 
   [[nodiscard]] std::vector<std::string> command() const {
-    return {built_program("sidetrack-agent"), "self-test",       "-o",
-            "json",                           "--cgroup",        cgroup_->path(),
-            "--pin-dir",                      bpf_->path() + "/sidetrack"};
+    return {built_program("sidetrack-agent"),
+            "self-test",
+            "-o",
+            "json",
+            "--cgroup",
+            cgroup_->path(),
+            "--pin-dir",
+            bpf_->path() + "/sidetrack"};
   }
   [[nodiscard]] bool nothing_is_left() const {
     for (const std::string& folder : {cgroup_->path(), bpf_->path()}) {
