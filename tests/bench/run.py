@@ -30,7 +30,7 @@ CONNECT_MODES = (("control", None, 7000), ("off", "off", 7010), ("excluded port"
 def plan() -> dict:
     if QUICK:
         return {"connect_rounds": 2, "pairs": 13, "slice_ms": 50, "load_rounds": 2, "load_s": 1.0, "idle": 2000}
-    return {"connect_rounds": 4, "pairs": 30, "slice_ms": 60, "load_rounds": 6, "load_s": 2.0, "idle": 4000}
+    return {"connect_rounds": 4, "pairs": 30, "slice_ms": 60, "load_rounds": 4, "load_s": 2.0, "idle": 4000}
 
 
 def machine(root: Path) -> dict:
