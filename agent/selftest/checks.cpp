@@ -25,7 +25,7 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr std::size_t kStreamBytes = 64 << 20;
-constexpr unsigned kConnections = 8;           // that the checks below use
+constexpr unsigned kConnections = 9;           // that the checks below use
 constexpr std::size_t kMostQueued = 32 << 20;  // window, and what TCP buffers at most
 
 // What was seen, or what went wrong.
@@ -74,6 +74,7 @@ class Stream {
 Seen check_integrity(Rig& rig) {
   auto ends = rig.open_fast();
   ST_TRY(ends);
+  const std::uint64_t by_tcp = sent_by_tcp(ends->client) + sent_by_tcp(ends->server);
   Stream there(ends->client, ends->server, 1);
   Stream back(ends->server, ends->client, 2);
   for (const auto deadline = Clock::now() + std::chrono::seconds(20);
@@ -84,7 +85,11 @@ Seen check_integrity(Rig& rig) {
       return wrong("64 MiB did not arrive in 20 s");
     }
   }
-  return std::string("64 MiB each way, every byte in its place");
+  const std::uint64_t slow = sent_by_tcp(ends->client) + sent_by_tcp(ends->server) - by_tcp;
+  if (slow > kStreamBytes) {
+    return wrong(fmt::format("{} of 128 MiB used TCP", slow >> 20));
+  }
+  return fmt::format("64 MiB each way, every byte in its place, {} KiB of them by TCP", slow >> 10);
 }
 
 // The sender has bytes on TCP that are not read when it may be fast again.
@@ -123,20 +128,35 @@ Seen check_half_close(Rig& rig) {
   return std::string("end of file each way, EPIPE as on TCP");
 }
 
+// Whether redirected bytes count in the reader's sk_rmem_alloc: the window is kept by it, or else
+// by what was sent since the reader's queue was empty.
+Result<bool> find_charge(Rig& rig, const Ends& ends, const std::string& bytes) {
+  const std::uint64_t by_tcp = sent_by_tcp(ends.client);
+  ST_TRY(send_all(ends.client, bytes));
+  if (sent_by_tcp(ends.client) != by_tcp) {
+    return wrong("the first message for an empty queue used TCP");
+  }
+  std::array<std::uint32_t, SK_MEMINFO_VARS> memory{};
+  socklen_t size = sizeof(memory);
+  if (getsockopt(ends.server.get(), SOL_SOCKET, SO_MEMINFO, memory.data(), &size) != 0) {
+    return errno_error("read SO_MEMINFO", errno);
+  }
+  const bool charges = memory[SK_MEMINFO_RMEM_ALLOC] >= bytes.size() / 2;
+  ST_TRY(rig.set_charges_reader(charges));
+  return charges;
+}
+
 Seen check_back_pressure(Rig& rig, bool& charges_reader) {
   auto ends = rig.open_fast();
   ST_TRY(ends);
   const std::string bytes(65536, 'b');
-  std::size_t sent = 0;
+  auto charges = find_charge(rig, *ends, bytes);
+  ST_TRY(charges);
+  charges_reader = *charges;
+  std::size_t sent = bytes.size();
   ssize_t count = 0;
   while (sent < kMostQueued &&
          (count = send(ends->client.get(), bytes.data(), bytes.size(), MSG_NOSIGNAL)) > 0) {
-    if (sent == 0) {
-      std::array<std::uint32_t, SK_MEMINFO_VARS> memory{};
-      socklen_t size = sizeof(memory);
-      getsockopt(ends->server.get(), SOL_SOCKET, SO_MEMINFO, memory.data(), &size);
-      charges_reader = memory[SK_MEMINFO_RMEM_ALLOC] >= bytes.size() / 2;
-    }
     sent += static_cast<std::size_t>(count);
   }
   if (count > 0 || errno != EAGAIN) {
@@ -151,6 +171,31 @@ Seen check_back_pressure(Rig& rig, bool& charges_reader) {
                      charges_reader ? "charges" : "does not charge");
 }
 
+// Each costs memory that no window sees, however short it is.
+Seen check_short_messages(Rig& rig) {
+  auto ends = rig.open_fast();
+  ST_TRY(ends);
+  const std::uint64_t by_tcp = sent_by_tcp(ends->client);
+  std::string sent;
+  while (sent.size() < 4 * ST_FAST_MESSAGES) {
+    const char byte = byte_at(sent.size(), 3);
+    if (send(ends->client.get(), &byte, 1, MSG_NOSIGNAL) != 1) {
+      break;  // TCP's buffers are full
+    }
+    sent += byte;
+  }
+  const std::uint64_t fast = sent.size() - (sent_by_tcp(ends->client) - by_tcp);
+  if (sent.size() <= 2 * ST_FAST_MESSAGES || fast > ST_FAST_MESSAGES + 1) {
+    return wrong(fmt::format("{} of {} messages wait that skipped TCP", fast, sent.size()));
+  }
+  auto read = receive(ends->server, sent.size());
+  ST_TRY(read);
+  if (*read != sent) {
+    return wrong("bytes are not in their places");
+  }
+  return fmt::format("{} of {} unread messages skipped TCP", fast, sent.size());
+}
+
 Seen check_wake_up(Rig& rig) {
   for (const std::uint32_t edge : {0U, std::uint32_t{EPOLLET}}) {
     auto ends = rig.open_fast();
@@ -158,12 +203,16 @@ Seen check_wake_up(Rig& rig) {
     const UniqueFd epoll(epoll_create1(EPOLL_CLOEXEC));
     epoll_event event{.events = EPOLLIN | edge, .data = {}};
     epoll_ctl(epoll.get(), EPOLL_CTL_ADD, ends->server.get(), &event);
+    const std::uint64_t by_tcp = sent_by_tcp(ends->client);
     for (int i = 0; i < 100; ++i) {
       ST_TRY(send_all(ends->client, "ping"));
       if (epoll_wait(epoll.get(), &event, 1, 1000) != 1) {
         return wrong(edge == 0 ? "no event" : "no edge");
       }
       ST_TRY(receive(ends->server, 4));
+    }
+    if (sent_by_tcp(ends->client) != by_tcp) {
+      return wrong("the messages used TCP");
     }
   }
   return std::string("epoll sees each message, by level and by edge");
@@ -172,7 +221,11 @@ Seen check_wake_up(Rig& rig) {
 Seen check_close(Rig& rig) {
   auto ends = rig.open_fast();
   ST_TRY(ends);
+  const std::uint64_t by_tcp = sent_by_tcp(ends->client);
   ST_TRY(send_all(ends->client, "never read"));
+  if (sent_by_tcp(ends->client) != by_tcp) {
+    return wrong("the message used TCP");
+  }
   ends->server.reset();
   if (!becomes(ends->client, POLLIN)) {
     return wrong("a close with unread bytes is not seen");
@@ -185,42 +238,71 @@ Seen check_close(Rig& rig) {
   return std::string(got == 0 ? "end of file" : "ECONNRESET") + " after a close with unread bytes";
 }
 
-// Each call on an adopted socket, and what must be known right after it.
-Seen check_sentinel(Rig& rig) {
-  auto ends = rig.open_fast();
-  ST_TRY(ends);
-  const int fd = ends->server.get();
-  fcntl(fd, F_SETFL, 0);
-  fcntl(fd, F_SETFL, O_NONBLOCK);
-  auto marked = rig.look(ends->server);
-  ST_TRY(marked);
-  int off = 0;
-  int on = 1;
-  ioctl(ends->client.get(), FIONBIO, &off);
-  ioctl(ends->client.get(), FIONBIO, &on);
-  auto marked_too = rig.look(ends->client);
-  ST_TRY(marked_too);
-  if (*marked != ST_FAST_MARKED || *marked_too != ST_FAST_MARKED) {
-    return wrong("a socket that was made blocking is not marked");
+// From the call on, bytes go by TCP.
+Result<void> expect_tcp(Rig& rig, const Ends& ends, const std::string& call) {
+  auto fast = rig.is_fast(ends.client, ends.server);
+  ST_TRY(fast);
+  return *fast ? wrong("bytes skip TCP after " + call) : Result<void>();
+}
+
+// What the call does to the pod is known right after it.
+Result<void> expect_demotion(Rig& rig, const Ends& ends, const std::string& call,
+                             st_fast_reason reason, const std::function<void()>& run_call) {
+  auto fast = rig.is_fast(ends.client, ends.server);
+  ST_TRY(fast);
+  if (!*fast) {
+    return wrong("bytes use TCP before " + call);
   }
-  const auto expect = [&rig](const char* call, st_fast_reason reason) -> Result<void> {
-    auto seen = rig.take_demotion();
-    ST_TRY(seen);
-    return *seen == reason ? Result<void>() : wrong(std::string(call) + " was not seen");
-  };
-  int waiting = 0;
-  ioctl(fd, FIONREAD, &waiting);
-  ST_TRY(expect("FIONREAD", ST_FAST_FIONREAD));
+  run_call();
+  ST_TRY(expect_tcp(rig, ends, call));
+  auto seen = rig.take_demotion();
+  ST_TRY(seen);
+  return *seen == reason ? Result<void>() : wrong(call + " was not seen");
+}
+
+// The socket that was made blocking, even for a moment only, is marked.
+Result<void> expect_mark(Rig& rig, const UniqueFd& fd, const char* call) {
+  auto look = rig.look(fd);
+  ST_TRY(look);
+  return *look == ST_FAST_MARKED ? Result<void>() : wrong(std::string(call) + " was not seen");
+}
+
+void try_splice(int from) {
   int pipes[2] = {-1, -1};
   if (pipe2(pipes, O_NONBLOCK | O_CLOEXEC) == 0) {
     const UniqueFd reading(pipes[0]);
     const UniqueFd writing(pipes[1]);
-    (void)splice(fd, nullptr, writing.get(), nullptr, 4096, SPLICE_F_NONBLOCK);
+    (void)splice(from, nullptr, writing.get(), nullptr, 4096, SPLICE_F_NONBLOCK);
   }
-  ST_TRY(expect("splice", ST_FAST_SPLICE));
-  (void)syscall(SYS_io_uring_setup, 0, nullptr);
-  ST_TRY(expect("io_uring_setup", ST_FAST_IO_URING));
-  return std::string("splice, FIONREAD, io_uring and O_NONBLOCK cleared are seen before they run");
+}
+
+// Each call on an adopted socket.
+Seen check_sentinel(Rig& rig) {
+  auto ends = rig.open_fast();
+  ST_TRY(ends);
+  const int fd = ends->server.get();
+  ST_TRY(expect_demotion(rig, *ends, "FIONREAD", ST_FAST_FIONREAD, [fd] {
+    int waiting = 0;
+    ioctl(fd, FIONREAD, &waiting);
+  }));
+  ST_TRY(expect_demotion(rig, *ends, "splice", ST_FAST_SPLICE, [fd] { try_splice(fd); }));
+  ST_TRY(expect_demotion(rig, *ends, "io_uring_setup", ST_FAST_IO_URING,
+                         [] { (void)syscall(SYS_io_uring_setup, 0, nullptr); }));
+  auto fast = rig.is_fast(ends->client, ends->server);
+  ST_TRY(fast);
+  if (!*fast) {
+    return wrong("bytes use TCP before fcntl");
+  }
+  fcntl(fd, F_SETFL, 0);
+  fcntl(fd, F_SETFL, O_NONBLOCK);
+  ST_TRY(expect_mark(rig, ends->server, "fcntl that clears O_NONBLOCK"));
+  ST_TRY(expect_tcp(rig, *ends, "fcntl that clears O_NONBLOCK"));
+  int off = 0;
+  int on = 1;
+  ioctl(ends->client.get(), FIONBIO, &off);
+  ioctl(ends->client.get(), FIONBIO, &on);
+  ST_TRY(expect_mark(rig, ends->client, "FIONBIO that clears O_NONBLOCK"));
+  return std::string("splice, FIONREAD, io_uring and O_NONBLOCK cleared end it before they run");
 }
 
 void add(Report& report, const char* name, const std::function<Seen()>& check) {
@@ -245,6 +327,7 @@ Result<Report> run(const Places& places) {
   add(report, "order", [&] { return check_order(rig); });
   add(report, "half_close", [&] { return check_half_close(rig); });
   add(report, "back_pressure", [&] { return check_back_pressure(rig, report.charges_reader); });
+  add(report, "short_messages", [&] { return check_short_messages(rig); });
   add(report, "wake_up", [&] { return check_wake_up(rig); });
   add(report, "close_unread", [&] { return check_close(rig); });
   add(report, "sentinel", [&] { return check_sentinel(rig); });

@@ -61,7 +61,12 @@ void remove_stale(const std::string& folder, const std::string& prefix,
   std::error_code error;
   for (const auto& entry : fs::directory_iterator(folder, error)) {
     const std::string name = entry.path().filename();
-    if (name.rfind(prefix, 0) == 0 && kill(std::atoi(name.c_str() + prefix.size()), 0) != 0) {
+    if (name.rfind(prefix, 0) != 0) {
+      continue;
+    }
+    // In a container the next run may get the same process id.
+    const int pid = std::atoi(name.c_str() + prefix.size());
+    if (pid == getpid() || kill(pid, 0) != 0) {
       remove(entry.path());
     }
   }
@@ -78,14 +83,14 @@ std::uint64_t cookie_of(const UniqueFd& fd) {
   return cookie;
 }
 
+}  // namespace
+
 std::uint64_t sent_by_tcp(const UniqueFd& fd) {
   tcp_info info{};
   socklen_t size = sizeof(info);
   getsockopt(fd.get(), IPPROTO_TCP, TCP_INFO, &info, &size);
-  return info.tcpi_bytes_sent;
+  return info.tcpi_bytes_sent + info.tcpi_notsent_bytes;
 }
-
-}  // namespace
 
 void clean_up(const Places& places) {
   remove_stale(places.cgroup_dir, kName, [](const std::string& dir) { rmdir(dir.c_str()); });
@@ -208,8 +213,13 @@ Result<void> Rig::set_enabled(bool on) {
   config.window = kWindow;
   config.round_trips = 1;
   config.loopback = 1;
-  config.charges_reader = 1;
+  config.charges_reader = charges_reader_ ? 1 : 0;
   return dataplane_->set_fast_config(config);
+}
+
+Result<void> Rig::set_charges_reader(bool charges) {
+  charges_reader_ = charges;
+  return set_enabled(true);
 }
 
 Result<st_fast_reason> Rig::take_demotion() {

@@ -34,6 +34,8 @@ class Rig {
   Result<bool> is_fast(const UniqueFd& from, const UniqueFd& to) const;
   // The node's switch.
   Result<void> set_enabled(bool on);
+  // What was found out of this kernel: see Report.
+  Result<void> set_charges_reader(bool charges);
   // What a look of the adopting program says of this socket.
   Result<st_fast_reason> look(const UniqueFd& fd) const;
   // Why the sentinel has demoted the namespace; then it has no longer.
@@ -53,6 +55,7 @@ class Rig {
   UniqueFd listener_;
   std::uint16_t port_ = 0;
   std::uint64_t netns_cookie_ = 0;
+  bool charges_reader_ = true;
 };
 
 constexpr std::uint32_t kWindow = 256 << 10;
@@ -60,6 +63,8 @@ constexpr std::uint32_t kWindow = 256 << 10;
 // Sends or reads all of it; kIo after two seconds without progress.
 Result<void> send_all(const UniqueFd& fd, const std::string& bytes);
 Result<std::string> receive(const UniqueFd& fd, std::size_t length);
+// By TCP's own count, with what it has not sent yet: what skips TCP is not in it.
+std::uint64_t sent_by_tcp(const UniqueFd& fd);
 // poll(): whether `events` come within two seconds.
 bool becomes(const UniqueFd& fd, short events);
 

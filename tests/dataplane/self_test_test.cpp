@@ -6,6 +6,8 @@
 #include <unistd.h>
 
 #include <filesystem>
+#include <fstream>
+#include <iterator>
 
 #include <nlohmann/json.hpp>
 
@@ -64,7 +66,7 @@ TEST_F(SelfTest, passes_here_and_leaves_nothing) {
   EXPECT_EQ(result.exit_status, 0) << result.output;
   const auto report = nlohmann::json::parse(result.output);
   EXPECT_TRUE(report["passed"]) << result.output;
-  EXPECT_EQ(report["checks"].size(), 7U);
+  EXPECT_EQ(report["checks"].size(), 8U);
   EXPECT_TRUE(nothing_is_left());
 }
 
@@ -75,6 +77,26 @@ TEST_F(SelfTest, one_that_was_killed_is_cleaned_up_by_the_next) {
   ST_ASSERT_OK(killed->wait(kPatience));
   EXPECT_FALSE(nothing_is_left());
   ST_ASSERT_VALUE(const auto result, run_command({.arguments = command()}));
+  EXPECT_EQ(result.exit_status, 0) << result.output;
+  EXPECT_TRUE(nothing_is_left());
+}
+
+TEST_F(SelfTest, one_that_was_killed_is_cleaned_up_by_one_with_its_process_id) {
+  // As in a container: each run is process 1 of a namespace.
+  auto arguments = command();
+  arguments.insert(arguments.begin(), {"unshare", "--pid", "--fork", "--kill-child"});
+  const std::string made = cgroup_->path() + "/sidetrack-selftest-1";
+  ST_ASSERT_VALUE(auto killed, Process::start({.arguments = arguments}));
+  EXPECT_TRUE(eventually(kPatience, [&] { return fs::exists(made); })) << killed->output();
+  ST_ASSERT_OK(killed->signal(SIGKILL));
+  ST_ASSERT_OK(killed->wait(kPatience));
+  const auto is_empty = [&] {
+    std::ifstream events(made + "/cgroup.events");
+    const std::string text{std::istreambuf_iterator<char>(events), {}};
+    return text.find("populated 0") != std::string::npos;
+  };
+  EXPECT_TRUE(eventually(kPatience, is_empty));
+  ST_ASSERT_VALUE(const auto result, run_command({.arguments = arguments}));
   EXPECT_EQ(result.exit_status, 0) << result.output;
   EXPECT_TRUE(nothing_is_left());
 }
