@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Real applications with the fast path on against off: the same bytes, and whether their sockets
-// were adopted.
+// Real applications without mesh, with the fast path between them and through the engine: the same
+// bytes and errnos, and whether their sockets were adopted.
 #include <fmt/format.h>
 #include <unistd.h>
 
@@ -13,16 +13,14 @@ class FastApps : public FastPair {
  protected:
   static std::string go() { return lab_program("st_fast_go"); }
   static bool no_go() { return ::access(go().c_str(), X_OK) != 0; }
-  static std::string url(const Pod& pod, const std::string& path = "/echo") {
-    return fmt::format("http://{}:8080{}", pod.v4, path);
-  }
+  static std::string url(const Pod& pod) { return fmt::format("http://{}:8080", pod.v4); }
 
   void serve_go(World& world) { serve(world, *world.server, {go(), "serve", "8080"}, "ready"); }
 
   void serve_haproxy(World& world, const std::string& options) {
     serve_go(world);
     const std::string file = write_file(
-        world.name + ".cfg",
+        world, "haproxy.cfg",
         fmt::format("defaults\n  mode http\n{}  timeout connect 5s\n  timeout client 60s\n"
                     "  timeout server 60s\nlisten in\n  bind :::8080 v4v6\n  server s {}:8080\n",
                     options, world.server->v4));
@@ -31,8 +29,9 @@ class FastApps : public FastPair {
   }
 
   void serve_nginx(World& world) {
-    const std::string root = folder_->path().string();
-    const std::string file = write_file("nginx.conf", fmt::format(R"(
+    const std::string root = folder_of(world);
+    const std::string file = write_file(world, "nginx.conf",
+                                        fmt::format(R"(
 daemon off; master_process off; user root; pid {0}/pid; error_log {0}/error.log;
 events {{ worker_connections 200; }}
 http {{
@@ -42,7 +41,7 @@ http {{
   server {{ listen 8080; root {0}; dav_methods PUT; create_full_put_path on; }}
 }}
 )",
-                                                                  root));
+                                                    root));
     serve(world, *world.server, {"nginx", "-c", file, "-e", root + "/error.log"}, "");
     wait_for_listener(world, *world.server, 8080);
   }
@@ -50,7 +49,7 @@ http {{
   void serve_redis(World& world) {
     serve(world, *world.server,
           {"redis-server", "--port", "6379", "--bind", "*", "--protected-mode", "no", "--save", "",
-           "--dir", folder_->path().string()},
+           "--dir", folder_of(world)},
           "Ready to accept connections");
   }
 
@@ -100,7 +99,7 @@ TEST_F(FastApps, nginx_asks_with_fionread_and_stays_on_tcp) {
   }
   expect_refused([this](World& world) { serve_nginx(world); },
                  [](const World& world) {
-                   return std::vector<std::string>{go(), "files", url(*world.server, ""), "200"};
+                   return std::vector<std::string>{go(), "files", url(*world.server), "200"};
                  },
                  "fp_fionread");
 }
@@ -112,7 +111,8 @@ TEST_F(FastApps, haproxy_is_adopted) {
   expect_adopted([this](World& world) { serve_haproxy(world, ""); },
                  [](const World& world) {
                    return std::vector<std::string>{go(), "drive", url(*world.relay)};
-                 });
+                 },
+                 Through::kRelay);
 }
 
 TEST_F(FastApps, haproxy_that_splices_stays_on_tcp) {
@@ -158,8 +158,8 @@ TEST_F(FastApps, python_asyncio_is_adopted) {
   expect_adopted(python_server("asyncio"), python_client("asyncio"));
 }
 
-TEST_F(FastApps, python_with_timeouts_is_the_same) {
-  (void)run_both(python_server("timeout"), python_client("timeout"));
+TEST_F(FastApps, python_with_timeouts_is_adopted) {
+  expect_adopted(python_server("timeout"), python_client("timeout"));
 }
 
 TEST_F(FastApps, python_blocking_is_refused) {

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// FastPair: the same client and servers, run first in a namespace whose fast path is off and then
-// in one where it is on, in pods of their own. What the client says must be the same; whether its
-// sockets were adopted, and why not, is seen from the agent meanwhile. Thread rule: one owner.
+// FastPair: the same client and servers three times at once, in pods of their own: in a namespace
+// without mesh, in one of mode passthrough and in one of mode redirect, both with the fast path.
+// What the client says must be the same; whether its sockets were adopted, and why not, is seen
+// from the agent meanwhile. Thread rule: a world's servers and client are run by a thread of it.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -24,14 +25,8 @@ namespace sidetrack::lab {
 
 inline const milliseconds kProgramPatience = scaled(milliseconds(50'000));
 
-// The pods of one run, all of namespace `name`.
-struct World {
-  std::string name;
-  Pod* client = nullptr;
-  Pod* relay = nullptr;
-  Pod* server = nullptr;
-  std::vector<std::unique_ptr<Process>> servers;
-};
+// Not in the mesh; application to application; through the embedded engine, which steps out.
+enum class Way { kOff, kDirect, kEngine };
 
 // What was seen of one run.
 struct FastRun {
@@ -42,24 +37,39 @@ struct FastRun {
   std::uint64_t client_adopted = 0;
   std::uint64_t relay_adopted = 0;
   std::uint64_t server_adopted = 0;
-  std::string reasons;           // every reason that was seen of a pod, " fp_x fp_y "
-  std::uint64_t fast_bytes = 0;  // of closed connections, both directions
+  std::string reasons = " ";        // every reason that was seen of a pod, " fp_x fp_y "
+  std::uint64_t fast_bytes = 0;     // past TCP to the other end, of closed connections
+  std::uint64_t handoff_bytes = 0;  // past the engine
+};
+
+// The pods of one run, all of namespace `name`.
+struct World {
+  Way way = Way::kOff;
+  std::string name;
+  Pod* client = nullptr;
+  Pod* relay = nullptr;
+  Pod* server = nullptr;
+  std::vector<std::unique_ptr<Process>> servers;
+  FastRun run;
 };
 
 class FastPair : public testing::Test {
  protected:
   using Serve = std::function<void(World&)>;
   using Command = std::function<std::vector<std::string>(const World&)>;
+  // kRelay: the client talks to a program in the relay's pod, both of whose connections count.
+  enum class Through { kNothing, kRelay };
 
   static void TearDownTestSuite();
   void SetUp() override;
 
-  // Runs it in both worlds; both must end well and say the same, and nothing may be adopted where
-  // it is off. Gives what was seen where it is on.
-  FastRun run_both(const Serve& serve, const Command& client);
-  // run_both, and bytes must have skipped TCP.
-  void expect_adopted(const Serve& serve, const Command& client);
-  // run_both, and none may have; `reason` must have been given.
+  // Runs it in all worlds; all must end well and say the same, and nothing may be adopted where
+  // there is no mesh. Gives what was seen in the other two: kDirect, kEngine.
+  std::vector<FastRun> run_all(const Serve& serve, const Command& client);
+  // run_all, and bytes must have skipped TCP, and the engine.
+  void expect_adopted(const Serve& serve, const Command& client,
+                      Through through = Through::kNothing);
+  // run_all, and none may have gone from application to application; `reason` must have been given.
   void expect_refused(const Serve& serve, const Command& client, const std::string& reason);
 
   // A program in one of the world's pods; the test fails unless it says `ready`, if that is not
@@ -71,7 +81,10 @@ class FastPair : public testing::Test {
 
   // programs/NAME.
   static std::string program_file(const std::string& name);
-  [[nodiscard]] std::string write_file(const std::string& name, const std::string& text) const;
+  // A file of the world's own folder.
+  [[nodiscard]] std::string write_file(const World& world, const std::string& name,
+                                       const std::string& text) const;
+  [[nodiscard]] std::string folder_of(const World& world) const;
   static bool installed(const std::string& program);
 
   static inline std::unique_ptr<TestCgroup> cgroup_;
@@ -83,10 +96,11 @@ class FastPair : public testing::Test {
 
  private:
   static void set_up_node();
-  World make_world(bool fast);
-  FastRun run_in(World& world, const Serve& serve, const Command& client);
-  void watch(const World& world, FastRun& run) const;
-  [[nodiscard]] static std::uint64_t fast_bytes(const World& world);
+  void make_world(World& world);
+  void run_in(World& world, const Serve& serve, const Command& client);
+  static void watch(World& world);
+  static void count_bytes(World& world);
+  static void report(const World& world);
 
   static inline bool ready_ = false;
   static inline int worlds_ = 0;

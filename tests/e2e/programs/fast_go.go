@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// fast_go serve PORT: HTTP; POST /echo sends the body back.
+// fast_go serve PORT: HTTP; POST /echo sends the body back, POST /reset resets the connection.
 // fast_go relay PORT HOST:PORT: copies bytes both ways with io.Copy, which splices.
-// fast_go drive URL: keep-alive requests of random sizes for three seconds, each answer compared with what was sent.
+// fast_go drive URL: keep-alive requests of random sizes for three seconds, each answer compared with what was sent;
+// then one that is reset.
 // fast_go files URL MEGABYTES: PUT and GET of files on one connection, then one PUT of that size.
 package main
 
 import (
 	"bytes"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand"
@@ -16,6 +18,7 @@ import (
 	"net/http"
 	"os"
 	"strconv"
+	"syscall"
 	"time"
 )
 
@@ -41,6 +44,13 @@ func serve(port string) {
 		}
 		w.Header().Set("Content-Length", strconv.Itoa(len(body)))
 		w.Write(body)
+	})
+	http.HandleFunc("/reset", func(w http.ResponseWriter, r *http.Request) {
+		io.Copy(io.Discard, r.Body)
+		connection, _, err := http.NewResponseController(w).Hijack()
+		fail(err)
+		connection.(*net.TCPConn).SetLinger(0)
+		connection.Close()
 	})
 	listener, err := net.Listen("tcp", ":"+port)
 	fail(err)
@@ -108,6 +118,20 @@ func bodies(exchange func(number int, body []byte) []byte) {
 	fmt.Printf("%d requests, %d bytes, %x\n", requests, total, all.Sum(nil))
 }
 
+// What a client hears of a connection that its server resets: an errno, or what a proxy makes of it.
+func reset(url string) {
+	answer, err := http.Post(url, "text/plain", bytes.NewReader(make([]byte, 1000)))
+	var number syscall.Errno
+	switch {
+	case err == nil:
+		fmt.Println("reset:", answer.Status)
+	case errors.As(err, &number):
+		fmt.Println("reset:", number)
+	default:
+		fmt.Println("reset:", errors.Unwrap(err))
+	}
+}
+
 func files(url string, megabytes int) {
 	bodies(func(number int, body []byte) []byte {
 		file := fmt.Sprintf("%s/file%d", url, number)
@@ -129,7 +153,8 @@ func main() {
 	case "relay":
 		relay(os.Args[2], os.Args[3])
 	case "drive":
-		bodies(func(_ int, body []byte) []byte { return ask("POST", os.Args[2], body) })
+		bodies(func(_ int, body []byte) []byte { return ask("POST", os.Args[2]+"/echo", body) })
+		reset(os.Args[2] + "/reset")
 	case "files":
 		megabytes, err := strconv.Atoi(os.Args[3])
 		fail(err)

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// fast_node.js serve PORT: HTTP; POST sends the body back.
-// fast_node.js drive HOST PORT: keep-alive requests of random sizes for three seconds, each answer compared.
+// fast_node.js serve PORT: HTTP; POST sends the body back, POST /reset resets the connection.
+// fast_node.js drive HOST PORT: keep-alive requests of random sizes for three seconds, each answer compared;
+// then one that is reset.
 'use strict';
 const http = require('http');
 const { createHash } = require('crypto');
@@ -20,14 +21,17 @@ function serve(port) {
   const server = http.createServer((request, response) => {
     const parts = [];
     request.on('data', (part) => parts.push(part));
-    request.on('end', () => response.end(Buffer.concat(parts)));
+    request.on('end', () => {
+      if (request.url === '/reset') request.socket.resetAndDestroy();
+      else response.end(Buffer.concat(parts));
+    });
   });
   server.listen(port, '::', () => console.log('ready'));
 }
 
-function ask(agent, host, port, sent) {
+function ask(agent, host, port, path, sent) {
   return new Promise((resolve, reject) => {
-    const request = http.request({ agent, host, port, method: 'POST', path: '/echo' }, (response) => {
+    const request = http.request({ agent, host, port, method: 'POST', path }, (response) => {
       const parts = [];
       response.on('data', (part) => parts.push(part));
       response.on('end', () => resolve(Buffer.concat(parts)));
@@ -43,13 +47,14 @@ async function drive(host, port) {
   const all = createHash('sha256');
   for (let number = 0; number < REQUESTS; number++) {
     const sent = body(number);
-    const got = await ask(agent, host, port, sent);
+    const got = await ask(agent, host, port, '/echo', sent);
     if (!got.equals(sent)) throw new Error(`request ${number}: ${got.length} bytes instead of ${sent.length}`);
     all.update(got);
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
+  const ended = await ask(agent, host, port, '/reset', body(0)).catch((error) => error.code);
   agent.destroy();
-  console.log(REQUESTS, 'requests', all.digest('hex'));
+  console.log(REQUESTS, 'requests', all.digest('hex'), 'reset:', ended);
 }
 
 if (process.argv[2] === 'serve') {

@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """fast_python.py serve KIND PORT | drive KIND HOST PORT: messages of random sizes, sent back and compared, for three seconds.
 
-KIND: blocking, timeout (settimeout: poll before each call), asyncio. A message is its length in 4 bytes, then its bytes.
+KIND: blocking, timeout (settimeout: poll before each call), asyncio. A message is its length in 4 bytes, then its bytes; the
+messages go over two connections in turn. Then the server is asked with a length of 0 to reset the first one, and the other
+one is closed in one direction: the server answers "bye". What each call says then is printed.
 fast_python.py redis HOST PORT: SET and GET of random values over asyncio.
 """
 import asyncio
+import errno
 import hashlib
 import random
 import socket
@@ -50,8 +53,24 @@ def read_exactly(sock, size):
     return b"".join(parts)
 
 
+def frame(body):
+    return struct.pack("!I", len(body)) + body
+
+
 def read_message(sock):
     return read_exactly(sock, struct.unpack("!I", read_exactly(sock, 4))[0])
+
+
+def reset_at_close(sock):
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+def said(call):
+    """What a call on a socket says: the errno's name, or the result."""
+    try:
+        return call()
+    except OSError as error:
+        return errno.errorcode.get(error.errno, str(error))
 
 
 class Echo(socketserver.BaseRequestHandler):
@@ -60,9 +79,15 @@ class Echo(socketserver.BaseRequestHandler):
     def handle(self):
         self.request.settimeout(self.timeout)
         while head := self.request.recv(4, socket.MSG_PEEK):
-            if len(head) == 4:
-                body = read_message(self.request)
-                self.request.sendall(struct.pack("!I", len(body)) + body)
+            if len(head) < 4:
+                continue
+            body = read_message(self.request)
+            if not body:
+                reset_at_close(self.request)
+                self.request.close()  # the server class would shut it down first: FIN
+                return
+            self.request.sendall(frame(body))
+        self.request.sendall(frame(b"bye"))
 
 
 class Server(socketserver.ThreadingTCPServer):
@@ -79,12 +104,17 @@ def serve(timeout, port):
 
 def drive(timeout, host, port):
     check = Check()
-    with socket.create_connection((host, port), timeout=timeout) as sock:
-        for body in bodies():
-            sock.sendall(struct.pack("!I", len(body)) + body)
-            check.take(read_message(sock), body)
-            time.sleep(PAUSE_S)
+    pair = [socket.create_connection((host, port), timeout=timeout) for _ in range(2)]
+    for number, body in enumerate(bodies()):
+        sock = pair[number % 2]
+        sock.sendall(frame(body))
+        check.take(read_message(sock), body)
+        time.sleep(PAUSE_S)
     check.report()
+    pair[0].sendall(frame(b""))
+    print("reset:", said(lambda: pair[0].recv(1)), said(lambda: pair[0].send(b"x")), said(lambda: pair[0].recv(1)))
+    pair[1].shutdown(socket.SHUT_WR)
+    print("half-close:", said(lambda: pair[1].send(b"x")), read_message(pair[1]), said(lambda: pair[1].recv(1)))
 
 
 async def read_async(reader):
@@ -93,12 +123,13 @@ async def read_async(reader):
 
 async def echo_async(reader, writer):
     try:
-        while True:
-            body = await read_async(reader)
-            writer.write(struct.pack("!I", len(body)) + body)
+        while body := await read_async(reader):
+            writer.write(frame(body))
             await writer.drain()
+        reset_at_close(writer.get_extra_info("socket"))
     except asyncio.IncompleteReadError:
-        writer.close()
+        writer.write(frame(b"bye"))
+    writer.close()
 
 
 async def serve_async(port):
@@ -109,14 +140,23 @@ async def serve_async(port):
 
 async def drive_async(host, port):
     check = Check()
-    reader, writer = await asyncio.open_connection(host, port)
-    for body in bodies():
-        writer.write(struct.pack("!I", len(body)) + body)
+    pair = [await asyncio.open_connection(host, port) for _ in range(2)]
+    for number, body in enumerate(bodies()):
+        reader, writer = pair[number % 2]
+        writer.write(frame(body))
         await writer.drain()
         check.take(await read_async(reader), body)
         await asyncio.sleep(PAUSE_S)
-    writer.close()
     check.report()
+    reader, writer = pair[0]
+    writer.write(frame(b""))
+    try:
+        print("reset:", await reader.read(1))
+    except OSError as error:
+        print("reset:", errno.errorcode[error.errno])
+    reader, writer = pair[1]
+    writer.write_eof()
+    print("half-close:", await read_async(reader), await reader.read(1))
 
 
 async def drive_redis(host, port):
