@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Real applications without mesh, with the fast path between them and through the engine: the same
-// bytes and errnos, and whether their sockets were adopted.
+// bytes and errnos, and whether their sockets were adopted. A suite is skipped as a whole, by what
+// it needs beside Debian's packages. Here: those around a Go program.
 #include <fmt/format.h>
 #include <unistd.h>
 
@@ -10,13 +11,14 @@
 namespace sidetrack::lab {
 namespace {
 
-class FastApps : public FastPair {
+class FastGo : public FastPair {
  protected:
-  static std::string go() { return lab_program("st_fast_go"); }
-  static bool no_go() { return ::access(go().c_str(), X_OK) != 0; }
-  static std::string url(const Pod& pod) { return fmt::format("http://{}:8080", pod.v4); }
-
-  void serve_go(World& world) { serve(world, *world.server, {go(), "serve", "8080"}, "ready"); }
+  void SetUp() override {
+    if (no_go()) {
+      GTEST_SKIP() << "no Go compiler was there when this was built";
+    }
+    FastPair::SetUp();
+  }
 
   void serve_haproxy(World& world, const std::string& options) {
     serve_go(world);
@@ -26,17 +28,6 @@ class FastApps : public FastPair {
                     "  timeout server 60s\nlisten in\n  bind :::8080 v4v6\n  server s {}:8080\n",
                     options, world.server->v4));
     serve(world, *world.relay, {"haproxy", "-db", "-f", file}, "");
-    wait_for_listener(world, *world.relay, 8080);
-  }
-
-  void serve_envoy(World& world, const std::string& program) {
-    serve_go(world);
-    const std::string file =
-        write_file(world, "envoy.json", envoy_http_proxy(8080, world.server->v4, 8080));
-    serve(world, *world.relay,
-          {program, "-c", file, "--use-dynamic-base-id", "--log-level", "warning", "--concurrency",
-           "1"},
-          "");
     wait_for_listener(world, *world.relay, 8080);
   }
 
@@ -57,43 +48,16 @@ http {{
     serve(world, *world.server, {"nginx", "-c", file, "-e", root + "/error.log"}, "");
     wait_for_listener(world, *world.server, 8080);
   }
-
-  void serve_redis(World& world) {
-    serve(world, *world.server,
-          {"redis-server", "--port", "6379", "--bind", "*", "--protected-mode", "no", "--save", "",
-           "--dir", folder_of(world)},
-          "Ready to accept connections");
-  }
-
-  // fast_python.py of one kind at both ends.
-  Serve python_server(const std::string& kind) {
-    return [this, kind](World& world) {
-      serve(world, *world.server,
-            {"python3", program_file("fast_python.py"), "serve", kind, "7000"}, "ready");
-    };
-  }
-  static Command python_client(const std::string& kind) {
-    return [kind](const World& world) {
-      return std::vector<std::string>{
-          "python3", program_file("fast_python.py"), "drive", kind, world.server->v4, "7000"};
-    };
-  }
 };
 
-TEST_F(FastApps, go_net_http_is_adopted) {
-  if (no_go()) {
-    GTEST_SKIP() << "no Go compiler was there when this was built";
-  }
+TEST_F(FastGo, go_net_http_is_adopted) {
   expect_adopted([this](World& world) { serve_go(world); },
                  [](const World& world) {
                    return std::vector<std::string>{go(), "drive", url(*world.server)};
                  });
 }
 
-TEST_F(FastApps, go_io_copy_relay_splices_and_stays_on_tcp) {
-  if (no_go()) {
-    GTEST_SKIP() << "no Go compiler was there when this was built";
-  }
+TEST_F(FastGo, go_io_copy_relay_splices_and_stays_on_tcp) {
   expect_refused(
       [this](World& world) {
         serve_go(world);
@@ -105,10 +69,7 @@ TEST_F(FastApps, go_io_copy_relay_splices_and_stays_on_tcp) {
       "fp_splice");
 }
 
-TEST_F(FastApps, nginx_asks_with_fionread_and_stays_on_tcp) {
-  if (no_go() || !installed("nginx")) {
-    GTEST_SKIP() << "nginx or the Go compiler is not installed";
-  }
+TEST_F(FastGo, nginx_asks_with_fionread_and_stays_on_tcp) {
   expect_refused([this](World& world) { serve_nginx(world); },
                  [](const World& world) {
                    return std::vector<std::string>{go(), "files", url(*world.server), "200"};
@@ -116,10 +77,7 @@ TEST_F(FastApps, nginx_asks_with_fionread_and_stays_on_tcp) {
                  "fp_fionread");
 }
 
-TEST_F(FastApps, haproxy_is_adopted) {
-  if (no_go() || !installed("haproxy")) {
-    GTEST_SKIP() << "haproxy or the Go compiler is not installed";
-  }
+TEST_F(FastGo, haproxy_is_adopted) {
   expect_adopted([this](World& world) { serve_haproxy(world, ""); },
                  [](const World& world) {
                    return std::vector<std::string>{go(), "drive", url(*world.relay)};
@@ -127,10 +85,7 @@ TEST_F(FastApps, haproxy_is_adopted) {
                  Through::kRelay);
 }
 
-TEST_F(FastApps, haproxy_that_splices_stays_on_tcp) {
-  if (no_go() || !installed("haproxy")) {
-    GTEST_SKIP() << "haproxy or the Go compiler is not installed";
-  }
+TEST_F(FastGo, haproxy_that_splices_stays_on_tcp) {
   expect_refused(
       [this](World& world) {
         serve_haproxy(world, "  option splice-request\n  option splice-response\n");
@@ -141,10 +96,42 @@ TEST_F(FastApps, haproxy_that_splices_stays_on_tcp) {
       "fp_splice");
 }
 
-TEST_F(FastApps, envoy_is_adopted) {
+TEST_F(FastGo, curl_over_http1_is_adopted) {
+  const std::string body = folder_->file("body");
+  std::string text;
+  for (int line = 0; line < 15'000; ++line) {
+    text += fmt::format("{:x}\n", line * 0x9e3779b9U);
+  }
+  ST_ASSERT_OK(write_atomically(body, text));
+  // 120 uploads over one connection, one every 20 ms: how each went, and what came back as hash.
+  expect_adopted([this](World& world) { serve_go(world); },
+                 [&](const World& world) {
+                   return shell(
+                       fmt::format("curl -sS --rate 50/s --data-binary @{} -w '%{{http_code}} "
+                                   "%{{num_connects}}\n' '{}?[1-120]' | sha256sum",
+                                   body, url(*world.server) + "/echo"));
+                 });
+}
+
+// Also needs what comes from the package registry of Python.
+class FastEnvoy : public FastGo {
+ protected:
+  void serve_envoy(World& world, const std::string& program) {
+    serve_go(world);
+    const std::string file =
+        write_file(world, "envoy.json", envoy_http_proxy(8080, world.server->v4, 8080));
+    serve(world, *world.relay,
+          {program, "-c", file, "--use-dynamic-base-id", "--log-level", "warning", "--concurrency",
+           "1"},
+          "");
+    wait_for_listener(world, *world.relay, 8080);
+  }
+};
+
+TEST_F(FastEnvoy, envoy_is_adopted) {
   const auto envoy = find_envoy();
-  if (no_go() || (!envoy && envoy.error().code == ErrorCode::kNotFound)) {
-    GTEST_SKIP() << "no Go compiler, or the package registry cannot be reached";
+  if (!envoy && envoy.error().code == ErrorCode::kNotFound) {
+    GTEST_SKIP() << "the package registry cannot be reached";
   }
   ST_ASSERT_OK(envoy);
   expect_adopted([&](World& world) { serve_envoy(world, *envoy); },
@@ -154,41 +141,52 @@ TEST_F(FastApps, envoy_is_adopted) {
                  Through::kRelay);
 }
 
-TEST_F(FastApps, redis_is_adopted) {
-  if (!installed("redis-server")) {
-    GTEST_SKIP() << "redis-server is not installed";
+// Also needs a JDK.
+class FastJava : public FastGo {
+ protected:
+  void SetUp() override {
+    if (::access((std::string(ST_JAVA_CLASSES) + "/FastJava.class").c_str(), R_OK) != 0) {
+      GTEST_SKIP() << "no Java compiler was there when this was built";
+    }
+    FastGo::SetUp();
   }
-  expect_adopted([this](World& world) { serve_redis(world); },
+
+  // FastJava, with little memory and no tiered compilation: what counts is how fast it starts.
+  static std::vector<std::string> java(const std::vector<std::string>& arguments) {
+    std::vector<std::string> command = {
+        "java",          "-Xmx256m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp",
+        ST_JAVA_CLASSES, "FastJava"};
+    command.insert(command.end(), arguments.begin(), arguments.end());
+    return command;
+  }
+};
+
+TEST_F(FastJava, java_http_client_is_adopted) {
+  expect_adopted([this](World& world) { serve_go(world); },
                  [](const World& world) {
-                   return std::vector<std::string>{"python3", program_file("fast_python.py"),
-                                                   "redis", world.server->v4, "6379"};
+                   return java({"drive-http", url(*world.server) + "/echo"});
                  });
 }
 
-TEST_F(FastApps, node_http_is_adopted) {
-  if (!installed("node")) {
-    GTEST_SKIP() << "node is not installed";
-  }
-  const std::string program = program_file("fast_node.js");
-  expect_adopted(
-      [&](World& world) {
-        serve(world, *world.server, {"node", program, "serve", "8080"}, "ready");
+TEST_F(FastJava, java_http_server_blocks_and_stays_on_tcp) {
+  expect_refused(
+      [this](World& world) {
+        serve(world, *world.server, java({"serve-http", "8080"}), "ready");
       },
-      [&](const World& world) {
-        return std::vector<std::string>{"node", program, "drive", world.server->v4, "8080"};
+      [](const World& world) {
+        return java({"drive-http", url(*world.server) + "/echo"});
+      },
+      "fp_blocking");
+}
+
+TEST_F(FastJava, java_nio_is_adopted) {
+  expect_adopted(
+      [this](World& world) {
+        serve(world, *world.server, java({"serve-nio", "7000"}), "ready");
+      },
+      [](const World& world) {
+        return java({"drive-nio", world.server->v4, "7000"});
       });
-}
-
-TEST_F(FastApps, python_asyncio_is_adopted) {
-  expect_adopted(python_server("asyncio"), python_client("asyncio"));
-}
-
-TEST_F(FastApps, python_with_timeouts_is_adopted) {
-  expect_adopted(python_server("timeout"), python_client("timeout"));
-}
-
-TEST_F(FastApps, python_blocking_is_refused) {
-  expect_refused(python_server("blocking"), python_client("blocking"), "fp_blocking");
 }
 
 }  // namespace

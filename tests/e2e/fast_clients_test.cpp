@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// As fast_apps_test: clients and servers of further languages and protocols.
+// As fast_apps_test: clients and servers of Debian's packages, Node and Rust.
 #include <fmt/format.h>
 #include <unistd.h>
 
@@ -12,27 +12,13 @@ namespace {
 
 const char* const kDebianPython = "/usr/bin/python3";
 
-class FastClients : public FastPair {
+class FastDebian : public FastPair {
  protected:
-  static std::string url(const World& world) {
-    return fmt::format("http://{}:8080/echo", world.server->v4);
-  }
-
-  void serve_go(World& world) {
-    serve(world, *world.server, {lab_program("st_fast_go"), "serve", "8080"}, "ready");
-  }
-  static bool no_go() { return ::access(lab_program("st_fast_go").c_str(), X_OK) != 0; }
-
-  // FastJava, with little memory and no tiered compilation: what counts is how fast it starts.
-  static std::vector<std::string> java(const std::vector<std::string>& arguments) {
-    std::vector<std::string> command = {
-        "java",          "-Xmx256m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp",
-        ST_JAVA_CLASSES, "FastJava"};
-    command.insert(command.end(), arguments.begin(), arguments.end());
-    return command;
-  }
-  static bool no_java() {
-    return ::access((std::string(ST_JAVA_CLASSES) + "/FastJava.class").c_str(), R_OK) != 0;
+  void serve_redis(World& world) {
+    serve(world, *world.server,
+          {"redis-server", "--port", "6379", "--bind", "*", "--protected-mode", "no", "--save", "",
+           "--dir", folder_of(world)},
+          "Ready to accept connections");
   }
 
   void serve_postgres(World& world) {
@@ -41,77 +27,35 @@ class FastClients : public FastPair {
     serve(world, *world.server, server, kPostgresReady);
   }
 
+  // fast_python.py of one kind at both ends.
+  Serve python_server(const std::string& kind) {
+    return [this, kind](World& world) {
+      serve(world, *world.server,
+            {"python3", program_file("fast_python.py"), "serve", kind, "7000"}, "ready");
+    };
+  }
+  static Command python_client(const std::string& kind) {
+    return [kind](const World& world) {
+      return std::vector<std::string>{
+          "python3", program_file("fast_python.py"), "drive", kind, world.server->v4, "7000"};
+    };
+  }
+
   // A slow stream of 120 pieces on stdout, of no two places alike.
   static constexpr const char* kSlowly =
       "n=0; while [ $n -lt 120 ]; do n=$((n + 1)); seq -f 'line %.0f' $n 1000 $((n * 2000)); "
       "sleep 0.02; done";
-  // `script` with pipefail.
-  static std::vector<std::string> shell(const std::string& script) {
-    return {"bash", "-c", "set -o pipefail; " + script};
-  }
-
-  static std::string lines(int count) {
-    std::string text;
-    for (int line = 0; line < count; ++line) {
-      text += fmt::format("{:x}\n", line * 0x9e3779b9U);
-    }
-    return text;
-  }
 };
 
-TEST_F(FastClients, java_http_client_is_adopted) {
-  if (no_java() || no_go()) {
-    GTEST_SKIP() << "Java or the Go compiler is not installed";
-  }
-  expect_adopted([this](World& world) { serve_go(world); },
+TEST_F(FastDebian, redis_is_adopted) {
+  expect_adopted([this](World& world) { serve_redis(world); },
                  [](const World& world) {
-                   return java({"drive-http", url(world)});
+                   return std::vector<std::string>{"python3", program_file("fast_python.py"),
+                                                   "redis", world.server->v4, "6379"};
                  });
 }
 
-TEST_F(FastClients, java_http_server_blocks_and_stays_on_tcp) {
-  if (no_java()) {
-    GTEST_SKIP() << "Java is not installed";
-  }
-  expect_refused(
-      [this](World& world) {
-        serve(world, *world.server, java({"serve-http", "8080"}), "ready");
-      },
-      [](const World& world) {
-        return java({"drive-http", url(world)});
-      },
-      "fp_blocking");
-}
-
-TEST_F(FastClients, java_nio_is_adopted) {
-  if (no_java()) {
-    GTEST_SKIP() << "Java is not installed";
-  }
-  expect_adopted(
-      [this](World& world) {
-        serve(world, *world.server, java({"serve-nio", "7000"}), "ready");
-      },
-      [](const World& world) {
-        return java({"drive-nio", world.server->v4, "7000"});
-      });
-}
-
-TEST_F(FastClients, rust_tokio_is_adopted) {
-  const auto program = build_tokio_program();
-  if (!program && program.error().code == ErrorCode::kNotFound) {
-    GTEST_SKIP() << program.error().message;
-  }
-  ST_ASSERT_OK(program);
-  expect_adopted(
-      [&](World& world) {
-        serve(world, *world.server, {*program, "serve", "7000"}, "ready");
-      },
-      [&](const World& world) {
-        return std::vector<std::string>{*program, "drive", world.server->v4 + ":7000"};
-      });
-}
-
-TEST_F(FastClients, postgresql_is_adopted) {
+TEST_F(FastDebian, postgresql_is_adopted) {
   std::string script = "CREATE TEMP TABLE line (n int, word text);\n";
   for (int i = 1; i <= 120; ++i) {
     script += fmt::format(
@@ -130,24 +74,20 @@ TEST_F(FastClients, postgresql_is_adopted) {
       });
 }
 
-TEST_F(FastClients, curl_over_http1_is_adopted) {
-  if (no_go()) {
-    GTEST_SKIP() << "no Go compiler was there when this was built";
-  }
-  const std::string body = folder_->file("body");
-  ST_ASSERT_OK(write_atomically(body, lines(15'000)));
-  // 120 uploads over one connection, one every 20 ms: how each went, and what came back as hash.
-  expect_adopted([this](World& world) { serve_go(world); },
-                 [&](const World& world) {
-                   return shell(
-                       fmt::format("curl -sS --rate 50/s --data-binary @{} -w '%{{http_code}} "
-                                   "%{{num_connects}}\n' '{}?[1-120]' | sha256sum",
-                                   body, url(world)));
-                 });
+TEST_F(FastDebian, python_asyncio_is_adopted) {
+  expect_adopted(python_server("asyncio"), python_client("asyncio"));
+}
+
+TEST_F(FastDebian, python_with_timeouts_is_adopted) {
+  expect_adopted(python_server("timeout"), python_client("timeout"));
+}
+
+TEST_F(FastDebian, python_blocking_is_refused) {
+  expect_refused(python_server("blocking"), python_client("blocking"), "fp_blocking");
 }
 
 // One slow upload, then what came back: curl 7.88 cannot use such a connection twice.
-TEST_F(FastClients, curl_and_nghttpd_over_http2_are_adopted) {
+TEST_F(FastDebian, curl_and_nghttpd_over_http2_are_adopted) {
   expect_adopted(
       [this](World& world) {
         serve(world, *world.server, {"nghttpd", "--no-tls", "--echo-upload", "8080"}, "");
@@ -156,11 +96,11 @@ TEST_F(FastClients, curl_and_nghttpd_over_http2_are_adopted) {
       [](const World& world) {
         return shell(fmt::format(
             "({}) | curl -sS --http2-prior-knowledge -T - -w '%{{http_version}}' {} | sha256sum",
-            kSlowly, url(world)));
+            kSlowly, url(*world.server)));
       });
 }
 
-TEST_F(FastClients, grpc_streams_ask_for_tcp_inq_and_stay_on_tcp) {
+TEST_F(FastDebian, grpc_streams_ask_for_tcp_inq_and_stay_on_tcp) {
   const std::string program = program_file("fast_grpc.py");
   expect_refused(
       [&](World& world) {
@@ -172,7 +112,7 @@ TEST_F(FastClients, grpc_streams_ask_for_tcp_inq_and_stay_on_tcp) {
       "fp_tcp_inq");
 }
 
-TEST_F(FastClients, netcat_half_closes_and_is_adopted) {
+TEST_F(FastDebian, netcat_half_closes_and_is_adopted) {
   expect_adopted(
       [this](World& world) {
         serve(world, *world.server, {lab_program("st_echo"), "echo:7000", "hash:7001"}, "ready");
@@ -182,6 +122,39 @@ TEST_F(FastClients, netcat_half_closes_and_is_adopted) {
             fmt::format("({}) | tee >(nc -N {} 7001 >{}) | nc -N {} 7000 | sha256sum; wait; cat {}",
                         kSlowly, world.server->v4, folder_of(world) + "/hash", world.server->v4,
                         folder_of(world) + "/hash"));
+      });
+}
+
+using FastNode = FastPair;
+
+TEST_F(FastNode, node_http_is_adopted) {
+  if (!installed("node")) {
+    GTEST_SKIP() << "node is not installed";
+  }
+  const std::string program = program_file("fast_node.js");
+  expect_adopted(
+      [&](World& world) {
+        serve(world, *world.server, {"node", program, "serve", "8080"}, "ready");
+      },
+      [&](const World& world) {
+        return std::vector<std::string>{"node", program, "drive", world.server->v4, "8080"};
+      });
+}
+
+using FastRust = FastPair;
+
+TEST_F(FastRust, rust_tokio_is_adopted) {
+  const auto program = build_tokio_program();
+  if (!program && program.error().code == ErrorCode::kNotFound) {
+    GTEST_SKIP() << program.error().message;
+  }
+  ST_ASSERT_OK(program);
+  expect_adopted(
+      [&](World& world) {
+        serve(world, *world.server, {*program, "serve", "7000"}, "ready");
+      },
+      [&](const World& world) {
+        return std::vector<std::string>{*program, "drive", world.server->v4 + ":7000"};
       });
 }
 

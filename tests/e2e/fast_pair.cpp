@@ -274,6 +274,26 @@ void FastPair::wait_for_listener(const World& world, const Pod& pod, std::uint16
                     << (world.servers.empty() ? "" : world.servers.back()->output());
 }
 
+std::string FastPair::go() {
+  return lab_program("st_fast_go");
+}
+
+bool FastPair::no_go() {
+  return ::access(go().c_str(), X_OK) != 0;
+}
+
+std::string FastPair::url(const Pod& pod) {
+  return fmt::format("http://{}:8080", pod.v4);
+}
+
+void FastPair::serve_go(World& world) {
+  serve(world, *world.server, {go(), "serve", "8080"}, "ready");
+}
+
+std::vector<std::string> FastPair::shell(const std::string& script) {
+  return {"bash", "-c", "set -o pipefail; " + script};
+}
+
 std::string FastPair::program_file(const std::string& name) {
   return std::string(ST_PROGRAMS_DIR) + "/" + name;
 }

@@ -79,6 +79,15 @@ class FastPair : public testing::Test {
   // Waits until something listens on a TCP port of the pod.
   static void wait_for_listener(const World& world, const Pod& pod, std::uint16_t port);
 
+  // programs/fast_go.go: HTTP on port 8080 of the world's server.
+  void serve_go(World& world);
+  static std::string go();
+  static bool no_go();
+  static std::string url(const Pod& pod);  // http://ADDRESS:8080
+
+  // A script of bash that fails if one program of a pipe does.
+  static std::vector<std::string> shell(const std::string& script);
+
   // programs/NAME.
   static std::string program_file(const std::string& name);
   // A file of the world's own folder.
