@@ -1,0 +1,317 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tests/dataplane/fast_list.h"
+
+#include <arpa/inet.h>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <linux/tcp.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <sched.h>
+#include <sys/mount.h>
+#include <unistd.h>
+
+#include <array>
+#include <sstream>
+#include <stdexcept>
+#include <thread>
+
+#include <nlohmann/json.hpp>
+
+#include "tests/lab/pattern.h"
+#include "tests/lab/temp_dir.h"
+
+namespace sidetrack::lab {
+
+namespace {
+
+struct Service {
+  std::string v4, v6;
+};
+
+// Addresses that nobody has: the node translates them.
+Service service_of(const std::string& world) {
+  return world == "shop" ? Service{"10.96.0.10", "fd00:10:96::10"}
+                         : Service{"10.96.0.11", "fd00:10:96::11"};
+}
+
+[[noreturn]] void fail(const std::string& what) {
+  throw std::runtime_error(fmt::format("{}: {}", what, ::strerrorname_np(errno)));
+}
+
+}  // namespace
+
+std::string name_of(const Road& road) {
+  static constexpr std::array<const char*, 3> kWhere{"veth", "loopback", "service"};
+  static constexpr std::array<const char*, 3> kIp{"v4", "v6", "mapped"};
+  return fmt::format("{} {}{}", kWhere.at(static_cast<std::size_t>(road.where)),
+                     kIp.at(static_cast<std::size_t>(road.ip)),
+                     road.cpu == Cpu::kOther ? " rps" : "");
+}
+
+const std::vector<Road>& all_roads() {
+  static const std::vector<Road> kRoads = [] {
+    std::vector<Road> roads;
+    for (const Where where : {Where::kVeth, Where::kLoopback, Where::kService}) {
+      for (const Ip ip : {Ip::kV4, Ip::kV6, Ip::kMapped}) {
+        roads.push_back({where, ip, Cpu::kSame});
+      }
+    }
+    if (std::thread::hardware_concurrency() > 1) {
+      roads.push_back({Where::kVeth, Ip::kV4, Cpu::kOther});
+      roads.push_back({Where::kLoopback, Ip::kV6, Cpu::kOther});
+    }
+    return roads;
+  }();
+  return kRoads;
+}
+
+Address address_of(const std::string& text, std::uint16_t port) {
+  Address address;
+  auto* v4 = reinterpret_cast<sockaddr_in*>(&address.storage);
+  auto* v6 = reinterpret_cast<sockaddr_in6*>(&address.storage);
+  if (::inet_pton(AF_INET, text.c_str(), &v4->sin_addr) == 1) {
+    v4->sin_family = AF_INET;
+    v4->sin_port = htons(port);
+    address.size = sizeof(*v4);
+  } else if (::inet_pton(AF_INET6, text.c_str(), &v6->sin6_addr) == 1) {
+    v6->sin6_family = AF_INET6;
+    v6->sin6_port = htons(port);
+    address.size = sizeof(*v6);
+  }
+  return address;
+}
+
+void FastList::SetUp() {
+  FastNode::SetUp();
+  if (IsSkipped() || HasFatalFailure()) {
+    return;
+  }
+  ST_ASSERT_OK(cgroup_->add(::getpid()));
+  for (const auto& [name, world] : {std::pair{"shop", &shop_}, std::pair{"plain", &plain_}}) {
+    const Service service = service_of(name);
+    filter(lab_->node(), Ip::kV4,
+           fmt::format("-t nat -A PREROUTING -p tcp -d {} -j DNAT --to-destination {}", service.v4,
+                       world->server->v4));
+    filter(lab_->node(), Ip::kV6,
+           fmt::format("-t nat -A PREROUTING -p tcp -d {} -j DNAT --to-destination {}", service.v6,
+                       world->server->v6));
+  }
+  for (const Ip ip : {Ip::kV4, Ip::kV6}) {
+    filter(lab_->node(), ip, "-t nat -A POSTROUTING -p tcp -j MASQUERADE");
+  }
+}
+
+void FastList::filter(const Netns& netns, Ip ip, const std::string& arguments) {
+  CommandSpec command{.arguments = {ip == Ip::kV6 ? "ip6tables" : "iptables", "-w"},
+                      .netns_path = netns.path()};
+  std::istringstream words(arguments);
+  for (std::string word; words >> word;) {
+    command.arguments.push_back(word);
+  }
+  const auto done = run_command(command);
+  ASSERT_TRUE(done && done->exit_status == 0) << (done ? done->output : done.error().message);
+}
+
+void FastList::set_rps(Cpu cpu) const {
+  for (const Pod* pod : {shop_.client, shop_.server, plain_.client, plain_.server}) {
+    // A view of sysfs of the thread's own, which ends with it.
+    ST_ASSERT_OK(pod->netns.run([&]() -> Result<void> {
+      if (::unshare(CLONE_NEWNS) != 0 ||
+          ::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0 ||
+          ::mount("sysfs", "/sys", "sysfs", 0, nullptr) != 0) {
+        return errno_error("mount sysfs", errno);
+      }
+      for (const char* device : {"eth0", "lo"}) {
+        ST_TRY(write_existing(fmt::format("/sys/class/net/{}/queues/rx-0/rps_cpus", device),
+                              cpu == Cpu::kOther ? "2" : "0"));
+      }
+      return {};
+    }));
+  }
+}
+
+UniqueFd FastList::socket_in(const Pod& pod, int family) {
+  return pod.netns
+      .call([&]() -> Result<UniqueFd> {
+        UniqueFd fd(::socket(family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+        if (!fd.valid()) {
+          return errno_error("socket", errno);
+        }
+        set_to(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+        return fd;
+      })
+      .value();
+}
+
+UniqueFd FastList::listen_in(const World& world, const Road& road, int backlog) {
+  UniqueFd fd = socket_in(*world.server, road.ip == Ip::kV4 ? AF_INET : AF_INET6);
+  Address any = address_of(road.ip == Ip::kV4 ? "0.0.0.0" : "::", 0);
+  if (::bind(fd.get(), any.get(), any.size) != 0 || ::listen(fd.get(), backlog) != 0) {
+    fail("listen");
+  }
+  return fd;
+}
+
+Address FastList::target_of(const World& world, const Road& road, const UniqueFd& listener) const {
+  const bool v6 = road.ip == Ip::kV6;
+  const Service service = service_of(&world == &shop_ ? "shop" : "plain");
+  const std::uint16_t port = port_of(listener, ::getsockname);
+  switch (road.where) {
+    case Where::kVeth:
+      return address_of(v6 ? world.server->v6 : world.server->v4, port);
+    case Where::kLoopback:
+      return address_of(v6 ? "::1" : "127.0.0.1", port);
+    case Where::kService:
+      return address_of(v6 ? service.v6 : service.v4, port);
+  }
+  return {};
+}
+
+Ends FastList::open_on(const World& world, const Road& road) const {
+  const UniqueFd listener = listen_in(world, road);
+  Address target = target_of(world, road, listener);
+  Ends ends;
+  ends.client = socket_in(client_of(world, road), target.storage.ss_family);
+  if (::connect(ends.client.get(), target.get(), target.size) != 0 && errno != EINPROGRESS) {
+    fail("connect");
+  }
+  ends.server = accept_from(listener);
+  if (!ends.server.valid()) {
+    fail("accept " + name_of(road));
+  }
+  set_to(ends.server, IPPROTO_TCP, TCP_NODELAY, 1);
+  return ends;
+}
+
+void FastList::expect_all(const std::vector<Case>& cases, const std::vector<Road>& roads) {
+  struct Run {
+    const Case* one;
+    const Road* road;
+    Ends slow, fast;
+  };
+  std::vector<Run> runs;
+  std::vector<Ends*> all;
+  for (const Road& road : roads) {
+    for (const Case& one : cases) {
+      for (int i = 0; i < one.times; ++i) {
+        runs.push_back({&one, &road, open_on(plain_, road), open_on(shop_, road)});
+      }
+    }
+  }
+  for (Run& run : runs) {
+    all.push_back(&run.fast);
+  }
+  ASSERT_NO_FATAL_FAILURE(make_fast(all));
+  Cpu cpu = Cpu::kSame;
+  for (Run& run : runs) {
+    if (run.road->cpu != std::exchange(cpu, run.road->cpu)) {
+      ASSERT_NO_FATAL_FAILURE(set_rps(cpu));
+    }
+    SCOPED_TRACE(fmt::format("{}, {}", run.one->name, name_of(*run.road)));
+    EXPECT_EQ(run.one->run(run.slow), run.one->tcp) << "on plain TCP";
+    EXPECT_EQ(run.one->run(run.fast), run.one->fast.value_or(run.one->tcp)) << "past TCP";
+  }
+}
+
+std::uint64_t FastList::refused(const std::string& reason) const {
+  const auto status = sidetrack_->get("/v1/status");
+  return status ? status->value("fast_path_refused", nlohmann::json::object())
+                      .value(reason, std::uint64_t{0})
+                : 0;
+}
+
+std::string FastList::reason_of(const std::string& pod) const {
+  const auto shown = sidetrack_->pod(pod);
+  return shown ? shown->value("fast_path_reason", "") : shown.error().message;
+}
+
+void set_to(const UniqueFd& fd, int level, int option, int value) {
+  EXPECT_EQ(::setsockopt(fd.get(), level, option, &value, sizeof(value)), 0)
+      << "option " << option << " " << ::strerrorname_np(errno);
+}
+
+UniqueFd accept_from(const UniqueFd& listener, milliseconds within) {
+  pollfd wanted{listener.get(), POLLIN, 0};
+  (void)::poll(&wanted, 1, static_cast<int>(within.count()));
+  return UniqueFd(::accept4(listener.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+}
+
+bool is_delivered(const UniqueFd& fd) {
+  tcp_info info{};
+  socklen_t size = sizeof(info);
+  EXPECT_EQ(::getsockopt(fd.get(), IPPROTO_TCP, TCP_INFO, &info, &size), 0);
+  return info.tcpi_unacked == 0 && info.tcpi_notsent_bytes == 0;
+}
+
+std::uint16_t port_of(const UniqueFd& fd, int (*call)(int, sockaddr*, socklen_t*)) {
+  Address address;
+  address.size = sizeof(address.storage);
+  if (call(fd.get(), address.get(), &address.size) != 0) {
+    fail("port");
+  }
+  // The port is at the same place for both families.
+  return ntohs(reinterpret_cast<const sockaddr_in*>(&address.storage)->sin_port);
+}
+
+std::string words(std::initializer_list<std::string> all) {
+  return fmt::format("{}", fmt::join(all, " "));
+}
+
+std::string whole(std::uint64_t length) {
+  return fmt::format("{} {}", length, pattern_digest(kStreamSeed, length));
+}
+
+std::string stream(const UniqueFd& from, const UniqueFd& to, const Pace& pace) {
+  Pattern pattern(kStreamSeed);
+  Digest digest;
+  std::vector<char> out;
+  std::vector<char> in(pace.read_bytes);
+  std::size_t offset = 0;
+  std::uint64_t made = 0;
+  const auto deadline = Clock::now() + kPatience;
+  while (digest.length() < pace.length && Clock::now() < deadline) {
+    bool moved = false;
+    for (int i = 0; i < pace.writes; ++i) {
+      if (offset == out.size()) {
+        out.resize(std::min<std::uint64_t>(pace.write_bytes, pace.length - made));
+        pattern.fill(out);
+        made += out.size();
+        offset = 0;
+      }
+      const ssize_t sent =
+          out.empty() ? 0
+                      : ::send(from.get(), out.data() + offset, out.size() - offset, MSG_NOSIGNAL);
+      if (sent <= 0) {
+        break;
+      }
+      offset += static_cast<std::size_t>(sent);
+      moved = true;
+    }
+    const ssize_t got = ::recv(to.get(), in.data(), in.size(), 0);
+    if (got > 0) {
+      digest.add(std::span(in.data(), static_cast<std::size_t>(got)));
+    } else if (!moved) {
+      pollfd wanted{to.get(), POLLIN, 0};
+      (void)::poll(&wanted, 1, 10);
+    }
+  }
+  return fmt::format("{} {}", digest.length(), digest.hex());
+}
+
+std::string read_to_end(const UniqueFd& fd) {
+  Digest digest;
+  std::vector<char> in(65536);
+  for (;;) {
+    pollfd wanted{fd.get(), POLLIN, 0};
+    (void)::poll(&wanted, 1, static_cast<int>(kPatience.count()));
+    const ssize_t got = ::recv(fd.get(), in.data(), in.size(), 0);
+    if (got <= 0) {
+      return fmt::format("{} {} {}", digest.length(), digest.hex(),
+                         got == 0 ? "EOF" : ::strerrorname_np(errno));
+    }
+    digest.add(std::span(in.data(), static_cast<std::size_t>(got)));
+  }
+}
+
+}  // namespace sidetrack::lab
