@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tests/soak/judge.h"
+
+#include <algorithm>
+#include <array>
+#include <string_view>
+
+namespace sidetrack::soak {
+
+namespace {
+
+using nlohmann::json;
+
+constexpr std::int64_t kWaitMs = 2000;  // until what happened at the same time has been told
+constexpr std::int64_t kGraceMs = 300;  // between a process's end and its sockets'
+constexpr std::int64_t kForgetMs = 60'000;
+constexpr std::int64_t kBeatMs = 1300;  // a dead engine is believed alive: ST_HEARTBEAT_STALE_NS
+
+// What may be seen when something happened during the connection, and why. A connection that is
+// only on its way to be accepted is reset like one that was.
+struct Rule {
+  Cause cause;
+  bool only_by_engine;
+  bool only_connecting;
+  std::string_view error;
+  std::string_view why;
+};
+constexpr std::array kRules{
+    Rule{Cause::kClientKilled, false, false, "EOF", "peer killed"},
+    Rule{Cause::kClientKilled, false, false, "ECONNRESET", "peer killed"},
+    Rule{Cause::kClientKilled, false, false, "EPIPE", "peer killed"},
+    Rule{Cause::kServerKilled, false, false, "EOF", "peer killed"},
+    Rule{Cause::kServerKilled, false, false, "ECONNRESET", "peer killed"},
+    Rule{Cause::kServerKilled, false, false, "EPIPE", "peer killed"},
+    // shutdown() after the reset that follows an EOF
+    Rule{Cause::kClientKilled, false, false, "ENOTCONN", "peer killed"},
+    Rule{Cause::kServerKilled, false, false, "ENOTCONN", "peer killed"},
+    Rule{Cause::kEngineKilled, true, false, "ENOTCONN", "engine killed"},
+    Rule{Cause::kServerKilled, false, true, "ECONNREFUSED", "no server"},
+    Rule{Cause::kEngineKilled, true, false, "EOF", "engine killed"},
+    Rule{Cause::kEngineKilled, true, false, "ECONNRESET", "engine killed"},
+    Rule{Cause::kEngineKilled, true, false, "EPIPE", "engine killed"},
+    Rule{Cause::kEngineKilled, true, true, "ECONNREFUSED", "engine killed"},
+};
+
+// What the script itself brings about.
+bool is_scripted(const std::string& kind, const std::string& error) {
+  if (kind == "abort") {
+    return error == "ECONNRESET" || error == "EPIPE";
+  }
+  return kind == "rude" && (error == "RUDE_EOF" || error == "ECONNRESET" || error == "EPIPE");
+}
+
+}  // namespace
+
+std::size_t Judge::open(const Incident& incident) {
+  incidents_.push_back(incident);
+  return incidents_.size() - 1;
+}
+
+void Judge::close(std::size_t incident, std::int64_t to_ms) {
+  incidents_.at(incident).to_ms = to_ms;
+}
+
+void Judge::take(const Source& source, const json& line, std::int64_t now_ms) {
+  if (source.is_control && line.at("what") != "end") {
+    control_gaps_.push_back({.from_ms = line.at("from").get<std::int64_t>(),
+                             .to_ms = line.at("now").get<std::int64_t>()});
+  }
+  waiting_.push_back({.source = source, .told = line, .due_ms = now_ms + kWaitMs});
+}
+
+void Judge::look(std::int64_t now_ms) {
+  std::vector<Line> due;
+  const auto later = std::stable_partition(waiting_.begin(), waiting_.end(),
+                                           [&](const Line& line) { return line.due_ms > now_ms; });
+  std::move(later, waiting_.end(), std::back_inserter(due));
+  waiting_.erase(later, waiting_.end());
+  std::for_each(due.begin(), due.end(), [this](const Line& line) { look_at(line); });
+  // The other end was killed and will never tell.
+  std::erase_if(half_, [&](const auto& entry) { return entry.second.at_ms + kForgetMs < now_ms; });
+}
+
+void Judge::look_at(const Line& line) {
+  const auto& what = line.told.at("what").get_ref<const std::string&>();
+  if (what == "gap") {
+    ++(line.source.is_control ? totals_.control_gaps : totals_.gaps);
+  } else if (what == "end") {
+    look_at_end(line);
+  } else if (what == "stall") {
+    look_at_stall(line);
+  } else if (what == "corrupt") {
+    add_finding("corrupt bytes: " + line.source.world + " " + line.told.dump());
+  }
+}
+
+void Judge::look_at_end(const Line& line) {
+  const json& told = line.told;
+  std::int64_t& longest = line.source.is_control ? totals_.control_gap_ms : totals_.longest_gap_ms;
+  longest = std::max(longest, told.at("longest_gap").get<std::int64_t>());
+  if (told.at("side") == "client") {
+    ++totals_.connections[line.source.world + " " + told.at("kind").get<std::string>()];
+  }
+  const auto& error = told.at("error").get_ref<const std::string&>();
+  if (error.empty()) {
+    count_bytes(line);
+    compare_ends(line);
+    return;
+  }
+  const auto why = excuse(line);
+  ++totals_.errors[error + ", " + why.value_or("FOREIGN")];
+  if (!why) {
+    add_finding("foreign end: " + line.source.world + " " + told.dump());
+  }
+}
+
+// Of a connection that was reset nobody knows what of its last bytes TCP had sent.
+void Judge::count_bytes(const Line& line) {
+  const std::string group = line.source.is_control ? "control" : line.source.world;
+  const auto sent = line.told.at("sent").get<std::uint64_t>();
+  totals_.bytes[group] += sent;
+  totals_.fast_bytes[group] += sent - std::min(sent, line.told.at("tcp_sent").get<std::uint64_t>());
+}
+
+std::optional<std::string> Judge::excuse(const Line& line) const {
+  const auto& error = line.told.at("error").get_ref<const std::string&>();
+  if (error == "STALLED" || error == "CORRUPT") {
+    return "told already";
+  }
+  if (is_scripted(line.told.at("kind").get<std::string>(), error)) {
+    return "scripted";
+  }
+  for (const Rule& rule : kRules) {
+    const bool applies =
+        rule.error == error &&
+        (!rule.only_by_engine || (line.source.by_engine && !line.source.is_control)) &&
+        (!rule.only_connecting || line.told.at("connecting").get<bool>());
+    if (applies && happened(rule.cause, line)) {
+      return std::string(rule.why);
+    }
+  }
+  return std::nullopt;
+}
+
+// The peer's end counts, not one's own: a killed process says nothing any more.
+bool Judge::happened(Cause cause, const Line& line) const {
+  const auto begin = line.told.at("begin").get<std::int64_t>();
+  const auto end = line.told.at("now").get<std::int64_t>();
+  const bool is_client = line.told.at("side") == "client";
+  if ((cause == Cause::kClientKilled && is_client) ||
+      (cause == Cause::kServerKilled && !is_client)) {
+    return false;
+  }
+  return std::any_of(incidents_.begin(), incidents_.end(), [&](const Incident& incident) {
+    const std::int64_t after = cause == Cause::kEngineKilled ? kBeatMs : kGraceMs;
+    const bool never_ends = incident.to_ms == std::numeric_limits<std::int64_t>::max();
+    return incident.cause == cause &&
+           (cause == Cause::kEngineKilled || incident.world == line.source.world) &&
+           incident.from_ms <= end && (never_ends || begin <= incident.to_ms + after);
+  });
+}
+
+void Judge::look_at_stall(const Line& line) {
+  const auto from = line.told.at("from").get<std::int64_t>();
+  const auto to = line.told.at("now").get<std::int64_t>();
+  // Plain TCP stood still at the same time for at least half as long: the machine was busy.
+  const bool tcp_too = std::any_of(control_gaps_.begin(), control_gaps_.end(), [&](const Gap& gap) {
+    return 2 * (std::min(gap.to_ms, to) - std::max(gap.from_ms, from)) >= to - from;
+  });
+  if (line.source.is_control || tcp_too) {
+    ++totals_.errors["stall, plain TCP too"];
+    return;
+  }
+  add_finding("stall: " + line.source.world + " " + line.told.dump());
+}
+
+void Judge::compare_ends(const Line& line) {
+  const auto id = line.told.at("id").get<std::uint64_t>();
+  const Counted here{.sent = line.told.at("sent").get<std::uint64_t>(),
+                     .received = line.told.at("received").get<std::uint64_t>(),
+                     .at_ms = line.told.at("now").get<std::int64_t>()};
+  const auto& kind = line.told.at("kind").get_ref<const std::string&>();
+  // Who ends such a connection in the middle does not know what arrives.
+  if (kind == "abort" || kind == "rude") {
+    return;
+  }
+  const auto there = half_.find(id);
+  if (there == half_.end()) {
+    half_.emplace(id, here);
+    return;
+  }
+  if (there->second.sent != here.received || there->second.received != here.sent) {
+    add_finding("lost bytes: " + line.source.world + " " + line.told.dump() + " other end sent " +
+                std::to_string(there->second.sent) + " received " +
+                std::to_string(there->second.received));
+  } else {
+    ++totals_.matched;
+  }
+  half_.erase(there);
+}
+
+}  // namespace sidetrack::soak

@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the ends of the soak's connections may show, and what is a finding: the table of errnos that
+// plain TCP, or a proxy that dies, shows at that moment; stalls that TCP would not show; bytes that
+// one end sent and the other never got. Thread rule: one owner.
+#pragma once
+
+#include <cstdint>
+#include <limits>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <nlohmann/json.hpp>
+
+namespace sidetrack::soak {
+
+enum class Cause { kClientKilled, kServerKilled, kEngineKilled };
+
+// When something was gone: from the kill until its successor was ready. CLOCK_MONOTONIC.
+struct Incident {
+  Cause cause = Cause::kClientKilled;
+  std::string world;  // kEngineKilled: all
+  std::int64_t from_ms = 0;
+  std::int64_t to_ms = std::numeric_limits<std::int64_t>::max();
+};
+
+// Who says something.
+struct Source {
+  std::string world;
+  bool by_engine = false;   // its connections may go through an engine
+  bool is_control = false;  // this one is plain TCP, whatever happens
+};
+
+class Judge {
+ public:
+  // Gives the incident's index, for close().
+  std::size_t open(const Incident& incident);
+  void close(std::size_t incident, std::int64_t to_ms);
+
+  // One line of a peer. To be looked at later, when all that happened then is known.
+  void take(const Source& source, const nlohmann::json& line, std::int64_t now_ms);
+  // Looks at what has waited long enough; ~0 for all.
+  void look(std::int64_t now_ms);
+
+  [[nodiscard]] const std::vector<std::string>& findings() const { return findings_; }
+  void add_finding(std::string finding) { findings_.push_back(std::move(finding)); }
+
+  // Counts, for the summary.
+  struct Totals {
+    std::map<std::string, std::uint64_t> connections{};  // by "world kind"
+    std::map<std::string, std::uint64_t> errors{};       // by "error, excuse"
+    // Of connections that ended as planned, by world ("control").
+    std::map<std::string, std::uint64_t> bytes{};
+    std::map<std::string, std::uint64_t> fast_bytes{};  // of these, past TCP
+    std::uint64_t matched = 0;                          // connections whose two ends agree
+    std::uint64_t gaps = 0;                             // pauses that were longer than scripted
+    std::uint64_t control_gaps = 0;
+    std::int64_t control_gap_ms = 0;
+    std::int64_t longest_gap_ms = 0;
+  };
+  [[nodiscard]] const Totals& totals() const { return totals_; }
+
+ private:
+  struct Line {
+    Source source;
+    nlohmann::json told;
+    std::int64_t due_ms = 0;
+  };
+  struct Gap {
+    std::int64_t from_ms = 0;
+    std::int64_t to_ms = 0;
+  };
+  struct Counted {
+    std::uint64_t sent = 0;
+    std::uint64_t received = 0;
+    std::int64_t at_ms = 0;
+  };
+
+  void look_at(const Line& line);
+  void look_at_end(const Line& line);
+  void look_at_stall(const Line& line);
+  void count_bytes(const Line& line);
+  void compare_ends(const Line& line);
+  // Why the error is no finding; nullopt: it is one.
+  [[nodiscard]] std::optional<std::string> excuse(const Line& line) const;
+  [[nodiscard]] bool happened(Cause cause, const Line& line) const;
+
+  std::vector<Incident> incidents_;
+  std::vector<Line> waiting_;
+  std::vector<Gap> control_gaps_;
+  std::map<std::uint64_t, Counted> half_;  // complete ends whose other end has not told yet
+  std::vector<std::string> findings_;
+  Totals totals_;
+};
+
+}  // namespace sidetrack::soak

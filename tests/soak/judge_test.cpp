@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+// That the soak's judge finds what it is there for, and lets pass what TCP shows.
+#include "tests/soak/judge.h"
+
+#include <gtest/gtest.h>
+
+namespace sidetrack::soak {
+namespace {
+
+using nlohmann::json;
+
+constexpr std::int64_t kLater = 1'000'000;
+const Source kPass{.world = "pass"};
+const Source kMesh{.world = "mesh", .by_engine = true};
+const Source kControl{.world = "mesh", .by_engine = true, .is_control = true};
+
+json ended(const std::string& error, const std::string& side = "client") {
+  return {{"what", "end"}, {"id", 7},        {"kind", "ping"},  {"side", side},
+          {"begin", 1000}, {"now", 2000},    {"error", error},  {"connecting", false},
+          {"sent", 100},   {"received", 50}, {"tcp_sent", 100}, {"longest_gap", 3}};
+}
+
+json stood_still(std::int64_t from, std::int64_t to) {
+  return {{"what", "stall"}, {"from", from}, {"now", to}};
+}
+
+// Findings after `lines`, with what happened around them.
+std::vector<std::string> judged(const std::vector<Incident>& incidents,
+                                const std::vector<std::pair<Source, json>>& lines) {
+  Judge judge;
+  for (const Incident& incident : incidents) {
+    judge.open(incident);
+  }
+  for (const auto& [source, line] : lines) {
+    judge.take(source, line, 0);
+  }
+  judge.look(kLater);
+  return judge.findings();
+}
+
+TEST(SoakJudge, an_error_without_a_cause_is_a_finding) {
+  for (const char* error : {"ECONNRESET", "EOF", "EPIPE", "ECONNREFUSED", "EAGAIN", "ENOMEM"}) {
+    EXPECT_EQ(judged({}, {{kPass, ended(error)}}).size(), 1U) << error;
+  }
+}
+
+TEST(SoakJudge, a_killed_peer_may_reset_or_end_the_connection) {
+  const Incident killed{.cause = Cause::kServerKilled, .world = "pass", .from_ms = 1900};
+  EXPECT_TRUE(judged({killed}, {{kPass, ended("ECONNRESET")}, {kPass, ended("EOF")}}).empty());
+  EXPECT_EQ(judged({killed}, {{kPass, ended("EAGAIN")}}).size(), 1U);
+  EXPECT_EQ(judged({killed}, {{kPass, ended("ECONNRESET", "server")}}).size(), 1U);
+  EXPECT_EQ(judged({killed}, {{kMesh, ended("ECONNRESET")}}).size(), 1U);
+}
+
+TEST(SoakJudge, what_was_over_before_and_what_came_after_excuse_nothing) {
+  const Incident before{
+      .cause = Cause::kServerKilled, .world = "pass", .from_ms = 100, .to_ms = 200};
+  const Incident after{.cause = Cause::kServerKilled, .world = "pass", .from_ms = 2500};
+  EXPECT_EQ(judged({before, after}, {{kPass, ended("ECONNRESET")}}).size(), 1U);
+}
+
+TEST(SoakJudge, a_killed_engine_excuses_only_what_it_may_have_carried) {
+  const Incident killed{.cause = Cause::kEngineKilled, .from_ms = 1500, .to_ms = 1600};
+  EXPECT_TRUE(judged({killed}, {{kMesh, ended("ECONNRESET")}}).empty());
+  EXPECT_EQ(judged({killed}, {{kPass, ended("ECONNRESET")}}).size(), 1U);
+  EXPECT_EQ(judged({killed}, {{kControl, ended("ECONNRESET")}}).size(), 1U);
+}
+
+TEST(SoakJudge, both_ends_must_tell_of_the_same_bytes) {
+  json server = ended("", "server");
+  server["sent"] = 50;
+  server["received"] = 100;
+  EXPECT_TRUE(judged({}, {{kPass, ended("")}, {kPass, server}}).empty());
+  server["received"] = 99;
+  EXPECT_EQ(judged({}, {{kPass, ended("")}, {kPass, server}}).size(), 1U);
+}
+
+TEST(SoakJudge, a_stall_is_a_finding_unless_plain_tcp_stood_still_too) {
+  EXPECT_EQ(judged({}, {{kPass, stood_still(1000, 2000)}}).size(), 1U);
+  EXPECT_EQ(
+      judged({}, {{kPass, stood_still(1000, 2000)}, {kControl, stood_still(100, 1200)}}).size(),
+      1U);
+  EXPECT_TRUE(
+      judged({}, {{kPass, stood_still(1000, 2000)}, {kControl, stood_still(900, 1800)}}).empty());
+}
+
+TEST(SoakJudge, a_corrupt_byte_is_a_finding_whatever_happened) {
+  const Incident killed{.cause = Cause::kEngineKilled, .from_ms = 0};
+  EXPECT_EQ(judged({killed}, {{kMesh, {{"what", "corrupt"}}}}).size(), 1U);
+}
+
+}  // namespace
+}  // namespace sidetrack::soak
