@@ -85,12 +85,6 @@ static __always_inline int st_has_sleeper(const struct sock *sk)
 	return 1;
 }
 
-static __always_inline int st_asks_for_inq(const struct tcp_sock *tp)
-{
-	return bpf_core_field_exists(tp->recvmsg_inq) &&
-	       BPF_CORE_READ_BITFIELD_PROBED(tp, recvmsg_inq);
-}
-
 /* Every rule on the socket itself. */
 static __always_inline enum st_fast_reason st_inspect(const struct tcp_sock *tp)
 {
@@ -126,10 +120,9 @@ static __always_inline enum st_fast_reason st_inspect(const struct tcp_sock *tp)
 		return ST_FAST_LOWAT;
 	if (sk->sk_peek_off >= 0)
 		return ST_FAST_PEEK_OFF;
-	if (st_has_flag(flags, bpf_core_enum_value(enum sock_flags, SOCK_RCVTSTAMP)) ||
-	    BPF_CORE_READ(sk, sk_tsflags))
+	if (st_asks_for_timestamps(0, (struct sock *)sk))
 		return ST_FAST_TIMESTAMPS;
-	if (st_asks_for_inq(tp))
+	if (st_asks_for_inq(0, (struct tcp_sock *)tp))
 		return ST_FAST_INQ;
 	if (config && tp->segs_in <= config->round_trips)
 		return ST_FAST_YOUNG;

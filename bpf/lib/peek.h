@@ -93,17 +93,39 @@ static __always_inline int st_memory_is_low(const int cast, struct sock *sk, __u
 	       st_counter_is_low(cast, &group->tcpmem, pages);
 }
 
-/* Whether a thread is inside a call on the socket. For a large message it pays to wait for the end
- * of a copy: some microseconds here are less than the way of these bytes through TCP. */
-static __always_inline int st_is_locked(const int cast, struct sock *sk, __u32 size)
+/* Whether a thread is inside a call on the socket. It pays to wait for the end of a copy: for a
+ * large message some microseconds here are less than the way of its bytes through TCP, and one that
+ * went by TCP behind others that wait past it would not be seen by a reader that peeks. */
+static __always_inline int st_is_locked(const int cast, struct sock *sk, int patient)
 {
-	int looks = size >= ST_PATIENT_BYTES ? ST_PATIENT_LOOKS : 1;
+	int looks = patient ? ST_PATIENT_LOOKS : 1;
 	int i;
 
 	for (i = 0; i < ST_PATIENT_LOOKS && i < looks; i++)
 		if (!ST_READ(cast, sk, sk_lock.owned))
 			return 0;
 	return 1;
+}
+
+static __always_inline int st_has_flag(unsigned long flags, __u64 bit)
+{
+	return (flags >> (bit & 63)) & 1;
+}
+
+/* What recvmsg() tells beside the bytes, it tells of TCP's queue only. */
+static __always_inline int st_asks_for_timestamps(const int cast, struct sock *sk)
+{
+	return st_has_flag(ST_READ(cast, sk, __sk_common.skc_flags),
+			   bpf_core_enum_value(enum sock_flags, SOCK_RCVTSTAMP)) ||
+	       ST_READ(cast, sk, sk_tsflags) != 0;
+}
+
+static __always_inline int st_asks_for_inq(const int cast, struct tcp_sock *tp)
+{
+	if (!bpf_core_field_exists(tp->recvmsg_inq))
+		return 0;
+	return cast ? BPF_CORE_READ_BITFIELD(tp, recvmsg_inq)
+		    : BPF_CORE_READ_BITFIELD_PROBED(tp, recvmsg_inq);
 }
 
 static __always_inline void st_look_at_reader(const int cast, __u64 address, __u32 size,
@@ -127,19 +149,16 @@ static __always_inline void st_look_at_reader(const int cast, __u64 address, __u
 	reader->buffer_fixed = ((cast ? BPF_CORE_READ_BITFIELD(sk, sk_userlocks)
 				      : BPF_CORE_READ_BITFIELD_PROBED(sk, sk_userlocks)) &
 				ST_SOCK_RCVBUF_LOCK) != 0;
-	reader->locked = st_is_locked(cast, sk, size);
+	reader->locked = st_is_locked(cast, sk, size >= ST_PATIENT_BYTES || !reader->queue_empty);
 	socket = ST_READ(cast, sk, sk_socket);
 	file = ST_READ(cast, socket, file);
 	reader->nonblocking = (ST_READ(cast, file, f_flags) & ST_O_NONBLOCK) != 0;
 	reader->ulp = ST_READ(cast, tp, inet_conn.icsk_ulp_ops) != 0;
 	reader->low_water = ST_READ(cast, sk, sk_rcvlowat) > 1;
 	reader->peek_off = ST_READ(cast, sk, sk_peek_off) >= 0;
+	reader->timestamps = st_asks_for_timestamps(cast, sk);
+	reader->inq = st_asks_for_inq(cast, tp);
 	reader->memory_low = st_memory_is_low(cast, sk, size);
-}
-
-static __always_inline int st_has_flag(unsigned long flags, __u64 bit)
-{
-	return (flags >> (bit & 63)) & 1;
 }
 
 /* `tp` is the sending socket of a program that runs under its lock. */

@@ -38,6 +38,8 @@ struct st_reader {
   __u8 ulp;
   __u8 low_water;  /* SO_RCVLOWAT above 1 */
   __u8 peek_off;   /* SO_PEEK_OFF */
+  __u8 timestamps; /* SO_TIMESTAMP and its kind */
+  __u8 inq;        /* TCP_INQ */
   __u8 memory_low; /* its memory cgroup, or tcp_mem, is nearly used up */
 };
 
@@ -95,6 +97,10 @@ static inline enum st_fast_reason st_reader_allows(const struct st_reader* reade
     return ST_FAST_LOWAT;
   if (reader->peek_off)
     return ST_FAST_PEEK_OFF;
+  if (reader->timestamps)
+    return ST_FAST_TIMESTAMPS;
+  if (reader->inq)
+    return ST_FAST_INQ;
   /* Redirecting takes the reader's lock: a reader that page-faults would hold the sender. */
   return reader->locked ? ST_FAST_READER_BUSY : ST_FAST_NONE;
 }

@@ -176,6 +176,8 @@ TEST(ReaderAllows, every_reason_in_their_order) {
       {"kTLS", [](st_reader& r) { r.ulp = 1; }, ST_FAST_ULP},
       {"SO_RCVLOWAT", [](st_reader& r) { r.low_water = 1; }, ST_FAST_LOWAT},
       {"SO_PEEK_OFF", [](st_reader& r) { r.peek_off = 1; }, ST_FAST_PEEK_OFF},
+      {"SO_TIMESTAMP", [](st_reader& r) { r.timestamps = 1; }, ST_FAST_TIMESTAMPS},
+      {"TCP_INQ", [](st_reader& r) { r.inq = 1; }, ST_FAST_INQ},
       {"locked", [](st_reader& r) { r.locked = 1; }, ST_FAST_READER_BUSY},
   };
   const st_reader good = good_reader();
