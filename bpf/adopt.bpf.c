@@ -257,14 +257,35 @@ static __always_inline int st_is_drained(const struct st_fast *fast, __u64 psock
 	return st_brought(fast) == brought;
 }
 
-static __always_inline enum st_fast_reason
-st_release(struct bpf_sock *sk, const struct tcp_sock *tp, const struct st_fast *fast)
+static __always_inline int st_has_read(const struct st_far *reader)
+{
+	__u64 psock;
+
+	if (!st_is_sock(reader))
+		return 1; /* closed: nobody waits for what it has */
+	psock = st_psock_of(0, (struct sock *)reader->sock);
+	return !psock || st_queue_is_empty(0, psock);
+}
+
+/* A sender that is out sends by TCP, whatever waits for its readers past it. One that peeks would
+ * not see that. */
+static __always_inline int st_is_waited_for(const struct st_fast *fast,
+					    const struct st_adopt_request *request)
+{
+	return request->patient &&
+	       (!st_has_read(&fast->peer) || (fast->linked && !st_has_read(&fast->far)));
+}
+
+static __always_inline enum st_fast_reason st_release(struct bpf_sock *sk,
+						      const struct tcp_sock *tp,
+						      const struct st_fast *fast,
+						      const struct st_adopt_request *request)
 {
 	struct st_fast_counters *counters = st_get_fast_counters();
 	__u64 psock = st_psock_of(0, (struct sock *)tp);
 	__u64 cookie = fast->cookie;
 
-	if (!st_is_drained(fast, psock))
+	if (st_is_waited_for(fast, request) || !st_is_drained(fast, psock))
 		return ST_FAST_READER_BUSY;
 	bpf_map_delete_elem(&st_adopted, &cookie);
 	bpf_sk_storage_delete(&st_fast_sockets, sk);
@@ -316,7 +337,7 @@ static __always_inline enum st_fast_reason st_serve(struct bpf_sock *sk, const s
 	case ST_ADOPT_DRAINED:
 		return st_drained(fast, tp);
 	case ST_ADOPT_RELEASE:
-		return st_release(sk, tp, fast);
+		return st_release(sk, tp, fast, request);
 	default:
 		return ST_FAST_INTERNAL;
 	}

@@ -153,8 +153,11 @@ std::vector<Adoption::Answers> Adoption::ask(const std::vector<Pair*>& pairs, st
   std::vector<st_adopt_request> requests;
   requests.reserve(2 * pairs.size());
   for (const Pair* pair : pairs) {
-    requests.push_back(request_for(*pair, ST_SIDE_CLIENT, op));
-    requests.push_back(request_for(*pair, ST_SIDE_SERVER, op));
+    for (const st_pair_side side : {ST_SIDE_CLIENT, ST_SIDE_SERVER}) {
+      requests.push_back(request_for(*pair, side, op));
+      // Whom the sentinel saw must be out soon.
+      requests.back().patient = is_policy(pair->reason) ? 1 : 0;
+    }
   }
   const std::vector<st_fast_reason> replies = sockets_.run(requests);
   std::vector<Answers> answers(pairs.size());

@@ -60,7 +60,7 @@ struct st_fast_generation {
 };
 /* An agent that has not beaten for so long cannot look after readers (st_pair.owed): TCP until it
  * is back. */
-#define ST_FAST_AWAY_NS 500000000ULL
+#define ST_FAST_AWAY_NS 100000000ULL
 
 /* st_pairs: st_pair_key (abi/types.h) -> the two ends. Both can work the key out at any time: what
  * is acknowledged minus how much that was. */
@@ -176,7 +176,8 @@ struct st_adopt_request {
 	struct st_pair_end far;
 	__u8 side;
 	__u8 kind;
-	__u8 reserved[6];
+	__u8 patient; /* RELEASE: READER_BUSY as well while others have not read what it sent */
+	__u8 reserved[5];
 };
 ST_STATIC_ASSERT(sizeof(struct st_adopt_request) == 120, "st_adopt_request");
 #define ST_ADOPT_HEADER_BYTES 14
