@@ -1,6 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-st_root_test(fast_attacks_test SOURCES fast_attacks_test.cpp fast_node.cpp)
+add_library(st_fast_node STATIC fast_node.cpp fast_scenarios.cpp held_receive.cpp kernel_view.cpp shared_fast_node.cpp)
+target_include_directories(st_fast_node PUBLIC ${CMAKE_SOURCE_DIR})
+target_link_libraries(st_fast_node PUBLIC st_options st_lab st_headers nlohmann_json::nlohmann_json GTest::gtest)
+
+st_root_test(fast_attacks_test SOURCES fast_attacks_test.cpp LIBS st_fast_node)
 
 st_bpf_skeleton(naive_bpf naive/naive.bpf.c)
-st_root_test(fast_naive_test SOURCES fast_naive_test.cpp fast_node.cpp LIBS naive_bpf)
+st_root_test(fast_naive_test SOURCES fast_naive_test.cpp LIBS st_fast_node naive_bpf)
 st_root_test(self_test_test SOURCES self_test_test.cpp)
+
+# Tests that share a node: one entry per program.
+foreach(name fast_moments_test)
+  add_executable(${name} ${name}.cpp)
+  target_link_libraries(${name} PRIVATE st_fast_node GTest::gtest_main GTest::gmock)
+  set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
+  add_test(NAME ${name} COMMAND ${name})
+  set_tests_properties(${name} PROPERTIES LABELS dataplane TIMEOUT 120)
+endforeach()

@@ -1,43 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
 // What an application must not be able to tell, nor to break, when its connection skips TCP: each
 // scenario gives the same on plain TCP and past it.
-#include <fcntl.h>
-#include <linux/userfaultfd.h>
 #include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <poll.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
-#include <sys/mman.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
-#include <future>
+#include <span>
 #include <vector>
 
 #include "sidetrack/abi/fast.h"
-#include "tests/dataplane/fast_node.h"
+#include "tests/dataplane/fast_scenarios.h"
 #include "tests/lab/pattern.h"
 
 namespace sidetrack::lab {
 namespace {
 
 using FastAttacks = FastNode;
-
-constexpr milliseconds kNothingComes{100};
-
-void set(const UniqueFd& fd, int level, int option, int value) {
-  EXPECT_EQ(::setsockopt(fd.get(), level, option, &value, sizeof(value)), 0);
-}
-
-// Everything that TCP sent has reached the other end's kernel.
-bool is_acknowledged(const UniqueFd& fd) {
-  tcp_info info{};
-  socklen_t size = sizeof(info);
-  EXPECT_EQ(::getsockopt(fd.get(), IPPROTO_TCP, TCP_INFO, &info, &size), 0);
-  return info.tcpi_unacked == 0;
-}
 
 // Streams `length` bytes of a pattern and reads them, each as far as the other lets it.
 std::string stream(const UniqueFd& from, const UniqueFd& to, std::uint64_t length) {
@@ -80,31 +60,16 @@ TEST_F(FastAttacks, streams_are_whole_on_every_route) {
   }
 }
 
-// onebyte, and no back-pressure at all in the naive program.
 TEST_F(FastAttacks, a_reader_that_sleeps_stops_its_sender) {
-  const auto fill = [](Ends& ends, std::size_t size, std::uint64_t most) {
-    const std::string bytes(size, 'b');
-    std::uint64_t sent = 0;
-    ssize_t count = 0;
-    while (sent < most &&
-           (count = ::send(ends.client.get(), bytes.data(), size, MSG_NOSIGNAL)) > 0) {
-      sent += static_cast<std::uint64_t>(count);
-    }
-    EXPECT_LT(sent, most) << "nothing stops the sender";
-    return count < 0 && errno == EAGAIN ? "EAGAIN" : "other";
-  };
-  expect_same([&](Ends& ends) { return fill(ends, 16384, 64U << 20U); });
-  expect_same([&](Ends& ends) { return fill(ends, 1, 32U << 20U); });
+  expect_same([](Ends& ends) {
+    const std::string end = scenarios::fill_a_sleeping_reader(ends, 16384, 64U << 20U);
+    EXPECT_EQ(end, "EAGAIN");
+    return end;
+  });
 }
 
 TEST_F(FastAttacks, a_connection_made_anew_does_not_read_the_old_ones_bytes) {  // disc
-  expect_same([](Ends& ends) {
-    EXPECT_EQ(send_text(ends.server, "OLDSECRET"), "sent");
-    EXPECT_EQ(receive_text(ends.client, 1, MSG_PEEK), "'O'");
-    const sockaddr nowhere{.sa_family = AF_UNSPEC, .sa_data = {}};
-    EXPECT_EQ(::connect(ends.client.get(), &nowhere, sizeof(nowhere)), 0);
-    return receive_text(ends.client, 99, 0, kNothingComes);
-  });
+  expect_same(scenarios::make_anew);
 }
 
 // Watches edges and takes a short read for "drained". All bytes are there before it looks: the
@@ -135,17 +100,9 @@ TEST_F(FastAttacks, an_edge_triggered_reader_gets_what_is_in_both_queues) {
 }
 
 TEST_F(FastAttacks, options_set_late_do_what_they_do_on_tcp) {  // late
-  expect_same([](Ends& ends) {
-    set(ends.server, SOL_SOCKET, SO_RCVLOWAT, 100);
-    EXPECT_EQ(send_text(ends.client, "01234"), "sent");
-    pollfd wanted{ends.server.get(), POLLIN, 0};
-    return std::to_string(::poll(&wanted, 1, static_cast<int>(kNothingComes.count())));
-  });
-  expect_same([](Ends& ends) {
-    set(ends.server, SOL_SOCKET, SO_PEEK_OFF, 0);
-    EXPECT_EQ(send_text(ends.client, "abcdef"), "sent");
-    return receive_text(ends.server, 3, MSG_PEEK) + receive_text(ends.server, 3, MSG_PEEK);
-  });
+  expect_same(scenarios::set_rcvlowat_late);
+  expect_same(scenarios::set_peek_off_late);
+  expect_same(scenarios::set_zerocopy_late);
 }
 
 // fion. The kernel answers for a socket in the map without the bytes of TCP: until the agent has
@@ -190,7 +147,7 @@ TEST_F(FastAttacks, errors_and_ends_are_those_of_tcp) {
   expect_same(reset);
 }
 
-TEST_F(FastAttacks, edge_triggered_peek_and_waitall_see_every_byte) {
+TEST_F(FastAttacks, peek_and_waitall_see_every_byte) {
   expect_same([](Ends& ends) {
     std::string said = send_text(ends.client, "HEA");
     said += receive_text(ends.server, 11, MSG_PEEK) + send_text(ends.client, "DER56789");
@@ -240,43 +197,7 @@ TEST_F(FastAttacks, uninstall_costs_no_byte) {
 
 // dstate, unkill: a recv() into memory that faults holds the reader's lock for as long as it likes.
 TEST_F(FastAttacks, a_reader_that_page_faults_does_not_hold_its_sender) {
-  constexpr std::size_t kPage = 4096;
-  expect_same([](Ends& ends) -> std::string {
-    const UniqueFd faults(static_cast<int>(::syscall(SYS_userfaultfd, O_CLOEXEC)));
-    uffdio_api api{.api = UFFD_API, .features = 0, .ioctls = 0};
-    void* page = ::mmap(nullptr, kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    const uffdio_range range{.start = reinterpret_cast<std::uintptr_t>(page), .len = kPage};
-    uffdio_register watched{.range = range, .mode = UFFDIO_REGISTER_MODE_MISSING, .ioctls = 0};
-    if (::ioctl(faults.get(), UFFDIO_API, &api) != 0 ||
-        ::ioctl(faults.get(), UFFDIO_REGISTER, &watched) != 0) {
-      return "";  // fails the test: nothing was compared
-    }
-    std::string said = send_text(ends.client, "hello");
-    EXPECT_EQ(receive_text(ends.server, 1, MSG_PEEK), "'h'");
-    auto reader =
-        std::async(std::launch::async, [&] { return ::recv(ends.server.get(), page, kPage, 0); });
-    pollfd fault{faults.get(), POLLIN, 0};
-    EXPECT_EQ(::poll(&fault, 1, static_cast<int>(kPatience.count())), 1);
-    auto sender = std::async(std::launch::async, [&] { return send_text(ends.client, "world"); });
-    said += sender.wait_for(scaled(milliseconds(3000))) == std::future_status::ready ? " free "
-                                                                                     : " held ";
-    uffdio_zeropage fill{.range = range, .mode = 0, .zeropage = 0};
-    EXPECT_EQ(::ioctl(faults.get(), UFFDIO_ZEROPAGE, &fill), 0);
-    said += sender.get();
-    // One recv() may return both messages or one: what counts are the bytes, in order.
-    const ssize_t first = reader.get();
-    std::string bytes(static_cast<const char*>(page),
-                      first > 0 ? static_cast<std::size_t>(first) : 0);
-    EXPECT_TRUE(eventually(kPatience, [&] {
-      char rest[16];
-      const ssize_t more = ::recv(ends.server.get(), rest, sizeof(rest), 0);
-      bytes.append(rest, more > 0 ? static_cast<std::size_t>(more) : 0);
-      return bytes.size() >= 10;
-    }));
-    said += bytes;
-    ::munmap(page, kPage);
-    return said;
-  });
+  expect_same(scenarios::read_into_faulting_memory);
 }
 
 }  // namespace

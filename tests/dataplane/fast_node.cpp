@@ -28,8 +28,7 @@ std::string name_of_errno(int number) {
 // One byte from end to end and read there; whether TCP did not send it.
 bool skips_tcp(const UniqueFd& from, const UniqueFd& to) {
   const std::uint64_t before = sent_by_tcp(from);
-  EXPECT_EQ(send_text(from, "x"), "sent");
-  EXPECT_EQ(receive_text(to, 1), "'x'");
+  pass(from, to, "x");
   return sent_by_tcp(from) == before;
 }
 
@@ -42,6 +41,19 @@ std::uint64_t sent_by_tcp(const UniqueFd& fd) {
     throw std::runtime_error("TCP_INFO");
   }
   return info.tcpi_bytes_sent;
+}
+
+bool is_acknowledged(const UniqueFd& fd) {
+  tcp_info info{};
+  socklen_t size = sizeof(info);
+  if (::getsockopt(fd.get(), IPPROTO_TCP, TCP_INFO, &info, &size) != 0) {
+    throw std::runtime_error("TCP_INFO");
+  }
+  return info.tcpi_unacked == 0;
+}
+
+void set_option(const UniqueFd& fd, int level, int option, int value) {
+  EXPECT_EQ(::setsockopt(fd.get(), level, option, &value, sizeof(value)), 0) << option;
 }
 
 std::string send_text(const UniqueFd& fd, std::string_view text) {
@@ -64,7 +76,12 @@ std::string receive_text(const UniqueFd& fd, std::size_t length, int flags, mill
   return count == 0 ? "EOF" : "'" + bytes + "'";
 }
 
-void FastNode::SetUp() {
+void pass(const UniqueFd& from, const UniqueFd& to, std::string_view text) {
+  EXPECT_EQ(send_text(from, text), "sent");
+  EXPECT_EQ(receive_text(to, text.size()), "'" + std::string(text) + "'");
+}
+
+void FastNode::set_up_pods() {
   if (::geteuid() != 0) {
     GTEST_SKIP() << "needs root";
   }
@@ -81,6 +98,13 @@ void FastNode::SetUp() {
       .labels = {{"sidetrack.io/mode", "passthrough"}, {"sidetrack.io/fast-path", "off"}}}));
   ASSERT_NO_FATAL_FAILURE(make_world(shop_, "shop"));
   ASSERT_NO_FATAL_FAILURE(make_world(plain_, "plain"));
+}
+
+void FastNode::SetUp() {
+  ASSERT_NO_FATAL_FAILURE(set_up_pods());
+  if (IsSkipped()) {
+    return;
+  }
   ST_ASSERT_VALUE(sidetrack_,
                   Sidetrack::create(*cgroup_, {.objects_folder = objects_->folder().string(),
                                                .netns_path = lab_->node().path(),
@@ -112,7 +136,7 @@ void FastNode::make_world(World& world, const std::string& name) {
 }
 
 // Sockets of the shell are blocking until here: before 4 round trips nobody looks at them.
-UniqueFd FastNode::take(PodShell& shell, int id) {
+UniqueFd FastNode::take(PodShell& shell, int id, Blocking blocking) {
   const auto number = shell.command("fd " + std::to_string(id)).value()["fd"].get<int>();
   const UniqueFd process(static_cast<int>(::syscall(SYS_pidfd_open, shell.process().pid(), 0)));
   UniqueFd fd(static_cast<int>(::syscall(SYS_pidfd_getfd, process.get(), number, 0)));
@@ -122,11 +146,26 @@ UniqueFd FastNode::take(PodShell& shell, int id) {
   (void)shell.close(id).value();
   const int on = 1;
   ::setsockopt(fd.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-  ::fcntl(fd.get(), F_SETFL, ::fcntl(fd.get(), F_GETFL) | O_NONBLOCK);
+  if (blocking == Blocking::kNo) {
+    ::fcntl(fd.get(), F_SETFL, ::fcntl(fd.get(), F_GETFL) | O_NONBLOCK);
+  }
   return fd;
 }
 
-Ends FastNode::open(bool fast, Route route) {
+Ends FastNode::join(PodShell& client, PodShell& server, const Way& way) {
+  const auto listener = server.listen(way.listen_on, way.port).value();
+  const auto connected = client.connect(way.address, listener.port, {.bind = way.bind}).value();
+  if (listener.error_number != 0 || connected.error_number != 0) {
+    throw std::runtime_error("no connection: " + connected.errno_name);
+  }
+  const auto accepted = server.accept(listener.id).value();
+  Ends ends{.client = take(client, connected.id, way.blocking),
+            .server = take(server, accepted.id, way.blocking)};
+  (void)server.close(listener.id).value();
+  return ends;
+}
+
+Ends FastNode::open(bool fast, Route route, Blocking blocking) {
   World& world = fast ? shop_ : plain_;
   PodShell& server = *world.server_shell;
   PodShell& client = route == Route::kLoopback ? server : *world.client_shell;
@@ -137,15 +176,7 @@ Ends FastNode::open(bool fast, Route route) {
   const std::string address = route == Route::kLoopback ? "127.0.0.1"
                               : v6                      ? world.server->v6
                                                         : world.server->v4;
-  const auto listener = server.listen(listen_on, 0).value();
-  const auto connected = client.connect(address, listener.port).value();
-  if (listener.error_number != 0 || connected.error_number != 0) {
-    throw std::runtime_error("no connection: " + connected.errno_name);
-  }
-  const auto accepted = server.accept(listener.id).value();
-  Ends ends{.client = take(client, connected.id), .server = take(server, accepted.id)};
-  (void)server.close(listener.id).value();
-  return ends;
+  return join(client, server, {.listen_on = listen_on, .address = address, .blocking = blocking});
 }
 
 Ends FastNode::open_fast(Route route) {

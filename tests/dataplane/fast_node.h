@@ -21,7 +21,7 @@
 
 namespace sidetrack::lab {
 
-// Both non-blocking.
+// Both non-blocking, unless told.
 struct Ends {
   UniqueFd client;
   UniqueFd server;
@@ -29,14 +29,26 @@ struct Ends {
 
 enum class Route { kV4, kV6, kMapped, kLoopback };
 
+struct Way {
+  std::string listen_on;
+  std::string address;  // that the client connects to
+  std::uint16_t port = 0;
+  std::string bind{};  // the client's own, as of ConnectOptions
+  Blocking blocking = Blocking::kNo;
+};
+
 class FastNode : public testing::Test {
  protected:
   using Scenario = std::function<std::string(Ends&)>;
 
   void SetUp() override;
+  // The pods alone, for tests that bring their own programs.
+  void set_up_pods();
 
   // A new connection of namespace shop (fast path auto) or of plain (off), on TCP as yet.
-  Ends open(bool fast, Route route = Route::kV4);
+  Ends open(bool fast, Route route = Route::kV4, Blocking blocking = Blocking::kNo);
+  // A new connection between any two applications.
+  static Ends join(PodShell& client, PodShell& server, const Way& way);
   // The same, used until both ends send past TCP; fails the test if that never happens.
   Ends open_fast(Route route = Route::kV4);
   // All of them at once, which takes no longer than one.
@@ -64,13 +76,19 @@ class FastNode : public testing::Test {
  private:
   void make_world(World& world, const std::string& name);
   // The application's descriptor, now ours alone.
-  static UniqueFd take(PodShell& shell, int id);
+  static UniqueFd take(PodShell& shell, int id, Blocking blocking);
 };
 
 // Bytes that TCP itself has sent on the socket, ever.
 [[nodiscard]] std::uint64_t sent_by_tcp(const UniqueFd& fd);
+// Everything that TCP sent has reached the other end's kernel.
+[[nodiscard]] bool is_acknowledged(const UniqueFd& fd);
+// Fails the test if it cannot be set.
+void set_option(const UniqueFd& fd, int level, int option, int value);
 // Sends all of it; "sent", or the errno's name.
 [[nodiscard]] std::string send_text(const UniqueFd& fd, std::string_view text);
+// `text` from one end to the other and read there; fails the test if it does not arrive.
+void pass(const UniqueFd& from, const UniqueFd& to, std::string_view text);
 // What one recv() of up to `length` says within `within`: the bytes in quotes, "EOF", or the
 // errno's name ("EAGAIN": nothing came).
 [[nodiscard]] std::string receive_text(const UniqueFd& fd, std::size_t length, int flags = 0,

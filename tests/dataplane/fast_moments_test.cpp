@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: Apache-2.0
+// Attacks on the moments at which the way of bytes changes: when a connection is put on the fast
+// path, and when a message goes by TCP that has others before or behind it past TCP.
+#include <sys/socket.h>
+
+#include <nlohmann/json.hpp>
+
+#include "sidetrack/abi/fast.h"
+#include "tests/dataplane/fast_scenarios.h"
+#include "tests/dataplane/shared_fast_node.h"
+
+namespace sidetrack::lab {
+namespace {
+
+class FastMoments : public SharedFastNode {
+ protected:
+  // A sender with SO_ZEROCOPY goes by TCP, from one message to the next.
+  static void by_tcp(const Ends& ends) { set_option(ends.client, SOL_SOCKET, SO_ZEROCOPY, 1); }
+  static void past_tcp(const Ends& ends) { set_option(ends.client, SOL_SOCKET, SO_ZEROCOPY, 0); }
+
+  // Enough round trips to be adopted, and nothing on the way.
+  static void use(const Ends& ends) {
+    for (int i = 0; i < 8; ++i) {
+      pass(ends.server, ends.client, "y");
+      pass(ends.client, ends.server, "x");
+    }
+  }
+};
+
+TEST_F(FastMoments, bytes_of_tcp_are_not_overtaken) {
+  expect_same([](Ends& ends) {
+    by_tcp(ends);
+    return scenarios::send_behind_unread_bytes(ends, past_tcp);
+  });
+}
+
+// inflight: the recv() waits for the socket's lock while both ends are put in.
+TEST_F(FastMoments, a_receive_that_has_begun_on_tcp_reads_in_order) {
+  Ends slow = open(false);
+  const std::string expected = scenarios::receive_in_flight(
+      slow, [](Ends&) {}, by_tcp);
+  stop_agent();
+  Ends fast = open(true);
+  use(fast);
+  const auto put_in = [this](Ends&) {
+    wake_agent();
+    wait_until_adopted(1);
+  };
+  EXPECT_EQ(scenarios::receive_in_flight(fast, put_in, by_tcp), expected);
+  EXPECT_EQ(expected, "sentsentfirst second");
+}
+
+TEST_F(FastMoments, nothing_skips_tcp_before_a_second_has_passed_and_its_reader_has_read) {
+  stop_agent();
+  Ends ends = open(true);
+  use(ends);
+  const auto skips = [&](const UniqueFd& from) {
+    const std::uint64_t before = sent_by_tcp(from);
+    EXPECT_EQ(send_text(from, "x"), "sent");
+    return sent_by_tcp(from) == before;
+  };
+  const auto begin = Clock::now();
+  wake_agent();
+  // The client reads, the server does not.
+  EXPECT_TRUE(eventually(kPatience, [&] {
+    EXPECT_FALSE(skips(ends.client));
+    const bool fast = skips(ends.server);
+    EXPECT_EQ(receive_text(ends.client, 1), "'x'");
+    return fast;
+  }));
+  EXPECT_GE(Clock::now() - begin, std::chrono::nanoseconds(ST_FAST_ARM_NS));
+  EXPECT_FALSE(skips(ends.client));
+  EXPECT_NE(receive_text(ends.server, 10'000), "EAGAIN");
+  EXPECT_TRUE(skips(ends.client));
+}
+
+TEST_F(FastMoments, a_thread_that_sleeps_in_receive_is_woken) {  // sleeper
+  Ends slow = open(false, Route::kV4, Blocking::kYes);
+  const std::string expected = scenarios::sleep_in_receive(slow, [](Ends&) {});
+  stop_agent();
+  Ends fast = open(true, Route::kV4, Blocking::kYes);
+  const auto put_in = [this](Ends& ends) {
+    // The server sends: its reader sleeps on.
+    for (int i = 0; i < 8; ++i) {
+      pass(ends.server, ends.client, "y");
+    }
+    wake_agent();
+    EXPECT_TRUE(eventually(kPatience, [this] {
+      const auto pod = sidetrack_->pod("shop/server");
+      return pod && pod->value("fast_path_reason", "") == "fp_sleeping_reader";
+    })) << sidetrack_->logs();
+  };
+  EXPECT_EQ(scenarios::sleep_in_receive(fast, put_in), expected);
+  EXPECT_EQ(expected, "75 woke");
+}
+
+TEST_F(FastMoments, a_peek_across_a_change_of_policy_sees_all) {  // peek
+  Ends slow = open(false);
+  const std::string expected = scenarios::peek_across_a_switch(slow, [](Ends&) {});
+  Ends fast = open_fast();
+  const auto switch_off = [this](Ends&) {
+    set_fast_path("off");
+    wait_until_adopted(0);  // and the agent has tried to take them out
+  };
+  EXPECT_EQ(scenarios::peek_across_a_switch(fast, switch_off), expected);
+  set_fast_path("auto");
+  EXPECT_NE(expected.find(" peeked "), std::string::npos) << expected;
+}
+
+}  // namespace
+}  // namespace sidetrack::lab

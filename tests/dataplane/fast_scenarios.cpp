@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tests/dataplane/fast_scenarios.h"
+
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <array>
+#include <atomic>
+#include <future>
+
+#include "sidetrack/abi/fast.h"
+#include "tests/dataplane/held_receive.h"
+
+namespace sidetrack::lab::scenarios {
+namespace {
+
+constexpr milliseconds kNothingComes{100};
+// What takes microseconds and must not be waited for as long as kPatience where it never comes.
+const milliseconds kSoon = scaled(milliseconds(2000));
+
+void set_nonblocking(const UniqueFd& fd) {
+  ::fcntl(fd.get(), F_SETFL, ::fcntl(fd.get(), F_GETFL) | O_NONBLOCK);
+}
+
+}  // namespace
+
+std::string receive_all(const UniqueFd& fd, std::size_t count) {
+  std::string bytes;
+  std::array<char, 65536> buffer{};
+  (void)eventually(kSoon, [&] {
+    const ssize_t got = ::recv(fd.get(), buffer.data(), buffer.size(), MSG_DONTWAIT);
+    bytes.append(buffer.data(), got > 0 ? static_cast<std::size_t>(got) : 0);
+    return bytes.size() >= count;
+  });
+  return bytes;
+}
+
+std::string fill_a_sleeping_reader(Ends& ends, std::size_t message, std::uint64_t most) {
+  const std::string bytes(message, 'b');
+  std::uint64_t sent = 0;
+  while (sent < most) {
+    const ssize_t count = ::send(ends.client.get(), bytes.data(), bytes.size(), MSG_NOSIGNAL);
+    if (count < 0) {
+      return ::strerrorname_np(errno);
+    }
+    sent += static_cast<std::uint64_t>(count);
+  }
+  return "no end";
+}
+
+std::string send_many_short_messages(Ends& ends) {
+  constexpr std::size_t kMessages = 4UL * ST_FAST_MESSAGES;
+  const std::uint64_t by_tcp = sent_by_tcp(ends.client);
+  std::string sent;
+  for (std::size_t i = 0; i < kMessages; ++i) {
+    sent += static_cast<char>('a' + i % 23);
+    EXPECT_EQ(send_text(ends.client, sent.substr(i)), "sent");
+  }
+  EXPECT_TRUE(eventually(kPatience, [&] { return is_acknowledged(ends.client); }));
+  const std::uint64_t past_tcp = kMessages - (sent_by_tcp(ends.client) - by_tcp);
+  const bool whole = receive_all(ends.server, kMessages) == sent;
+  return std::string(past_tcp <= ST_FAST_MESSAGES + 1 ? "few" : "many") +
+         (whole ? " whole" : " torn");
+}
+
+std::string make_anew(Ends& ends) {
+  EXPECT_EQ(send_text(ends.server, "OLDSECRET"), "sent");
+  EXPECT_EQ(receive_text(ends.client, 1, MSG_PEEK), "'O'");
+  const sockaddr nowhere{.sa_family = AF_UNSPEC, .sa_data = {}};
+  EXPECT_EQ(::connect(ends.client.get(), &nowhere, sizeof(nowhere)), 0);
+  return receive_text(ends.client, 99, 0, kNothingComes);
+}
+
+std::string set_rcvlowat_late(Ends& ends) {
+  set_option(ends.server, SOL_SOCKET, SO_RCVLOWAT, 100);
+  EXPECT_EQ(send_text(ends.client, "01234"), "sent");
+  pollfd wanted{ends.server.get(), POLLIN, 0};
+  return std::to_string(::poll(&wanted, 1, static_cast<int>(kNothingComes.count())));
+}
+
+std::string set_peek_off_late(Ends& ends) {
+  set_option(ends.server, SOL_SOCKET, SO_PEEK_OFF, 0);
+  EXPECT_EQ(send_text(ends.client, "abcdef"), "sent");
+  return receive_text(ends.server, 3, MSG_PEEK) + receive_text(ends.server, 3, MSG_PEEK);
+}
+
+std::string set_zerocopy_late(Ends& ends) {
+  set_option(ends.client, SOL_SOCKET, SO_ZEROCOPY, 1);
+  const std::string bytes(10000, 'z');
+  const ssize_t sent =
+      ::send(ends.client.get(), bytes.data(), bytes.size(), MSG_ZEROCOPY | MSG_NOSIGNAL);
+  const std::string said = std::to_string(sent) + " " + receive_text(ends.server, 3);
+  // The completion waits in the error queue.
+  pollfd wanted{ends.client.get(), 0, 0};
+  return said + std::to_string(::poll(&wanted, 1, static_cast<int>(kSoon.count())));
+}
+
+std::string read_into_faulting_memory(Ends& ends) {
+  const FaultingPage page;
+  std::string said = send_text(ends.client, "hello");
+  EXPECT_EQ(receive_text(ends.server, 1, MSG_PEEK), "'h'");
+  auto reader = std::async(std::launch::async, [&] {
+    return ::recv(ends.server.get(), page.memory(), FaultingPage::kSize, MSG_DONTWAIT);
+  });
+  page.wait_for_fault();
+  auto sender = std::async(std::launch::async, [&] { return send_text(ends.client, "world"); });
+  said += sender.wait_for(kSoon) == std::future_status::ready ? " free " : " held ";
+  page.fill();
+  said += sender.get();
+  // One recv() may return both messages or one: what counts are the bytes, in order.
+  const ssize_t first = reader.get();
+  const std::string begin(page.memory(), first > 0 ? static_cast<std::size_t>(first) : 0);
+  return said + begin + receive_all(ends.server, 10 - begin.size());
+}
+
+std::string send_behind_unread_bytes(Ends& ends, const Step& past_tcp) {
+  std::string said = send_text(ends.client, "first ");
+  EXPECT_TRUE(eventually(kPatience, [&] { return is_acknowledged(ends.client); }));
+  past_tcp(ends);
+  said += send_text(ends.client, "second");
+  return said + receive_all(ends.server, 12);
+}
+
+std::string receive_in_flight(Ends& ends, const Step& past_tcp, const Step& by_tcp) {
+  HeldReceive early(ends.server);
+  past_tcp(ends);
+  early.unlock();
+  std::string said = send_text(ends.client, "first ");
+  by_tcp(ends);
+  said += send_text(ends.client, "second");
+  EXPECT_TRUE(eventually(kPatience, [&] { return is_acknowledged(ends.client); }));
+  const std::string begin = early.finish();
+  return said + begin + receive_all(ends.server, 12 - begin.size());
+}
+
+std::string sleep_in_receive(Ends& ends, const Step& past_tcp) {
+  // A byte every 20 ms, for longer than it takes until bytes skip TCP.
+  constexpr std::size_t kBytes = 75;
+  std::atomic<pid_t> thread{0};
+  auto reader = std::async(std::launch::async, [&] {
+    thread = ::gettid();
+    std::array<char, kBytes> bytes{};
+    return ::recv(ends.server.get(), bytes.data(), bytes.size(), MSG_WAITALL);
+  });
+  EXPECT_TRUE(eventually(kPatience, [&] { return thread != 0 && waits_in_receive(thread); }));
+  set_nonblocking(ends.client);
+  set_nonblocking(ends.server);
+  past_tcp(ends);
+  for (std::size_t i = 0; i < kBytes; ++i) {
+    EXPECT_EQ(send_text(ends.client, "x"), "sent");
+    (void)reader.wait_for(milliseconds(20));
+  }
+  const bool woke = reader.wait_for(kSoon) == std::future_status::ready;
+  ::shutdown(ends.server.get(), SHUT_RDWR);  // wakes it in any case
+  return std::to_string(reader.get()) + (woke ? " woke" : " slept on");
+}
+
+std::string peek_across_a_switch(Ends& ends, const Step& by_tcp) {
+  std::string said = send_text(ends.client, "HEA");
+  said += receive_text(ends.server, 11, MSG_PEEK);
+  by_tcp(ends);
+  said += send_text(ends.client, "DER56789");
+  said +=
+      eventually(kSoon, [&] { return receive_text(ends.server, 11, MSG_PEEK) == "'HEADER56789'"; })
+          ? " peeked "
+          : " missed ";
+  return said + receive_all(ends.server, 11);
+}
+
+}  // namespace sidetrack::lab::scenarios

@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+// What is tried on a connection to see whether skipping TCP shows: each scenario says what the two
+// applications saw. fast_*_test.cpp run them on plain TCP and past it, which must say the same;
+// fast_naive_test.cpp with a program without guards, which must not. Thread rule: plain functions.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "tests/dataplane/fast_node.h"
+
+namespace sidetrack::lab::scenarios {
+
+// Something that happens in the middle; nothing on plain TCP.
+using Step = std::function<void(Ends&)>;
+
+// The client sends to a server that does not read; how that ends.
+[[nodiscard]] std::string fill_a_sleeping_reader(Ends& ends, std::size_t message,
+                                                 std::uint64_t most);
+// The same with messages of a byte: whether those that waited past TCP were few.
+[[nodiscard]] std::string send_many_short_messages(Ends& ends);
+// The client's socket becomes another connection while bytes wait in it.
+[[nodiscard]] std::string make_anew(Ends& ends);
+// Options that come after the first bytes.
+[[nodiscard]] std::string set_rcvlowat_late(Ends& ends);
+[[nodiscard]] std::string set_peek_off_late(Ends& ends);
+[[nodiscard]] std::string set_zerocopy_late(Ends& ends);
+// A recv() stops in the middle of a page fault; whether the sender goes on.
+[[nodiscard]] std::string read_into_faulting_memory(Ends& ends);
+// Bytes wait in TCP's queue; the next may skip TCP from `past_tcp` on.
+[[nodiscard]] std::string send_behind_unread_bytes(Ends& ends, const Step& past_tcp);
+// A recv() has chosen TCP when the connection is put on the fast path.
+[[nodiscard]] std::string receive_in_flight(Ends& ends, const Step& past_tcp, const Step& by_tcp);
+// A thread sleeps in recv() since before O_NONBLOCK was set. Blocking ends.
+[[nodiscard]] std::string sleep_in_receive(Ends& ends, const Step& past_tcp);
+// A reader peeks until all of a header is there, in the middle of which the way changes.
+[[nodiscard]] std::string peek_across_a_switch(Ends& ends, const Step& by_tcp);
+
+// `count` bytes, or what came of them.
+[[nodiscard]] std::string receive_all(const UniqueFd& fd, std::size_t count);
+
+}  // namespace sidetrack::lab::scenarios

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tests/dataplane/shared_fast_node.h"
+
+#include <csignal>
+#include <fstream>
+#include <iterator>
+
+#include <nlohmann/json.hpp>
+
+#include "tests/dataplane/kernel_view.h"
+
+namespace sidetrack::lab {
+namespace {
+
+// proc_pid_stat(5): the state is the first field after the name in brackets.
+char state_of(pid_t pid) {
+  std::ifstream file("/proc/" + std::to_string(pid) + "/stat");
+  const std::string text{std::istreambuf_iterator<char>(file), {}};
+  const std::size_t bracket = text.rfind(") ");
+  return bracket == std::string::npos ? '?' : text[bracket + 2];
+}
+
+}  // namespace
+
+void SharedFastNode::TearDownTestSuite() {
+  kept_.reset();
+}
+
+void SharedFastNode::SetUp() {
+  if (!kept_) {
+    FastNode::SetUp();
+    return;
+  }
+  cgroup_ = std::move(kept_->cgroup);
+  folder_ = std::move(kept_->folder);
+  objects_ = std::move(kept_->objects);
+  lab_ = std::move(kept_->lab);
+  sidetrack_ = std::move(kept_->sidetrack);
+  shop_ = std::move(kept_->shop);
+  plain_ = std::move(kept_->plain);
+  kept_.reset();
+}
+
+void SharedFastNode::TearDown() {
+  if (IsSkipped() || HasFailure() || spoiled_) {
+    return;
+  }
+  kept_ = std::make_unique<Kept>(Kept{.cgroup = std::move(cgroup_),
+                                      .folder = std::move(folder_),
+                                      .objects = std::move(objects_),
+                                      .lab = std::move(lab_),
+                                      .sidetrack = std::move(sidetrack_),
+                                      .shop = std::move(shop_),
+                                      .plain = std::move(plain_)});
+}
+
+void SharedFastNode::stop_agent() {
+  ST_ASSERT_OK(sidetrack_->agent().signal(SIGSTOP));
+  ASSERT_TRUE(eventually(kPatience, [&] { return state_of(sidetrack_->agent().pid()) == 'T'; }));
+}
+
+void SharedFastNode::wake_agent() {
+  ST_ASSERT_OK(sidetrack_->agent().signal(SIGCONT));
+}
+
+void SharedFastNode::wait_until_adopted(std::uint64_t count) {
+  nlohmann::json last;
+  EXPECT_TRUE(eventually(kPatience,
+                         [&] {
+                           const auto pod = sidetrack_->pod("shop/client");
+                           last = pod ? *pod : nlohmann::json(pod.error().message);
+                           return pod &&
+                                  pod->value("fast_path_connections", std::uint64_t{0}) == count;
+                         }))
+      << last << sidetrack_->logs();
+}
+
+void SharedFastNode::set_fast_path(const std::string& value) {
+  const bool off = value == "off";
+  ST_ASSERT_OK(objects_->set_label(Kind::kNamespace, "shop", "sidetrack.io/fast-path", value));
+  for (const Pod* pod : {shop_.client, shop_.server}) {
+    ST_ASSERT_VALUE(const auto cookie, pod->netns.cookie());
+    EXPECT_TRUE(eventually(kPatience, [&] {
+      const auto row = KernelView(sidetrack_->pin_dir()).pod(cookie);
+      return row && (row->fast_path == ST_FAST_PATH_OFF) == off;
+    })) << value;
+  }
+}
+
+}  // namespace sidetrack::lab
