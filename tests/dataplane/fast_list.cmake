@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 # The test list of the fast path, by what it is about.
-foreach(subject end)
+foreach(subject end reading writing)
   st_root_test(fast_list_${subject}_test SOURCES fast_list_${subject}_test.cpp fast_list.cpp fast_node.cpp)
 endforeach()
+if(ST_URING)
+  target_compile_definitions(fast_list_reading_test PRIVATE ST_HAS_URING)
+  target_link_libraries(fast_list_reading_test PRIVATE ${ST_URING})
+endif()
