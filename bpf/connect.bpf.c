@@ -203,8 +203,20 @@ static __always_inline void st_report_unknown(__u64 netns_cookie)
 		st_send_event(ST_EVENT_UNKNOWN_NETNS, netns_cookie, 0);
 }
 
+static __always_inline void st_describe(const struct st_attempt *attempt, __u8 reason,
+					struct st_client *client)
+{
+	client->destination = attempt->connect.destination;
+	client->port_be = bpf_htons(attempt->port);
+	client->netns_cookie = attempt->netns_cookie;
+	client->start_ns = bpf_ktime_get_ns();
+	client->namespace_slot = attempt->pod->namespace_slot;
+	client->fast_path = attempt->pod->fast_path;
+	client->reason = reason;
+}
+
 /* Remembers what the application asked for. 0 = no storage to be had. */
-static __always_inline int st_remember(struct st_attempt *attempt, __u8 role, __u8 reason)
+static __always_inline int st_remember_redirected(struct st_attempt *attempt)
 {
 	const struct st_pod *pod = attempt->pod;
 	struct st_socket *state =
@@ -213,21 +225,32 @@ static __always_inline int st_remember(struct st_attempt *attempt, __u8 role, __
 	if (!state)
 		return 0;
 	__builtin_memset(state, 0, sizeof(*state));
-	state->destination = attempt->connect.destination;
-	state->port_be = bpf_htons(attempt->port);
-	if (role == ST_ROLE_REDIRECTED) {
-		state->own = st_addr_is_v4(&state->destination) ? pod->own_v4 : pod->own_v6;
-		state->budget_index = attempt->budget_index;
-		state->record_scope = pod->external ? 0 : attempt->netns_cookie;
-	}
-	state->netns_cookie = attempt->netns_cookie;
+	st_describe(attempt, ST_REASON_REDIRECTED, &state->client);
+	state->own = st_addr_is_v4(&attempt->connect.destination) ? pod->own_v4 : pod->own_v6;
+	state->budget_index = attempt->budget_index;
+	state->record_scope = pod->external ? 0 : attempt->netns_cookie;
 	state->client_cookie = bpf_get_socket_cookie(attempt->ctx);
-	state->start_ns = bpf_ktime_get_ns();
-	state->namespace_slot = pod->namespace_slot;
-	state->role = role;
-	state->fast_path = pod->fast_path;
-	state->reason = reason;
+	state->role = ST_ROLE_REDIRECTED;
 	return 1;
+}
+
+static __always_inline void st_remember_observed(struct st_attempt *attempt, __u8 reason)
+{
+	__u64 cookie = bpf_get_socket_cookie(attempt->ctx);
+	struct st_observed row = {};
+
+	st_describe(attempt, reason, &row.client);
+	bpf_map_update_elem(&st_observed, &cookie, &row, BPF_ANY);
+}
+
+/* What an earlier connect() of this socket left would be taken for this one's. */
+static __always_inline void st_forget_observed(struct bpf_sock *sk)
+{
+	struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
+	__u64 cookie = tp ? st_known_cookie(tp) : 0;
+
+	if (cookie)
+		bpf_map_delete_elem(&st_observed, &cookie);
 }
 
 /* The facts that only a pod in mode redirect needs: each costs a read of the socket. */
@@ -274,8 +297,12 @@ static __always_inline enum st_reason st_settle(struct st_attempt *attempt, enum
 	const struct st_pod *pod = attempt->pod;
 	struct st_counters *counters;
 
+	if (pod && st_is_observed(attempt, reason))
+		st_remember_observed(attempt, reason);
+	else
+		st_forget_observed(attempt->ctx->sk);
 	if (reason == ST_REASON_REDIRECTED) {
-		if (st_remember(attempt, ST_ROLE_REDIRECTED, reason))
+		if (st_remember_redirected(attempt))
 			return reason;
 		counters = st_get_counters(pod->namespace_slot);
 		if (counters)
@@ -284,10 +311,6 @@ static __always_inline enum st_reason st_settle(struct st_attempt *attempt, enum
 			       ? ST_REASON_ENGINE_DOWN_CLOSED
 			       : ST_REASON_INTERNAL_ERROR;
 	}
-	if (pod && st_is_observed(attempt, reason) &&
-	    st_remember(attempt, ST_ROLE_OBSERVED, reason))
-		return reason;
-	/* What an earlier connect() of this socket left would be taken for this one's. */
 	bpf_sk_storage_delete(&st_sockets, attempt->ctx->sk);
 	return reason;
 }

@@ -17,42 +17,74 @@ struct bpf_iter__bpf_sk_storage_map {
 	void *value;
 } __attribute__((preserve_access_index));
 
+struct bpf_iter__bpf_map_elem {
+	struct bpf_iter_meta *meta;
+	__u64 *key;
+	struct st_observed *value;
+} __attribute__((preserve_access_index));
+
+/* The socket may be gone meanwhile: whoever calls compares its cookie afterwards. */
+static __always_inline void st_read_live(struct tcp_sock *tp, struct st_live *live)
+{
+	struct sock *sk = (struct sock *)tp;
+	struct st_pair_key key = live->client.pair;
+	struct st_pair *pair;
+
+	live->bytes_out = BPF_CORE_READ(tp, bytes_sent) - BPF_CORE_READ(tp, bytes_retrans);
+	live->bytes_in = BPF_CORE_READ(tp, bytes_received);
+	live->source_port = BPF_CORE_READ(sk, __sk_common.skc_num);
+	if (!st_addr_is_zero(&live->source))
+		;
+	else if (BPF_CORE_READ(sk, __sk_common.skc_family) == ST_AF_INET)
+		st_addr_from_v4(&live->source, BPF_CORE_READ(sk, __sk_common.skc_rcv_saddr));
+	else
+		BPF_CORE_READ_INTO(&live->source, sk, __sk_common.skc_v6_rcv_saddr);
+	pair = live->client.paired ? bpf_map_lookup_elem(&st_pairs, &key) : 0;
+	if (!pair)
+		return;
+	live->fast_out = pair->fast_bytes[ST_SIDE_CLIENT];
+	live->fast_in = pair->fast_bytes[ST_SIDE_SERVER];
+	live->handoff_out = pair->handoff_bytes[ST_SIDE_CLIENT];
+	live->handoff_in = pair->handoff_bytes[ST_SIDE_SERVER];
+}
+
 SEC("iter/bpf_sk_storage_map")
 int st_iterate(struct bpf_iter__bpf_sk_storage_map *ctx)
 {
-	struct seq_file *seq = ctx->meta->seq;
 	struct st_socket *state = ctx->value;
+	struct st_live live = {.redirected = 1};
 	struct sock *sk = ctx->sk;
-	struct st_live live = {};
-	struct st_pair_key key;
-	struct st_pair *pair;
 	struct tcp_sock *tp;
 
-	if (!sk || !state || state->role == ST_ROLE_ACCEPTED || !state->counted)
+	if (!sk || !state || state->role != ST_ROLE_REDIRECTED || !state->client.counted)
 		return 0;
 	tp = bpf_skc_to_tcp_sock(sk);
 	if (!tp)
 		return 0;
-	live.state = *state;
-	live.bytes_out = tp->bytes_sent - tp->bytes_retrans;
-	live.bytes_in = tp->bytes_received;
-	key = state->pair;
-	pair = state->paired ? bpf_map_lookup_elem(&st_pairs, &key) : 0;
-	if (pair) {
-		live.fast_out = pair->fast_bytes[ST_SIDE_CLIENT];
-		live.fast_in = pair->fast_bytes[ST_SIDE_SERVER];
-		live.handoff_out = pair->handoff_bytes[ST_SIDE_CLIENT];
-		live.handoff_in = pair->handoff_bytes[ST_SIDE_SERVER];
-	}
-	live.source_port = sk->__sk_common.skc_num;
-	if (!st_addr_is_zero(&state->own))
-		live.source = state->own;
-	else if (sk->__sk_common.skc_family == ST_AF_INET)
-		st_addr_from_v4(&live.source, sk->__sk_common.skc_rcv_saddr);
-	else
-		bpf_probe_read_kernel(&live.source, sizeof(live.source),
-				      &sk->__sk_common.skc_v6_rcv_saddr);
-	bpf_seq_write(seq, &live, sizeof(live));
+	live.client = state->client;
+	live.source = state->own;
+	st_read_live(tp, &live);
+	bpf_seq_write(ctx->meta->seq, &live, sizeof(live));
+	return 0;
+}
+
+SEC("iter/bpf_map_elem")
+int st_iterate_observed(struct bpf_iter__bpf_map_elem *ctx)
+{
+	struct st_observed *row = ctx->value;
+	struct st_live live = {};
+	struct tcp_sock *tp;
+	struct sock *sk;
+	__u64 *cookie = ctx->key;
+
+	if (!cookie || !row || !row->client.counted)
+		return 0;
+	live.client = row->client;
+	tp = (struct tcp_sock *)row->sock;
+	sk = (struct sock *)row->sock;
+	st_read_live(tp, &live);
+	if ((__u64)BPF_CORE_READ(sk, __sk_common.skc_cookie.counter) == *cookie)
+		bpf_seq_write(ctx->meta->seq, &live, sizeof(live));
 	return 0;
 }
 

@@ -52,8 +52,8 @@ int st_getpeername4(struct bpf_sock_addr *ctx)
 	struct st_socket *state = st_redirected(ctx);
 
 	if (state) {
-		ctx->user_ip4 = st_addr_to_v4(&state->destination);
-		ctx->user_port = state->port_be;
+		ctx->user_ip4 = st_addr_to_v4(&state->client.destination);
+		ctx->user_port = state->client.port_be;
 	}
 	return ST_NAME_UNCHANGED;
 }
@@ -64,8 +64,8 @@ int st_getpeername6(struct bpf_sock_addr *ctx)
 	struct st_socket *state = st_redirected(ctx);
 
 	if (state) {
-		st_write_ip6(ctx, &state->destination);
-		ctx->user_port = state->port_be;
+		st_write_ip6(ctx, &state->client.destination);
+		ctx->user_port = state->client.port_be;
 	}
 	return ST_NAME_UNCHANGED;
 }

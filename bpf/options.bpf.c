@@ -61,8 +61,8 @@ static __always_inline int st_original(struct bpf_sockopt *ctx, struct st_addr *
 	if (state) {
 		if (state->role != ST_ROLE_ACCEPTED)
 			return 0;
-		*addr = state->destination;
-		*port_be = state->port_be;
+		*addr = state->client.destination;
+		*port_be = state->client.port_be;
 		return 1;
 	}
 	netns_cookie = bpf_get_netns_cookie(ctx);

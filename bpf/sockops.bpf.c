@@ -4,6 +4,7 @@
  * counts live connections, writes a flow record when one closes, sees the engine's listeners come
  * and go, and finds connections whose two ends are both here (lib/pair.h).
  */
+#include "lib/flow.h"
 #include "lib/pair.h"
 
 enum { ST_SOCKOPS_DONE = 1 };
@@ -29,6 +30,18 @@ static __always_inline void st_watch_states(struct bpf_sock_ops *ctx, int on)
 					  : flags & ~BPF_SOCK_OPS_STATE_CB_FLAG);
 }
 
+static __always_inline void st_on_connecting_observed(struct bpf_sock_ops *ctx, struct bpf_sock *sk)
+{
+	struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
+	struct st_observed *row = tp ? st_find_observed(tp) : 0;
+
+	if (!row)
+		return;
+	row->client.counted = 1;
+	row->sock = (__u64)tp;
+	st_watch_states(ctx, 1);
+}
+
 /* connect() is on its way: from here on the socket counts, and its close will be seen. */
 static __always_inline void st_on_connecting(struct bpf_sock_ops *ctx, struct bpf_sock *sk)
 {
@@ -36,19 +49,20 @@ static __always_inline void st_on_connecting(struct bpf_sock_ops *ctx, struct bp
 	struct st_pod_state *state;
 	__u64 netns_cookie;
 
-	if (!socket || socket->counted || socket->role == ST_ROLE_ACCEPTED)
+	if (!socket) {
+		st_on_connecting_observed(ctx, sk);
+		return;
+	}
+	if (socket->client.counted || socket->role == ST_ROLE_ACCEPTED)
 		return;
 	st_watch_states(ctx, 1);
-	netns_cookie = socket->netns_cookie;
+	netns_cookie = socket->client.netns_cookie;
 	state = bpf_map_lookup_elem(&st_pod_state, &netns_cookie);
 	if (!state)
 		return;
-	socket->counted = 1;
-	if (socket->role == ST_ROLE_REDIRECTED)
-		__sync_fetch_and_add(
-			&state->budget[socket->budget_index & (2 * ST_MAX_LISTENERS - 1)].live, 1);
-	else
-		__sync_fetch_and_add(&state->observed, 1);
+	socket->client.counted = 1;
+	__sync_fetch_and_add(&state->budget[socket->budget_index & (2 * ST_MAX_LISTENERS - 1)].live,
+			     1);
 }
 
 /* The client's side is established: publish where it wanted to go, for the engine's side. */
@@ -66,15 +80,15 @@ static __always_inline void st_on_active(struct bpf_sock_ops *ctx, struct st_soc
 	 * has counted that in already. */
 	key.client_sequence = ctx->snd_una;
 	key.server_sequence = ctx->rcv_nxt;
-	record.destination = socket->destination;
-	record.port_be = socket->port_be;
-	record.netns_cookie = socket->netns_cookie;
+	record.destination = socket->client.destination;
+	record.port_be = socket->client.port_be;
+	record.netns_cookie = socket->client.netns_cookie;
 	record.client_cookie = socket->client_cookie;
-	record.namespace_slot = socket->namespace_slot;
+	record.namespace_slot = socket->client.namespace_slot;
 	if (bpf_map_update_elem(&st_records, &key, &record, BPF_NOEXIST)) {
 		/* The engine will refuse the connection; connect() makes this rare by looking at
 		 * the room first. */
-		counters = st_get_counters(socket->namespace_slot);
+		counters = st_get_counters(socket->client.namespace_slot);
 		if (counters)
 			counters->records_full++;
 		return;
@@ -82,7 +96,7 @@ static __always_inline void st_on_active(struct bpf_sock_ops *ctx, struct st_soc
 	socket->client_sequence = key.client_sequence;
 	socket->server_sequence = key.server_sequence;
 	socket->record_live = 1;
-	netns_cookie = socket->netns_cookie;
+	netns_cookie = socket->client.netns_cookie;
 	st_count_record(bpf_map_lookup_elem(&st_pod_state, &netns_cookie), 1);
 }
 
@@ -112,13 +126,13 @@ static __always_inline void st_on_passive(struct bpf_sock_ops *ctx, struct bpf_s
 	socket = bpf_sk_storage_get(&st_sockets, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
 	if (!socket)
 		return; /* getsockopt finds the record by the sequence numbers */
-	socket->destination = record->destination;
-	socket->port_be = record->port_be;
-	socket->netns_cookie = record->netns_cookie;
+	socket->client.destination = record->destination;
+	socket->client.port_be = record->port_be;
+	socket->client.netns_cookie = record->netns_cookie;
+	socket->client.namespace_slot = record->namespace_slot;
 	socket->client_cookie = record->client_cookie;
-	socket->namespace_slot = record->namespace_slot;
 	socket->role = ST_ROLE_ACCEPTED;
-	st_record_drop(&key, socket->netns_cookie);
+	st_record_drop(&key, socket->client.netns_cookie);
 }
 
 static __always_inline void st_on_listen(struct bpf_sock_ops *ctx)
@@ -191,145 +205,38 @@ static __always_inline void st_on_listener_closed(struct bpf_sock_ops *ctx)
 		st_send_event(ST_EVENT_LISTENER_LOST, netns_cookie, cookie);
 }
 
-/* How the client saw its connection end. `old` is the state it had before TCP_CLOSE. */
-static __always_inline __u8 st_close_reason(int error, __u32 old)
+static __always_inline void st_tell_redirected(struct bpf_sock_ops *ctx, struct bpf_sock *sk,
+					       const struct st_socket *socket, __u32 old)
 {
-	if (error == ST_ECONNREFUSED)
-		return ST_CLOSE_REFUSED;
-	if (error == ST_ETIMEDOUT)
-		return ST_CLOSE_TIMEOUT;
-	if (error == ST_ECONNABORTED)
-		return ST_CLOSE_KILLED;
-	if (error)
-		return ST_CLOSE_RST_REMOTE;
-	return old == BPF_TCP_ESTABLISHED || old == BPF_TCP_CLOSE_WAIT || old == BPF_TCP_SYN_SENT
-		       ? ST_CLOSE_RST_LOCAL
-		       : ST_CLOSE_FIN;
-}
-
-static __always_inline void st_read_bytes(struct bpf_sock *sk, __u64 *out, __u64 *in, int *error)
-{
-	struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
-
-	if (!tp)
-		return;
-	*out = tp->bytes_sent - tp->bytes_retrans;
-	*in = tp->bytes_received;
-	/* A received FIN counts as a byte there. */
-	if (*in && (tp->inet_conn.icsk_inet.sk.__sk_common.skc_flags >> ST_SOCK_DONE_BIT) & 1)
-		*in -= 1;
-	*error = tp->inet_conn.icsk_inet.sk.sk_err;
-}
-
-static __always_inline void st_source(struct bpf_sock_ops *ctx, const struct st_socket *socket,
-				      struct st_addr *source)
-{
-	if (!st_addr_is_zero(&socket->own)) {
-		*source = socket->own;
-	} else if (ctx->family == ST_AF_INET) {
-		st_addr_from_v4(source, ctx->local_ip4);
-	} else {
-		__u32 words[4] = {ctx->local_ip6[0], ctx->local_ip6[1], ctx->local_ip6[2],
-				  ctx->local_ip6[3]};
-
-		__builtin_memcpy(source, words, sizeof(words));
-	}
-}
-
-/* The bytes of a connection by the way they took, counted; returns the best way that any took. */
-static __always_inline __u8 st_sum_bytes(const struct st_socket *socket, __u64 *bytes_out,
-					 __u64 *bytes_in)
-{
-	__u8 path = socket->role == ST_ROLE_REDIRECTED ? ST_PATH_ENGINE : ST_PATH_DIRECT;
-	struct st_counters *counters = st_get_counters(socket->namespace_slot);
-	__u64 fast_out, fast_in, past_out, past_in;
-	struct st_pair_key key = socket->pair;
-	struct st_pair *pair = socket->paired ? bpf_map_lookup_elem(&st_pairs, &key) : 0;
-
-	if (counters) {
-		counters->bytes_out[path] += *bytes_out;
-		counters->bytes_in[path] += *bytes_in;
-	}
-	if (!pair)
-		return path;
-	fast_out = pair->fast_bytes[ST_SIDE_CLIENT];
-	fast_in = pair->fast_bytes[ST_SIDE_SERVER];
-	past_out = pair->handoff_bytes[ST_SIDE_CLIENT];
-	past_in = pair->handoff_bytes[ST_SIDE_SERVER];
-	*bytes_out += fast_out + past_out;
-	*bytes_in += fast_in + past_in;
-	if (counters) {
-		counters->bytes_out[ST_PATH_FAST] += fast_out;
-		counters->bytes_in[ST_PATH_FAST] += fast_in;
-		counters->bytes_out[ST_PATH_HANDOFF] += past_out;
-		counters->bytes_in[ST_PATH_HANDOFF] += past_in;
-	}
-	if (past_out | past_in)
-		return ST_PATH_HANDOFF;
-	return fast_out | fast_in ? ST_PATH_FAST : path;
-}
-
-static __always_inline void st_emit_flow(struct bpf_sock_ops *ctx, struct bpf_sock *sk,
-					 struct st_socket *socket, __u32 old)
-{
+	struct st_flow *flow = st_begin_flow(ctx, sk, &socket->client, ST_PATH_ENGINE, old);
 	__u64 client_cookie = socket->client_cookie;
-	__u64 bytes_out = 0, bytes_in = 0;
-	struct st_counters *counters;
 	struct st_report *report;
-	struct st_flow *flow;
-	int error = 0;
-	__u8 path;
 
-	st_read_bytes(sk, &bytes_out, &bytes_in, &error);
-	path = st_sum_bytes(socket, &bytes_out, &bytes_in);
-	flow = bpf_ringbuf_reserve(&st_flows, sizeof(*flow), 0);
-	if (!flow) {
-		counters = st_get_counters(socket->namespace_slot);
-		if (counters)
-			counters->flows_dropped++;
+	if (!flow)
 		return;
-	}
-	__builtin_memset(flow, 0, sizeof(*flow));
-	flow->netns_cookie = socket->netns_cookie;
-	flow->start_ns = socket->start_ns;
-	flow->end_ns = bpf_ktime_get_ns();
-	flow->bytes_out = bytes_out;
-	flow->bytes_in = bytes_in;
-	st_source(ctx, socket, &flow->source);
-	flow->source_port_be = bpf_htons(ctx->local_port);
-	flow->destination = socket->destination;
-	flow->destination_port_be = socket->port_be;
-	flow->path = path;
-	flow->reason = socket->reason;
-	flow->namespace_slot = socket->namespace_slot;
-	flow->close = st_close_reason(error, old);
-	report = socket->role == ST_ROLE_REDIRECTED
-			 ? bpf_map_lookup_elem(&st_endpoints, &client_cookie)
-			 : 0;
+	if (!st_addr_is_zero(&socket->own))
+		flow->source = socket->own;
+	report = bpf_map_lookup_elem(&st_endpoints, &client_cookie);
 	if (report) {
 		flow->endpoint = report->endpoint;
 		flow->endpoint_port_be = report->port_be;
 		if (report->close != ST_CLOSE_OPEN)
 			flow->close = report->close;
 	}
-	bpf_ringbuf_submit(flow, 0);
+	st_end_flow(flow);
 	if (report)
 		bpf_map_delete_elem(&st_endpoints, &client_cookie);
 }
 
-/* A client socket of ours is closed: the record goes, the budget is given back, the flow is told.
- */
-static __always_inline void st_on_closed(struct bpf_sock_ops *ctx, struct bpf_sock *sk, __u32 old)
+/* The record goes, the budget is given back, the flow is told. */
+static __always_inline void st_on_closed_redirected(struct bpf_sock_ops *ctx, struct bpf_sock *sk,
+						    struct st_socket *socket, __u32 old)
 {
-	struct st_socket *socket = bpf_sk_storage_get(&st_sockets, sk, 0, 0);
+	__u64 netns_cookie = socket->client.netns_cookie;
 	struct st_record_key key = {};
 	struct st_pod_state *state;
-	__u64 netns_cookie;
 	struct st_pod *pod;
 
-	if (!socket || socket->role == ST_ROLE_ACCEPTED)
-		return;
-	netns_cookie = socket->netns_cookie;
 	if (socket->record_live) {
 		socket->record_live = 0;
 		key.scope = socket->record_scope;
@@ -337,18 +244,44 @@ static __always_inline void st_on_closed(struct bpf_sock_ops *ctx, struct bpf_so
 		key.server_sequence = socket->server_sequence;
 		st_record_drop(&key, netns_cookie);
 	}
-	if (!socket->counted)
+	if (!socket->client.counted)
 		return;
-	socket->counted = 0;
+	socket->client.counted = 0;
 	state = bpf_map_lookup_elem(&st_pod_state, &netns_cookie);
-	if (state && socket->role == ST_ROLE_OBSERVED) {
-		__sync_fetch_and_add(&state->observed, -1);
-	} else if (state) {
+	if (state) {
 		pod = bpf_map_lookup_elem(&st_pods, &netns_cookie);
 		st_budget_close(&state->budget[socket->budget_index & (2 * ST_MAX_LISTENERS - 1)],
 				pod ? st_budget_epoch(pod) : 0);
 	}
-	st_emit_flow(ctx, sk, socket, old);
+	st_tell_redirected(ctx, sk, socket, old);
+}
+
+/* A socket that is watched is closed. Returns whether a row of st_pairs may name it. */
+static __always_inline int st_on_closed(struct bpf_sock_ops *ctx, struct bpf_sock *sk, __u32 old)
+{
+	struct st_socket *socket = bpf_sk_storage_get(&st_sockets, sk, 0, 0);
+	struct st_observed *row;
+	struct tcp_sock *tp;
+	struct st_flow *flow;
+	__u64 cookie;
+	int paired;
+
+	if (socket) {
+		if (socket->role == ST_ROLE_REDIRECTED)
+			st_on_closed_redirected(ctx, sk, socket, old);
+		return socket->role != ST_ROLE_REDIRECTED || socket->client.paired;
+	}
+	tp = bpf_skc_to_tcp_sock(sk);
+	row = tp ? st_find_observed(tp) : 0;
+	if (!row)
+		return 1;
+	cookie = st_known_cookie(tp);
+	paired = row->client.paired;
+	flow = st_begin_flow(ctx, sk, &row->client, ST_PATH_DIRECT, old);
+	if (flow)
+		st_end_flow(flow);
+	bpf_map_delete_elem(&st_observed, &cookie);
+	return paired;
 }
 
 SEC("sockops")
@@ -387,8 +320,8 @@ int st_sockops(struct bpf_sock_ops *ctx)
 			st_on_listener_closed(ctx);
 			break;
 		}
-		st_on_closed(ctx, sk, old);
-		st_pair_closed(ctx, sk, old);
+		if (st_on_closed(ctx, sk, old))
+			st_pair_closed(ctx, sk, old);
 		break;
 	default:
 		break;

@@ -423,7 +423,9 @@ void Adoption::look_after_owed(Clock::time_point now) {
     } else if (answers[i] == ST_FAST_UNREAD && !owed.only_tcp_before) {
       owed.only_tcp_before = true;
     } else {
-      if (answers[i] == ST_FAST_UNREAD) {
+      // Taken out meanwhile: what came by TCP may be there all the same.
+      const bool was_taken_out = answers[i] == ST_FAST_GONE && requests[i].self.cookie != 0;
+      if (answers[i] == ST_FAST_UNREAD || was_taken_out) {
         sockets_.nudge(requests[i].self.netns_cookie, cookies[i]);
       }
       owed_.erase(cookies[i]);

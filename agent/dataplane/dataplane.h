@@ -139,7 +139,8 @@ class Dataplane {
   [[nodiscard]] Result<std::vector<CounterRow>> counters() const;
   [[nodiscard]] Result<std::vector<st_live>> live_sockets() const;
 
-  // Ring buffers: poll when the descriptor is readable. Callbacks run inside drain().
+  // Ring buffers: drain when the descriptor is readable, and several times a second, as flow
+  // records wake nobody. Callbacks run inside drain().
   [[nodiscard]] int ring_fd() const;
   void drain(const std::function<void(const st_flow&)>& on_flow,
              const std::function<void(const st_event&)>& on_event);

@@ -101,9 +101,12 @@ Result<std::vector<unsigned char>> iterate(bpf_program* program, int map_fd) {
 }
 
 Result<std::vector<st_live>> Dataplane::live_sockets() const {
-  auto bytes = iterate(impl_->skeleton->progs.st_iterate, impl_->map_fd("st_sockets"));
-  ST_TRY(bytes);
-  return rows_of<st_live>(*bytes);
+  auto redirected = iterate(impl_->skeleton->progs.st_iterate, impl_->map_fd("st_sockets"));
+  ST_TRY(redirected);
+  auto observed = iterate(impl_->skeleton->progs.st_iterate_observed, impl_->map_fd("st_observed"));
+  ST_TRY(observed);
+  redirected->insert(redirected->end(), observed->begin(), observed->end());
+  return rows_of<st_live>(*redirected);
 }
 
 Result<std::vector<st_fast_live>> Dataplane::adopted() const {

@@ -26,7 +26,6 @@ constexpr std::chrono::milliseconds kTick{250};
 constexpr std::chrono::milliseconds kAudit{2000};
 constexpr std::chrono::milliseconds kProgramCheck{5000};
 constexpr std::chrono::milliseconds kExternalLook{200};
-constexpr std::chrono::milliseconds kRingPause{10};
 constexpr std::size_t kRepairsShown = 16;
 
 std::uint64_t clock_ns(clockid_t clock) {
@@ -122,8 +121,7 @@ Agent::Agent(asio::io_context& context, const Options& options, Cgroups cgroups,
       source_(std::make_unique<kube::FilesSource>(context, options.objects_dir)),
       metrics_(*this),
       signals_(context, SIGTERM, SIGINT, SIGHUP),
-      rings_(context, dup(dataplane_->ring_fd())),
-      ring_pause_(context) {
+      rings_(context, dup(dataplane_->ring_fd())) {
   if (options.engine == reconcile::EngineKind::kExternal) {
     external_ = std::make_unique<ExternalWatch>(
         options.external, cgroups_.engine_id, dataplane_->engine_cells() + ST_EXTERNAL_ENGINE_SLOT);
@@ -191,7 +189,12 @@ Result<void> Agent::start() {
     }
   });
   every(kProgramCheck, [this] { check_programs(); });
-  every(FastPath::kTick, [this] { fast_path_.tick(); });
+  every(FastPath::kTick, [this] {
+    // Before pods are known nobody could visit their sockets, and they would pass for gone.
+    if (synced_) {
+      fast_path_.tick();
+    }
+  });
   if (external_) {
     every(kExternalLook, [this] {
       const bool was_up = external_->up();
@@ -248,15 +251,8 @@ void Agent::wait_for_rings() {
                       if (error) {
                         return;
                       }
-                      // A reader that has caught up costs the next closing socket an interrupt to
-                      // wake us: under load we read in batches.
-                      ring_pause_.expires_after(kRingPause);
-                      ring_pause_.async_wait([this](const boost::system::error_code& cancelled) {
-                        if (!cancelled) {
-                          drain_rings();
-                          wait_for_rings();
-                        }
-                      });
+                      drain_rings();
+                      wait_for_rings();
                     });
 }
 
@@ -491,27 +487,26 @@ admin::FlowView Agent::to_view(const st_flow& flow) const {
 }
 
 admin::FlowView Agent::to_view(const st_live& live) const {
-  const bool redirected = live.state.role == ST_ROLE_REDIRECTED;
   const std::uint64_t past_engine = live.handoff_out + live.handoff_in;
   const std::uint64_t past_tcp = live.fast_out + live.fast_in;
-  const st_path path = past_engine != 0 ? ST_PATH_HANDOFF
-                       : past_tcp != 0  ? ST_PATH_FAST
-                       : redirected     ? ST_PATH_ENGINE
-                                        : ST_PATH_DIRECT;
+  const st_path path = past_engine != 0       ? ST_PATH_HANDOFF
+                       : past_tcp != 0        ? ST_PATH_FAST
+                       : live.redirected != 0 ? ST_PATH_ENGINE
+                                              : ST_PATH_DIRECT;
   admin::FlowView view =
-      to_view(st_flow{.netns_cookie = live.state.netns_cookie,
-                      .start_ns = live.state.start_ns,
+      to_view(st_flow{.netns_cookie = live.client.netns_cookie,
+                      .start_ns = live.client.start_ns,
                       .bytes_out = live.bytes_out + live.fast_out + live.handoff_out,
                       .bytes_in = live.bytes_in + live.fast_in + live.handoff_in,
                       .source = live.source,
-                      .destination = live.state.destination,
+                      .destination = live.client.destination,
                       .source_port_be = htons(live.source_port),
-                      .destination_port_be = live.state.port_be,
+                      .destination_port_be = live.client.port_be,
                       .path = static_cast<std::uint8_t>(path),
-                      .reason = live.state.reason,
+                      .reason = live.client.reason,
                       .close = ST_CLOSE_OPEN});
   view.end = 0;
-  if (redirected) {
+  if (live.redirected != 0) {
     view.endpoint.clear();  // told when it closes
   }
   return view;

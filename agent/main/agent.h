@@ -119,7 +119,6 @@ class Agent : public admin::Views {
 
   boost::asio::signal_set signals_;
   boost::asio::posix::stream_descriptor rings_;
-  boost::asio::steady_timer ring_pause_;  // between a wake-up and the reading
   std::vector<std::unique_ptr<boost::asio::steady_timer>> timers_;
 
   policy::LastGood last_good_;

@@ -41,12 +41,15 @@ std::vector<std::uint16_t> ports_of(const std::uint16_t* ports_be, std::uint8_t 
   return ports;
 }
 
-std::uint64_t connections_of(const st_pod_state& state) {
-  std::int64_t sum = state.observed;
-  for (const st_budget& budget : state.budget) {
-    sum += budget.live;
+// By netns cookie.
+std::map<std::uint64_t, std::uint64_t> count_connections(const dataplane::Dataplane& dataplane) {
+  std::map<std::uint64_t, std::uint64_t> counts;
+  if (const auto live = dataplane.live_sockets()) {
+    for (const st_live& socket : *live) {
+      ++counts[socket.client.netns_cookie];
+    }
   }
-  return sum > 0 ? static_cast<std::uint64_t>(sum) : 0;
+  return counts;
 }
 
 double beat_age_s(std::uint64_t beat_ns) {
@@ -259,6 +262,7 @@ admin::StatusView Agent::status() {
 std::vector<admin::PodView> Agent::pods(const std::string& namespace_name) {
   std::vector<admin::PodView> views;
   const auto fast = fast_path_.summaries();
+  auto connections = count_connections(*dataplane_);
   for (const reconcile::PodStatus& pod : reconciler_.status()) {
     if (!namespace_name.empty() && pod.intent.namespace_name != namespace_name) {
       continue;
@@ -290,8 +294,7 @@ std::vector<admin::PodView> Agent::pods(const std::string& namespace_name) {
       view.policy_id = (*row)->policy_id;
       view.engine_ports = ports_of((*row)->port_v4_be, (*row)->listeners_v4);
       view.engine_ports_v6 = ports_of((*row)->port_v6_be, (*row)->listeners_v6);
-      const auto state = dataplane_->pod_state(pod.netns_cookie);
-      view.connections = state && *state ? connections_of(**state) : 0;
+      view.connections = connections[pod.netns_cookie];
     }
     views.push_back(std::move(view));
   }

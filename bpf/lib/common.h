@@ -45,6 +45,12 @@ static __always_inline __u32 st_addr_to_v4(const struct st_addr *addr)
 	return v4_be;
 }
 
+/* The socket's cookie if it was ever asked for, else 0: then no row has it as its key. */
+static __always_inline __u64 st_known_cookie(const struct tcp_sock *tp)
+{
+	return tp->inet_conn.icsk_inet.sk.__sk_common.skc_cookie.counter;
+}
+
 static __always_inline void st_send_event(__u32 kind, __u64 netns_cookie, __u64 socket_cookie)
 {
 	struct st_event *event = bpf_ringbuf_reserve(&st_events, sizeof(*event), 0);

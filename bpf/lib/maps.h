@@ -81,6 +81,17 @@ struct {
 	__type(value, struct st_port_page);
 } st_port_pages __weak SEC(".maps");
 
+/* What the flow record of a connection that goes direct needs, by its client's cookie. The connect
+ * hook writes, the close removes. Not SK_STORAGE, which costs three times as much per connection
+ * (docs/adr/0011-observed-rows.md). Full: the oldest row goes, and its connection has no flow
+ * record and no fast path. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, ST_MAX_OBSERVED);
+	__type(key, __u64);
+	__type(value, struct st_observed);
+} st_observed __weak SEC(".maps");
+
 /* What we know of one socket; dies with it. Not to be had (optmem used up): direct or refused,
  * counted in storage_full. */
 struct {

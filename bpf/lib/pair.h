@@ -26,6 +26,13 @@ static __always_inline void st_follow(struct bpf_sock_ops *ctx)
 	bpf_sock_ops_cb_flags_set(ctx, ctx->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG);
 }
 
+static __always_inline struct st_observed *st_find_observed(const struct tcp_sock *tp)
+{
+	__u64 cookie = st_known_cookie(tp);
+
+	return cookie ? bpf_map_lookup_elem(&st_observed, &cookie) : 0;
+}
+
 static __always_inline int st_is_plain(const struct tcp_sock *tp)
 {
 	return !st_is_mptcp(tp) && !BPF_CORE_READ_BITFIELD(tp, repair);
@@ -78,24 +85,30 @@ static __always_inline int st_stays_inside(struct bpf_sock_ops *ctx)
 	       ctx->remote_ip6[2] == ctx->local_ip6[2] && ctx->remote_ip6[3] == ctx->local_ip6[3];
 }
 
-/* A client's side is established. `socket` is its state, if it has one. */
+/* A client's side is established. `socket` is its state, if it was redirected. */
 static __always_inline void st_pair_active(struct bpf_sock_ops *ctx, struct bpf_sock *sk,
 					   struct st_socket *socket)
 {
 	const struct st_fast_config *config = st_get_fast_config();
+	struct st_observed *observed;
+	struct st_client *client;
 	struct tcp_sock *tp;
 	__u64 netns_cookie;
 	__u8 kind;
 
-	if (!config || !config->enabled || (socket && socket->fast_path == ST_FAST_PATH_OFF))
+	if (!config || !config->enabled)
 		return;
 	tp = bpf_skc_to_tcp_sock(sk);
 	if (!tp)
 		return;
-	if (socket) {
-		kind = socket->role == ST_ROLE_REDIRECTED ? ST_PAIR_TO_ENGINE : ST_PAIR_DIRECT;
-		socket->paired =
-			st_publish_pair(ctx, tp, kind, socket->netns_cookie, &socket->pair);
+	observed = socket ? 0 : st_find_observed(tp);
+	client = socket ? &socket->client : observed ? &observed->client : 0;
+	if (client) {
+		if (client->fast_path == ST_FAST_PATH_OFF)
+			return;
+		client->paired =
+			st_publish_pair(ctx, tp, socket ? ST_PAIR_TO_ENGINE : ST_PAIR_DIRECT,
+					client->netns_cookie, &client->pair);
 		return;
 	}
 	kind = st_is_engine_socket(tp) ? ST_PAIR_FROM_ENGINE : ST_PAIR_DIRECT;

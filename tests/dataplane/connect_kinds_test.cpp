@@ -41,8 +41,8 @@ class ConnectKindsTest : public Mesh {
   }
 
   void is_redirected(int id, bool expected = true) const {
-    ST_ASSERT_VALUE(const auto row, stored(*shell_, id));
-    EXPECT_EQ(row.has_value() && row->role == ST_ROLE_REDIRECTED, expected);
+    ST_ASSERT_VALUE(const auto role, remembered(*shell_, id));
+    EXPECT_EQ(role == "redirected", expected);
   }
 
   void asks_for(int id, const std::string& address, std::uint16_t port) const {
@@ -64,8 +64,8 @@ class ConnectKindsTest : public Mesh {
     echoes(socket.id);
     EXPECT_EQ(counts(), plus_one(before, reason));
     if (options.protocol == Protocol::kTcp) {
-      ST_ASSERT_VALUE(const auto row, stored(*shell_, socket.id));
-      EXPECT_FALSE(row.has_value());
+      ST_ASSERT_VALUE(const auto role, remembered(*shell_, socket.id));
+      EXPECT_EQ(role, "");
     }
   }
 };
@@ -160,8 +160,8 @@ TEST_F(ConnectKindsTest, reconnected_to_an_excluded_destination_keeps_nothing) {
   ST_ASSERT_VALUE(auto again, shell_->connect_again(socket.id, api_->v4, kEchoToo));
   EXPECT_EQ(again.errno_name, "");
   EXPECT_EQ(counts(), plus_one(before, "excluded_port"));
-  ST_ASSERT_VALUE(const auto row, stored(*shell_, socket.id));
-  EXPECT_FALSE(row.has_value());
+  ST_ASSERT_VALUE(const auto role, remembered(*shell_, socket.id));
+  EXPECT_EQ(role, "");
   asks_for(socket.id, api_->v4, kEchoToo);
   ST_ASSERT_VALUE(auto own, shell_->socket_name(socket.id));
   EXPECT_EQ(own.address, web_->v4);

@@ -268,8 +268,8 @@ class EngineLossTest : public Mesh {
       EXPECT_EQ(socket.first_errno, ECONNREFUSED);
       EXPECT_EQ(socket.errno_name, "ECONNREFUSED");
       EXPECT_EQ(counts(), plus_one(before, "engine_down_closed"));
-      ST_ASSERT_VALUE(const auto row, stored(*shell_, socket.id));
-      EXPECT_FALSE(row.has_value());
+      ST_ASSERT_VALUE(const auto role, remembered(*shell_, socket.id));
+      EXPECT_EQ(role, "");
       ST_ASSERT_VALUE(auto peer, shell_->peer_name(socket.id));
       EXPECT_EQ(peer.error_number, ENOTCONN);
       // The same socket may try again later.

@@ -80,6 +80,16 @@ Result<void> KernelView::delete_pod(std::uint64_t netns_cookie) const {
   return {};
 }
 
+Result<void> KernelView::delete_observed(std::uint64_t socket_cookie) const {
+  auto map = open_pin(pin_dir_ + "/v1/maps/st_observed");
+  ST_TRY(map);
+  bpf_attr attributes = element(*map, socket_cookie, nullptr);
+  if (call(BPF_MAP_DELETE_ELEM, attributes) != 0) {
+    return errno_error("delete the row of an observed socket", errno);
+  }
+  return {};
+}
+
 Result<std::int64_t> KernelView::live(std::uint64_t netns_cookie) const {
   auto map = open_pin(pin_dir_ + "/v1/maps/st_pod_state");
   ST_TRY(map);

@@ -18,6 +18,8 @@ class KernelView {
 
   [[nodiscard]] Result<st_pod> pod(std::uint64_t netns_cookie) const;
   [[nodiscard]] Result<void> delete_pod(std::uint64_t netns_cookie) const;
+  // The row that the flow record of a direct connection is made of; as if it had been evicted.
+  [[nodiscard]] Result<void> delete_observed(std::uint64_t socket_cookie) const;
   // Redirected connections that are open now, by the kernel's count.
   [[nodiscard]] Result<std::int64_t> live(std::uint64_t netns_cookie) const;
   // Adds to the count of rows in st_records: that of one netns, that of all. Only while no

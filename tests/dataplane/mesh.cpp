@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <linux/bpf.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -19,8 +20,9 @@ const std::vector<std::string> kServers = {"echo:7000",  "hash:7001",     "whoam
                                            "echo:7100",  "echo:443",      "udp:7053"};
 
 // bpf(2) itself: a row of SK_STORAGE is named by a descriptor of this process, which bpftool has
-// not.
-Result<std::optional<st_socket>> look_up(const std::string& pinned_map, int socket) {
+// not. nullopt: no row.
+template <typename Row, typename Key>
+Result<std::optional<Row>> look_up(const std::string& pinned_map, const Key& key) {
   bpf_attr attributes{};
   attributes.pathname = reinterpret_cast<std::uint64_t>(pinned_map.c_str());
   const UniqueFd map(
@@ -28,16 +30,16 @@ Result<std::optional<st_socket>> look_up(const std::string& pinned_map, int sock
   if (!map.valid()) {
     return errno_error("open " + pinned_map, errno);
   }
-  st_socket row{};
+  Row row{};
   attributes = {};
   attributes.map_fd = static_cast<std::uint32_t>(map.get());
-  attributes.key = reinterpret_cast<std::uint64_t>(&socket);
+  attributes.key = reinterpret_cast<std::uint64_t>(&key);
   attributes.value = reinterpret_cast<std::uint64_t>(&row);
   if (::syscall(SYS_bpf, BPF_MAP_LOOKUP_ELEM, &attributes, sizeof(attributes)) == 0) {
     return std::optional(row);
   }
   if (errno == ENOENT) {
-    return std::optional<st_socket>();
+    return std::optional<Row>();
   }
   return errno_error("look up a socket in " + pinned_map, errno);
 }
@@ -188,18 +190,40 @@ std::string Mesh::source_of(PodShell& shell, int id) {
   return endpoint_text(address, name->port);
 }
 
-Result<std::optional<st_socket>> Mesh::stored(PodShell& shell, int id) const {
+Result<UniqueFd> Mesh::take(PodShell& shell, int id) {
   auto number = shell.command(fmt::format("fd {}", id));
-  if (!number) {
-    return number.error();
-  }
+  ST_TRY(number);
   const UniqueFd process(static_cast<int>(::syscall(SYS_pidfd_open, shell.process().pid(), 0)));
-  const UniqueFd socket(
+  UniqueFd socket(
       static_cast<int>(::syscall(SYS_pidfd_getfd, process.get(), number->value("fd", -1), 0)));
   if (!socket.valid()) {
     return errno_error("take the shell's socket", errno);
   }
-  return look_up(sidetrack_->pin_dir() + "/v1/maps/st_sockets", socket.get());
+  return socket;
+}
+
+Result<std::uint64_t> Mesh::cookie(PodShell& shell, int id) {
+  auto socket = take(shell, id);
+  ST_TRY(socket);
+  std::uint64_t cookie = 0;
+  socklen_t size = sizeof(cookie);
+  if (getsockopt(socket->get(), SOL_SOCKET, SO_COOKIE, &cookie, &size) != 0) {
+    return errno_error("read SO_COOKIE", errno);
+  }
+  return cookie;
+}
+
+Result<std::string> Mesh::remembered(PodShell& shell, int id) const {
+  auto socket = take(shell, id);
+  ST_TRY(socket);
+  auto key = cookie(shell, id);
+  ST_TRY(key);
+  const std::string maps = sidetrack_->pin_dir() + "/v1/maps/";
+  auto state = look_up<st_socket>(maps + "st_sockets", socket->get());
+  ST_TRY(state);
+  auto row = look_up<st_observed>(maps + "st_observed", *key);
+  ST_TRY(row);
+  return std::string(*state ? "redirected" : *row ? "observed" : "");
 }
 
 Counts plus_one(Counts counts, const std::string& reason) {

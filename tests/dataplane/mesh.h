@@ -82,8 +82,12 @@ class Mesh : public testing::Test {
   // "ADDRESS:PORT" that the socket itself shows.
   static std::string source_of(PodShell& shell, int id);
 
-  // What st_sockets (SK_STORAGE) holds for a socket of the shell; nullopt: no row.
-  [[nodiscard]] Result<std::optional<st_socket>> stored(PodShell& shell, int id) const;
+  // What the kernel's maps hold for a socket of the shell: "redirected" (st_sockets), "observed"
+  // (st_observed), or "" (no row).
+  [[nodiscard]] Result<std::string> remembered(PodShell& shell, int id) const;
+  // The socket itself, and its cookie.
+  [[nodiscard]] static Result<UniqueFd> take(PodShell& shell, int id);
+  [[nodiscard]] static Result<std::uint64_t> cookie(PodShell& shell, int id);
 
   std::unique_ptr<TestCgroup> cgroup_;
   std::unique_ptr<TempDir> folder_;

@@ -62,8 +62,8 @@ class NamesTest : public Mesh {
     if (!socket) {
       return 0;
     }
-    const auto row = stored(shell, socket->id);
-    EXPECT_TRUE(row.has_value() && row->has_value() == (&shell == shell_.get()));
+    const auto role = remembered(shell, socket->id);
+    EXPECT_TRUE(role && role->empty() == (&shell != shell_.get()));
     return socket->id;
   }
 };

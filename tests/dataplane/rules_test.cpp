@@ -29,12 +29,12 @@ class RulesTest : public Mesh {
     if (!socket || socket->error_number != 0) {
       return socket ? socket->errno_name : socket.error().message;
     }
-    const auto row = stored(shell, socket->id);
+    const auto role = remembered(shell, socket->id);
     const auto closed = shell.close(socket->id);
-    if (!row || !closed) {
+    if (!role || !closed) {
       return "error";
     }
-    return !*row ? "none" : (*row)->role == ST_ROLE_REDIRECTED ? "redirected" : "observed";
+    return role->empty() ? "none" : *role;
   }
 
   // Waits for a problem of `object` and `key` in `sidetrackctl status` and gives it.

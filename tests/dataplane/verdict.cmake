@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-add_library(st_mesh STATIC mesh.cpp)
+add_library(st_mesh STATIC mesh.cpp kernel_view.cpp)
 target_include_directories(st_mesh PUBLIC ${CMAKE_SOURCE_DIR})
 target_link_libraries(st_mesh PUBLIC st_options st_lab st_headers nlohmann_json::nlohmann_json fmt::fmt GTest::gtest GTest::gmock)
 

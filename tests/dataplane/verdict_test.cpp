@@ -5,6 +5,7 @@
 
 #include <cerrno>
 
+#include "tests/dataplane/kernel_view.h"
 #include "tests/dataplane/mesh.h"
 
 namespace sidetrack::lab {
@@ -45,8 +46,8 @@ class VerdictTest : public Mesh {
     const Counts before = counts();
     ST_ASSERT_VALUE(auto socket, shell_->connect(to.address, to.port, options));
     ASSERT_EQ(socket.errno_name, "") << sidetrack_->logs();
-    ST_ASSERT_VALUE(const auto row, stored(*shell_, socket.id));
-    EXPECT_FALSE(row.has_value()) << "an excluded socket has a row";
+    ST_ASSERT_VALUE(const auto role, remembered(*shell_, socket.id));
+    EXPECT_EQ(role, "") << "an excluded socket has a row";
     const std::string source = source_of(*shell_, socket.id);
     EXPECT_TRUE(flows_from(source).empty()) << "live";
     finish(socket.id);
@@ -60,9 +61,8 @@ class VerdictTest : public Mesh {
     const Counts before = counts();
     ST_ASSERT_VALUE(auto socket, shell_->connect(to.address, to.port, options));
     ASSERT_EQ(socket.errno_name, "") << sidetrack_->logs();
-    ST_ASSERT_VALUE(const auto row, stored(*shell_, socket.id));
-    ASSERT_TRUE(row.has_value());
-    EXPECT_EQ(row->role, path == "engine" ? ST_ROLE_REDIRECTED : ST_ROLE_OBSERVED);
+    ST_ASSERT_VALUE(const auto role, remembered(*shell_, socket.id));
+    EXPECT_EQ(role, path == "engine" ? "redirected" : "observed");
     const std::string source = source_of(*shell_, socket.id);
     const auto live = flows_from(source);
     ASSERT_EQ(live.size(), 1U);
@@ -145,8 +145,8 @@ TEST_F(VerdictTest, servers_see_the_address_of_the_pod) {
                          Row{"10.96.0.11", 80, web_->v4}}) {
     SCOPED_TRACE(row.address);
     ST_ASSERT_VALUE(auto socket, shell_->connect(row.address, row.port));
-    ST_ASSERT_VALUE(const auto state, stored(*shell_, socket.id));
-    EXPECT_TRUE(state.has_value());
+    ST_ASSERT_VALUE(const auto role, remembered(*shell_, socket.id));
+    EXPECT_EQ(role, "redirected");
     ST_ASSERT_VALUE(auto seen, shell_->receive(socket.id, 100));
     EXPECT_EQ(seen.text.substr(0, seen.text.find(' ')), row.expected);
   }
@@ -241,13 +241,44 @@ TEST_F(VerdictTest, passthrough_is_observed) {
            {.family = Family::kV6});
 }
 
+TEST_F(VerdictTest, passthrough_works_without_its_row) {
+  label(kMode, "passthrough");
+  ST_ASSERT_VALUE(auto socket, shell_->connect(api_->v4, kEcho));
+  ST_ASSERT_VALUE(const std::uint64_t cookie, cookie(*shell_, socket.id));
+  const std::string source = source_of(*shell_, socket.id);
+  EXPECT_EQ(flows_from(source).size(), 1U);
+  ST_ASSERT_OK(KernelView(sidetrack_->pin_dir()).delete_observed(cookie));
+  EXPECT_TRUE(flows_from(source).empty());
+  finish(socket.id);
+  EXPECT_TRUE(flows_from(source).empty());
+  recorded({api_->v4, kEcho}, "passthrough", "direct", endpoint_text(api_->v4, kEcho));
+}
+
+TEST_F(VerdictTest, a_failed_connect_leaves_nothing_for_the_next_one) {
+  label(kMode, "passthrough");
+  annotate(kExcludePorts, "7000");
+  // Without a route connect() fails after the hook and before a SYN.
+  ST_ASSERT_VALUE(const auto routed,
+                  run_command({.arguments = {"ip", "route", "add", "unreachable", "203.0.113.0/24"},
+                               .netns_path = web_->netns.path()}));
+  EXPECT_EQ(routed.exit_status, 0) << routed.output;
+  ST_ASSERT_VALUE(auto socket, shell_->connect("203.0.113.1", kEchoToo));
+  EXPECT_EQ(socket.errno_name, "EHOSTUNREACH");
+  ST_ASSERT_VALUE(const auto before, remembered(*shell_, socket.id));
+  EXPECT_EQ(before, "observed");
+  ST_ASSERT_VALUE(auto again, shell_->connect_again(socket.id, api_->v4, kEcho));
+  EXPECT_EQ(again.errno_name, "");
+  ST_ASSERT_VALUE(const auto role, remembered(*shell_, socket.id));
+  EXPECT_EQ(role, "");
+}
+
 TEST_F(VerdictTest, excluded_connection_of_a_passthrough_pod_is_not_observed) {
   label(kMode, "passthrough");
   annotate(kExcludePorts, "7000");
   const Counts before = counts();
   ST_ASSERT_VALUE(auto socket, shell_->connect(api_->v4, kEcho));
-  ST_ASSERT_VALUE(const auto row, stored(*shell_, socket.id));
-  EXPECT_FALSE(row.has_value());
+  ST_ASSERT_VALUE(const auto role, remembered(*shell_, socket.id));
+  EXPECT_EQ(role, "");
   const std::string source = source_of(*shell_, socket.id);
   finish(socket.id);
   EXPECT_TRUE(flows_from(source).empty());
@@ -264,8 +295,8 @@ TEST_F(VerdictTest, unlabelled_pod_is_left_alone) {
   };
   const std::uint64_t before = total();
   ST_ASSERT_VALUE(auto socket, control_->connect(api_->v4, kEcho));
-  ST_ASSERT_VALUE(const auto row, stored(*control_, socket.id));
-  EXPECT_FALSE(row.has_value());
+  ST_ASSERT_VALUE(const auto role, remembered(*control_, socket.id));
+  EXPECT_EQ(role, "");
   EXPECT_TRUE(flows_from(source_of(*control_, socket.id)).empty());
   ST_ASSERT_VALUE(auto done, control_->exchange(socket.id, 1000));
   EXPECT_EQ(done.digest, done.expected_digest);
@@ -280,8 +311,8 @@ TEST_F(VerdictTest, unknown_netns_is_reported_once) {
   for (int i = 0; i < 3; ++i) {
     ST_ASSERT_VALUE(auto socket, stranger->connect(api_->v4, kEcho));
     EXPECT_EQ(socket.errno_name, "");
-    ST_ASSERT_VALUE(const auto row, stored(*stranger, socket.id));
-    EXPECT_FALSE(row.has_value());
+    ST_ASSERT_VALUE(const auto role, remembered(*stranger, socket.id));
+    EXPECT_EQ(role, "");
   }
   EXPECT_EQ(counts("")["unknown_netns"], before + 3);
   ST_ASSERT_OK(sidetrack_->agent().wait_for_output(report));

@@ -59,6 +59,7 @@ enum {
 	ST_MAX_CIDRS = 262144,	   /* rows of st_cidrs, all policies together */
 	ST_MAX_PORT_PAGES = 65536, /* rows of st_port_pages, all port sets together */
 	ST_MAX_RECORDS = 65536,	   /* rows of st_records */
+	ST_MAX_OBSERVED = 131072,  /* rows of st_observed */
 	ST_RECORD_HEADROOM =
 		1024, /* rows of st_records that connect() leaves free for what is on its way */
 	ST_RECORD_QUOTA = 8192, /* rows of st_records that one netns may hold */
@@ -116,14 +117,13 @@ struct st_budget {
 	__u32 reserved;
 };
 struct st_pod_state {
-	__s64 records;	/* rows of st_records that this netns holds */
-	__s64 observed; /* passed-through connections now */
+	__s64 records; /* rows of st_records that this netns holds */
 	struct st_budget budget[2 * ST_MAX_LISTENERS]; /* IPv4 listeners, then IPv6 */
 	__s64 pairs;				       /* rows of st_pairs that this netns holds */
 	__u32 demoted; /* enum st_fast_reason: why none of its sockets may skip TCP */
 	__u32 reserved;
 };
-ST_STATIC_ASSERT(sizeof(struct st_pod_state) == 32 + 24 * 16, "st_pod_state");
+ST_STATIC_ASSERT(sizeof(struct st_pod_state) == 24 + 24 * 16, "st_pod_state");
 
 /* st_policies: policy id -> the sets that it is made of. A policy never changes: an edit makes a
  * new id. */
@@ -212,40 +212,55 @@ struct st_pair_key {
 	__u32 server_first;
 };
 
+/* What is known of the client's socket of a connection that gets a flow record. */
+struct st_client {
+	struct st_addr destination; /* what the application asked for */
+	__u64 netns_cookie;
+	__u64 start_ns;
+	__u32 namespace_slot;
+	__u16 port_be;
+	__u8 reason;
+	__u8 fast_path; /* enum st_fast_path of its pod when it connected */
+	__u8 counted;	/* it is connecting or connected: its close will be told */
+	__u8 paired;	/* `pair` holds */
+	__u8 reserved[6];
+	struct st_pair_key pair; /* the row of st_pairs that may name this socket */
+};
+ST_STATIC_ASSERT(sizeof(struct st_client) == 56, "st_client");
+
+/* st_observed: cookie of a client's socket whose connection goes direct -> what its flow record
+ * needs. */
+struct st_observed {
+	struct st_client client;
+	__u64 sock; /* its kernel address, to look at while its cookie is the key */
+};
+ST_STATIC_ASSERT(sizeof(struct st_observed) == 64, "st_observed");
+
 enum st_role {
 	ST_ROLE_NONE,
 	ST_ROLE_REDIRECTED, /* the client socket of a redirected connection */
-	ST_ROLE_OBSERVED,   /* the client socket of a passed-through connection */
 	ST_ROLE_ACCEPTED,   /* the engine's accepted socket of a redirected connection */
 };
 
 /* st_sockets (SK_STORAGE): what we know of one socket; dies with it. */
 struct st_socket {
-	struct st_addr destination; /* what the application asked for */
-	struct st_addr own;	    /* what getsockname() shows; zero = leave it */
-	__u64 netns_cookie;
+	struct st_client
+		client;	     /* an accepted socket has destination, port, netns and slot of it */
+	struct st_addr own;  /* what getsockname() shows; zero = leave it */
 	__u64 client_cookie; /* of the client socket */
-	__u64 start_ns;
 	__u64 record_scope;
 	__u32 client_sequence; /* key of the record, see `record_live` */
 	__u32 server_sequence;
-	__u32 namespace_slot;
-	__u16 port_be;
 	__u8 role;
-	__u8 reason;
 	__u8 budget_index;
-	__u8 counted;	  /* the pod's live count holds this socket */
 	__u8 record_live; /* a record of this socket may still be in st_records */
-	__u8 fast_path;	  /* enum st_fast_path of its pod when it connected */
-	__u8 paired;	  /* `pair` holds */
-	__u8 reserved[3];
-	struct st_pair_key pair; /* the row of st_pairs that may name this socket */
+	__u8 reserved[5];
 };
-ST_STATIC_ASSERT(sizeof(struct st_socket) == 96, "st_socket");
+ST_STATIC_ASSERT(sizeof(struct st_socket) == 104, "st_socket");
 
-/* One row of the iterator over sockets (bpf/iterate.bpf.c). */
+/* One row of the iterators over clients' sockets (bpf/iterate.bpf.c). */
 struct st_live {
-	struct st_socket state;
+	struct st_client client;
 	__u64 bytes_out; /* over TCP */
 	__u64 bytes_in;
 	__u64 fast_out; /* past TCP */
@@ -254,9 +269,10 @@ struct st_live {
 	__u64 handoff_in;
 	struct st_addr source;
 	__u16 source_port; /* host order */
-	__u16 reserved[3];
+	__u8 redirected;
+	__u8 reserved[5];
 };
-ST_STATIC_ASSERT(sizeof(struct st_live) == 168, "st_live");
+ST_STATIC_ASSERT(sizeof(struct st_live) == 128, "st_live");
 
 /* st_endpoints: client socket cookie -> what the engine said of the connection. Only shown, never
  * decided on. */
