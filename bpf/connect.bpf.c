@@ -3,7 +3,8 @@
  * rewrite to the engine. */
 #include "lib/common.h"
 
-enum { ST_CGROUP_REFUSE = 0, ST_CGROUP_ALLOW = 1 };
+/* What the hook does; the first two are its return values. */
+enum st_connect_answer { ST_CONNECT_REFUSE, ST_CONNECT_ALLOW, ST_CONNECT_REWRITE };
 
 /* Where a redirected connection goes. */
 struct st_target {
@@ -22,6 +23,15 @@ struct st_attempt {
 	__u32 port; /* asked for */
 	__u8 budget_index;
 };
+
+/* The loopback address of the destination's family. */
+static __always_inline void st_aim_at_loopback(struct st_attempt *attempt)
+{
+	if (st_addr_is_v4(&attempt->connect.destination))
+		st_addr_from_v4(&attempt->target.addr, bpf_htonl(0x7f000001));
+	else
+		attempt->target.addr = (struct st_addr){.bytes = {[15] = 1}};
+}
 
 static __always_inline int st_port_in_set(__u32 set_id, __u32 port)
 {
@@ -157,10 +167,7 @@ static __always_inline enum st_engine_state st_choose_listener(struct st_attempt
 	attempt->target.port_be = v4 ? pod->port_v4_be[index] : pod->port_v6_be[index];
 	if (!attempt->target.port_be)
 		return ST_ENGINE_DOWN;
-	if (v4)
-		st_addr_from_v4(&attempt->target.addr, bpf_htonl(0x7f000001));
-	else
-		attempt->target.addr.bytes[15] = 1;
+	st_aim_at_loopback(attempt);
 	return st_look_at_listener(attempt->ctx, &attempt->target,
 				   v4 ? pod->listener_cookie_v4[index]
 				      : pod->listener_cookie_v6[index]);
@@ -348,13 +355,27 @@ static __always_inline enum st_reason st_on_connect(struct st_attempt *attempt)
 	return reason;
 }
 
-/* The kernel's own answer to a refused hook is EPERM; an application knows ECONNREFUSED.
- * bpf_set_retval: 5.18. */
-static __always_inline int st_refuse(void)
+/* The kernel's own answer to a refused hook is EPERM; an application knows ECONNREFUSED. Before
+ * bpf_set_retval (5.18) the pod itself has to say so: nobody listens on port 0 of its loopback.
+ * Returns whether that is where the connection is to go. */
+static __always_inline int st_refuse(struct st_attempt *attempt)
 {
-	if (bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_set_retval))
+	if (bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_set_retval)) {
 		bpf_set_retval(-ST_ECONNREFUSED);
-	return ST_CGROUP_REFUSE;
+		return 0;
+	}
+	st_aim_at_loopback(attempt);
+	attempt->target.port_be = 0;
+	return 1;
+}
+
+static __always_inline enum st_connect_answer st_answer(struct st_attempt *attempt)
+{
+	enum st_reason reason = st_on_connect(attempt);
+
+	if (st_verdict_of(reason) == ST_VERDICT_refused)
+		return st_refuse(attempt) ? ST_CONNECT_REWRITE : ST_CONNECT_REFUSE;
+	return reason == ST_REASON_REDIRECTED ? ST_CONNECT_REWRITE : ST_CONNECT_ALLOW;
 }
 
 SEC("cgroup/connect4")
@@ -362,17 +383,15 @@ int st_connect4(struct bpf_sock_addr *ctx)
 {
 	volatile __u32 port_be = ctx->user_port;
 	struct st_attempt attempt = {.ctx = ctx, .port = bpf_ntohs(port_be)};
-	enum st_reason reason;
+	enum st_connect_answer answer;
 
 	st_addr_from_v4(&attempt.connect.destination, ctx->user_ip4);
-	reason = st_on_connect(&attempt);
-	if (st_verdict_of(reason) == ST_VERDICT_refused)
-		return st_refuse();
-	if (reason == ST_REASON_REDIRECTED) {
+	answer = st_answer(&attempt);
+	if (answer == ST_CONNECT_REWRITE) {
 		ctx->user_ip4 = st_addr_to_v4(&attempt.target.addr);
 		ctx->user_port = attempt.target.port_be;
 	}
-	return ST_CGROUP_ALLOW;
+	return answer != ST_CONNECT_REFUSE;
 }
 
 SEC("cgroup/connect6")
@@ -380,7 +399,7 @@ int st_connect6(struct bpf_sock_addr *ctx)
 {
 	volatile __u32 port_be = ctx->user_port;
 	struct st_attempt attempt = {.ctx = ctx, .port = bpf_ntohs(port_be)};
-	enum st_reason reason;
+	enum st_connect_answer answer;
 	__u32 words[4];
 
 	/* One word at a time: the compiler must not merge the reads, the verifier refuses wider
@@ -393,10 +412,8 @@ int st_connect6(struct bpf_sock_addr *ctx)
 	barrier();
 	words[3] = ctx->user_ip6[3];
 	__builtin_memcpy(&attempt.connect.destination, words, sizeof(words));
-	reason = st_on_connect(&attempt);
-	if (st_verdict_of(reason) == ST_VERDICT_refused)
-		return st_refuse();
-	if (reason == ST_REASON_REDIRECTED) {
+	answer = st_answer(&attempt);
+	if (answer == ST_CONNECT_REWRITE) {
 		__builtin_memcpy(words, &attempt.target.addr, sizeof(words));
 		ctx->user_ip6[0] = words[0];
 		barrier();
@@ -407,7 +424,7 @@ int st_connect6(struct bpf_sock_addr *ctx)
 		ctx->user_ip6[3] = words[3];
 		ctx->user_port = attempt.target.port_be;
 	}
-	return ST_CGROUP_ALLOW;
+	return answer != ST_CONNECT_REFUSE;
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
