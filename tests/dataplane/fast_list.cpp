@@ -131,14 +131,14 @@ void FastList::set_rps(Cpu cpu) const {
   }
 }
 
-UniqueFd FastList::socket_in(const Pod& pod, int family) {
+UniqueFd FastList::socket_in(const Pod& pod, int family, int protocol) {
   return pod.netns
       .call([&]() -> Result<UniqueFd> {
-        UniqueFd fd(::socket(family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+        UniqueFd fd(::socket(family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, protocol));
         if (!fd.valid()) {
           return errno_error("socket", errno);
         }
-        set_to(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+        set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
         return fd;
       })
       .value();
@@ -180,7 +180,7 @@ Ends FastList::open_on(const World& world, const Road& road) const {
   if (!ends.server.valid()) {
     fail("accept " + name_of(road));
   }
-  set_to(ends.server, IPPROTO_TCP, TCP_NODELAY, 1);
+  set_option(ends.server, IPPROTO_TCP, TCP_NODELAY, 1);
   return ends;
 }
 
@@ -226,22 +226,10 @@ std::string FastList::reason_of(const std::string& pod) const {
   return shown ? shown->value("fast_path_reason", "") : shown.error().message;
 }
 
-void set_to(const UniqueFd& fd, int level, int option, int value) {
-  EXPECT_EQ(::setsockopt(fd.get(), level, option, &value, sizeof(value)), 0)
-      << "option " << option << " " << ::strerrorname_np(errno);
-}
-
 UniqueFd accept_from(const UniqueFd& listener, milliseconds within) {
   pollfd wanted{listener.get(), POLLIN, 0};
   (void)::poll(&wanted, 1, static_cast<int>(within.count()));
   return UniqueFd(::accept4(listener.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
-}
-
-bool is_delivered(const UniqueFd& fd) {
-  tcp_info info{};
-  socklen_t size = sizeof(info);
-  EXPECT_EQ(::getsockopt(fd.get(), IPPROTO_TCP, TCP_INFO, &info, &size), 0);
-  return info.tcpi_unacked == 0 && info.tcpi_notsent_bytes == 0;
 }
 
 std::uint16_t port_of(const UniqueFd& fd, int (*call)(int, sockaddr*, socklen_t*)) {

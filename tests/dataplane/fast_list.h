@@ -53,7 +53,7 @@ class FastList : public FastNode {
   void expect_all(const std::vector<Case>& cases, const std::vector<Road>& roads = all_roads());
 
   // A non-blocking socket of the pod.
-  [[nodiscard]] static UniqueFd socket_in(const Pod& pod, int family);
+  [[nodiscard]] static UniqueFd socket_in(const Pod& pod, int family, int protocol = 0);
   // A listener of the world's server for this road, and what its client connects to.
   [[nodiscard]] static UniqueFd listen_in(const World& world, const Road& road, int backlog = 128);
   [[nodiscard]] Address target_of(const World& world, const Road& road,
@@ -72,11 +72,8 @@ class FastList : public FastNode {
   [[nodiscard]] std::string reason_of(const std::string& pod) const;
 };
 
-void set_to(const UniqueFd& fd, int level, int option, int value);
 // Waits for it, then takes one; not valid if nothing comes.
 [[nodiscard]] UniqueFd accept_from(const UniqueFd& listener, milliseconds within = kPatience);
-// Everything that TCP has sent is acknowledged.
-[[nodiscard]] bool is_delivered(const UniqueFd& fd);
 // Asks for the address of the socket's own end (::getsockname) or the other (::getpeername).
 [[nodiscard]] std::uint16_t port_of(const UniqueFd& fd, int (*call)(int, sockaddr*, socklen_t*));
 
