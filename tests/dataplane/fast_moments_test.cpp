@@ -38,13 +38,14 @@ TEST_F(FastMoments, bytes_of_tcp_are_not_overtaken) {
 TEST_F(FastMoments, a_receive_that_has_begun_on_tcp_reads_in_order) {
   Ends slow = open(false);
   const std::string expected = scenarios::receive_in_flight(
-      slow, [](Ends&) {}, by_tcp);
+      slow, [](Ends&, HeldReceive& early) { early.unlock(); }, by_tcp);
   stop_agent();
   Ends fast = open(true);
   use(fast);
-  const auto put_in = [this](Ends&) {
+  const auto put_in = [this](Ends&, HeldReceive& early) {
     wake_agent();
     wait_until_adopted(1);
+    early.unlock();
   };
   EXPECT_EQ(scenarios::receive_in_flight(fast, put_in, by_tcp), expected);
   EXPECT_EQ(expected, "sentsentfirst second");

@@ -12,7 +12,6 @@
 #include <future>
 
 #include "sidetrack/abi/fast.h"
-#include "tests/dataplane/held_receive.h"
 
 namespace sidetrack::lab::scenarios {
 namespace {
@@ -124,10 +123,9 @@ std::string send_behind_unread_bytes(Ends& ends, const Step& past_tcp) {
   return said + receive_all(ends.server, 12);
 }
 
-std::string receive_in_flight(Ends& ends, const Step& past_tcp, const Step& by_tcp) {
+std::string receive_in_flight(Ends& ends, const PutIn& put_in, const Step& by_tcp) {
   HeldReceive early(ends.server);
-  past_tcp(ends);
-  early.unlock();
+  put_in(ends, early);
   std::string said = send_text(ends.client, "first ");
   by_tcp(ends);
   said += send_text(ends.client, "second");
@@ -168,6 +166,34 @@ std::string peek_across_a_switch(Ends& ends, const Step& by_tcp) {
           ? " peeked "
           : " missed ";
   return said + receive_all(ends.server, 11);
+}
+
+std::string wait_for_an_answer(Ends& ends, const Step& first) {
+  first(ends);
+  std::atomic<pid_t> thread{0};
+  auto reader = std::async(std::launch::async, [&]() -> std::string {
+    thread = ::gettid();
+    std::array<char, 64> bytes{};
+    const ssize_t count = ::recv(ends.client.get(), bytes.data(), bytes.size(), 0);
+    return count < 0 ? ::strerrorname_np(errno)
+                     : "'" + std::string(bytes.data(), static_cast<std::size_t>(count)) + "'";
+  });
+  EXPECT_TRUE(eventually(kPatience, [&] { return thread != 0 && waits_in_receive(thread); }));
+  EXPECT_EQ(::shutdown(ends.client.get(), SHUT_WR), 0);
+  EXPECT_EQ(receive_text(ends.server, 9), "EOF");
+  EXPECT_TRUE(eventually(kPatience, [&] { return is_acknowledged(ends.client); }));
+  EXPECT_EQ(send_text(ends.server, "answer"), "sent");
+  return reader.get();
+}
+
+std::string splice_some(const UniqueFd& fd) {
+  std::array<int, 2> pipes{-1, -1};
+  EXPECT_EQ(::pipe2(pipes.data(), O_NONBLOCK | O_CLOEXEC), 0);
+  const UniqueFd reading(pipes[0]);
+  const UniqueFd writing(pipes[1]);
+  const ssize_t count =
+      ::splice(fd.get(), nullptr, writing.get(), nullptr, 4096, SPLICE_F_NONBLOCK);
+  return count < 0 ? ::strerrorname_np(errno) : std::to_string(count);
 }
 
 }  // namespace sidetrack::lab::scenarios

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "tests/dataplane/fast_node.h"
+#include "tests/dataplane/held_receive.h"
 
 namespace sidetrack::lab::scenarios {
 
@@ -31,13 +32,20 @@ using Step = std::function<void(Ends&)>;
 [[nodiscard]] std::string read_into_faulting_memory(Ends& ends);
 // Bytes wait in TCP's queue; the next may skip TCP from `past_tcp` on.
 [[nodiscard]] std::string send_behind_unread_bytes(Ends& ends, const Step& past_tcp);
-// A recv() has chosen TCP when the connection is put on the fast path.
-[[nodiscard]] std::string receive_in_flight(Ends& ends, const Step& past_tcp, const Step& by_tcp);
+// A recv() has chosen TCP when the connection is put on the fast path. That
+// also unlocks the reader, before or after.
+using PutIn = std::function<void(Ends&, HeldReceive&)>;
+[[nodiscard]] std::string receive_in_flight(Ends& ends, const PutIn& put_in, const Step& by_tcp);
 // A thread sleeps in recv() since before O_NONBLOCK was set. Blocking ends.
 [[nodiscard]] std::string sleep_in_receive(Ends& ends, const Step& past_tcp);
 // A reader peeks until all of a header is there, in the middle of which the way changes.
 [[nodiscard]] std::string peek_across_a_switch(Ends& ends, const Step& by_tcp);
+// A client blocks in recv() when its own half-close is acknowledged, then comes the answer: what
+// its recv() said. `first`: before all.
+[[nodiscard]] std::string wait_for_an_answer(Ends& ends, const Step& first);
 
+// What one splice() of it into a pipe says: a number of bytes, or the errno's name.
+[[nodiscard]] std::string splice_some(const UniqueFd& fd);
 // `count` bytes, or what came of them.
 [[nodiscard]] std::string receive_all(const UniqueFd& fd, std::size_t count);
 
