@@ -57,13 +57,16 @@ Result<std::unique_ptr<Process>> start_haproxy(const Place& place, const TempDir
   std::string config =
       "global\n  maxconn 2000\ndefaults\n  mode tcp\n  timeout connect 5s\n  timeout client 60s\n"
       "  timeout server 60s\nlisten out\n  option transparent\n";
+  if (kind == HaproxyKind::kSplicing) {
+    config += "  option splice-request\n  option splice-response\n";
+  }
   for (const std::string& address : addresses) {
     config += fmt::format("  bind {}:{}\n", bracketed(address), kProxyPort);
   }
   const std::string file = folder.file("haproxy.cfg");
   ST_TRY(write_atomically(file, config));
   return Process::start(
-      {.arguments = {"haproxy", kind == HaproxyKind::kPlain ? "-db" : "-Ws", "-f", file},
+      {.arguments = {"haproxy", kind == HaproxyKind::kMasterWorker ? "-Ws" : "-db", "-f", file},
        .netns_path = place.netns_path,
        .cgroup_path = place.cgroup_path});
 }

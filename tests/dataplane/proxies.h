@@ -16,7 +16,7 @@ namespace sidetrack::lab {
 
 inline constexpr std::uint16_t kProxyPort = 15'001;
 
-enum class HaproxyKind { kPlain, kMasterWorker };
+enum class HaproxyKind { kPlain, kMasterWorker, kSplicing };
 
 // HAProxy in TCP mode on `addresses`, which sends every connection to where it was meant to go.
 Result<std::unique_ptr<Process>> start_haproxy(const Place& place, const TempDir& folder,
