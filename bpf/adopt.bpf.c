@@ -129,6 +129,18 @@ static __always_inline enum st_fast_reason st_inspect(const struct tcp_sock *tp)
 	return st_has_sleeper(sk) ? ST_FAST_SLEEPER : ST_FAST_NONE;
 }
 
+/* A word that the reader was owed when it was taken out was given then: a debt from now on is to be
+ * told anew. */
+static __always_inline void st_settle(const struct st_adopt_request *request)
+{
+	struct st_pair_key key = request->key;
+	struct st_pair *pair = bpf_map_lookup_elem(&st_pairs, &key);
+	__u32 sender = !request->side;
+
+	if (pair)
+		pair->owed[sender & 1] = 0;
+}
+
 static __always_inline enum st_fast_reason st_insert(struct bpf_sock *sk, const struct tcp_sock *tp,
 						     const struct st_adopt_request *request)
 {
@@ -153,6 +165,7 @@ static __always_inline enum st_fast_reason st_insert(struct bpf_sock *sk, const 
 	fast->tcp_ns = bpf_ktime_get_coarse_ns();
 	fast->side = request->side;
 	fast->kind = request->kind;
+	st_settle(request);
 	error = bpf_map_update_elem(&st_adopted, &cookie, sk, BPF_NOEXIST);
 	if (!error) {
 		if (counters)

@@ -26,6 +26,10 @@ static __always_inline __u8 st_ask_policy(const struct st_fast_config *config,
 	enum st_fast_reason reason;
 	struct st_pod *own, *peer;
 
+	/* First: a conflict must not be taken for the demotion that comes with it. */
+	mark = bpf_map_lookup_elem(&st_marks, &reader_cookie);
+	if (mark)
+		return mark->reason;
 	if (!config->enabled)
 		return ST_FAST_NODE_OFF;
 	own = bpf_map_lookup_elem(&st_pods, &own_netns);
@@ -37,10 +41,7 @@ static __always_inline __u8 st_ask_policy(const struct st_fast_config *config,
 	if (state && state->demoted)
 		return state->demoted;
 	state = bpf_map_lookup_elem(&st_pod_state, &reader_netns);
-	if (state && state->demoted)
-		return state->demoted;
-	mark = bpf_map_lookup_elem(&st_marks, &reader_cookie);
-	return mark ? mark->reason : ST_FAST_NONE;
+	return state ? state->demoted : ST_FAST_NONE;
 }
 
 /* Policy is asked again only when something has changed since. The generation is read first: a
@@ -97,8 +98,12 @@ static __always_inline enum st_fast_reason st_check_reader(struct st_sending *se
 {
 	const struct st_reader *reader = &sending->reader;
 	struct st_fast *fast = sending->fast;
-	enum st_fast_reason reason = st_reader_allows(reader, cookie);
+	enum st_fast_reason reason;
 
+	/* Before what would send it by TCP. */
+	if (denied == ST_FAST_CONFLICT && reader->cookie == cookie)
+		return ST_FAST_CONFLICT;
+	reason = st_reader_allows(reader, cookie);
 	if (reason)
 		return reason;
 	if (fast->released && reader->queue_empty)
@@ -120,14 +125,23 @@ static __always_inline enum st_fast_reason st_check_reader(struct st_sending *se
 		       sending->config->charges_reader, fast->messages, fast->bytes);
 }
 
-/* The message goes by TCP while others wait past it. A reader that watches edges and takes a short
- * read for "drained" would not come back for it: the agent looks after that. */
-static __always_inline void st_owe(const struct st_fast *fast)
+/* The message goes by TCP, for whatever reason. If others wait past it for the same reader, one
+ * that watches edges and takes a short read for "drained" would not come back for it: the agent
+ * looks after that. */
+static __always_inline void st_owe(const int cast, const struct st_fast *fast)
 {
+	struct sock *reader = ST_CAST(cast, struct sock, fast->peer.sock);
 	struct st_pair_key key = fast->key;
-	struct st_pair *pair = bpf_map_lookup_elem(&st_pairs, &key);
 	__u32 side = fast->side & 1;
+	struct st_pair *pair;
+	__u64 psock;
 
+	if ((__u64)ST_READ(cast, reader, __sk_common.skc_cookie.counter) != fast->peer.cookie)
+		return;
+	psock = st_psock_of(cast, reader);
+	if (!psock || st_queue_is_empty(cast, psock))
+		return;
+	pair = bpf_map_lookup_elem(&st_pairs, &key);
 	if (!pair || pair->owed[side])
 		return;
 	pair->owed[side] = 1;
@@ -248,8 +262,6 @@ static __always_inline enum st_fast_reason st_decide_message(const int cast,
 	reason = st_try_peer(sending);
 	if (!reason)
 		st_count_bytes(fast, fast->key, sending->msg->size, 0);
-	else if (!sending->reader.queue_empty)
-		st_owe(fast);
 	return reason;
 }
 
@@ -264,8 +276,10 @@ static __always_inline int st_on_message(const int cast, struct sk_msg_md *msg)
 	if (!sending.fast)
 		return SK_PASS;
 	reason = st_decide_message(cast, &sending);
-	if (reason)
-		st_count_refused(reason);
+	if (!reason)
+		return SK_PASS;
+	st_count_refused(reason);
+	st_owe(cast, sending.fast);
 	/* Over TCP these bytes would be spliced before older ones: see abi/fast_path.def. */
 	return reason == ST_FAST_CONFLICT ? SK_DROP : SK_PASS;
 }

@@ -389,6 +389,20 @@ TEST_F(AdoptionTest, a_reader_that_does_not_come_back_is_told_again) {
   EXPECT_EQ(sockets_.nudged.size(), 1U);
 }
 
+// Taking out waits for what skipped TCP, not for what came behind it by TCP.
+TEST_F(AdoptionTest, a_reader_that_was_taken_out_is_told_of_what_came_by_tcp) {
+  adopt(1);
+  adoption_.on_owed(2, now_);
+  pods_.pods[kPodB].row.fast_path = ST_FAST_PATH_OFF;
+  adoption_.on_policy_changed(now_);
+  tick(milliseconds(0));
+  ASSERT_FALSE(is_in(2));
+  tick(milliseconds(10));
+  EXPECT_EQ(sockets_.nudged, std::vector<std::uint64_t>{2});
+  tick(milliseconds(10));
+  EXPECT_EQ(sockets_.nudged.size(), 1U);
+}
+
 TEST_F(AdoptionTest, a_conflict_ends_the_connection) {
   adopt(1);
   adoption_.on_conflict(kPodB, 2);
