@@ -87,8 +87,14 @@ Result<void> FastPath::write_config(bool on, bool charges_reader) {
 Result<void> FastPath::start() {
   auto adopted = dataplane_.adopted();
   ST_TRY(adopted);
+  const auto begun = begin(!adopted->empty());
+  // After the settings, which are applied to what is known: no pod is yet, and all would be off.
+  adoption_.restore(*adopted, adopt::Clock::now());
+  return begun;
+}
+
+Result<void> FastPath::begin(bool has_adopted) {
   const auto now = adopt::Clock::now();
-  adoption_.restore(*adopted, now);
   problem_ = find_problem();
   if (problem_.empty()) {
     problem_ = "self_test_running";
@@ -97,8 +103,8 @@ Result<void> FastPath::start() {
                          [this](const Result<selftest::Report>& report) { on_self_test(report); });
     if (started) {
       // What is adopted by an earlier agent has passed one; nothing more is until this one passes.
-      adoption_.set_settings(
-          {.enabled = !adopted->empty(), .probation = options_.fast_path.probation}, now);
+      adoption_.set_settings({.enabled = has_adopted, .probation = options_.fast_path.probation},
+                             now);
       return {};
     }
     problem_ = started.error().message;

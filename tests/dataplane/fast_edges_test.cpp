@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: Apache-2.0
+// A reader that watches edges and takes a short read for "drained" gets all bytes, whatever made
+// the last of them go by TCP while others waited past it.
+#include <linux/tcp.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+
+#include <nlohmann/json.hpp>
+
+#include "sidetrack/abi/fast.h"
+#include "tests/dataplane/fast_node.h"
+
+namespace sidetrack::lab {
+namespace {
+
+constexpr std::size_t kMessage = 100;
+constexpr int kMoreThanWait = ST_FAST_MESSAGES + 40;
+
+class FastEdges : public FastNode {
+ protected:
+  // Watches `fd` from here on.
+  static UniqueFd watch(const UniqueFd& fd) {
+    UniqueFd epoll(::epoll_create1(EPOLL_CLOEXEC));
+    epoll_event event{.events = EPOLLIN | EPOLLET, .data = {}};
+    EXPECT_EQ(::epoll_ctl(epoll.get(), EPOLL_CTL_ADD, fd.get(), &event), 0);
+    return epoll;
+  }
+  static void send(const UniqueFd& fd, int messages) {
+    const std::string message(kMessage, 'm');
+    for (int i = 0; i < messages; ++i) {
+      EXPECT_EQ(send_text(fd, message), "sent");
+    }
+  }
+  // Reads after each edge until a read is short; what came of `messages`.
+  static std::size_t read(const UniqueFd& epoll, const UniqueFd& fd, int messages) {
+    std::vector<char> buffer(65536);
+    std::size_t total = 0;
+    epoll_event event{};
+    while (total < static_cast<std::size_t>(messages) * kMessage &&
+           ::epoll_wait(epoll.get(), &event, 1, static_cast<int>(kPatience.count())) == 1) {
+      ssize_t got = 0;
+      do {
+        got = ::recv(fd.get(), buffer.data(), buffer.size(), 0);
+        total += got > 0 ? static_cast<std::size_t>(got) : 0;
+      } while (got == static_cast<ssize_t>(buffer.size()));
+    }
+    return total;
+  }
+};
+
+// The sender's state is then CLOSE_WAIT: it sends by TCP for good.
+TEST_F(FastEdges, gets_what_comes_by_tcp_after_its_own_half_close) {
+  const Ends ends = open_fast();
+  const UniqueFd epoll = watch(ends.server);
+  send(ends.client, 3);
+  EXPECT_EQ(::shutdown(ends.server.get(), SHUT_WR), 0);
+  EXPECT_EQ(receive_text(ends.client, 1), "EOF");
+  const std::uint64_t by_tcp = sent_by_tcp(ends.client);
+  send(ends.client, 3);
+  ASSERT_TRUE(eventually(kPatience, [&] { return is_acknowledged(ends.client); }));
+  EXPECT_GE(sent_by_tcp(ends.client) - by_tcp, 3 * kMessage);
+  EXPECT_EQ(read(epoll, ends.server, 6), 6 * kMessage);
+}
+
+// Nobody is there to look after it meanwhile; its successor does, also for the next such moment.
+TEST_F(FastEdges, gets_what_came_by_tcp_when_the_agent_died_and_is_back) {
+  const Ends ends = open_fast();
+  const UniqueFd epoll = watch(ends.server);
+  sidetrack_->agent().kill_hard();
+  send(ends.client, kMoreThanWait);
+  ASSERT_TRUE(eventually(kPatience, [&] { return is_acknowledged(ends.client); }));
+  ST_ASSERT_OK(sidetrack_->start_agent());
+  EXPECT_EQ(read(epoll, ends.server, kMoreThanWait), kMoreThanWait * kMessage);
+  send(ends.client, kMoreThanWait);
+  ASSERT_TRUE(eventually(kPatience, [&] { return is_acknowledged(ends.client); }));
+  EXPECT_EQ(read(epoll, ends.server, kMoreThanWait), kMoreThanWait * kMessage);
+}
+
+// What it was owed when it was taken out does not hide the debts of its next time.
+TEST_F(FastEdges, gets_all_again_after_it_was_taken_out_and_put_in) {
+  Ends ends = open_fast();
+  const UniqueFd epoll = watch(ends.server);
+  for (int round = 0; round < 2; ++round) {
+    send(ends.client, kMoreThanWait);
+    ST_ASSERT_OK(objects_->set_label(Kind::kNamespace, "shop", "sidetrack.io/fast-path", "off"));
+    ASSERT_TRUE(eventually(kPatience, [&] { return is_acknowledged(ends.client); }));
+    EXPECT_EQ(read(epoll, ends.server, kMoreThanWait), kMoreThanWait * kMessage);
+    ST_ASSERT_OK(objects_->set_label(Kind::kNamespace, "shop", "sidetrack.io/fast-path", "auto"));
+    make_fast({&ends});
+  }
+}
+
+// A window that leaves nothing to TCP makes it drop segments or close its own window, and wait
+// longer each time before it tries again.
+TEST_F(FastEdges, gets_the_rest_at_once_when_it_reads_after_a_while) {
+  const Ends ends = open_fast();
+  const std::string bytes(16384, 'w');
+  std::size_t sent = 0;
+  // Twice as long as TCP's longest pause by then would have to be.
+  const auto until = Clock::now() + milliseconds(3000);
+  while (Clock::now() < until) {
+    pollfd wanted{ends.client.get(), POLLOUT, 0};
+    if (::poll(&wanted, 1, 50) == 1) {
+      const ssize_t count = ::send(ends.client.get(), bytes.data(), bytes.size(), MSG_NOSIGNAL);
+      sent += count > 0 ? static_cast<std::size_t>(count) : 0;
+    }
+  }
+  std::vector<char> buffer(65536);
+  std::size_t received = 0;
+  const auto begin = Clock::now();
+  ASSERT_TRUE(eventually(kPatience,
+                         [&] {
+                           const ssize_t got =
+                               ::recv(ends.server.get(), buffer.data(), buffer.size(), 0);
+                           received += got > 0 ? static_cast<std::size_t>(got) : 0;
+                           return received == sent;
+                         }))
+      << received << " of " << sent;
+  EXPECT_LT(Clock::now() - begin, scaled(milliseconds(1000)));
+}
+
+class HandoffEdges : public FastEdges {
+ protected:
+  void SetUp() override {
+    FastEdges::SetUp();
+    if (IsSkipped() || HasFatalFailure()) {
+      return;
+    }
+    ST_ASSERT_OK(objects_->put(
+        NamespaceSpec{.name = "shop", .labels = {{"sidetrack.io/mode", "redirect"}}}));
+    ST_ASSERT_OK(sidetrack_->start_engine());
+    for (const char* pod : {"shop/client", "shop/server"}) {
+      ST_ASSERT_OK(sidetrack_->wait_for_pod(pod, "enrolled", "redirect"));
+    }
+  }
+  static std::uint64_t received_by_tcp(const UniqueFd& fd) {
+    tcp_info info{};
+    socklen_t size = sizeof(info);
+    EXPECT_EQ(::getsockopt(fd.get(), IPPROTO_TCP, TCP_INFO, &info, &size), 0);
+    return info.tcpi_bytes_received;
+  }
+  [[nodiscard]] std::uint64_t handoffs() const {
+    const auto rows = sidetrack_->dump_map("st_fast_counters");
+    std::uint64_t sum = 0;
+    for (const auto& cell :
+         rows ? rows->front().at("formatted").at("values") : nlohmann::json::array()) {
+      sum += cell.at("value").at("handoffs").get<std::uint64_t>();
+    }
+    return sum;
+  }
+};
+
+// The first messages go past the engine, the others through it: the engine's socket sends those.
+TEST_F(HandoffEdges, gets_what_came_past_the_engine_and_through_it) {
+  const Ends ends = open(true);
+  ASSERT_TRUE(eventually(2 * kPatience, [&] {
+    const std::uint64_t before = handoffs();
+    pass(ends.client, ends.server, "x");
+    pass(ends.server, ends.client, "y");
+    return handoffs() - before == 2;
+  })) << sidetrack_->logs();
+  const UniqueFd epoll = watch(ends.server);
+  const std::uint64_t past = handoffs();
+  const std::uint64_t by_tcp = received_by_tcp(ends.server);
+  send(ends.client, kMoreThanWait);
+  // All of it is there before the first look.
+  ASSERT_TRUE(eventually(kPatience, [&] {
+    return (handoffs() - past) * kMessage + received_by_tcp(ends.server) - by_tcp ==
+           kMoreThanWait * kMessage;
+  }));
+  EXPECT_GT(received_by_tcp(ends.server), by_tcp);
+  EXPECT_EQ(read(epoll, ends.server, kMoreThanWait), kMoreThanWait * kMessage);
+}
+
+}  // namespace
+}  // namespace sidetrack::lab
