@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""check_deviations.py DOCUMENT TEST: each deviation of the document is numbered in turn and has either a test dNN_... or
+"""check_deviations.py DOCUMENT TEST...: each deviation of the document is numbered in turn and has either a test dNN_... or
 a line that begins with "Tested elsewhere:" or "Not tested:"; each such test has its deviation."""
 import re
 import sys
 
 
-def main(document_path, test_path):
+def main(document_path, *test_paths):
     with open(document_path, encoding="utf-8") as document:
         sections = re.split(r"^## (?=\d+\. )", document.read(), flags=re.MULTILINE)[1:]
-    with open(test_path, encoding="utf-8") as test:
-        tested = {int(number) for number in re.findall(r"TEST_F\(\w+, d(\d\d)_", test.read())}
+    tested = set()
+    for test_path in test_paths:
+        with open(test_path, encoding="utf-8") as test:
+            tested |= {int(number) for number in re.findall(r"TEST_F\(\w+, d(\d\d)_", test.read())}
     problems = []
     numbers = [int(section.split(".")[0]) for section in sections]
     if numbers != list(range(1, len(numbers) + 1)) or not numbers:

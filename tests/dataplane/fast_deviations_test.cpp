@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0
+// How applications can tell that their connection skips TCP. dNN_...: deviation NN of
+// docs/deviations.md, seen on plain TCP and past it.
+#include <fcntl.h>
+#include <sys/socket.h>
+
+#include "tests/dataplane/fast_scenarios.h"
+#include "tests/dataplane/shared_fast_node.h"
+
+namespace sidetrack::lab {
+namespace {
+
+constexpr milliseconds kNothingComes{100};
+
+using FastDeviations = SharedFastNode;
+
+// The agent is late: else it takes the socket out before a reader can sleep in it.
+TEST_F(FastDeviations, d21_a_socket_made_blocking_can_see_eagain) {
+  const auto make_blocking = [](Ends& ends) {
+    ::fcntl(ends.client.get(), F_SETFL, ::fcntl(ends.client.get(), F_GETFL) & ~O_NONBLOCK);
+  };
+  Ends slow = open(false);
+  EXPECT_EQ(scenarios::wait_for_an_answer(slow, make_blocking), "'answer'");
+  Ends fast = open_fast();
+  stop_agent();
+  EXPECT_EQ(scenarios::wait_for_an_answer(fast, make_blocking), "EAGAIN");
+  wake_agent();
+  EXPECT_EQ(receive_text(fast.client, 9), "'answer'");
+}
+
+// One reader has chosen TCP; the other one reads what the first was to read. The first is held only
+// where the machine has something else to run: a try may miss.
+TEST_F(FastDeviations, d25_of_two_readers_one_can_get_later_bytes_first) {
+  const auto attack = [](Ends& ends) -> std::string {
+    set_option(ends.client, SOL_SOCKET, SO_ZEROCOPY, 1);  // by TCP
+    EXPECT_EQ(send_text(ends.client, "first"), "sent");
+    EXPECT_TRUE(eventually(kPatience, [&] { return is_acknowledged(ends.client); }));
+    HeldReceive one(ends.server);
+    one.unlock();
+    if (receive_text(ends.server, 5, 0, kNothingComes) != "'first'") {
+      return one.finish() == "first" ? "missed" : "lost";
+    }
+    set_option(ends.client, SOL_SOCKET, SO_ZEROCOPY, 0);
+    EXPECT_EQ(send_text(ends.client, "second "), "sent");
+    set_option(ends.client, SOL_SOCKET, SO_ZEROCOPY, 1);
+    EXPECT_EQ(send_text(ends.client, "third"), "sent");
+    EXPECT_TRUE(eventually(kPatience, [&] { return is_acknowledged(ends.client); }));
+    const std::string begin = one.finish();
+    return begin + scenarios::receive_all(ends.server, 12 - begin.size());
+  };
+  std::string last;
+  const auto says = [&](Ends& ends, const std::string& expected) {
+    return eventually(kPatience, [&] { return (last = attack(ends)) != "missed"; }) &&
+           last == expected;
+  };
+  Ends slow = open(false);
+  EXPECT_TRUE(says(slow, "second third")) << last;
+  Ends fast = open_fast();
+  EXPECT_TRUE(eventually(kPatience, [&] { return says(fast, "thirdsecond "); })) << last;
+}
+
+// Until the agent has ended it, nothing may come before what splice has not seen.
+TEST_F(FastDeviations, d24_splice_on_bytes_that_skipped_tcp_ends_the_connection) {
+  spoil();  // the server's pod is demoted
+  const auto splice = [](Ends& ends) {
+    EXPECT_EQ(send_text(ends.client, "past"), "sent");
+    EXPECT_EQ(receive_text(ends.server, 1, MSG_PEEK), "'p'");
+    return scenarios::splice_some(ends.server);
+  };
+  Ends slow = open(false);
+  EXPECT_EQ(splice(slow), "4");
+  Ends fast = open_fast();
+  stop_agent();
+  EXPECT_EQ(splice(fast), "EAGAIN");
+  EXPECT_EQ(send_text(fast.client, "refused"), "EACCES");
+  wake_agent();
+  EXPECT_EQ(receive_text(fast.client, 9), "ECONNRESET");
+  EXPECT_EQ(receive_text(fast.server, 99), "'past'");
+  EXPECT_EQ(receive_text(fast.server, 99), "ECONNABORTED");
+}
+
+}  // namespace
+}  // namespace sidetrack::lab
