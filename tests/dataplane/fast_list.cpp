@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include <array>
+#include <set>
 #include <sstream>
 #include <stdexcept>
 #include <thread>
@@ -204,13 +205,23 @@ void FastList::expect_all(const std::vector<Case>& cases, const std::vector<Road
   }
   ASSERT_NO_FATAL_FAILURE(make_fast(all));
   Cpu cpu = Cpu::kSame;
+  std::set<const Case*> deviating;
   for (Run& run : runs) {
     if (run.road->cpu != std::exchange(cpu, run.road->cpu)) {
       ASSERT_NO_FATAL_FAILURE(set_rps(cpu));
     }
     SCOPED_TRACE(fmt::format("{}, {}", run.one->name, name_of(*run.road)));
     EXPECT_EQ(run.one->run(run.slow), run.one->tcp) << "on plain TCP";
-    EXPECT_EQ(run.one->run(run.fast), run.one->fast.value_or(run.one->tcp)) << "past TCP";
+    const std::string said = run.one->run(run.fast);
+    if (run.one->fast && said == *run.one->fast) {
+      deviating.insert(run.one);
+    } else {
+      EXPECT_EQ(said, run.one->tcp) << "past TCP";
+    }
+  }
+  // Any message may go by TCP after all, as when the agent gets no time; not all of them.
+  for (const Case& one : cases) {
+    EXPECT_EQ(deviating.contains(&one), one.fast.has_value()) << one.name;
   }
 }
 

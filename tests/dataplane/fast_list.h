@@ -44,7 +44,7 @@ class FastList : public FastNode {
     const char* name;
     Scenario run;
     std::string tcp;                    // what it says on plain TCP
-    std::optional<std::string> fast{};  // past TCP, if not the same: see docs/deviations.md
+    std::optional<std::string> fast{};  // what it may say past TCP, too: docs/deviations.md
     int times = 1;                      // connections
   };
 
