@@ -2,15 +2,13 @@
 // How much one node carries: 9,000 connections, many pods. Prints one line of JSON per measurement.
 // ST_SCALE_PODS (default 100) says how many pods; `make scale` asks for 1,000.
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <cstdlib>
-#include <filesystem>
-#include <fstream>
 
 #include <nlohmann/json.hpp>
 
 #include "tests/dataplane/scale_node.h"
+#include "tests/lab/proc_stats.h"
 
 namespace sidetrack::lab {
 namespace {
@@ -20,19 +18,6 @@ using nlohmann::json;
 constexpr std::uint64_t kConnections = 9000;
 constexpr std::uint64_t kBoundedBytes = 256 * 1024;  // per connection, as --buffer promises
 constexpr milliseconds kLong{110'000};
-
-std::uint64_t resident_bytes(pid_t pid) {
-  std::uint64_t total = 0;
-  std::uint64_t resident = 0;
-  std::ifstream(fmt::format("/proc/{}/statm", pid)) >> total >> resident;
-  return resident * static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
-}
-
-std::int64_t open_files(pid_t pid) {
-  std::error_code failure;
-  return std::distance(
-      std::filesystem::directory_iterator(fmt::format("/proc/{}/fd", pid), failure), {});
-}
 
 double seconds_since(Clock::time_point begin) {
   return std::chrono::duration<double>(Clock::now() - begin).count();

@@ -13,6 +13,7 @@
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
+#include <span>
 
 #include <nlohmann/json.hpp>
 
@@ -44,6 +45,22 @@ nlohmann::json describe(const SocketAddress& address) {
   const auto* v6 = reinterpret_cast<const sockaddr_in6*>(&address.storage);
   ::inet_ntop(AF_INET6, &v6->sin6_addr, text.data(), text.size());
   return {{"address", text.data()}, {"port", ntohs(v6->sin6_port)}};
+}
+
+// Fills `bytes` from a socket that may be non-blocking; false: an end or an error came before.
+bool receive_whole(int fd, std::span<char> bytes) {
+  while (!bytes.empty()) {
+    pollfd wanted{fd, POLLIN, 0};
+    if (::poll(&wanted, 1, static_cast<int>(kDefaultTimeoutMs)) <= 0) {
+      return false;
+    }
+    const ssize_t count = ::recv(fd, bytes.data(), bytes.size(), 0);
+    if (count <= 0) {
+      return false;
+    }
+    bytes = bytes.subspan(static_cast<std::size_t>(count));
+  }
+  return true;
 }
 
 nlohmann::json ask_name(int (*call)(int, sockaddr*, socklen_t*), int fd) {
@@ -285,6 +302,9 @@ nlohmann::json ShellSockets::hold(const Words& words) {
     UniqueFd fd(::socket(address.storage.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0));
     set_timeout(fd.get(), words.number("timeout_ms", kDefaultTimeoutMs));
     if (fd.valid() && ::connect(fd.get(), address.get(), address.size) == 0) {
+      if (words.has("nonblock")) {
+        ::fcntl(fd.get(), F_SETFL, O_NONBLOCK);
+      }
       held_.push_back(std::move(fd));
       ++opened;
     } else {
@@ -307,8 +327,7 @@ nlohmann::json ShellSockets::check_held(const Words& words) {
   }
   for (std::size_t i = 0; i < held_.size(); ++i) {
     Pattern(i + 1).fill(request);
-    const ssize_t got = ::recv(held_[i].get(), reply.data(), length, MSG_WAITALL);
-    same += got == static_cast<ssize_t>(length) && reply == request ? 1 : 0;
+    same += receive_whole(held_[i].get(), reply) && reply == request ? 1 : 0;
   }
   return {{"same", same}};
 }
