@@ -32,11 +32,17 @@ void Actor::kill() {
     return;
   }
   process_->kill_hard();
+  (void)process_->wait_for_end_of_output();
+  said_ += process_->output();
   // The reader ends with the last line.
   if (reader_.joinable()) {
     reader_.join();
   }
   process_.reset();
+}
+
+std::string Actor::said() const {
+  return process_ ? said_ + process_->output() : said_;
 }
 
 std::vector<std::string> Actor::take_lines() {

@@ -31,6 +31,8 @@ class Actor {
   [[nodiscard]] bool is_up() const { return process_ != nullptr; }
   [[nodiscard]] lab::Process& process() { return *process_; }
   [[nodiscard]] const std::string& name() const { return name_; }
+  // All that it ever said, for failures.
+  [[nodiscard]] std::string said() const;
   // All lines of its stdout since the last call, also those of earlier starts.
   std::vector<std::string> take_lines();
 
@@ -38,6 +40,7 @@ class Actor {
   std::string name_;
   MakeSpec spec_;
   std::uint64_t starts_ = 0;
+  std::string said_;
   std::unique_ptr<lab::Process> process_;
   std::mutex mutex_;
   std::vector<std::string> lines_;

@@ -15,12 +15,12 @@
 
 namespace sidetrack::soak {
 
-enum class Cause { kClientKilled, kServerKilled, kEngineKilled };
+enum class Cause { kClientKilled, kServerKilled, kEngineKilled, kAgentKilled };
 
 // When something was gone: from the kill until its successor was ready. CLOCK_MONOTONIC.
 struct Incident {
   Cause cause = Cause::kClientKilled;
-  std::string world;  // kEngineKilled: all
+  std::string world{};  // of agent and engine: all
   std::int64_t from_ms = 0;
   std::int64_t to_ms = std::numeric_limits<std::int64_t>::max();
 };
@@ -52,9 +52,10 @@ class Judge {
     std::map<std::string, std::uint64_t> errors{};       // by "error, excuse"
     // Of connections that ended as planned, by world ("control").
     std::map<std::string, std::uint64_t> bytes{};
-    std::map<std::string, std::uint64_t> fast_bytes{};  // of these, past TCP
-    std::uint64_t matched = 0;                          // connections whose two ends agree
-    std::uint64_t gaps = 0;                             // pauses that were longer than scripted
+    std::map<std::string, std::uint64_t> fast_bytes{};   // of these, past TCP
+    std::map<std::string, std::uint64_t> retransmits{};  // segments of TCP
+    std::uint64_t matched = 0;                           // connections whose two ends agree
+    std::uint64_t gaps = 0;                              // pauses that were longer than scripted
     std::uint64_t control_gaps = 0;
     std::int64_t control_gap_ms = 0;
     std::int64_t longest_gap_ms = 0;
@@ -84,6 +85,7 @@ class Judge {
   void compare_ends(const Line& line);
   // Why the error is no finding; nullopt: it is one.
   [[nodiscard]] std::optional<std::string> excuse(const Line& line) const;
+  [[nodiscard]] bool agent_just_died(std::int64_t at_ms) const;
   [[nodiscard]] bool happened(Cause cause, const Line& line) const;
 
   std::vector<Incident> incidents_;

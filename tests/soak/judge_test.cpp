@@ -15,9 +15,10 @@ const Source kMesh{.world = "mesh", .by_engine = true};
 const Source kControl{.world = "mesh", .by_engine = true, .is_control = true};
 
 json ended(const std::string& error, const std::string& side = "client") {
-  return {{"what", "end"}, {"id", 7},        {"kind", "ping"},  {"side", side},
-          {"begin", 1000}, {"now", 2000},    {"error", error},  {"connecting", false},
-          {"sent", 100},   {"received", 50}, {"tcp_sent", 100}, {"longest_gap", 3}};
+  return {{"what", "end"},   {"id", 7},        {"kind", "ping"},  {"side", side},
+          {"begin", 1000},   {"now", 2000},    {"error", error},  {"connecting", false},
+          {"sent", 100},     {"received", 50}, {"tcp_sent", 100}, {"retransmits", 0},
+          {"longest_gap", 3}};
 }
 
 json stood_still(std::int64_t from, std::int64_t to) {
@@ -82,6 +83,14 @@ TEST(SoakJudge, a_stall_is_a_finding_unless_plain_tcp_stood_still_too) {
       1U);
   EXPECT_TRUE(
       judged({}, {{kPass, stood_still(1000, 2000)}, {kControl, stood_still(900, 1800)}}).empty());
+}
+
+TEST(SoakJudge, an_agent_that_dies_excuses_only_what_stood_still_from_then_on) {
+  const Incident killed{.cause = Cause::kAgentKilled, .from_ms = 1000};
+  EXPECT_TRUE(judged({killed}, {{kPass, stood_still(1010, 2010)}}).empty());
+  EXPECT_EQ(judged({killed}, {{kPass, stood_still(1500, 2500)}}).size(), 1U);
+  EXPECT_EQ(judged({killed}, {{kPass, stood_still(500, 1500)}}).size(), 1U);
+  EXPECT_EQ(judged({killed}, {{kPass, ended("STALLED")}}).size(), 1U);
 }
 
 TEST(SoakJudge, a_corrupt_byte_is_a_finding_whatever_happened) {

@@ -106,6 +106,7 @@ void Soak::kill_one(bool calm) {
     case 7:
     case 8:
       down = {.actor = agent_.get(), .start_at_ms = now + after};
+      incident.cause = Cause::kAgentKilled;
       break;
     default:
       down = {.actor = engine_.get(), .start_at_ms = now + after / 3};
@@ -115,10 +116,8 @@ void Soak::kill_one(bool calm) {
   if (!down.actor->is_up()) {
     return;  // still down from the last time
   }
-  if (down.actor != agent_.get()) {
-    down.incident = judge_.open(incident);
-    open_incidents_[down.actor] = *down.incident;
-  }
+  down.incident = judge_.open(incident);
+  open_incidents_[down.actor] = *down.incident;
   down.actor->kill();
   note("killed " + down.actor->name());
   ++kills_[down.actor->name()];

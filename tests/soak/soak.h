@@ -103,7 +103,8 @@ class Soak {
   std::vector<Down> down_;
   std::map<const Actor*, std::size_t> open_incidents_;  // the latest of each
   std::map<std::string, std::int64_t> maps_before_;
-  std::map<std::string, Held> held_before_;
+  std::map<std::string, Held> held_idle_;    // before there was any traffic
+  std::map<std::string, Held> held_before_;  // in the middle of it
   std::map<std::string, std::uint64_t> kills_;
   std::map<std::string, std::uint64_t> flips_;
   std::int64_t next_kill_ms_ = 0;

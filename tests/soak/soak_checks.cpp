@@ -18,7 +18,7 @@ using nlohmann::json;
 
 constexpr std::uint64_t kGrowthBytes = 8U << 20U;
 // Least share of a world's bytes that skipped TCP: the soak is about those.
-constexpr double kLeastShare = 0.1;
+constexpr double kLeastShare = 0.05;
 
 template <typename Counts>
 std::string list(const Counts& counts) {
@@ -122,6 +122,7 @@ std::string Soak::summary() const {
   text += fmt::format("messages and sockets that stayed on TCP: {}\n", list(refused_));
   text += fmt::format("kills: {}; flips: {}\n", list(kills_), list(flips_));
   text += fmt::format("ends other than planned: {}\n", list(totals.errors));
+  text += fmt::format("TCP sent again: {} segments\n", list(totals.retransmits));
   text +=
       fmt::format("longest gap: {} ms, of plain TCP: {} ms; gaps: {}, of plain TCP: {}\n",
                   totals.longest_gap_ms, totals.control_gap_ms, totals.gaps, totals.control_gaps);

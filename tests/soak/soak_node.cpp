@@ -130,6 +130,7 @@ Result<void> Soak::start_all() {
     }
   }
   maps_before_ = map_entries();
+  held_idle_ = {{"agent", held_by(*agent_)}, {"engine", held_by(*engine_)}};
   for (const World& world : worlds_) {
     ST_TRY(world.server->start());
     ST_TRY(world.server->process().wait_for_output("ready"));
@@ -180,8 +181,8 @@ Result<void> Soak::wind_down() {
 std::string Soak::logs() const {
   std::string text;
   for (const auto& actor : {agent_.get(), engine_.get()}) {
-    if (actor != nullptr && actor->is_up()) {
-      text += actor->name() + ":\n" + actor->process().output();
+    if (actor != nullptr) {
+      text += actor->name() + ":\n" + actor->said();
     }
   }
   return text;
