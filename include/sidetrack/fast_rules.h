@@ -32,7 +32,8 @@ struct st_reader {
   __u8 shut_down;
   __u8 adopted; /* it has a queue for redirected bytes */
   __u8 queue_empty;
-  __u8 locked; /* a thread is inside a call on it */
+  __u8 buffer_fixed; /* the application set SO_RCVBUF */
+  __u8 locked;       /* a thread is inside a call on it */
   __u8 nonblocking;
   __u8 ulp;
   __u8 low_water;  /* SO_RCVLOWAT above 1 */
@@ -55,12 +56,10 @@ static inline int st_relay_empty(__u32 forwarded, __u32 write_seq, __u32 first, 
   return forwarded == write_seq - first + redirected;
 }
 
-/* What waits takes room from TCP: beyond half of the receive buffer, segments within TCP's own
- * window are dropped for want of memory, and sent again after 200 ms, 400 ms, ... */
 static inline __u32 st_window_of(__u32 configured, const struct st_reader* reader) {
   __u32 half = reader->receive_buffer / 2;
 
-  return half < configured ? half : configured;
+  return reader->buffer_fixed && half < configured ? half : configured;
 }
 
 /* What waits for the reader, with one message more: `messages` and `bytes` were redirected since

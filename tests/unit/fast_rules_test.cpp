@@ -79,9 +79,11 @@ TEST(RelayEmpty, wraps_around) {
   EXPECT_FALSE(st_relay_empty(0, 502, 500, kLast));
 }
 
-TEST(WindowOf, leaves_half_of_the_receive_buffer_to_tcp) {
+TEST(WindowOf, is_the_configured_one_unless_the_application_wants_less) {
   st_reader reader = good_reader();
   reader.receive_buffer = kWindow;
+  EXPECT_EQ(st_window_of(kWindow, &reader), kWindow) << "not set by the application";
+  reader.buffer_fixed = 1;
   EXPECT_EQ(st_window_of(kWindow, &reader), kWindow / 2);
   reader.receive_buffer = 2 * kWindow;
   EXPECT_EQ(st_window_of(kWindow, &reader), kWindow);
