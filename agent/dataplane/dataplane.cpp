@@ -73,6 +73,7 @@ Result<void> Dataplane::Impl::load(bool fast_path) {
     return load_error(errno);
   }
   choose_fast_programs(skeleton.get(), fast_path);
+  has_fentry = choose_sentinel_programs(skeleton.get(), fast_path);
   bpf_map* map = nullptr;
   bpf_object__for_each_map(map, skeleton->obj) {
     if (bpf_map__is_internal(map)) {

@@ -67,8 +67,9 @@ struct CounterRow {
   st_counters counters{};
 };
 
-// Whose calls the sentinel sees.
-enum class Sentinel : std::uint8_t { kOff, kTracepoint };
+// How the sentinel sees calls (bpf/lib/sentinel.h). kAuto: kFentry where the kernel allows it, else
+// kTracepoint.
+enum class Sentinel : std::uint8_t { kOff, kAuto, kFentry, kTracepoint };
 
 // The program that adopts one socket (bpf/adopt.bpf.c). Any thread, in any network namespace.
 class Adopter {
@@ -155,8 +156,10 @@ class Dataplane {
   [[nodiscard]] std::uint64_t fast_generation() const;
   // Says that somebody looks after adopted readers: several times a second, once begun.
   void fast_beat();
+  [[nodiscard]] bool has_fentry_sentinel() const;
   // Attached links are pinned and go on without the agent; those of an older agent are replaced.
-  [[nodiscard]] Result<void> set_sentinel(Sentinel sentinel);
+  // Returns which one watches now. kUnsupported: not kFentry on this kernel.
+  [[nodiscard]] Result<Sentinel> set_sentinel(Sentinel sentinel);
   // A descriptor of st_slots to hand to an engine. Owned by the Dataplane.
   [[nodiscard]] int slots_fd() const;
   // Valid as long as the Dataplane is.

@@ -64,10 +64,6 @@ void choose_fast_programs(sidetrack_bpf* skeleton, bool fast_path) {
   load(skeleton->progs.st_msg_probe, fast_path && !cast);
   load(skeleton->progs.st_adopt, fast_path);
   load(skeleton->progs.st_nudge, fast_path);
-  load(skeleton->progs.st_sentinel_splice, fast_path);
-  load(skeleton->progs.st_sentinel_ioctl, fast_path);
-  load(skeleton->progs.st_sentinel_fcntl, fast_path);
-  load(skeleton->progs.st_sentinel_io_uring, fast_path);
 }
 
 Result<void> Dataplane::Impl::open_fast_path() {

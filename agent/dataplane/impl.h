@@ -52,6 +52,7 @@ struct Dataplane::Impl {
   std::unique_ptr<bpf_link, LinkDeleter> nudge_link;
   int nudge_fd = -1;
   std::string fast_path_problem;             // empty = its programs are loaded
+  bool has_fentry = false;                   // the fentry sentinel is loaded, too
   st_fast_generation* generation = nullptr;  // mapped, kPageBytes
 
   [[nodiscard]] int map_fd(const char* name) const;
@@ -73,6 +74,8 @@ struct Dataplane::Impl {
 
 // Which programs of the fast path are loaded: none, or those that this kernel can run.
 void choose_fast_programs(sidetrack_bpf* skeleton, bool fast_path);
+// The same of the sentinels. Returns whether the fentry one is among them.
+bool choose_sentinel_programs(sidetrack_bpf* skeleton, bool fast_path);
 // The rows of an iterator program over a map of socket storage.
 [[nodiscard]] Result<std::vector<unsigned char>> iterate(bpf_program* program, int map_fd);
 // Ends what the pins of the fast path keep alive (links, the program in the SOCKHASH).

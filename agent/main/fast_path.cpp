@@ -68,9 +68,12 @@ std::string FastPath::find_problem() {
   if (options_.fast_path.sentinel == dataplane::Sentinel::kOff) {
     return "no_sentinel";
   }
-  if (auto watching = dataplane_.set_sentinel(options_.fast_path.sentinel); !watching) {
+  const auto watching = dataplane_.set_sentinel(options_.fast_path.sentinel);
+  if (!watching) {
     return watching.error().message;
   }
+  spdlog::info("component=adopt event=watching sentinel={}",
+               *watching == dataplane::Sentinel::kFentry ? "fentry" : "tracepoint");
   return "";
 }
 

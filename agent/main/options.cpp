@@ -86,8 +86,9 @@ po::options_description run_options() {
                                                   "how long a pod with traffic is observed before")(
       "fast-path-loopback", text_value("off"), "on, off: connections inside one pod, too")(
       "fast-path-sentinel", text_value("auto"),
-      "auto, tracepoint, off: what sees calls that must not meet the fast path; off = none of it")(
-      "http", text_value("127.0.0.1:15880"), "ADDR:PORT of /metrics, /healthz and /readyz, or off")(
+      "auto, fentry, tracepoint, off: what sees calls that must not meet the fast path; off = none "
+      "of it")("http", text_value("127.0.0.1:15880"),
+               "ADDR:PORT of /metrics, /healthz and /readyz, or off")(
       "log-level", text_value("info"), "error, warn, info, debug")("log-format", text_value("text"),
                                                                    "text (key=value) or json");
   return options;
@@ -264,11 +265,16 @@ Result<void> parse_fast_path(const po::variables_map& values, FastPathOptions& f
   }
   fast_path.round_trips = static_cast<std::uint32_t>(round_trips);
   const std::string sentinel = text("fast-path-sentinel");
-  if (sentinel != "auto" && sentinel != "tracepoint" && sentinel != "off") {
-    return invalid("fast-path-sentinel", sentinel, "auto, tracepoint or off is meant");
+  using dataplane::Sentinel;
+  static const std::map<std::string, Sentinel> kSentinels = {{"auto", Sentinel::kAuto},
+                                                             {"fentry", Sentinel::kFentry},
+                                                             {"tracepoint", Sentinel::kTracepoint},
+                                                             {"off", Sentinel::kOff}};
+  const auto found = kSentinels.find(sentinel);
+  if (found == kSentinels.end()) {
+    return invalid("fast-path-sentinel", sentinel, "auto, fentry, tracepoint or off is meant");
   }
-  fast_path.sentinel =
-      sentinel == "off" ? dataplane::Sentinel::kOff : dataplane::Sentinel::kTracepoint;
+  fast_path.sentinel = found->second;
   return {};
 }
 

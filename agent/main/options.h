@@ -30,7 +30,7 @@ struct FastPathOptions {
   std::uint32_t round_trips = 0;
   std::chrono::milliseconds probation{};
   bool loopback = false;
-  dataplane::Sentinel sentinel = dataplane::Sentinel::kTracepoint;
+  dataplane::Sentinel sentinel = dataplane::Sentinel::kAuto;
 };
 
 struct Options {

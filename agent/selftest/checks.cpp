@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <linux/io_uring.h>
 #include <linux/sock_diag.h>
 #include <poll.h>
 #include <sys/epoll.h>
@@ -25,7 +26,7 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr std::size_t kStreamBytes = 64 << 20;
-constexpr unsigned kConnections = 9;           // that the checks below use
+constexpr unsigned kConnections = 10;          // that the checks below use
 constexpr std::size_t kMostQueued = 32 << 20;  // window, and what TCP buffers at most
 
 // What was seen, or what went wrong.
@@ -276,8 +277,15 @@ void try_splice(int from) {
   }
 }
 
+// Whether this task may have one.
+bool try_io_uring() {
+  io_uring_params parameters{};
+  return UniqueFd(static_cast<int>(syscall(SYS_io_uring_setup, 1, &parameters))).valid();
+}
+
 // Each call on an adopted socket.
-Seen check_sentinel(Rig& rig) {
+Seen check_sentinel(Rig& rig, dataplane::Sentinel sentinel, bool io_uring) {
+  ST_TRY(rig.set_sentinel(sentinel));
   auto ends = rig.open_fast();
   ST_TRY(ends);
   const int fd = ends->server.get();
@@ -286,8 +294,10 @@ Seen check_sentinel(Rig& rig) {
     ioctl(fd, FIONREAD, &waiting);
   }));
   ST_TRY(expect_demotion(rig, *ends, "splice", ST_FAST_SPLICE, [fd] { try_splice(fd); }));
-  ST_TRY(expect_demotion(rig, *ends, "io_uring_setup", ST_FAST_IO_URING,
-                         [] { (void)syscall(SYS_io_uring_setup, 0, nullptr); }));
+  if (io_uring) {
+    ST_TRY(expect_demotion(rig, *ends, "io_uring_setup", ST_FAST_IO_URING,
+                           [] { (void)try_io_uring(); }));
+  }
   auto fast = rig.is_fast(ends->client, ends->server);
   ST_TRY(fast);
   if (!*fast) {
@@ -318,6 +328,7 @@ void add(Report& report, const char* name, const std::function<Seen()>& check) {
 }  // namespace
 
 Result<Report> run(const Places& places) {
+  const bool io_uring = try_io_uring();
   auto made = Rig::make(places);
   ST_TRY(made);
   Rig& rig = **made;
@@ -330,7 +341,12 @@ Result<Report> run(const Places& places) {
   add(report, "short_messages", [&] { return check_short_messages(rig); });
   add(report, "wake_up", [&] { return check_wake_up(rig); });
   add(report, "close_unread", [&] { return check_close(rig); });
-  add(report, "sentinel", [&] { return check_sentinel(rig); });
+  add(report, "sentinel",
+      [&] { return check_sentinel(rig, dataplane::Sentinel::kTracepoint, io_uring); });
+  if (rig.has_fentry()) {
+    add(report, "sentinel_fentry",
+        [&] { return check_sentinel(rig, dataplane::Sentinel::kFentry, io_uring); });
+  }
   return report;
 }
 

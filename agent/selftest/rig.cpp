@@ -146,7 +146,6 @@ Result<std::unique_ptr<Rig>> Rig::make(const Places& places) {
   if (!rig->dataplane_->fast_path_problem().empty()) {
     return make_error(ErrorCode::kUnsupported, rig->dataplane_->fast_path_problem());
   }
-  ST_TRY(rig->dataplane_->set_sentinel(dataplane::Sentinel::kTracepoint));
   ST_TRY(rig->enter_netns());
   ST_TRY(rig->set_enabled(true));
   ST_TRY(rig->enrol());
@@ -220,6 +219,15 @@ Result<void> Rig::set_enabled(bool on) {
 Result<void> Rig::set_charges_reader(bool charges) {
   charges_reader_ = charges;
   return set_enabled(true);
+}
+
+Result<void> Rig::set_sentinel(dataplane::Sentinel sentinel) {
+  ST_TRY(dataplane_->set_sentinel(sentinel));
+  return {};
+}
+
+bool Rig::has_fentry() const {
+  return dataplane_->has_fentry_sentinel();
 }
 
 Result<st_fast_reason> Rig::take_demotion() {

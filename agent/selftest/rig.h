@@ -38,6 +38,9 @@ class Rig {
   Result<void> set_charges_reader(bool charges);
   // What a look of the adopting program says of this socket.
   Result<st_fast_reason> look(const UniqueFd& fd) const;
+  // The one that watches from now on, and whether this kernel has that of functions.
+  Result<void> set_sentinel(dataplane::Sentinel sentinel);
+  bool has_fentry() const;
   // Why the sentinel has demoted the namespace; then it has no longer.
   Result<st_fast_reason> take_demotion();
 

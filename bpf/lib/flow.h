@@ -129,7 +129,7 @@ static __always_inline void st_end_flow(struct st_flow *flow)
 	__u64 waiting = bpf_ringbuf_query(&st_flows, BPF_RB_AVAIL_DATA);
 
 	bpf_ringbuf_submit(flow, waiting > ST_FLOW_RING_BYTES / 4 ? BPF_RB_FORCE_WAKEUP
-								   : BPF_RB_NO_WAKEUP);
+								  : BPF_RB_NO_WAKEUP);
 }
 
 #endif

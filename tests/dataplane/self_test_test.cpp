@@ -66,7 +66,7 @@ TEST_F(SelfTest, passes_here_and_leaves_nothing) {
   EXPECT_EQ(result.exit_status, 0) << result.output;
   const auto report = nlohmann::json::parse(result.output);
   EXPECT_TRUE(report["passed"]) << result.output;
-  EXPECT_EQ(report["checks"].size(), 8U);
+  EXPECT_GE(report["checks"].size(), 8U);  // one more where fentry is allowed
   EXPECT_TRUE(nothing_is_left());
 }
 
