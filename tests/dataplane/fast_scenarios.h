@@ -33,7 +33,7 @@ using Step = std::function<void(Ends&)>;
 // Bytes wait in TCP's queue; the next may skip TCP from `past_tcp` on.
 [[nodiscard]] std::string send_behind_unread_bytes(Ends& ends, const Step& past_tcp);
 // A recv() has chosen TCP when the connection is put on the fast path. That
-// also unlocks the reader, before or after.
+// also unlocks the reader, before or after. "missed": the machine let the recv() go on too soon.
 using PutIn = std::function<void(Ends&, HeldReceive&)>;
 [[nodiscard]] std::string receive_in_flight(Ends& ends, const PutIn& put_in, const Step& by_tcp);
 // A thread sleeps in recv() since before O_NONBLOCK was set. Blocking ends.

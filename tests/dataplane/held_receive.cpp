@@ -93,6 +93,10 @@ void HeldReceive::unlock() {
   EXPECT_EQ(lock_.get(), 1);
 }
 
+bool HeldReceive::held() const {
+  return result_.wait_for(milliseconds(0)) == std::future_status::timeout;
+}
+
 std::string HeldReceive::finish() {
   finish_ = true;
   return result_.get();

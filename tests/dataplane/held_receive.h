@@ -48,6 +48,7 @@ class HeldReceive {
 
   // Others may use the socket from here on.
   void unlock();
+  [[nodiscard]] bool held() const;
   // Lets the recv() go on; what it read.
   std::string finish();
 

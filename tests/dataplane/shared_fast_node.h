@@ -21,6 +21,8 @@ class SharedFastNode : public FastNode {
   void wake_agent();
   // Waits until the agent shows `count` connections of shop/client on the fast path.
   void wait_until_adopted(std::uint64_t count);
+  // Waits until both ends are on the fast path, which they may not use yet.
+  void wait_until_put_in(const Ends& ends);
   // Label of namespace shop; waits until the kernel has it.
   void set_fast_path(const std::string& value);
 
