@@ -134,7 +134,7 @@ std::string peeks_at_a_pipeline(Ends& ends) {
   });
   std::string said = "whole";
   for (int i = 0; i < kRecords && said == "whole"; ++i) {
-    if (!peek_until(ends.server, 90, scaled(milliseconds(500)))) {
+    if (!peek_until(ends.server, 90, scaled(milliseconds(1500)))) {
       said = "stands still";
       ::shutdown(ends.server.get(), SHUT_RDWR);
     } else {
