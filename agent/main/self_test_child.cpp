@@ -36,6 +36,8 @@ Result<void> SelfTestChild::start(const selftest::Places& places, Done done) {
   posix_spawn_file_actions_init(&actions);
   posix_spawn_file_actions_adddup2(&actions, writing.get(), STDOUT_FILENO);
   posix_spawn_file_actions_adddup2(&actions, writing.get(), STDERR_FILENO);
+  // It may outlive an agent that is killed, whose successor needs the port.
+  posix_spawn_file_actions_addclosefrom_np(&actions, STDERR_FILENO + 1);
   std::string words[] = {"sidetrack-agent", "self-test",       "--output",  "json",
                          "--cgroup",        places.cgroup_dir, "--pin-dir", places.pin_dir};
   char* arguments[std::size(words) + 1] = {};

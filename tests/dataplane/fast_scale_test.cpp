@@ -174,5 +174,17 @@ TEST_F(FastScale, what_was_established_without_an_agent_is_adopted_when_it_is_ba
   expect_all_fast(20);
 }
 
+// Its child lives on for a moment, without the agent's listeners.
+TEST_F(FastScale, an_agent_killed_during_its_self_test_can_be_started_at_once) {
+  ASSERT_NO_FATAL_FAILURE(start("0s"));
+  sidetrack_->agent().kill_hard();
+  {
+    ST_ASSERT_VALUE(auto agent, Process::start(sidetrack_->agent_spec()));
+    ST_ASSERT_OK(agent->wait_for_output("event=started"));
+    agent->kill_hard();
+  }
+  ST_ASSERT_OK(sidetrack_->start_agent());
+}
+
 }  // namespace
 }  // namespace sidetrack::lab
