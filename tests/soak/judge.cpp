@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <numeric>
 #include <string_view>
 
 namespace sidetrack::soak {
@@ -65,7 +66,8 @@ void Judge::close(std::size_t incident, std::int64_t to_ms) {
 }
 
 void Judge::take(const Source& source, const json& line, std::int64_t now_ms) {
-  if (source.is_control && line.at("what") != "end") {
+  const auto& what = line.at("what").get_ref<const std::string&>();
+  if (what == "starved" || (source.is_control && (what == "gap" || what == "stall"))) {
     control_gaps_.push_back({.from_ms = line.at("from").get<std::int64_t>(),
                              .to_ms = line.at("now").get<std::int64_t>()});
   }
@@ -175,12 +177,16 @@ bool Judge::agent_just_died(std::int64_t at_ms) const {
 void Judge::look_at_stall(const Line& line) {
   const auto from = line.told.at("from").get<std::int64_t>();
   const auto to = line.told.at("now").get<std::int64_t>();
-  // Plain TCP stood still at the same time for at least half as long: the machine was busy.
-  const bool tcp_too = std::any_of(control_gaps_.begin(), control_gaps_.end(), [&](const Gap& gap) {
-    return 2 * (std::min(gap.to_ms, to) - std::max(gap.from_ms, from)) >= to - from;
-  });
+  // Plain TCP stood still, or programs got no CPU, for at least half of the time: a busy machine.
+  const std::int64_t busy =
+      std::accumulate(control_gaps_.begin(), control_gaps_.end(), std::int64_t{0},
+                      [&](std::int64_t sum, const Gap& gap) {
+                        const auto both = std::min(gap.to_ms, to) - std::max(gap.from_ms, from);
+                        return sum + std::max<std::int64_t>(0, both);
+                      });
+  const bool tcp_too = 2 * busy >= to - from;
   if (line.source.is_control || tcp_too) {
-    ++totals_.errors["stall, plain TCP too"];
+    ++totals_.errors["stall, plain TCP or the machine too"];
     return;
   }
   if (agent_just_died(from)) {
@@ -205,7 +211,11 @@ void Judge::compare_ends(const Line& line) {
     half_.emplace(id, here);
     return;
   }
-  if (there->second.sent != here.received || there->second.received != here.sent) {
+  const bool same = there->second.sent == here.received && there->second.received == here.sent;
+  if (!same && line.source.by_engine && !line.source.is_control &&
+      happened(Cause::kEngineKilled, line)) {
+    ++totals_.errors["both ends saw FIN, engine killed"];
+  } else if (!same) {
     add_finding("lost bytes: " + line.source.world + " " + line.told.dump() + " other end sent " +
                 std::to_string(there->second.sent) + " received " +
                 std::to_string(there->second.received));

@@ -33,6 +33,7 @@ using nlohmann::json;
 
 constexpr int kTickMs = 5;
 constexpr std::int64_t kAwakeStepMs = 40;  // the most that one round of the loop may take
+constexpr std::int64_t kStarvedMs = 150;   // a round that took so long is told
 constexpr int kBacklog = 1024;
 
 volatile std::sig_atomic_t stop_asked = 0;
@@ -112,6 +113,9 @@ class Loop {
     const int count = ::epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()),
                                    busy_ ? 0 : kTickMs);
     const std::int64_t ms = monotonic_ms();
+    if (ms - now_.ms >= kStarvedMs) {
+      say({{"what", "starved"}, {"from", now_.ms}, {"now", ms}, {"port", 0}});
+    }
     now_ = {.ms = ms, .awake_ms = now_.awake_ms + std::min(ms - now_.ms, kAwakeStepMs)};
     std::vector<int> listeners;
     for (int i = 0; i < count; ++i) {
