@@ -27,10 +27,12 @@ struct st_attempt {
 /* The loopback address of the destination's family. */
 static __always_inline void st_aim_at_loopback(struct st_attempt *attempt)
 {
+	__u32 words[4] = {};
+
+	words[3] = bpf_htonl(1);
+	__builtin_memcpy(&attempt->target.addr, words, sizeof(words));
 	if (st_addr_is_v4(&attempt->connect.destination))
 		st_addr_from_v4(&attempt->target.addr, bpf_htonl(0x7f000001));
-	else
-		attempt->target.addr = (struct st_addr){.bytes = {[15] = 1}};
 }
 
 static __always_inline int st_port_in_set(__u32 set_id, __u32 port)
@@ -51,7 +53,7 @@ static __always_inline int st_port_in_set(__u32 set_id, __u32 port)
 static __always_inline void st_read_rules(void *context, struct st_rules *rules)
 {
 	struct st_attempt *attempt = context;
-	struct st_cidr_key key = {.prefix_bits = 32 + 128};
+	struct st_cidr_key key = {};
 	__u32 policy_id = attempt->pod->policy_id;
 	struct st_policy *policy;
 	struct st_cidr *cidr;
@@ -68,6 +70,8 @@ static __always_inline void st_read_rules(void *context, struct st_rules *rules)
 	rules->has_include = policy->has_include;
 	rules->excluded_port = st_port_in_set(policy->exclude_ports, attempt->port);
 	if (!rules->excluded_port && policy->has_cidrs) {
+		/* Not in the initialiser: 5.10 refuses the BTF of constants without a name. */
+		key.prefix_bits = 32 + 128;
 		key.policy_id = policy_id;
 		key.addr = attempt->connect.destination;
 		cidr = bpf_map_lookup_elem(&st_cidrs, &key);
