@@ -15,7 +15,7 @@ enum {
 	ST_EBUSY = 16,
 	ST_EEXIST = 17,
 	ST_E2BIG = 7,
-	ST_PSOCK_IDLE = 1, /* references on a psock that no call is using */
+	ST_PSOCK_IDLE = 1, /* references on the psock of an adopted socket in no call */
 };
 
 /* The addresses of the socket at `address`, as a packet to it would carry them: 0 = none. */
@@ -218,16 +218,29 @@ static __always_inline enum st_fast_reason st_link(struct st_fast *fast,
 	return ST_FAST_NONE;
 }
 
+static __always_inline int st_is_in(__u64 cookie)
+{
+	struct bpf_sock *sk = bpf_map_lookup_elem(&st_adopted, &cookie);
+
+	if (!sk)
+		return 0;
+	bpf_sk_release(sk);
+	return 1;
+}
+
 /* Bytes of this sender may be on their way to a reader's queue: sendmsg holds a reference on the
- * psock while it runs. */
+ * psock while it runs, the map holds one while the sender is in. Of a sender that was taken out
+ * before, what is left of its psock is a call's. */
 static __always_inline int st_is_sending(const struct st_far *sender)
 {
 	struct sk_psock *psock;
+	int idle;
 
 	if (!st_is_sock(sender))
 		return 0; /* closed: its calls have ended */
+	idle = st_is_in(sender->cookie) ? ST_PSOCK_IDLE : 0;
 	psock = (struct sk_psock *)st_psock_of(0, (struct sock *)sender->sock);
-	return psock && BPF_CORE_READ(psock, refcnt.refs.counter) != ST_PSOCK_IDLE;
+	return psock && BPF_CORE_READ(psock, refcnt.refs.counter) != idle;
 }
 
 static __always_inline int st_has_senders(const struct st_fast *fast)

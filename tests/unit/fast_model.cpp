@@ -76,7 +76,7 @@ class Explorer {
     switch (a.phase) {
       case kNotSending:
         if (a.next <= setup_.messages) {
-          a.phase = !a.adopted ? kPlain : a.linked ? kLook1 : kPeer;
+          a.phase = !a.adopted || state.a_is_out ? kPlain : a.linked ? kLook1 : kPeer;
           return go(state, "A: send() begins");
         }
         if (!state.closed) {
@@ -327,7 +327,13 @@ class Explorer {
   void leave(const State& before) {
     State state = before;
     Sender& a = state.a;
-    const bool sending = a.adopted && a.phase != kNotSending && a.phase != kPlain;
+    const bool sending = a.adopted && a.phase != kNotSending && a.phase != kPlain &&
+                         (state.a_is_out == 0 || guards_.release_sees_leavers);
+    if (a.released && !state.a_is_out) {
+      state.a_is_out = 1;
+      go(state, "A is taken out");
+      state = before;
+    }
     switch (state.releasing) {
       case 0:
         if (a.adopted && a.arming && !a.released) {
@@ -361,7 +367,7 @@ class Explorer {
     if (!state.b.fast.empty()) {
       return fail("B was taken out with bytes in its queue", "release: takes out");
     }
-    state.b.adopted = 0;
+    state.b.adopted = state.a_is_out = 0;
     state.a.adopted = state.a.arming = state.a.armed = state.a.released = 0;
     state.a.peer_copied = state.releasing = state.release_count = 0;
     go(state, "both are taken out");

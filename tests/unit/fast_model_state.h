@@ -97,7 +97,8 @@ struct State {
   std::uint8_t closed = 0;     // A has
   std::uint8_t releasing = 0;  // how far the look before B is taken out is
   std::uint8_t release_count = 0;
-  std::uint8_t pad[3] = {};
+  std::uint8_t a_is_out = 0;  // A was taken out before its peer
+  std::uint8_t pad[2] = {};
 
   bool operator==(const State& other) const {
     return std::memcmp(this, &other, sizeof(State)) == 0;

@@ -44,6 +44,11 @@ TEST(DirectPair, loses_bytes_if_it_is_taken_out_under_a_sender) {
   expect_wrong({.leaves = true, .guards = {.release_sees_senders = false}});
 }
 
+// Both ends leave: the sender may be out, and still in a send() that began when it was in.
+TEST(DirectPair, loses_bytes_if_a_sender_that_was_taken_out_before_is_taken_for_idle) {
+  expect_wrong({.leaves = true, .guards = {.release_sees_leavers = false}});
+}
+
 TEST(DirectPair, loses_bytes_if_it_is_taken_out_with_bytes_in_its_queue) {
   expect_wrong({.leaves = true, .guards = {.release_sees_queue = false}});
 }
