@@ -72,18 +72,21 @@ SEC("iter/bpf_map_elem")
 int st_iterate_observed(struct bpf_iter__bpf_map_elem *ctx)
 {
 	struct st_observed *row = ctx->value;
+	volatile __u64 *key = ctx->key;
 	struct st_live live = {};
 	struct tcp_sock *tp;
 	struct sock *sk;
-	__u64 *cookie = ctx->key;
+	__u64 cookie;
 
-	if (!cookie || !row || !row->client.counted)
+	if (!key || !row || !row->client.counted)
 		return 0;
+	/* First: an evicted row is another socket's at once, and would fit that one. */
+	cookie = *key;
 	live.client = row->client;
 	tp = (struct tcp_sock *)row->sock;
 	sk = (struct sock *)row->sock;
 	st_read_live(tp, &live);
-	if ((__u64)BPF_CORE_READ(sk, __sk_common.skc_cookie.counter) == *cookie)
+	if ((__u64)BPF_CORE_READ(sk, __sk_common.skc_cookie.counter) == cookie)
 		bpf_seq_write(ctx->meta->seq, &live, sizeof(live));
 	return 0;
 }
