@@ -53,6 +53,10 @@ scale: build-ci ## measures 9,000 connections and 1,000 pods on one node (root, 
 soak: build-ci ## mixed traffic by fast path and handoff under kills and flips (root, half an hour; SOAK_SECONDS=1800, SOAK_SEED=)
 	$(Q)$(BUILD)/tests/st_soak $(or $(SOAK_SECONDS),1800) $(SOAK_SEED)
 
+.PHONY: test-go
+test-go: build-ci ## runs Go's own tests of net and net/http with and without the fast path (root, Go; 4 minutes)
+	$(Q)$(BUILD)/tests/go_suite_test --gtest_filter=GoSuite.net:GoSuite.net_http
+
 .PHONY: test-kernels
 test-kernels: build-ci ## runs dataplane tests on Debian's 5.10, 6.1, 6.12 and newest kernels in qemu (root, an hour; KERNEL_TESTS=smoke)
 	$(Q)scripts/install-packages.sh kernels
