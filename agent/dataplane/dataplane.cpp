@@ -7,6 +7,7 @@
 
 #include <cstdarg>
 #include <cstdio>
+#include <cstdlib>
 
 #include "agent/dataplane/impl.h"
 
@@ -22,9 +23,14 @@ int collect_log(libbpf_print_level level, const char* format, va_list arguments)
   if (level == LIBBPF_DEBUG) {
     return 0;
   }
-  char line[2048];
-  const int size = vsnprintf(line, sizeof(line), format, arguments);
+  // Of any length: the verifier gives its reason at the end.
+  char* line = nullptr;
+  const int size = vasprintf(&line, format, arguments);
+  if (size < 0) {
+    return size;
+  }
   g_libbpf_log += line;
+  free(line);
   if (g_libbpf_log.size() > 4 * kLogTail) {
     g_libbpf_log.erase(0, g_libbpf_log.size() - kLogTail);
   }
