@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <linux/io_uring.h>
 #include <linux/sock_diag.h>
 #include <poll.h>
 #include <sys/epoll.h>
@@ -277,14 +276,8 @@ void try_splice(int from) {
   }
 }
 
-// Whether this task may have one.
-bool try_io_uring() {
-  io_uring_params parameters{};
-  return UniqueFd(static_cast<int>(syscall(SYS_io_uring_setup, 1, &parameters))).valid();
-}
-
 // Each call on an adopted socket.
-Seen check_sentinel(Rig& rig, dataplane::Sentinel sentinel, bool io_uring) {
+Seen check_sentinel(Rig& rig, dataplane::Sentinel sentinel) {
   ST_TRY(rig.set_sentinel(sentinel));
   auto ends = rig.open_fast();
   ST_TRY(ends);
@@ -294,7 +287,7 @@ Seen check_sentinel(Rig& rig, dataplane::Sentinel sentinel, bool io_uring) {
     ioctl(fd, FIONREAD, &waiting);
   }));
   ST_TRY(expect_demotion(rig, *ends, "splice", ST_FAST_SPLICE, [fd] { try_splice(fd); }));
-  if (io_uring) {
+  if (rig.has_io_uring()) {
     ST_TRY(expect_demotion(rig, *ends, "io_uring_setup", ST_FAST_IO_URING,
                            [] { (void)try_io_uring(); }));
   }
@@ -328,7 +321,6 @@ void add(Report& report, const char* name, const std::function<Seen()>& check) {
 }  // namespace
 
 Result<Report> run(const Places& places) {
-  const bool io_uring = try_io_uring();
   auto made = Rig::make(places);
   ST_TRY(made);
   Rig& rig = **made;
@@ -341,11 +333,10 @@ Result<Report> run(const Places& places) {
   add(report, "short_messages", [&] { return check_short_messages(rig); });
   add(report, "wake_up", [&] { return check_wake_up(rig); });
   add(report, "close_unread", [&] { return check_close(rig); });
-  add(report, "sentinel",
-      [&] { return check_sentinel(rig, dataplane::Sentinel::kTracepoint, io_uring); });
+  add(report, "sentinel", [&] { return check_sentinel(rig, dataplane::Sentinel::kTracepoint); });
   if (rig.has_fentry()) {
     add(report, "sentinel_fentry",
-        [&] { return check_sentinel(rig, dataplane::Sentinel::kFentry, io_uring); });
+        [&] { return check_sentinel(rig, dataplane::Sentinel::kFentry); });
   }
   return report;
 }

@@ -41,6 +41,8 @@ class Rig {
   // The one that watches from now on, and whether this kernel has that of functions.
   Result<void> set_sentinel(dataplane::Sentinel sentinel);
   bool has_fentry() const;
+  // Whether this task may have a ring.
+  bool has_io_uring() const { return has_io_uring_; }
   // Why the sentinel has demoted the namespace; then it has no longer.
   Result<st_fast_reason> take_demotion();
 
@@ -59,10 +61,13 @@ class Rig {
   std::uint16_t port_ = 0;
   std::uint64_t netns_cookie_ = 0;
   bool charges_reader_ = true;
+  bool has_io_uring_ = false;
 };
 
 constexpr std::uint32_t kWindow = 256 << 10;
 
+// A ring of this task, gone at once; false: it may have none.
+bool try_io_uring();
 // Sends or reads all of it; kIo after two seconds without progress.
 Result<void> send_all(const UniqueFd& fd, const std::string& bytes);
 Result<std::string> receive(const UniqueFd& fd, std::size_t length);
