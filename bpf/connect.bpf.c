@@ -254,7 +254,8 @@ static __always_inline void st_remember_observed(struct st_attempt *attempt, __u
 	bpf_map_update_elem(&st_observed, &cookie, &row, BPF_ANY);
 }
 
-/* What an earlier connect() of this socket left would be taken for this one's. */
+/* What an earlier connect() of this socket left would be taken for this one's. Written over, it
+ * would count as used: who connects twice in vain could evict rows of live connections. */
 static __always_inline void st_forget_observed(struct bpf_sock *sk)
 {
 	struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
@@ -308,10 +309,9 @@ static __always_inline enum st_reason st_settle(struct st_attempt *attempt, enum
 	const struct st_pod *pod = attempt->pod;
 	struct st_counters *counters;
 
+	st_forget_observed(attempt->ctx->sk);
 	if (pod && st_is_observed(attempt, reason))
 		st_remember_observed(attempt, reason);
-	else
-		st_forget_observed(attempt->ctx->sk);
 	if (reason == ST_REASON_REDIRECTED) {
 		if (st_remember_redirected(attempt))
 			return reason;

@@ -46,6 +46,31 @@ TEST_F(ReviewTest, listeners_of_applications_are_no_events) {
   EXPECT_EQ(sidetrack_->logs().find("event=listener_lost"), std::string::npos);
 }
 
+// A connect() that fails before its SYN leaves a row that nobody removes. Any number of them, of
+// one pod, must not cost others the flow records of connections that live.
+TEST_F(ReviewTest, connects_in_vain_do_not_evict_rows_of_live_connections) {
+  label(kMode, "passthrough");
+  ST_ASSERT_VALUE(const auto socket, shell_->connect(api_->v4, kEcho));
+  const std::string source = source_of(*shell_, socket.id);
+  ST_ASSERT_VALUE(const auto routed,
+                  run_command({.arguments = {"ip", "route", "add", "unreachable", "203.0.113.0/24"},
+                               .netns_path = web_->netns.path()}));
+  EXPECT_EQ(routed.exit_status, 0) << routed.output;
+  const std::string twice =
+      "import socket\n"
+      "for i in range(" +
+      std::to_string(ST_MAX_OBSERVED * 5 / 4) +
+      "):\n"
+      "  s = socket.socket()\n"
+      "  s.connect_ex(('203.0.113.1', 7100)); s.connect_ex(('203.0.113.1', 7100))\n"
+      "  s.close()\n";
+  ST_ASSERT_VALUE(const auto vain, run_command({.arguments = {"python3", "-c", twice},
+                                                .netns_path = web_->netns.path(),
+                                                .cgroup_path = cgroup_->path()}));
+  EXPECT_EQ(vain.exit_status, 0) << vain.output;
+  EXPECT_EQ(flows_from(source).size(), 1U) << "the row of a live connection was evicted";
+}
+
 // One agent per pin folder, also when their state folders differ: two would undo each other's rows.
 TEST_F(ReviewTest, a_second_agent_on_the_same_pin_folder_is_refused) {
   ProcessSpec spec = sidetrack_->agent_spec();
