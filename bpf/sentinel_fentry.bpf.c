@@ -30,8 +30,7 @@ int BPF_PROG(st_watch_ioctl, struct file *file, unsigned int command, unsigned l
 
 /* Of 32-bit tasks, since 6.8; before, the other one is called for them, too. */
 SEC("fentry/security_file_ioctl_compat")
-int BPF_PROG(st_watch_ioctl_compat, struct file *file, unsigned int command,
-	     unsigned long argument)
+int BPF_PROG(st_watch_ioctl_compat, struct file *file, unsigned int command, unsigned long argument)
 {
 	return st_watch_any_ioctl(file, command, argument);
 }
