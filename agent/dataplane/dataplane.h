@@ -150,7 +150,6 @@ class Dataplane {
   [[nodiscard]] const std::string& fast_path_problem() const;
   // Takes effect at once, for open connections too.
   [[nodiscard]] Result<void> set_fast_config(const st_fast_config& config);
-  [[nodiscard]] Result<st_fast_config> fast_config() const;
   // Changes with everything that decides what may skip TCP: rows of pods, switches, demotions,
   // marks.
   [[nodiscard]] std::uint64_t fast_generation() const;

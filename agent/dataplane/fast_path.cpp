@@ -113,13 +113,6 @@ Result<void> Dataplane::set_fast_config(const st_fast_config& config) {
   return {};
 }
 
-Result<st_fast_config> Dataplane::fast_config() const {
-  auto cell = map_lookup<st_fast_config>(impl_->map_fd("st_fast_config"), "st_fast_config",
-                                         std::uint32_t{0});
-  ST_TRY(cell);
-  return cell->value_or(st_fast_config{});
-}
-
 std::uint64_t Dataplane::fast_generation() const {
   return std::atomic_ref(impl_->generation->value).load();
 }

@@ -100,7 +100,20 @@ struct refcount_struct {
 };
 typedef struct refcount_struct refcount_t;
 
+struct bpf_prog_aux {
+	char name[16];
+};
+
+struct bpf_prog {
+	struct bpf_prog_aux *aux;
+};
+
+struct sk_psock_progs {
+	struct bpf_prog *msg_parser;
+};
+
 struct sk_psock {
+	struct sk_psock_progs progs;
 	struct list_head ingress_msg;
 	refcount_t refcnt;
 };
@@ -189,7 +202,6 @@ struct tcp_sock {
 
 /* Flags of sk_flags (include/net/sock.h); the running kernel's numbers are looked up. */
 enum sock_flags {
-	SOCK_KEEPOPEN = 3,
 	SOCK_RCVTSTAMP = 11,
 	SOCK_ZEROCOPY = 18,
 };
@@ -204,7 +216,6 @@ enum {
 	ST_SOL_IPV6 = 41,
 	ST_ECONNREFUSED = 111,
 	ST_ECONNABORTED = 103,
-	ST_ECONNRESET = 104,
 	ST_ETIMEDOUT = 110,
 	ST_SOCK_BINDPORT_LOCK = 8, /* include/net/sock.h: bind() named the port */
 	ST_SOCK_DONE_BIT = 1,	   /* enum sock_flags in include/net/sock.h: a FIN was received */
