@@ -228,6 +228,17 @@ static __always_inline int st_is_in(__u64 cookie)
 	return 1;
 }
 
+/* Whether a psock was made for us: its program has our name (st_msg or st_msg_probe), be it that of
+ * an older agent. Another product's sockets send nothing past TCP to ours. */
+static __always_inline int st_is_ours(struct sk_psock *psock)
+{
+	char name[6] = {};
+
+	BPF_CORE_READ_INTO(&name, psock, progs.msg_parser, aux, name);
+	return name[0] == 's' && name[1] == 't' && name[2] == '_' && name[3] == 'm' &&
+	       name[4] == 's' && name[5] == 'g';
+}
+
 /* Bytes of this sender may be on their way to a reader's queue: sendmsg holds a reference on the
  * psock while it runs, the map holds one while the sender is in. Of a sender that was taken out
  * before, what is left of its psock is a call's. */
@@ -240,7 +251,7 @@ static __always_inline int st_is_sending(const struct st_far *sender)
 		return 0; /* closed: its calls have ended */
 	idle = st_is_in(sender->cookie) ? ST_PSOCK_IDLE : 0;
 	psock = (struct sk_psock *)st_psock_of(0, (struct sock *)sender->sock);
-	return psock && BPF_CORE_READ(psock, refcnt.refs.counter) != idle;
+	return psock && st_is_ours(psock) && BPF_CORE_READ(psock, refcnt.refs.counter) != idle;
 }
 
 static __always_inline int st_has_senders(const struct st_fast *fast)
