@@ -194,7 +194,7 @@ class OpenStream {
 };
 
 constexpr int kFlips = 20;
-constexpr milliseconds kFlipBound{100};
+const milliseconds kFlipBound = scaled(milliseconds(100));  // emulated machines are slower
 
 TEST_F(RulesTest, label_flip_takes_effect_at_once_and_cuts_nothing) {
   OpenStream redirected(place(*web_), api_->v4);
