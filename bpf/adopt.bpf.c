@@ -147,6 +147,7 @@ static __always_inline enum st_fast_reason st_insert(struct bpf_sock *sk, const 
 	struct st_fast_counters *counters = st_get_fast_counters();
 	__u64 cookie = request->self.cookie;
 	struct st_fast *fast;
+	struct st_mark *mark;
 	long error;
 
 	if (st_psock_of(0, (struct sock *)tp))
@@ -167,10 +168,17 @@ static __always_inline enum st_fast_reason st_insert(struct bpf_sock *sk, const 
 	fast->kind = request->kind;
 	st_settle(request);
 	error = bpf_map_update_elem(&st_adopted, &cookie, sk, BPF_NOEXIST);
-	if (!error) {
+	mark = bpf_map_lookup_elem(&st_marks, &cookie);
+	if (!error && !mark) {
 		if (counters)
 			counters->adopted++;
 		return ST_FAST_NONE;
+	}
+	if (!error) {
+		/* The sentinel came between the look and this. Nobody sends to it yet. */
+		bpf_map_delete_elem(&st_adopted, &cookie);
+		bpf_sk_storage_delete(&st_fast_sockets, sk);
+		return mark->reason;
 	}
 	bpf_sk_storage_delete(&st_fast_sockets, sk);
 	if (error == -ST_E2BIG)

@@ -47,7 +47,11 @@ Result<void> switch_off(const std::string& pin_dir) {
   if (!config.valid() || !generation.valid()) {
     return {};  // never had one
   }
-  ST_TRY(map_update(config.get(), "st_fast_config", std::uint32_t{0}, st_fast_config{}));
+  // The rest stays: with no window left, what waits would be passed by.
+  auto settings = map_lookup<st_fast_config>(config.get(), "st_fast_config", std::uint32_t{0});
+  ST_TRY(settings);
+  (*settings)->enabled = 0;
+  ST_TRY(map_update(config.get(), "st_fast_config", std::uint32_t{0}, **settings));
   auto cell =
       map_lookup<st_fast_generation>(generation.get(), "st_fast_generation", std::uint32_t{0});
   ST_TRY(cell);

@@ -114,7 +114,19 @@ Result<void> FastPath::begin(bool has_adopted) {
   }
   spdlog::warn("component=adopt event=off detail=\"{}\"", problem_);
   adoption_.set_settings({.enabled = false, .probation = options_.fast_path.probation}, now);
+  stop_watching();
   return write_config(false, false);
+}
+
+// What an earlier agent adopted is watched until it is out; then nobody pays for the sentinel.
+void FastPath::stop_watching() {
+  const auto adopted = dataplane_.adopted();
+  if (!adopted || !adopted->empty()) {
+    return;
+  }
+  if (auto off = dataplane_.set_sentinel(dataplane::Sentinel::kOff); !off) {
+    spdlog::error("component=adopt event=sentinel_stays detail=\"{}\"", off.error().message);
+  }
 }
 
 void FastPath::on_self_test(const Result<selftest::Report>& report) {
@@ -131,6 +143,7 @@ void FastPath::on_self_test(const Result<selftest::Report>& report) {
     spdlog::info("component=adopt event=on charges_reader={}", report->charges_reader);
   } else {
     spdlog::warn("component=adopt event=off detail=\"{}\"", problem_);
+    stop_watching();
   }
 }
 

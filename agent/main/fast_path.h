@@ -68,6 +68,7 @@ class FastPath {
 
   [[nodiscard]] std::string find_problem();
   Result<void> begin(bool has_adopted);
+  void stop_watching();
   void on_self_test(const Result<selftest::Report>& report);
   [[nodiscard]] Result<void> write_config(bool on, bool charges_reader);
   void scan(adopt::Clock::time_point now);

@@ -7,6 +7,7 @@
 #include <sys/socket.h>
 #include <sys/vfs.h>
 
+#include <cerrno>
 #include <fstream>
 #include <thread>
 
@@ -27,7 +28,13 @@ Result<NetnsFacts> inspect_here() {
   }
   socklen_t size = sizeof(facts.cookie);
   if (getsockopt(socket.get(), SOL_SOCKET, SO_NETNS_COOKIE, &facts.cookie, &size) != 0) {
-    return errno_error("read the netns cookie (SO_NETNS_COOKIE)", errno);
+    const int saved = errno;
+    Error error = errno_error("read the netns cookie (SO_NETNS_COOKIE)", saved);
+    if (saved == ENOPROTOOPT) {
+      error.code = ErrorCode::kUnsupported;
+      error.message += "; the kernel has it since 5.14, and pods cannot be told apart without";
+    }
+    return error;
   }
   std::ifstream("/proc/sys/net/ipv4/ip_local_port_range") >> facts.port_low >> facts.port_high;
   if (facts.port_low == 0 || facts.port_high < facts.port_low) {

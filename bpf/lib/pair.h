@@ -104,6 +104,7 @@ static __always_inline void st_pair_active(struct bpf_sock_ops *ctx, struct bpf_
 	observed = socket ? 0 : st_find_observed(tp);
 	client = socket ? &socket->client : observed ? &observed->client : 0;
 	if (client) {
+		client->paired = 0; /* the row may be another's that was evicted a moment ago */
 		if (client->fast_path == ST_FAST_PATH_OFF)
 			return;
 		client->paired =

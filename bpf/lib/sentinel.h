@@ -61,12 +61,17 @@ static __always_inline void st_demote(__u64 netns_cookie, __u32 reason)
 	st_send_event(ST_EVENT_DEMOTED, netns_cookie, reason);
 }
 
-static __always_inline void st_mark(__u64 netns_cookie, __u64 cookie, __u32 reason, int adopted)
+/* The mark comes first: adoption looks for one after it has put the socket in (adopt.bpf.c), so one
+ * of both sees the other. */
+static __always_inline void st_mark(__u64 netns_cookie, struct sock *sk, __u32 reason)
 {
+	__u64 cookie = BPF_CORE_READ(sk, __sk_common.skc_cookie.counter);
 	struct st_mark mark = {.reason = reason};
 
+	if (!cookie)
+		return; /* nobody has seen it yet */
 	bpf_map_update_elem(&st_marks, &cookie, &mark, BPF_ANY);
-	if (!adopted)
+	if (!st_psock_of(0, sk))
 		return;
 	st_raise_generation();
 	st_send_event(reason == ST_FAST_CONFLICT ? ST_EVENT_CONFLICT : ST_EVENT_MARKED,
@@ -88,8 +93,7 @@ static __always_inline void st_on_splice(struct sock *sk)
 	psock = st_psock_of(0, sk);
 	/* splice reads the queue of TCP only: nothing may go there before what waits here. */
 	if (psock && !st_queue_is_empty(0, psock))
-		st_mark(netns_cookie, BPF_CORE_READ(sk, __sk_common.skc_cookie.counter),
-			ST_FAST_CONFLICT, 1);
+		st_mark(netns_cookie, sk, ST_FAST_CONFLICT);
 	st_demote(netns_cookie, ST_FAST_SPLICE);
 }
 
@@ -111,12 +115,10 @@ static __always_inline int st_fcntl_matters(unsigned int command, unsigned long 
 
 static __always_inline void st_on_blocking(struct sock *sk)
 {
-	__u64 cookie = BPF_CORE_READ(sk, __sk_common.skc_cookie.counter);
 	__u64 netns_cookie = st_netns_of(sk);
 
-	/* Without a cookie nobody has seen it yet. */
-	if (cookie && st_state_of(netns_cookie))
-		st_mark(netns_cookie, cookie, ST_FAST_MARKED, st_psock_of(0, sk) != 0);
+	if (st_state_of(netns_cookie))
+		st_mark(netns_cookie, sk, ST_FAST_MARKED);
 }
 
 static __always_inline void st_on_ioctl(struct sock *sk, unsigned int command)
