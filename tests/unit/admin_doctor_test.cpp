@@ -108,6 +108,19 @@ TEST(Doctor, old_kernel_without_btf_is_an_error) {
   EXPECT_THAT(text, HasSubstr("/sys/kernel/btf/vmlinux is missing"));
 }
 
+TEST(Doctor, kernel_on_which_the_agent_does_not_start_is_an_error) {
+  const test::TemporaryFolder root;
+  write_file(root.file("sys/kernel/btf/vmlinux"), "");
+  for (const auto& [release, healthy] : {std::pair{"5.10.0-46-cloud-amd64", false},
+                                         {"5.14.21", false},
+                                         {"5.15.0", true},
+                                         {"6.1.0", true}}) {
+    Findings findings;
+    check_kernel({.root = root.path(), .kernel_release = release}, findings);
+    EXPECT_EQ(is_healthy(findings), healthy) << text_of_findings(findings);
+  }
+}
+
 TEST(Doctor, kernel_options_are_looked_up_in_boot) {
   const test::TemporaryFolder root;
   write_file(
