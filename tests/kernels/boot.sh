@@ -82,7 +82,7 @@ serve_files() {
 }
 
 run_guest() {
-  # Without cmpxchg16b: 6.12's slab allocator uses it, and under qemu 7.2 six of eight boots died there; without, none of five.
+  # Without cmpxchg16b: 6.12's slab allocator uses it, and under qemu 7.2 six of eight boots died, two seen at it; without, none of six.
   timeout "$seconds" qemu-system-x86_64 -machine q35,memory-backend=ram -accel tcg,thread=multi -cpu max,cx16=off -smp "$cpus" \
     -m "$megabytes" -object "memory-backend-memfd,id=ram,size=${megabytes}M,share=on" \
     -chardev "socket,id=files,path=$work/files.sock" -device vhost-user-fs-pci,chardev=files,tag=host \
