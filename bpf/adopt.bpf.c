@@ -103,6 +103,9 @@ static __always_inline enum st_fast_reason st_inspect(const struct tcp_sock *tp)
 		return ST_FAST_KERNEL;
 	if (!file)
 		return ST_FAST_NOT_ACCEPTED;
+	/* Before what is final: an application makes its socket non-blocking after it has it. */
+	if (config && tp->segs_in <= config->round_trips)
+		return ST_FAST_YOUNG;
 	if (!(BPF_CORE_READ(file, f_flags) & ST_O_NONBLOCK))
 		return ST_FAST_BLOCKING;
 	mark = bpf_map_lookup_elem(&st_marks, &cookie);
@@ -124,8 +127,6 @@ static __always_inline enum st_fast_reason st_inspect(const struct tcp_sock *tp)
 		return ST_FAST_TIMESTAMPS;
 	if (st_asks_for_inq(0, (struct tcp_sock *)tp))
 		return ST_FAST_INQ;
-	if (config && tp->segs_in <= config->round_trips)
-		return ST_FAST_YOUNG;
 	return st_has_sleeper(sk) ? ST_FAST_SLEEPER : ST_FAST_NONE;
 }
 

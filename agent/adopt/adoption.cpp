@@ -14,7 +14,7 @@ namespace {
 
 constexpr unsigned kLooks = 8;  // at a pair that may become suitable
 constexpr std::chrono::milliseconds kLookAgain{50};
-constexpr std::chrono::milliseconds kLookSlowest{2000};  // at one that has made few round trips
+constexpr std::chrono::milliseconds kLookSlowest{2000};  // at one that may take its time
 constexpr std::chrono::milliseconds kLeaveAgain{20};
 constexpr std::chrono::milliseconds kOwedLook{10};
 constexpr std::chrono::milliseconds kLeaveSlowest{1000};
@@ -314,6 +314,8 @@ void Adoption::leave(const std::vector<Pair*>& pairs, Clock::time_point now) {
       pair.due = now + std::min<Clock::duration>(kLeaveAgain * pair.attempts, kLeaveSlowest);
     } else if (is_policy(pair.reason)) {
       move_to(pair, Stage::kWait, now);  // it may be allowed again
+    } else if (passes(pair.reason)) {
+      move_to(pair, Stage::kLook, now + kLookSlowest);
     } else {
       refuse(pair, pair.reason);
     }

@@ -226,6 +226,20 @@ TEST_F(AdoptionTest, an_end_that_became_unsuitable_takes_the_other_out_again) {
   EXPECT_EQ(adoption_.refused().at(ST_FAST_ZEROCOPY), 1U);
 }
 
+TEST_F(AdoptionTest, what_passes_but_hinders_an_insertion_is_tried_again) {
+  nominate(make_pair(1));
+  tick();
+  sockets_.sockets[2].look = ST_FAST_MAP_FULL;
+  tick(kProbation);  // the client's end went in
+  tick(milliseconds(20));
+  EXPECT_FALSE(sockets_.sockets[1].in);
+  sockets_.sockets[2].look = ST_FAST_NONE;
+  tick(seconds(3));
+  tick(milliseconds(20));
+  EXPECT_TRUE(is_in(1));
+  EXPECT_TRUE(adoption_.refused().empty());
+}
+
 TEST_F(AdoptionTest, senders_are_disarmed_before_readers_are_released) {
   adopt(1);
   sockets_.sockets[2].busy = 3;
