@@ -54,8 +54,7 @@ st_adopt_request link_request(const Pair& pair, const Pair& other, const Pair& c
 }
 
 bool passes(st_fast_reason reason) {
-  return reason == ST_FAST_YOUNG || reason == ST_FAST_NOT_ACCEPTED || reason == ST_FAST_SLEEPER ||
-         reason == ST_FAST_MAP_FULL || reason == ST_FAST_NO_MEMORY;
+  return reason == ST_FAST_YOUNG || reason == ST_FAST_NOT_ACCEPTED || reason == ST_FAST_SLEEPER;
 }
 
 std::string_view name_of(st_fast_reason reason) {

@@ -229,7 +229,7 @@ TEST_F(AdoptionTest, an_end_that_became_unsuitable_takes_the_other_out_again) {
 TEST_F(AdoptionTest, what_passes_but_hinders_an_insertion_is_tried_again) {
   nominate(make_pair(1));
   tick();
-  sockets_.sockets[2].look = ST_FAST_MAP_FULL;
+  sockets_.sockets[2].look = ST_FAST_SLEEPER;
   tick(kProbation);  // the client's end went in
   tick(milliseconds(20));
   EXPECT_FALSE(sockets_.sockets[1].in);
