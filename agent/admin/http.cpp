@@ -89,6 +89,11 @@ struct HttpServer::Impl {
   std::uint16_t port = 0;
 };
 
+Result<void> HttpServer::check(const std::string& address) {
+  ST_TRY(parse_endpoint(address));
+  return {};
+}
+
 Result<std::unique_ptr<HttpServer>> HttpServer::listen(boost::asio::io_context& context,
                                                        const std::string& address, Handler handler,
                                                        Limits limits) {

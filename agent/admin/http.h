@@ -21,6 +21,8 @@ namespace sidetrack::admin {
 
 class HttpServer {
  public:
+  // kInvalid: not a text that listen() takes.
+  [[nodiscard]] static Result<void> check(const std::string& address);
   // Listens at "127.0.0.1:15880" or "[::1]:15880". kInvalid: not such a text; kBusy: the port is
   // taken.
   [[nodiscard]] static Result<std::unique_ptr<HttpServer>> listen(boost::asio::io_context& context,

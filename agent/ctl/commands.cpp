@@ -141,14 +141,18 @@ int run_bypass(const Options& options, const Streams& streams) {
     streams.out << serialise(json{{"bypass", *now}}, options.format);
     return kExitFine;
   }
+  // As it was asked for, so that the line can be copied.
+  const std::string place =
+      options.pin_dir == Options{}.pin_dir ? "" : " --pin-dir " + printable(options.pin_dir);
   if (*now) {
     streams.out << "bypass is " << streams.painter.paint("on", Colour::kRed)
                 << ": new connections of this node go direct, open ones stay as they are.\n"
-                   "Undo: sidetrackctl bypass off\n";
+                   "Undo: sidetrackctl bypass off"
+                << place << "\n";
   } else {
     streams.out << "bypass is " << streams.painter.paint("off", Colour::kGreen)
                 << ": new connections go as their policy says.\n"
-                << (word.empty() ? "" : "Undo: sidetrackctl bypass on\n");
+                << (word.empty() ? "" : "Undo: sidetrackctl bypass on" + place + "\n");
   }
   return kExitFine;
 }

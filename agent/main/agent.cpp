@@ -80,6 +80,11 @@ Result<std::unique_ptr<Agent>> Agent::create(asio::io_context& context, const Op
     return make_error(ErrorCode::kInvalid, fmt::format("--objects {}: {}", options.objects_dir,
                                                        error ? error.message() : "not a folder"));
   }
+  if (options.http != "off") {
+    if (auto address = admin::HttpServer::check(options.http); !address) {
+      return make_error(ErrorCode::kInvalid, "--http " + address.error().message + ", or off");
+    }
+  }
   auto node = pods::inspect_own_netns();
   ST_TRY(node);
   auto cgroups = prepare_cgroups(options);

@@ -170,6 +170,20 @@ TEST_F(AgentStart, refuses_an_objects_folder_that_is_none) {
   expect_refusal(with("--objects", "/nope"), 2, {"--objects", "/nope"});
 }
 
+TEST_F(AgentStart, refuses_an_http_address_that_is_none) {
+  for (const char* address : {"foo", "127.0.0.1:99999", "15880"}) {
+    expect_refusal(with("--http", address), 2, {"--http", address, "off"});
+  }
+}
+
+TEST_F(AgentStart, what_the_control_program_cannot_write_it_does_not_call_done) {
+  ST_ASSERT_VALUE(const auto result,
+                  run_command({.arguments = {"sh", "-c", "exec \"$0\" --help >/dev/full",
+                                             built_program("sidetrackctl")}}));
+  EXPECT_EQ(result.exit_status, 1);
+  EXPECT_NE(result.output.find("could not be written"), std::string::npos) << result.output;
+}
+
 TEST_F(AgentStart, says_what_it_needs_when_it_is_not_privileged) {
   ProcessSpec spec = sidetrack_->agent_spec();
   spec.arguments.insert(spec.arguments.begin(), {"setpriv", "--bounding-set=-all"});
