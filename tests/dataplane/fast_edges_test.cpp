@@ -118,12 +118,8 @@ class HandoffEdges : public FastEdges {
     if (IsSkipped() || HasFatalFailure()) {
       return;
     }
-    ST_ASSERT_OK(objects_->put(
-        NamespaceSpec{.name = "shop", .labels = {{"sidetrack.io/mode", "redirect"}}}));
     ST_ASSERT_OK(sidetrack_->start_engine());
-    for (const char* pod : {"shop/client", "shop/server"}) {
-      ST_ASSERT_OK(sidetrack_->wait_for_pod(pod, "enrolled", "redirect"));
-    }
+    redirect_shop();
   }
   static std::uint64_t received_by_tcp(const UniqueFd& fd) {
     tcp_info info{};

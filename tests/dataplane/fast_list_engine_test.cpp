@@ -39,16 +39,7 @@ std::string answer_after_half_close(Ends& ends) {
   return words({asked, receive_text(ends.client, 9), receive_text(ends.client, 9)});
 }
 
-class FastListEngine : public FastList {
- protected:
-  void redirect_shop() {
-    ST_ASSERT_OK(objects_->put(
-        NamespaceSpec{.name = "shop", .labels = {{"sidetrack.io/mode", "redirect"}}}));
-    for (const char* pod : {"shop/client", "shop/server"}) {
-      ST_ASSERT_OK(sidetrack_->wait_for_pod(pod, "enrolled", "redirect"));
-    }
-  }
-};
+class FastListEngine : public FastList {};
 
 TEST_F(FastListEngine, the_embedded_one_is_as_plain_tcp) {
   ST_ASSERT_OK(sidetrack_->start_engine());

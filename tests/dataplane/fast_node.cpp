@@ -81,6 +81,14 @@ void pass(const UniqueFd& from, const UniqueFd& to, std::string_view text) {
   EXPECT_EQ(receive_text(to, text.size()), "'" + std::string(text) + "'");
 }
 
+void FastNode::redirect_shop() {
+  ST_ASSERT_OK(
+      objects_->put(NamespaceSpec{.name = "shop", .labels = {{"sidetrack.io/mode", "redirect"}}}));
+  for (const char* pod : {"shop/client", "shop/server"}) {
+    ST_ASSERT_OK(sidetrack_->wait_for_pod(pod, "enrolled", "redirect"));
+  }
+}
+
 void FastNode::set_up_pods() {
   if (::geteuid() != 0) {
     GTEST_SKIP() << "needs root";

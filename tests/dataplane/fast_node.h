@@ -42,6 +42,8 @@ class FastNode : public testing::Test {
   using Scenario = std::function<std::string(Ends&)>;
 
   void SetUp() override;
+  // Shop's connections go to the engine from here on.
+  void redirect_shop();
   // The pods alone, for tests that bring their own programs.
   void set_up_pods();
 
