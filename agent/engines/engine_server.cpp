@@ -14,7 +14,7 @@
 
 #include "agent/engines/messages.h"
 #include "agent/engines/session.h"
-#include "agent/engines/unix_listener.h"
+#include "agent/sys/unix_listener.h"
 
 namespace sidetrack::engines {
 namespace {
@@ -92,7 +92,7 @@ void EngineServer::Impl::wait_for_engine() {
 
 void EngineServer::Impl::accept_all() {
   for (;;) {
-    auto socket = accept_unix(listener.native_handle());
+    auto socket = sys::accept_unix(listener.native_handle());
     if (!socket) {
       // Out of files: the connection stays in the backlog, and polling would spin.
       spdlog::warn("component=engines event=accept_failed error=\"{}\"", socket.error().message);
@@ -108,7 +108,7 @@ void EngineServer::Impl::accept_all() {
     if (!socket->valid()) {
       break;
     }
-    const auto peer = peer_credentials(socket->get());
+    const auto peer = sys::peer_credentials(socket->get());
     if (!peer || (peer->uid != 0 && peer->uid != ::geteuid())) {
       spdlog::warn("component=engines event=peer_rejected uid={}",
                    peer ? static_cast<std::int64_t>(peer->uid) : -1);
@@ -217,7 +217,7 @@ EngineServer::~EngineServer() {
 }
 
 Result<void> EngineServer::listen(const std::string& path) {
-  auto socket = listen_unix(path);
+  auto socket = sys::listen_unix(path);
   if (!socket) {
     return socket.error().within("engine socket");
   }

@@ -19,7 +19,7 @@ using boost::system::error_code;
 
 }  // namespace
 
-Session::Session(boost::asio::io_context& context, UniqueFd socket, PeerCredentials peer,
+Session::Session(boost::asio::io_context& context, UniqueFd socket, sys::PeerCredentials peer,
                  SessionHost& host)
     : socket_(context, socket.release()),
       timer_(context),

@@ -18,7 +18,7 @@
 
 #include "agent/engines/engine_server.h"
 #include "agent/engines/pod_ledger.h"
-#include "agent/engines/unix_listener.h"
+#include "agent/sys/unix_listener.h"
 #include "sidetrack/wire/engine.h"
 #include "sidetrack/wire/framing.h"
 
@@ -58,7 +58,7 @@ class SessionHost {
 
 class Session : public std::enable_shared_from_this<Session> {
  public:
-  Session(boost::asio::io_context& context, UniqueFd socket, PeerCredentials peer,
+  Session(boost::asio::io_context& context, UniqueFd socket, sys::PeerCredentials peer,
           SessionHost& host);
 
   void start();
@@ -110,7 +110,7 @@ class Session : public std::enable_shared_from_this<Session> {
 
   boost::asio::posix::stream_descriptor socket_;
   boost::asio::steady_timer timer_;
-  PeerCredentials peer_;
+  sys::PeerCredentials peer_;
   SessionHost* host_;
   Stage stage_ = Stage::kNew;
   SessionInfo info_;

@@ -11,7 +11,7 @@
 #include "sidetrack/result.h"
 #include "sidetrack/unique_fd.h"
 
-namespace sidetrack::engines {
+namespace sidetrack::sys {
 
 // Replaces a socket file that nobody answers on. kExists: somebody does, or the file is no socket;
 // kInvalid: path too long.
@@ -27,4 +27,4 @@ struct PeerCredentials {
 // SO_PEERCRED: who called connect().
 [[nodiscard]] Result<PeerCredentials> peer_credentials(int socket);
 
-}  // namespace sidetrack::engines
+}  // namespace sidetrack::sys

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "agent/engines/unix_listener.h"
+#include "agent/sys/unix_listener.h"
 
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -9,8 +9,11 @@
 #include <cerrno>
 #include <cstring>
 
-namespace sidetrack::engines {
+namespace sidetrack::sys {
 namespace {
+
+// As many plugins as a node starts pods at once may wait here for the loop.
+constexpr int kBacklog = 256;
 
 Result<sockaddr_un> address_of(const std::string& path) {
   sockaddr_un address{};
@@ -81,7 +84,7 @@ Result<UniqueFd> listen_unix(const std::string& path) {
   if (::chmod(path.c_str(), 0600) != 0) {
     return errno_error("chmod " + path, errno);
   }
-  if (::listen(socket->get(), 16) != 0) {
+  if (::listen(socket->get(), kBacklog) != 0) {
     return errno_error("listen " + path, errno);
   }
   return std::move(*socket);
@@ -108,4 +111,4 @@ Result<PeerCredentials> peer_credentials(int socket) {
   return PeerCredentials{.pid = credentials.pid, .uid = credentials.uid};
 }
 
-}  // namespace sidetrack::engines
+}  // namespace sidetrack::sys
