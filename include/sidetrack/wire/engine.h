@@ -15,11 +15,11 @@
 #include "sidetrack/abi/fast.h"
 #include "sidetrack/abi/types.h"
 #include "sidetrack/result.h"
+#include "sidetrack/wire/limits.h"
 
 namespace sidetrack::wire {
 
 inline constexpr std::uint32_t kEngineProtocolVersion = 1;
-inline constexpr std::size_t kMaxText = 256;       // bytes of a name; reasons are cut to it
 inline constexpr std::size_t kMaxPorts = 65535;    // of `reserved_ports`
 inline constexpr std::size_t kMaxListeners = 256;  // per family in `listening`
 inline constexpr std::size_t kMaxEndpoints =
