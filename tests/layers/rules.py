@@ -45,6 +45,7 @@ ROOMS = {
     "agent/selftest/": Room(project=("agent/selftest/", "agent/dataplane/", "agent/pods/") + SHARED),
     "agent/engines/": Room(
         project=("agent/engines/", "agent/policy/", "agent/sys/", "sidetrack/wire/") + SHARED),
+    "agent/cni/": Room(project=("agent/cni/", "agent/sys/", "cni/install/", "sidetrack/wire/") + SHARED),
     "agent/reconcile/": Room(
         project=("agent/reconcile/", "agent/policy/", "agent/pods/", "agent/kube/", "agent/dataplane/", "agent/engines/",
                  "agent/sys/", "agent/admin/views.h") + SHARED),
@@ -61,4 +62,6 @@ ROOMS = {
     "agent/": Room(project=("agent/", "sidetrack/")),
     "engine/": Room(project=("engine/", "sidetrack/wire/") + SHARED),
     "cni/": Room(project=("cni/", "sidetrack/wire/", "sidetrack/result.h", "sidetrack/unique_fd.h")),
+    # The agent's, never the plugin's.
+    "cni/install/": Room(project=("cni/install/", "cni/json/", "sidetrack/result.h", "sidetrack/unique_fd.h")),
 }
