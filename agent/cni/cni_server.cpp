@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "agent/cni/cni_server.h"
 
+#include <spdlog/spdlog.h>
 #include <unistd.h>
 
 #include <utility>
 
 #include <boost/asio/posix/stream_descriptor.hpp>
 #include <boost/asio/steady_timer.hpp>
-#include <spdlog/spdlog.h>
 
 #include "agent/cni/session.h"
 #include "agent/sys/unix_listener.h"

@@ -29,8 +29,8 @@ struct Attachment {
   std::string ifname;
   std::string pod_namespace;
   std::string pod_name;
-  std::string pod_uid;             // empty: the runtime does not say
-  std::string infra_container_id;  // empty: the runtime does not say
+  std::string pod_uid;                 // empty: the runtime does not say
+  std::string infra_container_id;      // empty: the runtime does not say
   std::vector<std::string> addresses;  // without prefix length: "10.0.0.7", "fd00::7"
   UniqueFd netns;                      // of type net; whose it is was not checked
 };
@@ -67,7 +67,7 @@ class Handler {
 };
 
 struct Timings {
-  std::chrono::milliseconds request{2000};  // from connect to a whole request
+  std::chrono::milliseconds request{2000};   // from connect to a whole request
   std::chrono::milliseconds answer{10'000};  // from the request to the end of the answer
 };
 

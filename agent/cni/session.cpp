@@ -3,6 +3,7 @@
 
 #include <linux/nsfs.h>
 #include <sched.h>
+#include <spdlog/spdlog.h>
 #include <sys/ioctl.h>
 
 #include <set>
@@ -11,7 +12,6 @@
 #include <variant>
 
 #include <boost/asio/post.hpp>
-#include <spdlog/spdlog.h>
 
 namespace sidetrack::cni {
 namespace {
@@ -110,9 +110,8 @@ void Session::handle(wire::Frame& frame) {
   }
   command_ = wire::cni::kind_of(*message);
   if (wire::cni::version_of(*message) != wire::cni::kProtocolVersion) {
-    refuse("the plugin speaks protocol version " +
-               std::to_string(wire::cni::version_of(*message)) + ", this agent speaks version " +
-               std::to_string(wire::cni::kProtocolVersion),
+    refuse("the plugin speaks protocol version " + std::to_string(wire::cni::version_of(*message)) +
+               ", this agent speaks version " + std::to_string(wire::cni::kProtocolVersion),
            "restart the agent of this node: it installs the plugin of its build");
     return;
   }

@@ -86,8 +86,7 @@ Result<List> parse_list(std::string_view text, const json::Object& object) {
       return make_error(ErrorCode::kInvalid, "plugin " + std::to_string(list.plugins.size()) +
                                                  " of its list has no type");
     }
-    list.plugins.push_back(
-        {{element.begin + offset, element.end + offset}, std::move(*type)});
+    list.plugins.push_back({{element.begin + offset, element.end + offset}, std::move(*type)});
   }
   return list;
 }
@@ -126,7 +125,8 @@ std::map<std::string, std::string> flat(std::string_view text) {
   return out;
 }
 
-std::string keep_only(std::string_view text, const List& list, const std::vector<std::size_t>& kept) {
+std::string keep_only(std::string_view text, const List& list,
+                      const std::vector<std::size_t>& kept) {
   const auto& plugins = list.plugins;
   std::string out(text.substr(0, plugins.front().span.begin));
   for (const std::size_t i : kept) {
@@ -231,10 +231,12 @@ Result<std::string> with_entry(std::string_view text, const Entry& entry) {
     return list.error();
   }
   const std::string wanted = entry_text(entry);
-  const auto ours = std::count_if(list->plugins.begin(), list->plugins.end(),
-                                  [&entry](const Plugin& plugin) { return plugin.type == entry.type; });
+  const auto ours =
+      std::count_if(list->plugins.begin(), list->plugins.end(),
+                    [&entry](const Plugin& plugin) { return plugin.type == entry.type; });
   const Plugin& last = list->plugins.back();
-  if (ours == 1 && list->plugins.size() > 1 && last.type == entry.type && flat(last.span.of(text)) == flat(wanted)) {
+  if (ours == 1 && list->plugins.size() > 1 && last.type == entry.type &&
+      flat(last.span.of(text)) == flat(wanted)) {
     return std::string(text);
   }
   auto rest = without(text, *list, entry.type);

@@ -133,8 +133,7 @@ Result<void> replace_file(const std::filesystem::path& path, std::string_view te
   const std::string what = "write " + path.string();
   const std::filesystem::path folder = path.parent_path();
   std::string temporary = (folder / kPrefix).string() + "XXXXXX" + std::string(kSuffix);
-  const UniqueFd fd(
-      ::mkostemps(temporary.data(), static_cast<int>(kSuffix.size()), O_CLOEXEC));
+  const UniqueFd fd(::mkostemps(temporary.data(), static_cast<int>(kSuffix.size()), O_CLOEXEC));
   if (!fd.valid()) {
     return errno_error(what, errno);
   }

@@ -40,7 +40,8 @@ struct Array {
   std::vector<Span> elements;
 };
 
-// The text is one object (or array), with space around it. kInvalid: it is not, and where it breaks.
+// The text is one object (or array), with space around it. kInvalid: it is not, and where it
+// breaks.
 [[nodiscard]] Result<Object> read_object(std::string_view text);
 [[nodiscard]] Result<Array> read_array(std::string_view text);
 

@@ -33,24 +33,23 @@ TEST_P(CniWireRoundTrip, decodes_to_the_same_message) {
 
 INSTANTIATE_TEST_SUITE_P(
     Cni, CniWireRoundTrip,
-    testing::Values(RoundTrip{"add",
-                              Add{.attachment = kPod,
-                                  .pod_namespace = "shop",
-                                  .pod_name = "web-0",
-                                  .pod_uid = "6a1c",
-                                  .infra_container_id = "c0ffee",
-                                  .addresses = {"10.0.0.7", "fd00::7"}},
-                              1},
-                    RoundTrip{"del", Del{.attachment = kPod}},
-                    RoundTrip{"check", Check{.attachment = kPod,
-                                             .pod_namespace = "shop",
-                                             .pod_name = "web-0",
-                                             .pod_uid = ""}},
-                    RoundTrip{"gc", Gc{.valid = {kPod, {"f00d", "net1"}}}},
-                    RoundTrip{"status", Status{}}, RoundTrip{"ok", Ok{}},
-                    RoundTrip{"failed", Failed{.code = 11,
-                                               .message = "not \"yet\" \xc3\xbc",
-                                               .details = "run `x`\n"}}),
+    testing::Values(
+        RoundTrip{"add",
+                  Add{.attachment = kPod,
+                      .pod_namespace = "shop",
+                      .pod_name = "web-0",
+                      .pod_uid = "6a1c",
+                      .infra_container_id = "c0ffee",
+                      .addresses = {"10.0.0.7", "fd00::7"}},
+                  1},
+        RoundTrip{"del", Del{.attachment = kPod}},
+        RoundTrip{
+            "check",
+            Check{.attachment = kPod, .pod_namespace = "shop", .pod_name = "web-0", .pod_uid = ""}},
+        RoundTrip{"gc", Gc{.valid = {kPod, {"f00d", "net1"}}}}, RoundTrip{"status", Status{}},
+        RoundTrip{"ok", Ok{}},
+        RoundTrip{"failed",
+                  Failed{.code = 11, .message = "not \"yet\" \xc3\xbc", .details = "run `x`\n"}}),
     [](const auto& row) { return row.param.name; });
 
 struct Reject {

@@ -23,9 +23,10 @@ inline constexpr std::size_t kMaxAttachments = 4096;  // of one `gc`
 
 // Error codes of the CNI spec (SPEC.md, "Error"); 100 and above are ours.
 inline constexpr std::uint32_t kTryAgainLater = 11;
-inline constexpr std::uint32_t kNotAvailable = 50;    // STATUS: no ADD can be served
-inline constexpr std::uint32_t kNotEnrolled = 100;    // the agent could not enrol the pod
-inline constexpr std::uint32_t kProtocolError = 102;  // agent and plugin do not understand each other
+inline constexpr std::uint32_t kNotAvailable = 50;  // STATUS: no ADD can be served
+inline constexpr std::uint32_t kNotEnrolled = 100;  // the agent could not enrol the pod
+inline constexpr std::uint32_t kProtocolError =
+    102;  // agent and plugin do not understand each other
 
 // What CNI calls an attachment: one interface of one container.
 struct AttachmentId {
@@ -44,8 +45,8 @@ struct Add {
   AttachmentId attachment;
   std::string pod_namespace;
   std::string pod_name;
-  std::string pod_uid;             // empty: the runtime does not say
-  std::string infra_container_id;  // empty: the runtime does not say
+  std::string pod_uid;                 // empty: the runtime does not say
+  std::string infra_container_id;      // empty: the runtime does not say
   std::vector<std::string> addresses;  // without prefix length: "10.0.0.7", "fd00::7"
   bool operator==(const Add&) const = default;
 };
