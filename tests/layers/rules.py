@@ -61,6 +61,7 @@ ROOMS = {
         project=("agent/ctl/",) + SHARED, forbidden=(r"bpf/libbpf\.h", r".*\.skel\.h")),
     "agent/": Room(project=("agent/", "sidetrack/")),
     "engine/": Room(project=("engine/", "sidetrack/wire/") + SHARED),
+    "probe/": Room(project=("probe/", "sidetrack/result.h")),
     "cni/": Room(project=("cni/", "sidetrack/wire/", "sidetrack/result.h", "sidetrack/unique_fd.h")),
     # The agent's, never the plugin's.
     "cni/install/": Room(project=("cni/install/", "cni/json/", "sidetrack/result.h", "sidetrack/unique_fd.h")),

@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+// sidetrack-probe: what `helm test` and the tests in a cluster run in pods.
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <exception>
+
+#include "probe/check.h"
+#include "probe/options.h"
+#include "probe/serve.h"
+
+namespace sidetrack::probe {
+namespace {
+
+int fail(const Error& error) {
+  fmt::print(stderr, "sidetrack-probe: {}\n", error.message);
+  return error.code == ErrorCode::kInvalid ? 2 : 1;
+}
+
+int main_of(const std::vector<std::string>& arguments) {
+  const auto options = parse_options(arguments);
+  if (!options) {
+    return fail(options.error());
+  }
+  switch (options->command) {
+    case Command::kHelp:
+      fmt::print("{}", usage());
+      return 0;
+    case Command::kVersion:
+      fmt::print("sidetrack-probe {}\n", ST_VERSION);
+      return 0;
+    case Command::kServe: {
+      char name[256] = {};
+      gethostname(name, sizeof(name) - 1);
+      const auto served = serve(name, options->ports);
+      return served ? 0 : fail(served.error());
+    }
+    case Command::kCheck: {
+      const auto checked = check(*options);
+      return checked ? 0 : fail(checked.error());
+    }
+  }
+  return 2;
+}
+
+}  // namespace
+}  // namespace sidetrack::probe
+
+int main(int argc, char** argv) {
+  std::signal(SIGPIPE, SIG_IGN);
+  try {
+    return sidetrack::probe::main_of({argv + 1, argv + argc});
+  } catch (const std::exception& error) {
+    fmt::print(stderr, "sidetrack-probe: {}\n", error.what());
+    return 1;
+  }
+}

@@ -1,0 +1,222 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""The chart without a cluster: lint, rendering over a matrix of values, its schema, its documentation. Needs helm."""
+
+import json
+import re
+import sys
+import unittest
+from typing import Any
+
+import yaml
+
+import chart
+
+SKIPPED = 77
+
+# A line each: name, values. Together they turn every switch of the chart at least once.
+MATRIX: list[tuple[str, dict[str, Any]]] = [
+    ("defaults", {}),
+    ("privileged", {"privileged": True}),
+    ("external engine", {"agent": {"engine": "external=10.0.0.1:15001"}}),
+    ("no engine", {"agent": {"engine": "none"}}),
+    ("lists", {"agent": {"excludeOutboundPorts": "8500,8600-8700", "excludeOutboundCidrs": "10.9.0.0/16,[fd00::/8]:443",
+                         "includeOutboundPorts": "80", "includeOutboundCidrs": "10.0.0.0/8", "compat": ["istio", "kuma"]}}),
+    ("more options", {"agent": {"extraOptions": {"fast-path-window": "512KiB"}, "extraEnv": [{"name": "TZ", "value": "UTC"}]},
+                      "engine": {"threads": 2, "extraEnv": [{"name": "TZ", "value": "UTC"}]}}),
+    ("no plugin", {"cni": {"enabled": False}}),
+    ("own paths", {"hostPaths": {"state": "/run/mesh", "cache": "/var/lib/mesh", "pinFolder": "mesh"}}),
+    ("digest", {"image": {"digest": "sha256:" + "0" * 64}, "imagePullSecrets": [{"name": "pull"}]}),
+    ("API server named", {"kubernetes": {"apiServerHost": "10.0.0.1", "apiServerPort": 6443}}),
+    ("placement", {"nodeSelector": {"pool": "mesh"}, "tolerations": [], "priorityClassName": "high",
+                   "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
+                       {"matchExpressions": [{"key": "pool", "operator": "Exists"}]}]}}},
+                   "podLabels": {"team": "net"}, "podAnnotations": {"note": "x"}}),
+    ("old updates", {"updateStrategy": {"type": "OnDelete"}, "terminationGracePeriodSeconds": 120}),
+    ("SELinux", {"seLinuxOptions": {"type": "spc_t"}, "seccompProfile": {"type": "Unconfined"}}),
+    ("given accounts", {"serviceAccount": {"create": False, "name": "mesh"}, "rbac": {"create": False}}),
+    ("account annotations", {"serviceAccount": {"annotations": {"a": "b"}}}),
+    ("monitoring", {"podMonitor": {"enabled": True, "labels": {"a": "b"}}, "dashboard": {"enabled": True},
+                    "alerts": {"enabled": True, "labels": {"a": "b"}}, "agent": {"httpAddress": "0.0.0.0"}}),
+    ("IPv6 addresses", {"agent": {"httpAddress": "::"}, "engine": {"httpAddress": "::1"}}),
+    ("network policy", {"networkPolicy": {"enabled": True, "metricsFrom": [{"namespaceSelector": {}}]}}),
+    ("closed network policy", {"networkPolicy": {"enabled": True}}),
+    ("quota", {"resourceQuota": {"enabled": True}}),
+    ("names", {"fullnameOverride": "mesh-node", "test": {"namespace": "mesh-try"}, "global": {"anything": 1}}),
+    ("short name", {"nameOverride": "node"}),
+]
+MATRIX += [(file.stem, yaml.safe_load(file.read_text())) for file in sorted((chart.CHART / "presets").glob("*.yaml"))]
+
+VERSIONS = ("1.25.0", "1.29.4", "1.30.0", "1.34.4")
+CLUSTER_WIDE = {"ClusterRole", "ClusterRoleBinding", "Namespace"}
+
+
+def workloads(objects: list[dict[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
+    """Name and pod spec of everything that makes pods."""
+    found = [(one["metadata"]["name"], one["spec"]["template"]["spec"]) for one in objects if one["kind"] in ("DaemonSet", "Deployment")]
+    return found + [(one["metadata"]["name"], one["spec"]) for one in objects if one["kind"] == "Pod"]
+
+
+class Rendering(unittest.TestCase):
+    def each(self):
+        for name, values in MATRIX:
+            with self.subTest(name):
+                yield chart.rendered(values)
+
+    def test_lint_has_no_findings(self):
+        result = chart.helm("lint", "--strict", "--quiet", str(chart.CHART))
+        self.assertEqual(result.returncode, 0, result.stdout + result.stderr)
+
+    def test_objects_are_whole_and_in_a_namespace(self):
+        for objects in self.each():
+            for one in objects:
+                self.assertTrue(one["apiVersion"] and one["kind"] and one["metadata"]["name"], one)
+                self.assertEqual("namespace" in one["metadata"], one["kind"] not in CLUSTER_WIDE, one["metadata"])
+
+    def test_names_are_unique(self):
+        for objects in self.each():
+            names = [(one["kind"], one["metadata"].get("namespace"), one["metadata"]["name"]) for one in objects]
+            self.assertEqual(len(names), len(set(names)))
+
+    def test_every_mount_has_its_volume(self):
+        for objects in self.each():
+            for name, spec in workloads(objects):
+                volumes = {volume["name"] for volume in spec.get("volumes", [])}
+                mounted = {mount["name"] for one in spec["containers"] for mount in one.get("volumeMounts", [])}
+                self.assertEqual(volumes, mounted, name)
+
+    def test_selectors_match_their_pods(self):
+        for objects in self.each():
+            for one in objects:
+                if one["kind"] in ("DaemonSet", "Deployment"):
+                    selector = one["spec"]["selector"]["matchLabels"]
+                    self.assertLessEqual(selector.items(), one["spec"]["template"]["metadata"]["labels"].items())
+
+    def test_the_account_of_the_bindings_is_the_pods_own(self):
+        for objects in self.each():
+            account = chart.find(objects, "DaemonSet")["spec"]["template"]["spec"]["serviceAccountName"]
+            for one in objects:
+                if one["kind"].endswith("Binding"):
+                    self.assertEqual([subject["name"] for subject in one["subjects"]], [account])
+
+    def test_a_pod_of_an_upgrade_fits_beside_the_old_one(self):
+        for objects in self.each():
+            spec = chart.find(objects, "DaemonSet")["spec"]["template"]["spec"]
+            self.assertEqual([one["name"] for one in spec["containers"] if "ports" in one], [])
+
+    def test_every_supported_version_renders(self):
+        for version in VERSIONS:
+            with self.subTest(version):
+                daemon_set = chart.find(chart.rendered({}, "--kube-version", version), "DaemonSet")["spec"]["template"]
+                context = daemon_set["spec"]["containers"][0]["securityContext"]
+                annotation = "container.apparmor.security.beta.kubernetes.io/agent"
+                self.assertNotEqual("appArmorProfile" in context, annotation in daemon_set["metadata"]["annotations"])
+
+    def test_older_versions_are_refused(self):
+        self.assertIn("1.25", chart.template({}, "--kube-version", "1.24.0").stderr)
+
+
+class Privileges(unittest.TestCase):
+    def test_defaults_are_named_capabilities(self):
+        for container in chart.find(chart.rendered({}), "DaemonSet")["spec"]["template"]["spec"]["containers"]:
+            context = container["securityContext"]
+            self.assertFalse(context["privileged"])
+            self.assertEqual(context["capabilities"]["drop"], ["ALL"])
+            self.assertTrue(context["readOnlyRootFilesystem"])
+            self.assertEqual(context["seccompProfile"], {"type": "RuntimeDefault"})
+
+    def test_the_switch_makes_both_containers_privileged(self):
+        spec = chart.find(chart.rendered({"privileged": True}), "DaemonSet")["spec"]["template"]["spec"]
+        self.assertEqual([one["securityContext"]["privileged"] for one in spec["containers"]], [True, True])
+
+    def test_rights_are_reading_and_events(self):
+        objects = chart.rendered({})
+        for role in (chart.find(objects, "ClusterRole"), chart.find(objects, "Role")):
+            for rule in role["rules"]:
+                allowed = {"create", "patch"} if rule["resources"] == ["events"] else {"get", "list", "watch"}
+                self.assertLessEqual(set(rule["verbs"]), allowed, rule)
+                self.assertEqual({"secrets", "configmaps", "pods/status", "*"} & set(rule["resources"]), set())
+
+    def test_only_the_agent_has_a_token(self):
+        spec = chart.find(chart.rendered({}), "DaemonSet")["spec"]["template"]["spec"]
+        with_token = [one["name"] for one in spec["containers"] if any(m["name"] == "token" for m in one["volumeMounts"])]
+        self.assertEqual((with_token, spec["automountServiceAccountToken"]), (["agent"], False))
+
+
+class Upgrades(unittest.TestCase):
+    def test_grace_period_is_longer_than_the_drain(self):
+        values = chart.default_values()
+        drain = int(values["engine"]["drain"].removesuffix("s"))
+        self.assertGreater(values["terminationGracePeriodSeconds"], drain + 10)
+
+    def test_the_new_pod_comes_before_the_old_one_goes(self):
+        spec = chart.find(chart.rendered({}), "DaemonSet")["spec"]
+        self.assertEqual(spec["updateStrategy"]["rollingUpdate"], {"maxSurge": 1, "maxUnavailable": 0})
+        self.assertIn("--standby", spec["template"]["spec"]["containers"][0]["args"])
+
+    def test_a_changed_option_makes_new_pods(self):
+        def annotations(values: dict[str, Any]) -> dict[str, str]:
+            return chart.find(chart.rendered(values), "DaemonSet")["spec"]["template"]["metadata"]["annotations"]
+        self.assertNotEqual(annotations({}), annotations({"agent": {"logLevel": "debug"}}))
+
+
+class Schema(unittest.TestCase):
+    def test_unknown_keys_are_refused_everywhere(self):
+        for path, node in chart.schema_objects(chart.schema()):
+            with self.subTest(".".join(path) or "the top"):
+                self.assertIs(node["additionalProperties"], False)
+                result = chart.template(chart.nested(path, {"noSuchKey": 1}))
+                self.assertNotEqual(result.returncode, 0)
+                self.assertIn("noSuchKey", result.stderr)
+
+    def test_wrong_values_are_refused(self):
+        for values in ({"agent": {"httpPort": 0}}, {"agent": {"engine": "sidecar"}}, {"cni": {"confDir": "etc/cni"}},
+                       {"engine": {"drain": "30"}}, {"image": {"digest": "sha256:0"}}, {"agent": {"compat": ["consul"]}},
+                       {"privileged": "yes"}, {"tolerations": [{"opeator": "Exists"}]}):
+            with self.subTest(values):
+                self.assertNotEqual(chart.template(values).returncode, 0)
+
+    def test_it_has_every_value_and_no_other(self):
+        def compare(values: dict[str, Any], node: dict[str, Any], path: str) -> None:
+            self.assertEqual(set(values), set(node["properties"]), path or "the top")
+            for key, child in node["properties"].items():
+                if "properties" in child and key not in chart.KUBERNETES_OBJECTS:
+                    compare(values[key], child, f"{path}{key}.")
+        compare(chart.default_values(), chart.schema(), "")
+
+
+class Documentation(unittest.TestCase):
+    def test_every_key_is_documented_and_every_documented_key_exists(self):
+        text = (chart.ROOT / "docs/helm.md").read_text()
+        rows = [line.split("|")[1] for line in text.splitlines() if line.startswith("| `")]
+        documented = {key for row in rows for key in re.findall(r"`([^`]+)`", row)}
+        existing = set(chart.leaves(chart.default_values(), chart.schema()))
+        self.assertEqual(existing - documented, set(), "keys of values.yaml without a row in docs/helm.md")
+        self.assertEqual(documented - existing, set(), "rows of docs/helm.md without a key in values.yaml")
+
+    def test_options_in_the_configuration_are_the_agents(self):
+        text = (chart.ROOT / "docs/configuration.md").read_text()
+        documented = set(re.findall(r"`--([a-z-]+)`", text))
+        for name, values in MATRIX:
+            with self.subTest(name):
+                config = chart.find(chart.rendered(values), "ConfigMap", "" if name != "monitoring" else "mesh-sidetrack")
+                options = {line.split(" = ")[0] for line in config["data"]["agent.conf"].splitlines()}
+                self.assertEqual({option for option in options - documented if not option.startswith("cni-")}, set())
+
+    def test_dashboard_and_alerts_use_metrics_that_exist(self):
+        documented = set(re.findall(r"`((?:sidetrack|process)_[a-z_]+)`", (chart.ROOT / "docs/metrics.md").read_text()))
+        dashboard = json.loads((chart.CHART / "dashboards/sidetrack.json").read_text())
+        texts = [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", [])]
+        texts += [one["query"]["query"] for one in dashboard["templating"]["list"] if one["type"] == "query"]
+        rules = yaml.safe_load((chart.CHART / "alerts/rules.yaml").read_text())
+        texts += [rule["expr"] for group in rules["groups"] for rule in group["rules"]]
+        used = {re.sub(r"_(bucket|sum|count)$", "", name) for text in texts for name in re.findall(r"\b(?:sidetrack|process)_[a-z_]+", text)}
+        self.assertGreater(len(used), 10)
+        self.assertEqual(used - documented, set())
+
+
+if __name__ == "__main__":
+    if chart.find_helm() is None:
+        print("skipped: no helm here: tests/kubernetes/build.sh helm makes one")
+        sys.exit(SKIPPED)
+    unittest.main(verbosity=1)

@@ -1,0 +1,115 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# Builds what the test cluster needs and Debian 12 does not have (or has too old) from Go modules, without a
+# checkout of anything. Programs go to ${ST_K8S_HOME:-~/.cache/sidetrack-k8s}/bin; one that is there in the
+# wanted version is kept. 12 minutes on two cores when nothing is there.
+#   build.sh [program...]     default: all of $ALL
+#   ST_K8S_JOBS=N             packages compiled at a time (default: all cores)
+set -euo pipefail
+KUBERNETES=1.34.4 # k8s.io/kubernetes v$KUBERNETES with the staging modules v0.${KUBERNETES#1.}
+HELM=3.19.0
+COREDNS=1.14.3
+CNITOOL=1.3.0
+HOME_DIR=${ST_K8S_HOME:-$HOME/.cache/sidetrack-k8s}
+ALL="kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy kubectl helm coredns cnitool"
+BIN=$HOME_DIR/bin MODULES=$HOME_DIR/modules
+export CGO_ENABLED=0 GOWORK=off GOTOOLCHAIN=local
+export GOFLAGS="-mod=mod -buildvcs=false -trimpath ${ST_K8S_JOBS:+-p=$ST_K8S_JOBS}"
+export GOCACHE=${ST_K8S_GOCACHE:-$HOME_DIR/gocache}
+[ -z "${ST_K8S_JOBS:-}" ] || export GOMAXPROCS=$ST_K8S_JOBS
+
+fail() {
+  echo "build.sh: $*" >&2
+  exit 1
+}
+
+# own_module NAME MODULE VERSION: a module of ours with the requirements of MODULE's own go.mod, in which
+# MODULE itself can be built. False if that is there already.
+own_module() {
+  local upstream
+  mkdir -p "$MODULES/$1"
+  cd "$MODULES/$1"
+  [ "$(cat .version 2>/dev/null)" != "$3" ] || return 0
+  upstream=$(go mod download -json "$2@v$3" | jq -r .GoMod)
+  # Kubernetes replaces its libraries by folders of its own tree; they are published as modules, too.
+  sed -E -e "s|^module .*|module sidetrack.invalid/$1|" \
+    -e "s#=> \./staging/src/(k8s\.io/[a-z0-9-]+)#=> \1 v0.${3#1.}#" "$upstream" >go.mod
+  go mod edit -require "$2@v$3"
+  # The requirements must be used by something, or go drops the sums of the programs' own dependencies.
+  if [ "$1" = kubernetes ]; then
+    {
+      printf '//go:build tools\n\npackage pin\n\nimport (\n'
+      printf '\t_ "k8s.io/kubernetes/cmd/%s"\n' kube-apiserver kube-controller-manager kube-proxy \
+        kube-scheduler kubectl kubelet
+      printf ')\n'
+    } >pin.go
+  fi
+  echo "$3" >.version
+}
+
+kubernetes_flags() {
+  local package minor=${KUBERNETES#1.}
+  printf -- '-s -w'
+  for package in k8s.io/component-base/version k8s.io/client-go/pkg/version; do
+    printf -- ' -X %s.gitVersion=v%s -X %s.gitMajor=1 -X %s.gitMinor=%s -X %s.gitTreeState=clean' \
+      $package "$KUBERNETES" $package $package "${minor%%.*}" $package
+    printf -- ' -X %s.gitCommit=sidetrack -X %s.buildDate=1970-01-01T00:00:00Z' $package $package
+  done
+}
+
+version_of() {
+  case $1 in
+    helm) echo "v$HELM" ;;
+    coredns) echo "v$COREDNS" ;;
+    cnitool) echo "v$CNITOOL" ;;
+    kube-apiserver | kube-controller-manager | kube-scheduler | kubelet | kube-proxy | kubectl) echo "v$KUBERNETES" ;;
+    *) fail "unknown program '$1', known: $ALL" ;;
+  esac
+}
+
+build_one() {
+  local out=$BIN/.$1.new
+  case $1 in
+    helm)
+      own_module helm helm.sh/helm/v3 "$HELM"
+      go build -ldflags "-s -w -X helm.sh/helm/v3/internal/version.version=v$HELM" -o "$out" helm.sh/helm/v3/cmd/helm
+      ;;
+    coredns)
+      own_module coredns github.com/coredns/coredns "$COREDNS"
+      go build -ldflags '-s -w' -o "$out" github.com/coredns/coredns
+      ;;
+    cnitool)
+      own_module cnitool github.com/containernetworking/cni "$CNITOOL"
+      go build -ldflags '-s -w' -o "$out" github.com/containernetworking/cni/cnitool
+      ;;
+    *)
+      own_module kubernetes k8s.io/kubernetes "$KUBERNETES"
+      go build -ldflags "$(kubernetes_flags)" -o "$out" "k8s.io/kubernetes/cmd/$1"
+      ;;
+  esac
+  mv "$out" "$BIN/$1"
+}
+
+for tool in go jq; do
+  command -v "$tool" >/dev/null || fail "needs $tool"
+done
+mkdir -p "$BIN"
+if [ $# = 0 ]; then
+  read -ra programs <<<"$ALL"
+  set -- "${programs[@]}"
+fi
+for program in "$@"; do
+  want=$(version_of "$program")
+  if [ -x "$BIN/$program" ] && [ "$(cat "$BIN/.$program.version" 2>/dev/null)" = "$want" ]; then
+    echo "$program $want: present"
+    continue
+  fi
+  if [ "$program" = kubectl ] && command -v kubectl >/dev/null; then
+    echo "kubectl: using $(command -v kubectl)"
+    continue
+  fi
+  start=$SECONDS
+  build_one "$program"
+  echo "$want" >"$BIN/.$program.version"
+  echo "$program $want: built in $((SECONDS - start)) s, $(du -m "$BIN/$program" | cut -f1) MiB"
+done

@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Install, and what pods see: redirect, exclusion, passthrough, live flip, probes, DNS, the API server, `helm test`."""
+
+import json
+import re
+import time
+
+import workloads
+from cluster import (BIN_DIR, CONF_DIR, DAEMON_SET, HERE, IMAGE, NAMESPACE, NODE, PIN_DIR, RELEASE, ROOT, address, agent_is_ready,
+                     apply, counters, ctl, curl, enrolled, explained, flow_of, get, inside, kubectl, label, ready, run, state_of,
+                     traffic_of)
+from tap import Failed, Suite, expect, until
+from workloads import SERVER_NAME, SERVICE, SHOP
+
+CLIENT, SERVER = f"{SHOP}/client", f"{SERVICE}:80"
+CONFLIST = CONF_DIR / "10-main.conflist"
+
+
+def values() -> list[str]:
+    """The chart's defaults but for where this cluster keeps things."""
+    settings = {"image.repository": IMAGE, "image.tag": "1", "cni.confDir": CONF_DIR, "cni.binDir": BIN_DIR}
+    return [word for key, value in settings.items() for word in ("--set-string", f"{key}={value}")]
+
+
+def client_address(answer: str) -> str:
+    found = re.search(r" client=(\S+) ", answer)
+    expect(found is not None, f"answered '{answer}'")
+    return found.group(1)
+
+
+def decided(pod: str, url: str, reason: str) -> str:
+    """One connection, which the kernel must count for that reason; the server must see the pod's own address. Its address."""
+    namespace = pod.split("/")[0]
+    before = counters(namespace).get(reason, 0)
+    client = client_address(curl(pod, url))
+    expect(client.rsplit(":", 1)[0] == address(pod), f"the server saw {client}, the pod is {address(pod)}")
+    until(5, f"a connection counted as {reason}", lambda: counters(namespace).get(reason, 0) == before + 1)
+    return client
+
+
+def add(suite: Suite) -> None:
+    @suite.case("workloads-before")
+    def _() -> str:
+        for name in (SHOP, "legacy"):
+            workloads.namespace(name)
+        workloads.server(SHOP, "server", SERVICE, replicas=2)
+        workloads.client(SHOP)
+        workloads.client("legacy")
+        ready(SHOP, "pod", "-l", "app=server")
+        until(20, "the Service to answer", lambda: "client=" in curl(CLIENT, f"http://{SERVER}/", check=False))
+        return f"shop/client, legacy/client and 2 servers run before Sidetrack is installed: {curl(CLIENT, f'http://{SERVER}/').strip()}"
+
+    @suite.case("server-side-check-of-the-chart")
+    def _() -> str:
+        kubectl("create", "namespace", NAMESPACE, "--dry-run=client", "-o", "name")
+        workloads.namespace(NAMESPACE)
+        kubectl("label", "namespace", NAMESPACE, "pod-security.kubernetes.io/enforce=privileged", "--overwrite")
+        sets = ([], ["--set", "privileged=true"], ["--set", "networkPolicy.enabled=true,dashboard.enabled=true,resourceQuota.enabled=true"])
+        for more in sets:
+            text = run("helm", "template", RELEASE, ROOT / "helm/sidetrack", "-n", NAMESPACE, "--no-hooks", *values(), *more)
+            kubectl("apply", "--dry-run=server", "--validate=strict", "-f", "-", text=text)
+        return f"the API server accepts {len(sets)} renderings with strict validation"
+
+    @suite.case("install")
+    def _() -> str:
+        begin = time.monotonic()
+        notes = run("helm", "install", RELEASE, ROOT / "helm/sidetrack", "-n", NAMESPACE, *values(), "--wait", "--timeout", "3m", timeout=200)
+        took = time.monotonic() - begin
+        next_command = f"kubectl -n {NAMESPACE} rollout status daemonset/{DAEMON_SET}"
+        expect(next_command in notes, f"the notes do not name '{next_command}'")
+        kubectl("rollout", "status", "-n", NAMESPACE, f"daemonset/{DAEMON_SET}", "--timeout=60s")
+        until(10, "the agent to be ready", agent_is_ready)
+        contexts = [one["securityContext"] for one in get("daemonset", "-n", NAMESPACE, DAEMON_SET)["spec"]["template"]["spec"]["containers"]]
+        expect(not any(one["privileged"] for one in contexts), "the containers are privileged")
+        return f"ready after {took:.1f} s without privileged; {contexts[0]['capabilities']['add']}"
+
+    @suite.case("programs-are-attached")
+    def _() -> str:
+        programs = ctl("status")["programs"]
+        missing = [one["name"] for one in programs if not one["attached"]]
+        expect(bool(programs) and not missing, f"not attached: {missing}")
+        doctor = kubectl("exec", "-n", NAMESPACE, f"daemonset/{DAEMON_SET}", "-c", "agent", "--", "sidetrackctl", "doctor", "-o", "json", check=False)
+        errors = [one["what"] for one in json.loads(doctor)["findings"] if one["severity"] == "error"]
+        expect(not errors, f"doctor: {errors}")
+        return f"{len(programs)} programs, doctor in the agent's container finds no error"
+
+    @suite.case("conflist-is-chained")
+    def _() -> str:
+        plugins = until_chained()
+        main = json.loads(run("bash", "-c", f". {HERE}/common.sh; . {HERE}/node.sh; main_conflist"))["plugins"]
+        expect(plugins[:-1] == main, f"the other plugins are not as they were: {plugins}")
+        expect((BIN_DIR / "sidetrack-cni").exists(), "the plugin's binary is not there")
+        return f"{' + '.join(one['type'] for one in plugins)}"
+
+    @suite.case("unlabelled-is-left-alone")
+    def _() -> str:
+        decided("legacy/client", f"http://{SERVER}/", "not_enrolled")
+        return "legacy/client: direct, not_enrolled"
+
+    @suite.case("passthrough")
+    def _() -> str:
+        label(SHOP, "passthrough")
+        enrolled(CLIENT, "passthrough")
+        client = decided(CLIENT, f"http://{SERVER}/", "passthrough")
+        flow = flow_of(CLIENT, client)
+        expect((flow["verdict"], flow["path"]) == ("direct", "direct"), f"the flow is {flow}")
+        return f"a pod that was there before the agent; flow {client} -> {flow['destination']}, path {flow['path']}"
+
+    @suite.case("live-flip-to-redirect")
+    def _() -> str:
+        restarts = get("pod", "-n", SHOP, "client")["metadata"]["uid"]
+        begin = time.monotonic()
+        label(SHOP, "redirect")
+        until(10, "explain to say redirected", lambda: explained(CLIENT, SERVER) == "redirected", pause=0.02)
+        took = time.monotonic() - begin
+        client = decided(CLIENT, f"http://{SERVER}/", "redirected")
+        flow = flow_of(CLIENT, client)
+        expect(flow["path"] in ("engine", "handoff") and flow["destination"] == SERVER, f"the flow is {flow}")
+        expect(get("pod", "-n", SHOP, "client")["metadata"]["uid"] == restarts, "the pod was replaced")
+        return f"{took * 1000:.0f} ms from `kubectl label` to the kernel; flow {client} -> {SERVER} -> {flow['endpoint']}, path {flow['path']}"
+
+    @suite.case("both-endpoints-are-used")
+    def _() -> str:
+        answers = {curl(CLIENT, f"http://{SERVER}/").split()[0] for _ in range(20)}
+        expect(len(answers) == 2, f"20 connections reached {answers}")
+        return f"20 redirected connections by ClusterIP reached {sorted(answers)}"
+
+    @suite.case("pod-address")
+    def _() -> str:
+        server = get("pods", "-n", SHOP, "-l", "app=server")["items"][0]["status"]["podIP"]
+        decided(CLIENT, f"http://{server}:8080/", "redirected")
+        return f"{server}:8080 redirected"
+
+    @suite.case("exclusion")
+    def _() -> str:
+        kubectl("annotate", "namespace", SHOP, "sidetrack.io/exclude-outbound-ports=8500", "--overwrite")
+        until(10, "explain to say excluded_port", lambda: explained(CLIENT, f"{SERVICE}:8500") == "excluded_port")
+        decided(CLIENT, f"http://{SERVICE}:8500/", "excluded_port")
+        decided(CLIENT, f"http://{SERVER}/", "redirected")
+        return "port 8500 direct by the namespace's annotation, port 80 redirected"
+
+    @suite.case("pod-label-beats-namespace")
+    def _() -> str:
+        workloads.client(SHOP, "aside", labels="{sidetrack.io/mode: passthrough}")
+        enrolled(f"{SHOP}/aside", "passthrough")
+        decided(f"{SHOP}/aside", f"http://{SERVER}/", "passthrough")
+        kubectl("delete", "pod", "-n", SHOP, "aside", "--wait=false")
+        return "passthrough in a namespace of redirect"
+
+    @suite.case("host-network-never")
+    def _() -> str:
+        apply(workloads.pod(SHOP, "on-host", workloads.IDLE, host_network=True))
+        ready(SHOP, "pod/on-host")
+        until(10, "the pod to be known", lambda: state_of(f"{SHOP}/on-host")[0] == "skipped")
+        reason = next(row["reason"] for row in ctl("pods", "-n", SHOP)["pods"] if row["pod"] == "on-host")
+        kubectl("delete", "pod", "-n", SHOP, "on-host", "--wait=false")
+        return f"skipped: {reason}"
+
+    @suite.case("dns")
+    def _() -> str:
+        decided(CLIENT, f"http://{SERVER_NAME}/", "redirected")
+        answer = inside(CLIENT, "nslookup", SERVER_NAME)
+        expect(SERVICE in answer, answer)
+        return f"{SERVER_NAME} resolved and redirected from an enrolled pod"
+
+    @suite.case("api-server-from-a-pod")
+    def _() -> str:
+        folder = "/var/run/secrets/kubernetes.io/serviceaccount"
+        answer = inside(CLIENT, "sh", "-c", f"curl -sS -m 10 --cacert {folder}/ca.crt -H \"Authorization: Bearer $(cat {folder}/token)\" "
+                        "https://kubernetes.default.svc.cluster.local/version")
+        expect("gitVersion" in answer, answer)
+        return f"an enrolled pod asks the API server: {json.loads(answer)['gitVersion']}"
+
+    @suite.case("kubelet-probes")
+    def _() -> str:
+        probe = "{{{}, periodSeconds: 1, failureThreshold: 2}}"
+        more = ("livenessProbe: " + probe.format("tcpSocket: {port: 8080}") + "\n      readinessProbe: "
+                + probe.format("httpGet: {path: /, port: 8080}") + "\n      startupProbe: " + probe.format("exec: {command: [test, -e, /www]}"))
+        apply(workloads.pod(SHOP, "probed", ["httpd", "-f", "-p", "8080", "-h", "/www"], more=more))
+        time.sleep(12)  # the probes have to go on for a while: this is what is tested
+        status = get("pod", "-n", SHOP, "probed")["status"]["containerStatuses"][0]
+        # A folder without index.html: 404 fails the readiness probe, which shows that probes are real.
+        expect(not status["ready"] and status["restartCount"] == 0, f"{status}")
+        inside(f"{SHOP}/probed", "sh", "-c", "echo hello > /www/index.html")
+        took = until(15, "the pod to become ready", lambda: get("pod", "-n", SHOP, "probed")["status"]["containerStatuses"][0]["ready"])
+        expect(state_of(f"{SHOP}/probed")[0] == "enrolled", "the pod is not enrolled")
+        kubectl("delete", "pod", "-n", SHOP, "probed", "--wait=false")
+        return f"http, tcp and exec probes of an enrolled pod: unready at 404, no restart in 12 s, ready {took:.1f} s after the page was there"
+
+    @suite.case("open-connections-live-through-flips")
+    def _() -> str:
+        pod = workloads.traffic(SHOP, "steady", f"{SERVICE} 80", workers=2, pause_ms=50, held=4)
+        enrolled(pod, "redirect")
+        before = traffic_of(pod)
+        for mode in ("passthrough", "redirect", "", "redirect"):
+            label(SHOP, mode)
+            until(10, f"mode '{mode}'", lambda wanted=mode: explained(pod, SERVER) == {"redirect": "redirected", "": "not_enrolled"}.get(wanted, wanted))
+        change = traffic_of(pod).since(before)
+        expect(change.connect_failed + change.answer_failed + change.held_broken == 0, f"{change}")
+        return f"4 flips: {change.asked} connections and {change.held} requests on 4 open ones, none failed"
+
+    @suite.case("helm-test")
+    def _() -> str:
+        text = run("helm", "test", RELEASE, "-n", NAMESPACE, "--timeout", "3m", "--logs", timeout=200)
+        phases = re.findall(r"Phase:\s+(\w+)", text)
+        expect(bool(phases) and set(phases) == {"Succeeded"}, text)
+        lines = [line for line in text.splitlines() if line.startswith("ok ")]
+        return f"phases {phases}; {' / '.join(lines)}"
+
+
+def until_chained() -> list[dict[str, object]]:
+    found: list[dict[str, object]] = []
+
+    def look() -> bool:
+        files = sorted(file for file in CONF_DIR.iterdir() if file.suffix in (".conf", ".conflist", ".json"))
+        expect(bool(files), "no configuration at all")
+        found[:] = json.loads(files[0].read_text()).get("plugins", [])
+        expect(bool(found) and found[-1]["type"] == "sidetrack-cni", f"{files[0]} ends with {found[-1]['type'] if found else 'nothing'}")
+        return True
+    until(20, "the plugin to be chained", look)
+    return found

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The objects that the cases make."""
+
+from cluster import IMAGE, TOOLS, apply, ready
+
+SHOP = "shop"
+SERVICE = "10.196.10.10"  # of shop/server, port 80
+SERVER_NAME = "server.shop.svc.cluster.local"
+
+_SERVER = """
+apiVersion: apps/v1
+kind: Deployment
+metadata: {{name: {name}, namespace: {namespace}}}
+spec:
+  replicas: {replicas}
+  selector: {{matchLabels: {{app: {name}}}}}
+  template:
+    metadata: {{labels: {{app: {name}}}}}
+    spec:
+      terminationGracePeriodSeconds: 1
+      containers:
+        - name: server
+          image: {image}:1
+          command: [/usr/bin/sidetrack-probe, serve, --port=8080, --port=8500]
+          readinessProbe: {{httpGet: {{path: /, port: 8080}}, periodSeconds: 2}}
+          securityContext: {{runAsUser: 65532, runAsNonRoot: true}}
+---
+apiVersion: v1
+kind: Service
+metadata: {{name: {name}, namespace: {namespace}}}
+spec:
+  clusterIP: {service}
+  selector: {{app: {name}}}
+  ports:
+    - {{name: http, port: 80, targetPort: 8080}}
+    - {{name: excluded, port: 8500, targetPort: 8500}}
+"""
+
+_POD = """
+apiVersion: v1
+kind: Pod
+metadata:
+  name: {name}
+  namespace: {namespace}
+  labels: {labels}
+  annotations: {annotations}
+spec:
+  terminationGracePeriodSeconds: 1
+  restartPolicy: {restart}
+  hostNetwork: {host_network}
+  containers:
+    - name: main
+      image: {image}
+      command: {command}
+      {more}
+"""
+
+
+def namespace(name: str, mode: str = "") -> None:
+    labels = f"{{sidetrack.io/mode: {mode}}}" if mode else "{}"
+    apply(f"{{apiVersion: v1, kind: Namespace, metadata: {{name: {name}, labels: {labels}}}}}")
+
+
+def server(in_namespace: str, name: str, service: str, replicas: int = 1) -> None:
+    apply(_SERVER.format(namespace=in_namespace, name=name, service=service, replicas=replicas, image=IMAGE))
+
+
+def pod(in_namespace: str, name: str, command: list[str], *, labels: str = "{}", annotations: str = "{}", restart: str = "Always",
+        host_network: bool = False, more: str = "") -> str:
+    """The manifest of a pod with the tools image."""
+    return _POD.format(namespace=in_namespace, name=name, command=str(command).replace("'", '"'), labels=labels,
+                       annotations=annotations, restart=restart, host_network=str(host_network).lower(), image=TOOLS, more=more)
+
+
+IDLE = ["sh", "-c", "trap 'exit 0' TERM; sleep 1000000 & wait"]
+
+
+def client(in_namespace: str, name: str = "client", **options: str) -> str:
+    """A running pod that commands can be run in: NAMESPACE/NAME."""
+    apply(pod(in_namespace, name, IDLE, **options))
+    ready(in_namespace, f"pod/{name}")
+    return f"{in_namespace}/{name}"
+
+
+def traffic(in_namespace: str, name: str, to: str, *, workers: int = 4, pause_ms: int = 20, held: int = 4,
+            held_requests: int = 0) -> str:
+    """A pod that asks `to` (ADDRESS PORT) without end: programs/traffic.c."""
+    apply(pod(in_namespace, name, ["/bin/traffic", *to.split(), *map(str, (workers, pause_ms, held, held_requests))]))
+    ready(in_namespace, f"pod/{name}")
+    return f"{in_namespace}/{name}"
