@@ -42,7 +42,8 @@ def _template(values: str, arguments: tuple[str, ...]) -> subprocess.CompletedPr
 
 
 def template(values: dict[str, Any], *arguments: str) -> subprocess.CompletedProcess[str]:
-    return _template(yaml.safe_dump(values), arguments)
+    version = () if "--kube-version" in arguments else ("--kube-version", "1.34.4")
+    return _template(yaml.safe_dump(values), (*arguments, *version))
 
 
 @functools.lru_cache(maxsize=None)

@@ -72,7 +72,10 @@ build_one() {
   case $1 in
     helm)
       own_module helm helm.sh/helm/v3 "$HELM"
-      go build -ldflags "-s -w -X helm.sh/helm/v3/internal/version.version=v$HELM" -o "$out" helm.sh/helm/v3/cmd/helm
+      # The version that it takes a cluster for when it is asked without one.
+      local kube=helm.sh/helm/v3/pkg/chartutil minor=${KUBERNETES#1.}
+      go build -ldflags "-s -w -X helm.sh/helm/v3/internal/version.version=v$HELM -X $kube.k8sVersionMajor=1
+        -X $kube.k8sVersionMinor=${minor%%.*}" -o "$out" helm.sh/helm/v3/cmd/helm
       ;;
     coredns)
       own_module coredns github.com/coredns/coredns "$COREDNS"

@@ -6,8 +6,8 @@ import re
 import time
 
 import workloads
-from cluster import (BIN_DIR, CONF_DIR, DAEMON_SET, HERE, IMAGE, NAMESPACE, NODE, PIN_DIR, RELEASE, ROOT, address, agent_is_ready,
-                     apply, counters, ctl, curl, enrolled, explained, flow_of, get, inside, kubectl, label, ready, run, state_of,
+from cluster import (BIN_DIR, CONF_DIR, DAEMON_SET, IMAGE, NAMESPACE, RELEASE, ROOT, address, agent_is_ready,
+                     apply, counters, ctl, curl, enrolled, explained, flow_of, get, inside, kubectl, label, main_conflist, ready, run, state_of,
                      traffic_of)
 from tap import Failed, Suite, expect, until
 from workloads import SERVER_NAME, SERVICE, SHOP
@@ -57,7 +57,7 @@ def add(suite: Suite) -> None:
         kubectl("label", "namespace", NAMESPACE, "pod-security.kubernetes.io/enforce=privileged", "--overwrite")
         sets = ([], ["--set", "privileged=true"], ["--set", "networkPolicy.enabled=true,dashboard.enabled=true,resourceQuota.enabled=true"])
         for more in sets:
-            text = run("helm", "template", RELEASE, ROOT / "helm/sidetrack", "-n", NAMESPACE, "--no-hooks", *values(), *more)
+            text = run("helm", "template", RELEASE, ROOT / "helm/sidetrack", "-n", NAMESPACE, "--no-hooks", "--kube-version", "1.34.4", *values(), *more)
             kubectl("apply", "--dry-run=server", "--validate=strict", "-f", "-", text=text)
         return f"the API server accepts {len(sets)} renderings with strict validation"
 
@@ -87,7 +87,7 @@ def add(suite: Suite) -> None:
     @suite.case("conflist-is-chained")
     def _() -> str:
         plugins = until_chained()
-        main = json.loads(run("bash", "-c", f". {HERE}/common.sh; . {HERE}/node.sh; main_conflist"))["plugins"]
+        main = json.loads(main_conflist())["plugins"]
         expect(plugins[:-1] == main, f"the other plugins are not as they were: {plugins}")
         expect((BIN_DIR / "sidetrack-cni").exists(), "the plugin's binary is not there")
         return f"{' + '.join(one['type'] for one in plugins)}"

@@ -21,7 +21,8 @@ CONF_DIR, BIN_DIR = HOME / "cni/net.d", HOME / "cni/bin"
 STATE_DIR, CACHE_DIR, PIN_DIR = Path("/run/sidetrack"), Path("/var/lib/sidetrack"), Path("/sys/fs/bpf/sidetrack")
 NAMESPACE, RELEASE, DAEMON_SET = "sidetrack-system", "mesh", "mesh-sidetrack"
 NODE = "sidetrack-node"
-IMAGE, TOOLS = "sidetrack.test/sidetrack", "sidetrack.test/tools:1"
+IMAGE = "sidetrack.test/sidetrack"
+PROBE, TOOLS = "sidetrack.test/probe:1", "sidetrack.test/tools:1"
 ENVIRONMENT = os.environ | {
     "KUBECONFIG": str(HOME / "etc/admin.kubeconfig"), "PATH": f"{HOME / 'bin'}:{os.environ['PATH']}:/usr/sbin:/sbin"}
 
@@ -147,6 +148,11 @@ def agent_is_ready() -> bool:
     pods = agent_pods()
     return len(pods) == 1 and all(one["ready"] for one in pods[0]["status"].get("containerStatuses", [])) and bool(
         pods[0]["status"].get("containerStatuses"))
+
+
+def main_conflist() -> str:
+    """What the main CNI of this cluster wrote, and writes again at a reboot."""
+    return run("bash", "-c", f". {HERE}/common.sh; . {HERE}/node.sh; main_conflist")
 
 
 def ctr(*arguments: object, **options: Any) -> str:

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """images.py FOLDER: the images of the test cluster besides the product's own: pause, and tools with busybox and curl.
 
-Made of this machine's packages, without a registry; what is there already is kept.
+Made of this machine's packages, without a registry; what is there and newer than its sources is kept.
 """
 
 import shutil
@@ -59,7 +59,8 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for make in (pause, tools):
         out = folder / f"{make.__name__}.tar"
-        if out.exists():
+        sources = [Path(__file__), *(HERE / "programs").iterdir()]
+        if out.exists() and out.stat().st_mtime > max(source.stat().st_mtime for source in sources):
             continue
         with tempfile.TemporaryDirectory() as root:
             config = make(Path(root))

@@ -104,7 +104,7 @@ END
 
 start_kubelet() {
   : >"$ETC/resolv.conf"
-  # No image is ever deleted: nothing could pull it again.
+  # No image is ever deleted: nothing could pull it again. Containers that tests kill are started again at once.
   if put "$ETC/kubelet.yaml" <<END; then stop kubelet; fi
 apiVersion: kubelet.config.k8s.io/v1beta1
 kind: KubeletConfiguration
@@ -125,6 +125,8 @@ clusterDNS: [$NODE_IP]
 podLogsDir: $VAR/pod-logs
 volumePluginDir: $VAR/volume-plugins
 maxPods: 250
+featureGates: {KubeletCrashLoopBackOffMax: true}
+crashLoopBackOff: {maxContainerRestartPeriod: 1s}
 imageGCHighThresholdPercent: 100
 evictionHard: {memory.available: 100Mi, nodefs.available: 1%, imagefs.available: 1%}
 END

@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The objects that the cases make."""
 
-from cluster import IMAGE, TOOLS, apply, ready
+import json
+
+from cluster import PROBE, TOOLS, apply, kubectl, ready
+from tap import until
 
 SHOP = "shop"
 SERVICE = "10.196.10.10"  # of shop/server, port 80
@@ -20,7 +23,7 @@ spec:
       terminationGracePeriodSeconds: 1
       containers:
         - name: server
-          image: {image}:1
+          image: {image}
           command: [/usr/bin/sidetrack-probe, serve, --port=8080, --port=8500]
           readinessProbe: {{httpGet: {{path: /, port: 8080}}, periodSeconds: 2}}
           securityContext: {{runAsUser: 65532, runAsNonRoot: true}}
@@ -58,17 +61,18 @@ spec:
 
 def namespace(name: str, mode: str = "") -> None:
     labels = f"{{sidetrack.io/mode: {mode}}}" if mode else "{}"
-    apply(f"{{apiVersion: v1, kind: Namespace, metadata: {{name: {name}, labels: {labels}}}}}")
+    apply(f"apiVersion: v1\nkind: Namespace\nmetadata: {{name: {name}, labels: {labels}}}\n")
+    until(20, "its service account", lambda: kubectl("get", "serviceaccount", "-n", name, "default", check=False))
 
 
 def server(in_namespace: str, name: str, service: str, replicas: int = 1) -> None:
-    apply(_SERVER.format(namespace=in_namespace, name=name, service=service, replicas=replicas, image=IMAGE))
+    apply(_SERVER.format(namespace=in_namespace, name=name, service=service, replicas=replicas, image=PROBE))
 
 
 def pod(in_namespace: str, name: str, command: list[str], *, labels: str = "{}", annotations: str = "{}", restart: str = "Always",
         host_network: bool = False, more: str = "") -> str:
     """The manifest of a pod with the tools image."""
-    return _POD.format(namespace=in_namespace, name=name, command=str(command).replace("'", '"'), labels=labels,
+    return _POD.format(namespace=in_namespace, name=name, command=json.dumps(command), labels=labels,
                        annotations=annotations, restart=restart, host_network=str(host_network).lower(), image=TOOLS, more=more)
 
 

@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Starts in bulk, and what fails: engine and agent killed, upgrade and rollback under load, a reboot."""
+
+import os
+import signal
+import time
+
+import workloads
+from cases_basic import CLIENT, SERVER, decided, until_chained, values
+from cluster import (DAEMON_SET, HERE, IMAGE, NAMESPACE, PIN_DIR, RELEASE, ROOT, STATE_DIR, agent_is_ready, agent_pods, apply,
+                     counters, ctl, ctr, enrolled, explained, get, kubectl, label, processes, run, state_of, undisturbed)
+from tap import Failed, Suite, expect, until
+from workloads import SERVICE, SHOP
+
+RUSH, PODS, BATCH = "rush", 200, 20
+KILLS = 20
+LATE_SECONDS = 60
+
+
+def kill(name: str) -> int:
+    found = processes(name)
+    expect(len(found) == 1, f"{len(found)} processes of {name}: {found}")
+    os.kill(found[0], signal.SIGKILL)
+    return found[0]
+
+
+def another(name: str, than: int) -> bool:
+    found = processes(name)
+    return len(found) == 1 and found[0] != than
+
+
+def add(suite: Suite) -> None:
+    @suite.case("first-system-call-is-connect")
+    def _() -> str:
+        workloads.namespace(RUSH, "redirect")
+        until(10, "the namespace to be known", lambda: state_of(CLIENT)[0] == "enrolled")
+        before = counters(RUSH)
+        kubectl("delete", "job", "-n", RUSH, "first", "--ignore-not-found")
+        apply(JOB)
+        begin = time.monotonic()
+        kubectl("wait", "-n", RUSH, "--for=condition=Complete", "job/first", "--timeout=900s", timeout=910)
+        took = time.monotonic() - begin
+        wanted = {"redirected": PODS}
+        until(10, f"{PODS} connections to be counted", lambda: sum(counters(RUSH).values()) - sum(before.values()) >= PODS)
+        seen = {reason: count - before.get(reason, 0) for reason, count in counters(RUSH).items() if count != before.get(reason, 0)}
+        expect(seen == wanted, f"the kernel counted {seen}")
+        flows = [flow["path"] for flow in ctl("flows", "-n", RUSH, "--since", "15m")["flows"]]
+        expect(len(flows) >= PODS and "direct" not in flows, f"{len(flows)} flows, of which {flows.count('direct')} direct")
+        kubectl("delete", "namespace", RUSH, "--wait=false")
+        return f"{PODS} pods in {took:.0f} s, {BATCH} at a time: the kernel counted {seen}, {flows.count('engine')} flows through the engine"
+
+    @suite.case("engine-killed-under-load")
+    def _() -> str:
+        pod = workloads.traffic(SHOP, "load", f"{SERVICE} 80")
+        enrolled(pod, "redirect")
+        before = counters(SHOP)
+        with undisturbed(pod, answers=False) as said:
+            old = kill("sidetrack-engine")
+            back = until(60, "another engine", lambda: another("sidetrack-engine", old))
+            until(30, "redirection to be back", lambda: explained(pod, SERVER) == "redirected")
+        direct = counters(SHOP).get("engine_down", 0) - before.get("engine_down", 0)
+        decided(CLIENT, f"http://{SERVER}/", "redirected")
+        return f"{said[0]}; {direct} went direct (engine_down); another engine after {back:.1f} s"
+
+    @suite.case("agent-killed-under-load")
+    def _() -> str:
+        with undisturbed(f"{SHOP}/load") as said:
+            for number in range(KILLS):
+                old = kill("sidetrack-agent")
+                until(60, f"another agent after kill {number + 1}", lambda gone=old: another("sidetrack-agent", gone))
+                until(60, f"the agent to answer after kill {number + 1}", lambda: explained(CLIENT, SERVER) == "redirected")
+        until(60, "the agent to be ready", agent_is_ready)
+        return f"{KILLS} times kill -9: {said[0]}"
+
+    @suite.case("a-pod-starts-while-the-agent-is-dead")
+    def _() -> str:
+        agent = processes("sidetrack-agent")[0]
+        os.kill(agent, signal.SIGSTOP)  # hangs: nobody answers the plugin, nobody restarts it at once
+        try:
+            begin = time.monotonic()
+            workloads.client(SHOP, "orphan")
+            took = time.monotonic() - begin
+        finally:
+            os.kill(agent, signal.SIGCONT)
+        later = enrolled(f"{SHOP}/orphan", "redirect", 60)
+        decided(f"{SHOP}/orphan", f"http://{SERVER}/", "redirected")
+        kubectl("delete", "pod", "-n", SHOP, "orphan", "--wait=false")
+        return f"ready after {took:.1f} s with a hung agent (onAgentDown: allow), enrolled {later:.1f} s after it went on"
+
+    @suite.case("upgrade-and-rollback-under-load")
+    def _() -> str:
+        ctr("images", "tag", "--force", f"{IMAGE}:1", f"{IMAGE}:2")
+        pod = workloads.traffic(SHOP, "upgrade", f"{SERVICE} 80", held_requests=50)
+        kubectl("delete", "pod", "-n", SHOP, "load", "--wait=false")
+        enrolled(pod, "redirect")
+        old = agent_pods()[0]["metadata"]["uid"]
+        times = []
+        with undisturbed(pod) as said:
+            for command in (["upgrade", RELEASE, ROOT / "helm/sidetrack", *values(), "--set-string", "image.tag=2"], ["rollback", RELEASE, "1"]):
+                begin = time.monotonic()
+                run("helm", *command, "-n", NAMESPACE, "--wait", "--timeout", "5m", timeout=320)
+                kubectl("rollout", "status", "-n", NAMESPACE, f"daemonset/{DAEMON_SET}", "--timeout=180s", timeout=190)
+                until(120, "the old pod to go", agent_is_ready)
+                times.append(time.monotonic() - begin)
+                expect(agent_pods()[0]["metadata"]["uid"] != old, "the pod is still the old one")
+                old = agent_pods()[0]["metadata"]["uid"]
+                until_chained()
+                decided(CLIENT, f"http://{SERVER}/", "redirected")
+        kubectl("delete", "pod", "-n", SHOP, "upgrade", "--wait=false")
+        return f"upgrade {times[0]:.0f} s, rollback {times[1]:.0f} s: {said[0]}"
+
+    @suite.case("reboot-with-a-late-agent")
+    def _() -> str:
+        image = get("daemonset", "-n", NAMESPACE, DAEMON_SET)["spec"]["template"]["spec"]["containers"][0]["image"]
+        ctr("images", "tag", "--force", image, "sidetrack.test/kept:1")
+        for name in [one for one in ctr("images", "list", "-q").split() if one.startswith(f"{IMAGE}:")]:
+            ctr("images", "rm", name)
+        run(HERE / "reboot.sh", timeout=180)
+        begin = time.monotonic()
+        expect(not PIN_DIR.exists() and not STATE_DIR.exists() or not any(STATE_DIR.iterdir()), "state was left")
+        until(60, "the pods to run again", lambda: containers_run(SHOP))
+        expect(not processes("sidetrack-agent"), "an agent runs without its image")
+        started = time.monotonic() - begin
+        time.sleep(max(0.0, LATE_SECONDS - started))  # the agent is to be late: this is what is tested
+        ctr("images", "tag", "--force", "sidetrack.test/kept:1", image)
+        kubectl("delete", "pod", "-n", NAMESPACE, "--all", "--wait=false")  # its pull backs off by now
+        until(120, "the agent to be ready", agent_is_ready)
+        waited = time.monotonic() - begin
+        until_chained()
+        pods = [one["metadata"]["name"] for one in get("pods", "-n", SHOP)["items"]]
+        states = {}
+
+        def all_known() -> bool:
+            rows = ctl("pods", "-n", SHOP)["pods"]
+            states.update({row["pod"]: (row["state"], row["reason"]) for row in rows})
+            expect(all(states.get(pod, ("", ""))[0] == "enrolled" for pod in pods), f"{states}")
+            return True
+        until(30, "every pod to be enrolled", all_known)
+        decided(CLIENT, f"http://{SERVER}/", "redirected")
+        return f"pods ran after {started:.0f} s, the agent after {waited:.0f} s; {len(pods)} pods of {SHOP} are enrolled, the plugin is chained again"
+
+
+def containers_run(namespace: str) -> bool:
+    pods = get("pods", "-n", namespace)["items"]
+    return bool(pods) and all(
+        "running" in one["state"] for pod in pods if not pod["metadata"].get("deletionTimestamp")
+        for one in pod["status"].get("containerStatuses", [{"state": {}}]))
+
+
+JOB = f"""
+apiVersion: batch/v1
+kind: Job
+metadata: {{name: first, namespace: {RUSH}}}
+spec:
+  completions: {PODS}
+  parallelism: {BATCH}
+  backoffLimit: 0
+  template:
+    spec:
+      restartPolicy: Never
+      automountServiceAccountToken: false
+      containers:
+        - name: first
+          image: {workloads.TOOLS}
+          command: [/bin/first_connect, {SERVICE}, "80"]
+"""

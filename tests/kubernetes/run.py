@@ -1,0 +1,29 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""run.py [PATTERN...]: the cases on the cluster that tests/kubernetes/up.sh started; all, or those whose name matches."""
+
+import sys
+
+import cases_basic
+import cases_faults
+import cases_uninstall
+from cluster import NAMESPACE, kubectl
+from tap import Suite
+
+
+def show(name: str) -> None:
+    """What a person wants to see first when a case has failed."""
+    for command in (["get", "pods", "-A", "-o", "wide"], ["get", "events", "-A", "--sort-by=.lastTimestamp"],
+                    ["logs", "-n", NAMESPACE, "-l", "app.kubernetes.io/name=sidetrack", "--all-containers", "--prefix", "--tail=15"]):
+        print("\n".join(f"#   {line}" for line in kubectl(*command, check=False).splitlines()[-25:]), flush=True)
+
+
+def main() -> int:
+    suite = Suite()
+    cases_basic.add(suite)
+    cases_faults.add(suite)
+    cases_uninstall.add(suite)
+    return suite.run(sys.argv[1:], show)
+
+
+sys.exit(main())
