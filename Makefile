@@ -62,6 +62,14 @@ test-kernels: build-ci ## runs dataplane tests on Debian's 5.10, 6.1, 6.12 and n
 	$(Q)scripts/install-packages.sh kernels
 	$(Q)tests/kernels/run.sh $(BUILD)
 
+.PHONY: image
+image: build ## builds the container image without a container engine: build/image/sidetrack-VERSION.oci.tar and its SBOM
+	$(Q)python3 -B image/build.py --bin $(BUILD)/bin --out $(BUILD)/image --revision "$$(git rev-parse HEAD 2>/dev/null)"
+
+.PHONY: test-kubernetes
+test-kubernetes: build-ci ## runs the chart in a real cluster of one node (root, Go 1.24; half an hour; CASES='install redirect*')
+	$(Q)tests/kubernetes/run.sh $(BUILD) $(CASES)
+
 lint: ## checks format, scripts, YAML and the dependencies between folders
 	$(Q)scripts/lint.sh
 
