@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "cni/json/json.h"
+#include "cni/versions.h"
 
 namespace sidetrack::cni::install {
 namespace {
@@ -33,7 +34,7 @@ std::optional<std::string> type_of(std::string_view plugin) {
 }
 
 Result<void> check_version(const std::string& version) {
-  if (std::find(kVersions.begin(), kVersions.end(), version) != kVersions.end()) {
+  if (is_supported(version)) {
     return {};
   }
   return make_error(ErrorCode::kUnsupported,

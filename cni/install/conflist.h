@@ -4,7 +4,6 @@
 // text that it was put into. Pure.
 #pragma once
 
-#include <array>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -12,10 +11,6 @@
 #include "sidetrack/result.h"
 
 namespace sidetrack::cni::install {
-
-// Versions of the spec that the plugin speaks.
-inline constexpr std::array<std::string_view, 5> kVersions{"0.3.0", "0.3.1", "0.4.0", "1.0.0",
-                                                           "1.1.0"};
 
 // Our entry in the list of plugins. Its order of keys is the one that Go writes.
 struct Entry {

@@ -60,9 +60,11 @@ ROOMS = {
     "agent/ctl/hooks.": Room(
         project=("agent/ctl/",) + SHARED, forbidden=(r"bpf/libbpf\.h", r".*\.skel\.h")),
     "agent/": Room(project=("agent/", "sidetrack/")),
+    "agent/main/": Room(project=("agent/", "cni/install/", "sidetrack/")),
     "engine/": Room(project=("engine/", "sidetrack/wire/") + SHARED),
     "probe/": Room(project=("probe/", "sidetrack/result.h")),
-    "cni/": Room(project=("cni/", "sidetrack/wire/", "sidetrack/result.h", "sidetrack/unique_fd.h")),
+    "cni/": Room(
+        project=("cni/json/", "cni/plugin/", "cni/versions.h", "sidetrack/wire/", "sidetrack/result.h", "sidetrack/unique_fd.h")),
     # The agent's, never the plugin's.
-    "cni/install/": Room(project=("cni/install/", "cni/json/", "sidetrack/result.h", "sidetrack/unique_fd.h")),
+    "cni/install/": Room(project=("cni/install/", "cni/json/", "cni/versions.h", "sidetrack/result.h", "sidetrack/unique_fd.h")),
 }

@@ -2,3 +2,11 @@
 st_unit_test(cni_test
   SOURCES cni_files_test.cpp cni_server_test.cpp cni_test_agent.cpp cni_wire_test.cpp
   LIBS st_cni_server st_cni_install st_lab st_wire Threads::Threads)
+
+st_unit_test(cni_plugin_test
+  SOURCES cni_plugin_alone_test.cpp cni_plugin_test.cpp cni_test_agent.cpp
+  LIBS st_cni_server st_lab st_wire nlohmann_json::nlohmann_json Threads::Threads)
+add_dependencies(cni_plugin_test sidetrack-cni)
+if(ST_SANITIZE)
+  target_compile_definitions(cni_plugin_test PRIVATE ST_NOT_STATIC)
+endif()

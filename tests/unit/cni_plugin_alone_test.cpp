@@ -1,0 +1,212 @@
+// SPDX-License-Identifier: Apache-2.0
+// The built plugin where the agent is dead, hung or broken, and where the host has no libraries.
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <thread>
+
+#include "sidetrack/unique_fd.h"
+#include "tests/unit/cni_plugin_fixture.h"
+
+namespace sidetrack::cni {
+namespace {
+
+using std::chrono::milliseconds;
+
+// Listens and never accepts: connections are made by the kernel, nobody answers.
+UniqueFd deaf_listener(const std::string& path, int backlog) {
+  UniqueFd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  path.copy(address.sun_path, sizeof address.sun_path - 1);
+  EXPECT_EQ(::bind(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address), 0);
+  EXPECT_EQ(::listen(fd.get(), backlog), 0);
+  return fd;
+}
+
+// Answers each connection with these bytes and closes it.
+class CannedAgent {
+ public:
+  CannedAgent(const std::string& path, std::string answer)
+      : listener_(deaf_listener(path, 16)), answer_(std::move(answer)) {
+    thread_ = std::jthread([this] {
+      for (;;) {
+        const UniqueFd one(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC));
+        if (!one.valid()) {
+          return;
+        }
+        static_cast<void>(::send(one.get(), answer_.data(), answer_.size(), MSG_NOSIGNAL));
+        ::shutdown(one.get(), SHUT_WR);
+        char byte = 0;
+        while (::read(one.get(), &byte, 1) > 0) {
+        }
+      }
+    });
+  }
+  CannedAgent(const CannedAgent&) = delete;
+  CannedAgent& operator=(const CannedAgent&) = delete;
+  ~CannedAgent() { ::shutdown(listener_.get(), SHUT_RDWR); }
+
+ private:
+  UniqueFd listener_;
+  std::string answer_;
+  std::jthread thread_;
+};
+
+class CniPluginAlone : public CniPluginTest {
+ protected:
+  void deny(const std::string& enrolled) {
+    write("enrolled", enrolled);
+    keys = ", \"onAgentDown\": \"deny\", \"ownNamespace\": \"mesh\", \"enrolledNamespaces\": \"" +
+           folder->file("enrolled") + "\"";
+  }
+};
+
+TEST_F(CniPluginAlone, a_dead_agent_lets_pods_start_and_that_is_recorded) {
+  previous = R"({"cniVersion":"1.1.0","n":1e3})";
+  keys = ", \"logFile\": \"" + folder->file("log") + "\"";
+  const Ran ran = run("ADD");
+  EXPECT_EQ(ran.exit_status, 0);
+  EXPECT_EQ(ran.output, previous);
+  const std::string log = read("log");
+  EXPECT_NE(log.find("pod shop/web-0 starts before it is enrolled: the agent of this node does not "
+                     "answer on " +
+                     socket),
+            std::string::npos)
+      << log;
+  EXPECT_EQ(log.substr(4, 1) + log.substr(19, 2), "-Z ") << log;
+  EXPECT_EQ(run("CHECK").exit_status, 0);
+  EXPECT_EQ(run("STATUS").exit_status, 0);
+  keys = ", \"statusChecksAgent\": true";
+  EXPECT_EQ(run("STATUS").code(), 50);
+}
+
+TEST_F(CniPluginAlone, deny_refuses_pods_of_enrolled_namespaces_only) {
+  deny("bank\nshop\n");
+  const Ran ran = run("ADD");
+  EXPECT_EQ(ran.exit_status, 1);
+  EXPECT_EQ(ran.code(), 11);
+  EXPECT_NE(ran.said("details").find("kubectl -n mesh get pods"), std::string::npos);
+  EXPECT_NE(ran.said("details").find("sidetrackctl doctor"), std::string::npos);
+  EXPECT_EQ(run("CHECK").code(), 11);
+
+  deny("shopping\nsho\n");
+  EXPECT_EQ(run("ADD").exit_status, 0);
+  deny("");
+  EXPECT_EQ(run("ADD").exit_status, 0);
+  std::filesystem::remove(folder->file("enrolled"));
+  EXPECT_EQ(run("ADD").exit_status, 0) << "no list: nothing was ever enrolled";
+}
+
+TEST_F(CniPluginAlone, deny_never_refuses_system_pods_or_the_agents_own) {
+  deny("kube-system\nmesh\n");
+  for (const char* name : {"kube-system", "mesh"}) {
+    variables["CNI_ARGS"] = std::string("K8S_POD_NAMESPACE=") + name + ";K8S_POD_NAME=x";
+    EXPECT_EQ(run("ADD").exit_status, 0) << name;
+  }
+}
+
+TEST_F(CniPluginAlone, del_never_fails_and_is_done_within_a_second) {
+  const std::string good = configuration();
+  const auto expect_fine = [this](const char* what, const Ran& ran) {
+    EXPECT_EQ(ran.exit_status, 0) << what << ran.all;
+    EXPECT_EQ(ran.output, "") << what;
+    EXPECT_LT(ran.took, lab::scaled(milliseconds(1000))) << what;
+  };
+  expect_fine("dead agent", run("DEL"));
+  expect_fine("no stdin", run_with("DEL", ""));
+  expect_fine("broken stdin", run_with("DEL", "{\"socket\": 7"));
+  expect_fine("broken key", run_with("DEL", R"({"timeoutMs": "x"})"));
+  version = "9.9.9";
+  expect_fine("unknown version", run("DEL"));
+  variables["CNI_NETNS"] = "/nowhere";
+  expect_fine("netns gone", run("DEL"));
+  {
+    const UniqueFd deaf = deaf_listener(socket, 16);
+    expect_fine("hung agent", run_with("DEL", good));
+  }
+  std::filesystem::remove(socket);
+  {
+    // A full backlog: connect() itself waits.
+    const UniqueFd full = deaf_listener(socket, 0);
+    const UniqueFd first(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    sockaddr_un address{};
+    address.sun_family = AF_UNIX;
+    socket.copy(address.sun_path, sizeof address.sun_path - 1);
+    ASSERT_EQ(::connect(first.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address),
+              0);
+    expect_fine("full backlog", run_with("DEL", good));
+    keys = ", \"timeoutMs\": 150";
+    version = "1.1.0";
+    variables["CNI_NETNS"] = "/proc/self/ns/net";
+    const Ran add = run("ADD");
+    EXPECT_EQ(add.exit_status, 0) << add.all;
+    EXPECT_NE(add.all.find("does not accept connections in time"), std::string::npos) << add.all;
+  }
+  variables.clear();
+  expect_fine("no environment", run_with("DEL", good));
+}
+
+TEST_F(CniPluginAlone, a_runtime_that_never_closes_stdin_does_not_hold_del) {
+  ST_ASSERT_VALUE(
+      auto process,
+      lab::Process::start({.arguments = {"env", "-i", "CNI_COMMAND=DEL", "CNI_CONTAINERID=a",
+                                         "CNI_IFNAME=eth0", lab::built_program("sidetrack-cni")}}));
+  const auto before = lab::Clock::now();
+  ST_ASSERT_VALUE(const int status, process->wait());
+  EXPECT_EQ(status, 0);
+  EXPECT_LT(lab::Clock::now() - before, lab::scaled(milliseconds(1000)));
+}
+
+TEST_F(CniPluginAlone, a_hung_agent_costs_the_time_box_and_no_more) {
+  const UniqueFd deaf = deaf_listener(socket, 16);
+  keys = ", \"timeoutMs\": 300";
+  const Ran ran = run("ADD");
+  EXPECT_EQ(ran.exit_status, 0);
+  EXPECT_GE(ran.took, milliseconds(300));
+  EXPECT_LT(ran.took, milliseconds(300) + lab::scaled(milliseconds(700)));
+}
+
+TEST_F(CniPluginAlone, an_agent_that_talks_nonsense_is_one_that_does_not_answer) {
+  for (const std::string& answer :
+       {std::string(), std::string("\0\0\0\2{}", 6), std::string("\xff\xff\xff\xff", 4),
+        std::string("\0\0\0\x63torn", 8), std::string("HTTP/1.1 400 Bad Request\r\n\r\n")}) {
+    const CannedAgent agent(socket, answer);
+    const Ran ran = run("ADD");
+    EXPECT_EQ(ran.exit_status, 0) << ran.all;
+    EXPECT_NE(ran.all.find("starts before it is enrolled"), std::string::npos) << ran.all;
+    EXPECT_EQ(run("DEL").exit_status, 0);
+    std::filesystem::remove(socket);
+  }
+  const std::string of_another = R"({"type":"ok","version":9})";
+  const CannedAgent agent(
+      socket, std::string("\0\0\0", 3) + static_cast<char>(of_another.size()) + of_another);
+  EXPECT_EQ(run("ADD").all, R"({"cniVersion":"1.1.0"})") << "ok is ok, whatever the build";
+}
+
+TEST_F(CniPluginAlone, needs_nothing_of_the_host_it_runs_on) {
+#ifdef ST_NOT_STATIC
+  GTEST_SKIP() << "sanitizers cannot be linked statically";
+#endif
+  if (::geteuid() != 0) {
+    GTEST_SKIP() << "chroot needs root";
+  }
+  std::filesystem::copy(lab::built_program("sidetrack-cni"), folder->file("sidetrack-cni"));
+  ST_ASSERT_VALUE(const auto linked,
+                  lab::run_command({.arguments = {"ldd", folder->file("sidetrack-cni")}}));
+  EXPECT_NE(linked.output.find("not a dynamic executable"), std::string::npos) << linked.output;
+  ST_ASSERT_VALUE(
+      const auto ran,
+      lab::run_command({.arguments = {"env", "-i", "CNI_COMMAND=VERSION", "/usr/sbin/chroot",
+                                      folder->path().string(), "/sidetrack-cni"},
+                        .input = R"({"cniVersion": "1.0.0"})"}));
+  EXPECT_EQ(ran.exit_status, 0) << ran.output;
+  EXPECT_NE(ran.standard_output.find("supportedVersions"), std::string::npos);
+  EXPECT_LT(std::filesystem::file_size(folder->file("sidetrack-cni")), 2U << 20U);
+}
+
+}  // namespace
+}  // namespace sidetrack::cni

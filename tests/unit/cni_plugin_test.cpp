@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: Apache-2.0
+// The built plugin against the agent's own server.
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <filesystem>
+
+#include "tests/unit/cni_agent_thread.h"
+#include "tests/unit/cni_plugin_fixture.h"
+
+namespace sidetrack::cni {
+namespace {
+
+using std::chrono::milliseconds;
+
+// Numbers, escapes, order, spaces and keys that nobody knows.
+constexpr const char* kOddResult =
+    "{ \"zeta\": 1e3,\t\"cniVersion\": \"1.1.0\", \"big\": 9223372036854775808, \"f\": 1.0,\r\n"
+    "  \"ips\": [{\"address\": \"10.1.0.5/24\", \"interface\": 0, \"x\": -0.00},"
+    " {\"address\":\"fd00:0:0::5/64\"}, {\"address\":\"nonsense\"}],\n"
+    "  \"interfaces\": [{\"name\": \"eth0\", \"mtu\": 1450, \"socketPath\": \"\\/a\\u00e9\"}],"
+    " \"a\": {\"type\": \"sidetrack-cni\", \"cniVersion\": 7} }";
+
+class CniPlugin : public CniPluginTest {
+ protected:
+  CniPlugin() : agent(socket) {}
+  AgentThread agent;
+};
+
+TEST_F(CniPlugin, add_tells_the_agent_and_prints_the_result_byte_for_byte) {
+  for (const char* one : {"0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"}) {
+    version = one;
+    previous = kOddResult;
+    const Ran ran = run("ADD");
+    EXPECT_EQ(ran.exit_status, 0) << ran.all;
+    EXPECT_EQ(ran.output, kOddResult);
+    EXPECT_EQ(ran.all, ran.output) << "nothing on stderr";
+  }
+  agent.look([this] {
+    ASSERT_EQ(agent.handler().added.size(), 5U);
+    const Attachment& pod = agent.handler().added[0];
+    EXPECT_EQ(pod.container_id, "c0ffee");
+    EXPECT_EQ(pod.infra_container_id, "c0ffee");
+    EXPECT_EQ(pod.ifname, "eth0");
+    EXPECT_EQ(pod.pod_namespace + "/" + pod.pod_name + " " + pod.pod_uid, "shop/web-0 6a1c");
+    EXPECT_EQ(pod.addresses, (std::vector<std::string>{"10.1.0.5", "fd00::5"}));
+    struct stat ours {};
+    struct stat got {};
+    EXPECT_EQ(::stat("/proc/self/ns/net", &ours), 0);
+    EXPECT_EQ(::fstat(pod.netns.get(), &got), 0);
+    EXPECT_EQ(got.st_ino, ours.st_ino);
+  });
+}
+
+TEST_F(CniPlugin, a_result_without_version_gets_the_one_of_the_request) {
+  version = "0.4.0";
+  previous = "{ \"ips\": [] }";
+  EXPECT_EQ(run("ADD").output, "{\"cniVersion\":\"0.4.0\", \"ips\": [] }");
+  previous = "{}";
+  EXPECT_EQ(run("ADD").output, "{\"cniVersion\":\"0.4.0\"}");
+}
+
+TEST_F(CniPlugin, what_is_no_pod_passes_through_unseen) {
+  previous = kOddResult;
+  for (const char* args : {"", "IgnoreUnknown=1", "K8S_POD_NAME=web-0", "K8S_POD_NAMESPACE=a b"}) {
+    variables["CNI_ARGS"] = args;
+    const Ran ran = run("ADD");
+    EXPECT_EQ(ran.exit_status, 0) << ran.all;
+    EXPECT_EQ(ran.output, kOddResult);
+    EXPECT_EQ(run("CHECK").output, "");
+  }
+  agent.look([this] {
+    EXPECT_TRUE(agent.handler().added.empty());
+    EXPECT_TRUE(agent.handler().claims.empty());
+  });
+}
+
+TEST_F(CniPlugin, del_check_gc_and_status_say_nothing_when_fine) {
+  keys = ", \"statusChecksAgent\": true";
+  EXPECT_EQ(run("DEL").all, "");
+  EXPECT_EQ(run("CHECK").all, "");
+  EXPECT_EQ(run("STATUS").all, "");
+  keys += ", \"cni.dev/valid-attachments\": [{\"containerID\": \"a-1\", \"ifname\": \"net1\"}]";
+  EXPECT_EQ(run("GC").all, "");
+  agent.look([this] {
+    const AttachmentId pod{.container_id = "c0ffee", .ifname = "eth0"};
+    EXPECT_EQ(agent.handler().removed, std::vector<AttachmentId>{pod});
+    ASSERT_EQ(agent.handler().claims.size(), 1U);
+    EXPECT_EQ(agent.handler().claims[0].pod_name, "web-0");
+    EXPECT_EQ(agent.handler().kept, (std::vector<std::set<AttachmentId>>{{{"a-1", "net1"}}}));
+  });
+}
+
+TEST_F(CniPlugin, gc_without_a_list_forgets_nobody) {
+  EXPECT_EQ(run("GC").exit_status, 0);
+  keys = ", \"cni.dev/valid-attachments\": null";
+  EXPECT_EQ(run("GC").exit_status, 0);
+  keys = ", \"cni.dev/valid-attachments\": [{\"containerID\": \"a\"}]";
+  EXPECT_EQ(run("GC").code(), 7);
+  agent.look([this] { EXPECT_TRUE(agent.handler().kept.empty()); });
+  keys = ", \"cni.dev/valid-attachments\": []";
+  EXPECT_EQ(run("GC").exit_status, 0);
+  agent.look([this] { EXPECT_EQ(agent.handler().kept.size(), 1U); });
+}
+
+TEST_F(CniPlugin, version_needs_no_agent_and_echoes) {
+  const Ran ran = run_with("VERSION", R"({"cniVersion": "0.2.0"})");
+  EXPECT_EQ(ran.exit_status, 0);
+  EXPECT_EQ(nlohmann::json::parse(ran.output),
+            nlohmann::json::parse(R"({"cniVersion": "0.2.0", "supportedVersions":
+                                  ["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"]})"));
+}
+
+TEST_F(CniPlugin, an_agent_that_cannot_enrol_lets_the_pod_start_or_not) {
+  agent.look([this] { agent.handler().outcome = make_error(ErrorCode::kFull, "map is full"); });
+  keys = ", \"logFile\": \"" + folder->file("log") + "\"";
+  previous = kOddResult;
+  const Ran open = run("ADD");
+  EXPECT_EQ(open.exit_status, 0);
+  EXPECT_EQ(open.output, kOddResult);
+  EXPECT_NE(read("log").find("Z pod shop/web-0 starts before it is enrolled: map is full\n"),
+            std::string::npos)
+      << read("log");
+
+  write("enrolled", "bank\nshop\n");
+  keys +=
+      ", \"onAgentDown\": \"deny\", \"enrolledNamespaces\": \"" + folder->file("enrolled") + "\"";
+  const Ran denied = run("ADD");
+  EXPECT_EQ(denied.exit_status, 1);
+  EXPECT_EQ(denied.code(), 100);
+  EXPECT_NE(denied.said("msg").find("shop/web-0"), std::string::npos);
+  EXPECT_NE(denied.said("msg").find("map is full"), std::string::npos);
+  EXPECT_NE(denied.said("details").find("sidetrackctl doctor"), std::string::npos);
+  EXPECT_EQ(denied.said("cniVersion"), "1.1.0");
+
+  EXPECT_EQ(run("CHECK").code(), 100) << "CHECK tells what the agent says";
+  keys = ", \"statusChecksAgent\": true";
+  EXPECT_EQ(run("STATUS").code(), 50);
+}
+
+TEST_F(CniPlugin, an_answer_that_comes_too_late_is_none) {
+  agent.look([this] { agent.handler().holds = true; });
+  keys = ", \"timeoutMs\": 200";
+  const Ran ran = run("ADD");
+  EXPECT_EQ(ran.exit_status, 0);
+  EXPECT_GE(ran.took, milliseconds(200));
+  EXPECT_LT(ran.took, milliseconds(200) + lab::scaled(milliseconds(800)));
+  EXPECT_NE(ran.all.find("no answer in time"), std::string::npos) << ran.all;
+}
+
+// What a runtime sends is taken as it is, or refused with the spec's code.
+TEST_F(CniPlugin, faults_of_the_runtime_have_the_specs_codes) {
+  EXPECT_EQ(run_with("ADD", "{").code(), 6);
+  EXPECT_EQ(run_with("ADD", "").code(), 6);
+  EXPECT_EQ(run_with("ADD", "[]").code(), 6);
+  EXPECT_EQ(run_with("ADD", std::string(1100000, ' ')).code(), 5);
+  EXPECT_EQ(run_with("", "").code(), 4);
+  EXPECT_EQ(run_with("DANCE", "").code(), 4);
+  version = "0.2.0";
+  EXPECT_EQ(run("ADD").code(), 1);
+  version = "1.2.0";
+  EXPECT_EQ(run("ADD").code(), 1);
+  version = "0.3.1";
+  EXPECT_EQ(run("CHECK").code(), 1);
+  version = "1.0.0";
+  EXPECT_EQ(run("GC").code(), 1);
+  EXPECT_EQ(run("STATUS").code(), 1);
+  EXPECT_EQ(run("CHECK").code(), 0);
+  previous = "";
+  EXPECT_EQ(run("ADD").code(), 7);
+  previous = "[]";
+  EXPECT_EQ(run("ADD").code(), 7);
+  previous = "{}";
+  variables["CNI_NETNS"] = "/proc/self/ns/mnt";
+  EXPECT_EQ(run("ADD").code(), 8);
+  variables["CNI_NETNS"] = "/proc/self/status";
+  EXPECT_EQ(run("ADD").code(), 8);
+  variables["CNI_NETNS"] = folder->file("none");
+  EXPECT_EQ(run("ADD").code(), 8);
+  variables["CNI_CONTAINERID"] = "-x";
+  EXPECT_EQ(run("ADD").code(), 4);
+  variables["CNI_CONTAINERID"] = "x";
+  variables["CNI_IFNAME"] = "sixteen-letters.";
+  EXPECT_EQ(run("ADD").code(), 4);
+  agent.look([this] { EXPECT_TRUE(agent.handler().added.empty()); });
+}
+
+TEST_F(CniPlugin, a_wrong_key_of_ours_is_named) {
+  for (const auto& [key, value] : std::map<std::string, std::string>{{"timeoutMs", "10"},
+                                                                     {"timeoutMs", "1e3"},
+                                                                     {"timeoutMs", "\"200\""},
+                                                                     {"onAgentDown", "\"maybe\""},
+                                                                     {"socket", "\"cni.sock\""},
+                                                                     {"logFile", "7"},
+                                                                     {"statusChecksAgent", "1"}}) {
+    keys = ", \"" + key + "\": " + value;
+    const Ran ran = run("ADD");
+    EXPECT_EQ(ran.code(), 7) << key;
+    EXPECT_NE(ran.said("msg").find(key), std::string::npos) << ran.output;
+  }
+}
+
+}  // namespace
+}  // namespace sidetrack::cni
