@@ -2,6 +2,7 @@
 # The libraries that Sidetrack stands on; each is a Debian package (scripts/packages.txt).
 find_package(PkgConfig REQUIRED)
 find_package(Threads REQUIRED)
+find_package(CURL 7.87 REQUIRED) # CURLOPT_CA_CACHE_TIMEOUT
 pkg_check_modules(LIBBPF REQUIRED IMPORTED_TARGET libbpf)
 pkg_check_modules(LIBMNL REQUIRED IMPORTED_TARGET libmnl)
 set(Boost_NO_WARN_NEW_VERSIONS ON)

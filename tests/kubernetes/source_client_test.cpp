@@ -1,0 +1,255 @@
+// SPDX-License-Identifier: Apache-2.0
+// ApiClient against a TLS server that answers as the test says.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+
+#include "agent/kube/api_client.h"
+#include "tests/kubernetes/source_pki.h"
+#include "tests/kubernetes/source_tls_server.h"
+#include "tests/lab/temp_dir.h"
+#include "tests/lab/wait.h"
+
+namespace sidetrack::tests {
+namespace {
+
+using namespace std::chrono_literals;
+using kube::ApiClient;
+using kube::ApiConfig;
+using kube::ApiOutcome;
+using kube::ApiRequest;
+using std::chrono::steady_clock;
+using testing::HasSubstr;
+
+struct Call : kube::ApiCall {
+  void on_answer() override { ++answers; }
+  bool on_data(std::string_view bytes) override {
+    body += bytes;
+    return body.size() < stop_at;
+  }
+  void on_end(const ApiOutcome& ended) override { outcome = ended; }
+
+  int answers = 0;
+  std::string body;
+  std::size_t stop_at = std::string::npos;
+  std::optional<ApiOutcome> outcome;
+};
+
+class ApiClientTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    auto folder = lab::TempDir::create("client");
+    ASSERT_TRUE(folder);
+    folder_.emplace(std::move(*folder));
+    auto pki = Pki::create(folder_->path());
+    if (!pki && pki.error().code == ErrorCode::kNotFound) {
+      GTEST_SKIP() << pki.error().message;
+    }
+    ASSERT_TRUE(pki) << pki.error().message;
+    pki_.emplace(std::move(*pki));
+    ST_ASSERT_OK(pki_->issue("server", "/CN=server"));
+    serve([](const HttpRequest&, Answer& answer) { answer.respond(200, "{}"); });
+  }
+
+  void serve(TlsServer::Handler handler) {
+    client_.reset();
+    server_.reset();
+    auto server =
+        TlsServer::start(pki_->file("server.crt"), pki_->file("server.key"), std::move(handler));
+    ASSERT_TRUE(server) << server.error().message;
+    server_ = std::move(*server);
+    ApiConfig config{.server = server_->url()};
+    config.authority.file = folder_->file("trusted.crt");
+    config.token_file = folder_->file("token");
+    trust(*pki_);
+    write_token("first");
+    auto client = ApiClient::create(std::move(config));
+    ASSERT_TRUE(client);
+    client_ = std::move(*client);
+  }
+
+  void trust(const Pki& pki) {
+    std::filesystem::copy_file(pki.authority(), folder_->file("trusted.crt"),
+                               std::filesystem::copy_options::overwrite_existing);
+  }
+  void write_token(const std::string& token) { std::ofstream(folder_->file("token")) << token; }
+
+  // Runs one call to its end.
+  Call get(ApiRequest request = {.target = "/x"}) {
+    Call call;
+    client_->start(request, call);
+    run([&] { return call.outcome.has_value(); });
+    return call;
+  }
+  void run(const std::function<bool()>& done) {
+    const auto end = steady_clock::now() + 20s;
+    while (!done() && steady_clock::now() < end) {
+      client_->run(end);
+    }
+    ASSERT_TRUE(done());
+  }
+
+  std::optional<lab::TempDir> folder_;
+  std::optional<Pki> pki_;
+  std::unique_ptr<TlsServer> server_;
+  std::unique_ptr<ApiClient> client_;
+};
+
+TEST_F(ApiClientTest, streams_the_pieces_of_an_answer_as_they_come) {
+  serve([](const HttpRequest&, Answer& answer) {
+    answer.begin_chunks();
+    answer.write_chunk("one");
+    answer.hang();
+  });
+  Call call;
+  client_->start({.target = "/x"}, call);
+  run([&] { return call.body == "one"; });
+  EXPECT_EQ(call.answers, 1);
+  EXPECT_FALSE(call.outcome);
+}
+
+TEST_F(ApiClientTest, tells_a_whole_answer_from_one_that_is_cut_off) {
+  serve([](const HttpRequest& request, Answer& answer) {
+    answer.begin_chunks();
+    answer.write_chunk("one");
+    if (request.target == "/whole") {
+      answer.write_chunk("");
+    } else {
+      answer.write("5\r\ntw");
+      answer.close_after();
+    }
+  });
+  const Call whole = get({.target = "/whole"});
+  EXPECT_TRUE(whole.outcome->ok()) << whole.outcome->error;
+  const Call cut = get({.target = "/cut"});
+  EXPECT_EQ(cut.outcome->status, 200);
+  EXPECT_NE(cut.outcome->error, "");
+  EXPECT_FALSE(cut.outcome->ok());
+}
+
+TEST_F(ApiClientTest, gives_the_body_and_the_time_to_wait_of_an_error) {
+  serve([](const HttpRequest&, Answer& answer) {
+    answer.respond(429, R"({"reason":"TooManyRequests"})", "Retry-After: 7\r\n");
+  });
+  const Call call = get();
+  EXPECT_EQ(call.outcome->status, 429);
+  EXPECT_EQ(call.outcome->error, "");
+  EXPECT_EQ(call.outcome->body, R"({"reason":"TooManyRequests"})");
+  EXPECT_EQ(call.outcome->retry_after, 7s);
+  EXPECT_EQ(call.body, "");
+  EXPECT_EQ(call.answers, 0);
+}
+
+TEST_F(ApiClientTest, ends_a_call_that_gets_no_head) {
+  serve([](const HttpRequest&, Answer& answer) { answer.hang(); });
+  const auto begin = steady_clock::now();
+  const Call call = get({.target = "/x", .deadline = 60s, .head_deadline = 300ms});
+  EXPECT_EQ(call.outcome->status, 0);
+  EXPECT_THAT(call.outcome->error, HasSubstr("does not answer"));
+  EXPECT_GE(steady_clock::now() - begin, 300ms);
+  EXPECT_LT(steady_clock::now() - begin, 10s);
+}
+
+TEST_F(ApiClientTest, ends_a_call_at_its_deadline_though_bytes_keep_coming) {
+  serve([](const HttpRequest&, Answer& answer) {
+    answer.begin_chunks();
+    while (answer.write_chunk("x") && answer.pause(20ms)) {
+    }
+  });
+  const Call call = get({.target = "/x", .deadline = 500ms});
+  EXPECT_EQ(call.outcome->status, 200);
+  EXPECT_NE(call.outcome->error, "");
+  EXPECT_NE(call.body, "");
+}
+
+TEST_F(ApiClientTest, says_that_nobody_listens) {
+  server_->go_away();
+  const Call call = get();
+  EXPECT_EQ(call.outcome->status, 0);
+  EXPECT_NE(call.outcome->error, "");
+}
+
+TEST_F(ApiClientTest, sends_the_token_that_is_in_the_file_now) {
+  std::mutex mutex;
+  std::vector<std::string> tokens;
+  serve([&](const HttpRequest& request, Answer& answer) {
+    const std::lock_guard lock(mutex);
+    tokens.push_back(request.headers.at("authorization"));
+    answer.respond(200, "{}");
+  });
+  get();
+  write_token("second\n");
+  get();
+  EXPECT_THAT(tokens, testing::ElementsAre("Bearer first", "Bearer second"));
+  std::filesystem::remove(folder_->file("token"));
+  EXPECT_THAT(get().outcome->error, HasSubstr("token"));
+}
+
+TEST_F(ApiClientTest, trusts_the_authority_that_is_in_the_file_now_and_no_other) {
+  EXPECT_TRUE(get().outcome->ok());
+  std::filesystem::create_directory(folder_->path() / "next");
+  ST_ASSERT_VALUE(const Pki next, Pki::create(folder_->path() / "next", "other"));
+  ST_ASSERT_OK(next.issue("server", "/CN=server"));
+  ST_ASSERT_OK(server_->use_certificate(next.file("server.crt"), next.file("server.key")));
+  server_->drop_all();
+  EXPECT_EQ(get().outcome->status, 0) << "signed by an authority that is not trusted";
+  trust(next);
+  EXPECT_TRUE(get().outcome->ok()) << get().outcome->error;
+}
+
+TEST_F(ApiClientTest, does_not_follow_a_redirection_with_the_token) {
+  serve([](const HttpRequest& request, Answer& answer) {
+    answer.respond(request.target == "/x" ? 302 : 200, "{}", "Location: /stolen\r\n");
+  });
+  EXPECT_EQ(get().outcome->status, 302);
+}
+
+TEST_F(ApiClientTest, posts_a_body) {
+  serve([](const HttpRequest& request, Answer& answer) {
+    answer.respond(200,
+                   request.method + " " + request.headers.at("content-type") + " " + request.body);
+  });
+  const Call call = get(
+      {.method = "POST", .target = "/x", .body = R"({"a":1})", .content_type = "application/json"});
+  EXPECT_EQ(call.body, R"(POST application/json {"a":1})");
+}
+
+TEST_F(ApiClientTest, ends_a_call_whose_reader_has_enough) {
+  serve([](const HttpRequest&, Answer& answer) {
+    answer.begin_chunks();
+    answer.write_chunk("12345");
+    answer.hang();
+  });
+  Call call;
+  call.stop_at = 5;
+  client_->start({.target = "/x"}, call);
+  run([&] { return call.outcome.has_value(); });
+  EXPECT_FALSE(call.outcome->ok());
+}
+
+TEST_F(ApiClientTest, says_nothing_of_a_call_after_it_was_cancelled) {
+  Call call;
+  client_->cancel(client_->start({.target = "/x"}, call));
+  EXPECT_TRUE(get().outcome->ok());
+  EXPECT_EQ(call.answers, 0);
+  EXPECT_FALSE(call.outcome);
+}
+
+TEST_F(ApiClientTest, is_woken_by_another_thread) {
+  std::thread waker([this] { client_->wake(); });
+  const auto begin = steady_clock::now();
+  client_->run(begin + 20s);
+  waker.join();
+  EXPECT_LT(steady_clock::now() - begin, 10s);
+}
+
+}  // namespace
+}  // namespace sidetrack::tests
