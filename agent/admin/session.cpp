@@ -107,6 +107,8 @@ class Sessions::Session : public std::enable_shared_from_this<Session> {
     message_.result(response.status);
     message_.set(http::field::content_type, response.content_type);
     message_.set(http::field::cache_control, "no-store");
+    message_.set(http::field::server,
+                 "sidetrack-agent/" ST_VERSION);  // a client of another says so
     if (!response.allow.empty()) {
       message_.set(http::field::allow, response.allow);
     }

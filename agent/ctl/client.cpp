@@ -9,6 +9,8 @@
 #include <boost/beast/http.hpp>
 #include <nlohmann/json.hpp>
 
+#include "agent/ctl/options.h"
+
 namespace sidetrack::ctl {
 namespace {
 
@@ -44,6 +46,9 @@ class Exchange {
 
   [[nodiscard]] unsigned status() const { return parser_.get().result_int(); }
   [[nodiscard]] const std::string& body() const { return parser_.get().body(); }
+  [[nodiscard]] std::string server() const {
+    return std::string(parser_.get()[http::field::server]);
+  }
 
  private:
   void read() {
@@ -97,6 +102,18 @@ ErrorCode code_for(unsigned status) {
   }
 }
 
+// Agent and sidetrackctl of different versions understand each other but for what one of them does
+// not have.
+std::string about_versions(const std::string& server) {
+  constexpr std::string_view kAgent = "sidetrack-agent/";
+  if (!server.starts_with(kAgent) || server.substr(kAgent.size()) == version()) {
+    return "";
+  }
+  return fmt::format(
+      " (the agent is version {}, this sidetrackctl {}: use the one in the agent's container)",
+      server.substr(kAgent.size()), version());
+}
+
 }  // namespace
 
 Result<nlohmann::json> Client::get(const std::string& target) const {
@@ -116,7 +133,7 @@ Result<nlohmann::json> Client::get(const std::string& target) const {
   if (body.is_object() && body.contains("error") && body["error"].is_object()) {
     message = body["error"].value("message", message);
   }
-  return make_error(code_for(exchange.status()), message);
+  return make_error(code_for(exchange.status()), message + about_versions(exchange.server()));
 }
 
 }  // namespace sidetrack::ctl

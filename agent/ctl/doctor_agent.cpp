@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "agent/ctl/doctor.h"
+#include "agent/ctl/options.h"
 #include "agent/ctl/render.h"
 
 namespace sidetrack::ctl {
@@ -144,6 +145,13 @@ void check_status(const json& status, const json& pods, Findings& findings) {
        fmt::format("the agent is {} (version {}, pid {})", state, text_of(agent, "version"),
                    count_of(agent, "pid")),
        ready ? "" : "see the other findings; `sidetrackctl status` shows how it gets on"});
+  if (const auto theirs = text_of(agent, "version"); !theirs.empty() && theirs != version()) {
+    findings.push_back({Severity::kHint, "agent",
+                        fmt::format("the agent is version {}, this sidetrackctl {}: it may not "
+                                    "know what the other says",
+                                    theirs, version()),
+                        "use the sidetrackctl in the agent's container"});
+  }
   check_programs(status, findings);
   check_engines(status, findings);
   check_pods(status, pods, findings);

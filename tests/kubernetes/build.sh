@@ -93,26 +93,32 @@ build_one() {
   mv "$out" "$BIN/$1"
 }
 
-for tool in go jq; do
-  command -v "$tool" >/dev/null || fail "needs $tool"
-done
-mkdir -p "$BIN"
-if [ $# = 0 ]; then
-  read -ra programs <<<"$ALL"
-  set -- "${programs[@]}"
-fi
-for program in "$@"; do
-  want=$(version_of "$program")
-  if [ -x "$BIN/$program" ] && [ "$(cat "$BIN/.$program.version" 2>/dev/null)" = "$want" ]; then
-    echo "$program $want: present"
-    continue
+main() {
+  for tool in go jq; do
+    command -v "$tool" >/dev/null || fail "needs $tool"
+  done
+  mkdir -p "$BIN"
+  if [ $# = 0 ]; then
+    read -ra programs <<<"$ALL"
+    set -- "${programs[@]}"
   fi
-  if [ "$program" = kubectl ] && command -v kubectl >/dev/null; then
-    echo "kubectl: using $(command -v kubectl)"
-    continue
-  fi
-  start=$SECONDS
-  build_one "$program"
-  echo "$want" >"$BIN/.$program.version"
-  echo "$program $want: built in $((SECONDS - start)) s, $(du -m "$BIN/$program" | cut -f1) MiB"
-done
+  local tool program programs want start
+  for program in "$@"; do
+    want=$(version_of "$program")
+    if [ -x "$BIN/$program" ] && [ "$(cat "$BIN/.$program.version" 2>/dev/null)" = "$want" ]; then
+      echo "$program $want: present"
+      continue
+    fi
+    if [ "$program" = kubectl ] && command -v kubectl >/dev/null; then
+      echo "kubectl: using $(command -v kubectl)"
+      continue
+    fi
+    start=$SECONDS
+    build_one "$program"
+    echo "$want" >"$BIN/.$program.version"
+    echo "$program $want: built in $((SECONDS - start)) s, $(du -m "$BIN/$program" | cut -f1) MiB"
+  done
+}
+
+main "$@"
+exit # nothing below: the file may be edited while this runs for minutes

@@ -6,7 +6,12 @@
 
 #include <array>
 #include <cstdio>
+#include <thread>
 
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/local/stream_protocol.hpp>
+#include <boost/asio/read.hpp>
+#include <boost/asio/write.hpp>
 #include <nlohmann/json.hpp>
 
 #include "agent/admin/api.h"
@@ -59,6 +64,44 @@ class Ctl : public ::testing::Test {
   test::LoopThread loop_;
   std::unique_ptr<admin::AdminServer> server_;
 };
+
+// An agent of another version: answers one request with what it does not know.
+class OtherAgent {
+ public:
+  explicit OtherAgent(const std::string& path) : acceptor_(context_, Local::endpoint(path)) {}
+
+  void answer_once() {
+    Local::socket socket(context_);
+    acceptor_.accept(socket);
+    std::array<char, 4096> request{};
+    socket.read_some(boost::asio::buffer(request));
+    const std::string body = R"({"error": {"code": "not_found", "message": "no such path"}})";
+    const std::string text =
+        "HTTP/1.1 404 Not Found\r\nServer: sidetrack-agent/9.8.7\r\nContent-Length: " +
+        std::to_string(body.size()) + "\r\n\r\n" + body;
+    boost::asio::write(socket, boost::asio::buffer(text));
+  }
+
+ private:
+  using Local = boost::asio::local::stream_protocol;
+  boost::asio::io_context context_;
+  Local::acceptor acceptor_;
+};
+
+TEST(CtlVersions, an_agent_of_another_version_is_named_when_it_does_not_know_what_is_asked) {
+  const test::TemporaryFolder folder;
+  OtherAgent agent(folder.file("admin.sock"));
+  std::jthread answering([&agent] { agent.answer_once(); });
+  const auto outcome = run("counters --state-dir " + folder.path());
+  EXPECT_EQ(outcome.code, 1);
+  EXPECT_THAT(outcome.output, HasSubstr("no such path (the agent is version 9.8.7, this "));
+}
+
+TEST_F(Ctl, an_error_of_the_same_version_does_not_speak_of_versions) {
+  const auto outcome = ctl("policy shop/nope");
+  EXPECT_EQ(outcome.code, 1);
+  EXPECT_THAT(outcome.output, testing::Not(HasSubstr("version")));
+}
 
 TEST_F(Ctl, status_is_printed_without_colour_to_a_pipe) {
   const auto outcome = ctl("status");

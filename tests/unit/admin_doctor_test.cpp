@@ -36,6 +36,15 @@ TEST(Doctor, healthy_agent_has_no_findings) {
   EXPECT_TRUE(is_healthy(findings_of(test::FakeViews().status())));
 }
 
+TEST(Doctor, an_agent_of_another_version_is_a_hint) {
+  auto view = test::FakeViews().status();
+  view.version = "9.8.7";
+  const auto findings = findings_of(view);
+  EXPECT_THAT(text_of_findings(findings),
+              HasSubstr("the agent is version 9.8.7, this sidetrackctl"));
+  EXPECT_TRUE(is_healthy(findings));
+}
+
 TEST(Doctor, finds_what_the_status_shows) {
   auto view = test::FakeViews().status();
   view.engines[0].state = "down";
