@@ -1,0 +1,220 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cni/install/folder.h"
+
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <system_error>
+#include <utility>
+
+#include "cni/install/file.h"
+
+namespace sidetrack::cni::install {
+namespace {
+
+bool is_configuration(std::string_view name) {
+  return name.ends_with(".conf") || name.ends_with(".conflist") || name.ends_with(".json");
+}
+
+Result<std::vector<std::string>> names_in(const std::filesystem::path& folder) {
+  std::vector<std::string> names;
+  std::error_code error;
+  for (std::filesystem::directory_iterator entry(folder, error), end; !error && entry != end;
+       entry.increment(error)) {
+    names.push_back(entry->path().filename().string());
+  }
+  if (error) {
+    return errno_error("list " + folder.string(), error.value());
+  }
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+// A copy for people, of what is there without us.
+Result<void> keep_original(const Settings& settings, const std::string& name,
+                           const FileText& file) {
+  const auto original = without_entry(file.text, settings.entry.type);
+  if (!original) {
+    return {};
+  }
+  const std::filesystem::path folder = settings.cache_dir / "cni";
+  if (const auto kept = read_file(folder / name); kept && kept->text == *original) {
+    return {};
+  }
+  if (::mkdir(folder.c_str(), 0700) != 0 && errno != EEXIST) {
+    return errno_error("make " + folder.string(), errno);
+  }
+  return replace_file(folder / name, *original,
+                      {.mode = file.mode, .owner = Owner{file.uid, file.gid}});
+}
+
+Cause cause_of(const Facts& before, const std::string& type) {
+  const auto ours = std::count(before.types.begin(), before.types.end(), type);
+  if (ours == 0) {
+    return Cause::kEntryMissing;
+  }
+  return ours > 1 || before.types.back() != type ? Cause::kEntryMoved : Cause::kEntryChanged;
+}
+
+std::string last_of(const Facts& before, const std::string& type) {
+  return before.types.back() == type ? "" : before.types.back();
+}
+
+Result<Applied> apply_in_place(const Settings& settings, const std::string& name,
+                               const FileText& file) {
+  const auto before = read_list(file.text);
+  if (!before) {
+    return before.error();
+  }
+  const auto text = with_entry(file.text, settings.entry);
+  if (!text) {
+    return text.error();
+  }
+  Applied applied{.file = name,
+                  .source = name,
+                  .network = before->name,
+                  .last = last_of(*before, settings.entry.type)};
+  if (*text != file.text) {
+    applied.cause = cause_of(*before, settings.entry.type);
+    ST_TRY(keep_original(settings, name, file));
+    ST_TRY(replace_file(
+        settings.conf_dir / name, *text,
+        {.mode = file.mode, .owner = Owner{file.uid, file.gid}, .expected = file.text}));
+  }
+  ST_TRY(remove_file(settings.conf_dir / kOwnList));
+  return applied;
+}
+
+Result<Applied> apply_beside(const Settings& settings, const std::string& name,
+                             const FileText& file) {
+  const bool list = name.ends_with(".conflist");
+  const auto before = list ? read_list(file.text) : read_single(file.text);
+  if (!before) {
+    return before.error();
+  }
+  if (name < kOwnList) {
+    return make_error(ErrorCode::kUnsupported,
+                      std::string("it comes before ") + kOwnList +
+                          ", which would have to embed it: give it a later name");
+  }
+  const auto text =
+      list ? with_entry(file.text, settings.entry) : list_around(file.text, settings.entry);
+  if (!text) {
+    return text.error();
+  }
+  const std::filesystem::path own = settings.conf_dir / kOwnList;
+  const auto now = read_file(own);
+  if (!now && now.error().code != ErrorCode::kNotFound) {
+    return now.error();
+  }
+  Applied applied{.file = kOwnList, .source = name, .network = before->name};
+  if (!now || now->text != *text) {
+    applied.cause = now ? Cause::kCopyOutdated : Cause::kEntryMissing;
+    ST_TRY(replace_file(
+        own, *text,
+        {.mode = file.mode, .owner = Owner{file.uid, file.gid}, .expected = now ? now->text : ""}));
+  }
+  return applied;
+}
+
+Result<void> retract_from(const Settings& settings, const std::string& name) {
+  const std::filesystem::path path = settings.conf_dir / name;
+  const auto file = read_file(path);
+  if (!file || file->is_link || !mentions(file->text, settings.entry.type)) {
+    return {};
+  }
+  const auto text = without_entry(file->text, settings.entry.type);
+  if (!text) {
+    return text.error().within(path.string());
+  }
+  return replace_file(
+      path, *text,
+      {.mode = file->mode, .owner = Owner{file->uid, file->gid}, .expected = file->text});
+}
+
+}  // namespace
+
+std::string_view name_of(Cause cause) {
+  switch (cause) {
+    case Cause::kNone:
+      break;
+    case Cause::kEntryMissing:
+      return "entry_missing";
+    case Cause::kEntryMoved:
+      return "entry_moved";
+    case Cause::kEntryChanged:
+      return "entry_changed";
+    case Cause::kCopyOutdated:
+      return "copy_outdated";
+  }
+  return "none";
+}
+
+Result<std::vector<std::string>> configurations(const std::filesystem::path& folder) {
+  auto names = names_in(folder);
+  if (names) {
+    std::erase_if(*names, [](const std::string& name) { return !is_configuration(name); });
+  }
+  return names;
+}
+
+Result<Applied> apply(const Settings& settings) {
+  const auto names = configurations(settings.conf_dir);
+  if (!names) {
+    return names.error();
+  }
+  const auto first = std::find_if(names->begin(), names->end(),
+                                  [](const std::string& name) { return name != kOwnList; });
+  if (first == names->end()) {
+    // Ours embeds what is gone: the node must not look as if it had a network.
+    ST_TRY(remove_file(settings.conf_dir / kOwnList));
+    return make_error(ErrorCode::kNotFound, "no network configuration in " +
+                                                settings.conf_dir.string() +
+                                                " yet: the cluster's network plugin writes one");
+  }
+  const std::filesystem::path path = settings.conf_dir / *first;
+  const auto file = read_file(path);
+  if (!file) {
+    return file.error();
+  }
+  const bool editable = first->ends_with(".conflist") && !file->is_link;
+  auto applied =
+      editable ? apply_in_place(settings, *first, *file) : apply_beside(settings, *first, *file);
+  if (applied) {
+    return applied;
+  }
+  // Pods could not start with an entry that the plugin refuses to serve.
+  if (applied.error().code == ErrorCode::kUnsupported) {
+    ST_TRY(remove_file(settings.conf_dir / kOwnList));
+    ST_TRY(retract_from(settings, *first));
+  }
+  return applied.error().within(path.string());
+}
+
+Result<void> retract(const Settings& settings) {
+  const auto names = configurations(settings.conf_dir);
+  if (!names) {
+    return names.error().code == ErrorCode::kNotFound ? Result<void>() : names.error();
+  }
+  Result<void> outcome = remove_file(settings.conf_dir / kOwnList);
+  for (const std::string& name : *names) {
+    if (const auto retracted = retract_from(settings, name); outcome && !retracted) {
+      outcome = retracted;
+    }
+  }
+  return outcome;
+}
+
+std::vector<std::string> mentioning(const Settings& settings) {
+  std::vector<std::string> found;
+  for (const std::string& name : names_in(settings.conf_dir).value_or({})) {
+    const auto file = read_file(settings.conf_dir / name);
+    if (file && mentions(file->text, settings.entry.type)) {
+      found.push_back(name);
+    }
+  }
+  return found;
+}
+
+}  // namespace sidetrack::cni::install

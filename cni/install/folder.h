@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+// The folder in which a container runtime looks for network configurations: one look at it, which
+// puts our entry where it belongs or takes it out. Blocking; one thread.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "cni/install/settings.h"
+#include "sidetrack/result.h"
+
+namespace sidetrack::cni::install {
+
+// The list that embeds what must not be edited: a single configuration, a symbolic link.
+inline constexpr const char* kOwnList = "00-sidetrack.conflist";
+
+// What a runtime loads, in its order: *.conf, *.conflist and *.json by bytes; the first counts.
+[[nodiscard]] Result<std::vector<std::string>> configurations(const std::filesystem::path& folder);
+
+// Why something was written.
+enum class Cause : std::uint8_t {
+  kNone,          // nothing was
+  kEntryMissing,  // there was no entry of ours
+  kEntryMoved,    // it was not the last one, or there were two
+  kEntryChanged,  // it said something else
+  kCopyOutdated,  // our list did not fit the configuration it embeds
+};
+[[nodiscard]] std::string_view name_of(Cause cause);
+
+struct Applied {
+  std::string file;     // the name of the file that carries our entry now
+  std::string source;   // the name of the configuration in force: the same, or what `file` embeds
+  std::string network;  // its name
+  std::string last;     // type of the last plugin before, if that was not ours
+  Cause cause = Cause::kNone;
+};
+
+// Puts the entry into the configuration in force. kNotFound: there is none yet; kInvalid,
+// kUnsupported: the one in force cannot be extended and was left alone; kBusy: somebody changed it
+// meanwhile, look again; else what failed. What is right already is not written.
+[[nodiscard]] Result<Applied> apply(const Settings& settings);
+
+// Takes our entry out of every configuration of the folder, and our own list away. What nobody else
+// has changed is then as it was, byte for byte. The first error is returned after all were tried.
+[[nodiscard]] Result<void> retract(const Settings& settings);
+
+// The names of files in the folder, loaded or not, that still name our plugin.
+[[nodiscard]] std::vector<std::string> mentioning(const Settings& settings);
+
+}  // namespace sidetrack::cni::install

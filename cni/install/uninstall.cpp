@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <filesystem>
+#include <system_error>
+#include <thread>
+
+#include "cni/install/file.h"
+#include "cni/install/installer.h"
+
+namespace sidetrack::cni::install {
+
+Uninstalled uninstall(const Settings& settings, std::chrono::milliseconds reload) {
+  Uninstalled done;
+  remove_leftovers(settings.conf_dir);
+  remove_leftovers(settings.bin_dir);
+  const std::filesystem::path program = settings.bin_dir / settings.entry.type;
+  const bool had_entry = !mentioning(settings).empty();
+  if (const auto retracted = retract(settings); !retracted) {
+    done.left.push_back(retracted.error().message);
+  }
+  const auto still = mentioning(settings);
+  for (const std::string& name : still) {
+    done.left.push_back((settings.conf_dir / name).string() + " still names " +
+                        settings.entry.type + "; therefore " + program.string() + " stays");
+  }
+  if (!still.empty()) {
+    return done;
+  }
+  // No runtime says when it has loaded a configuration; they do so on the event of the rename.
+  if (had_entry) {
+    std::this_thread::sleep_for(reload);
+  }
+  if (const auto removed = remove_file(program); !removed) {
+    done.left.push_back(removed.error().message);
+  }
+  std::error_code ignored;
+  std::filesystem::remove_all(settings.cache_dir / "cni", ignored);
+  return done;
+}
+
+}  // namespace sidetrack::cni::install

@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <gtest/gtest.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <string>
+
+#include "cni/install/folder.h"
+#include "cni/install/installer.h"
+#include "tests/unit/cni_folder_fixture.h"
+
+namespace sidetrack::cni::install {
+namespace {
+
+using std::chrono::milliseconds;
+
+class CniFolder : public CniFolderTest {};
+
+ino_t inode_of(const std::filesystem::path& path) {
+  struct stat status {};
+  EXPECT_EQ(::stat(path.c_str(), &status), 0) << path;
+  return status.st_ino;
+}
+
+TEST_F(CniFolder, the_first_configuration_by_bytes_gets_the_entry) {
+  put("10-a.conflist", list("a"));
+  put("10-B.conflist", list("b", "upper"));
+  put("05-x.conflist.bak", list("x"));
+  put("09-y.yaml", list("y"));
+  ST_ASSERT_VALUE(const auto applied, apply(settings));
+  EXPECT_EQ(applied.file, "10-B.conflist");
+  EXPECT_EQ(applied.network, "upper");
+  EXPECT_EQ(applied.cause, Cause::kEntryMissing);
+  EXPECT_EQ(get("10-B.conflist"), with_entry(list("b", "upper"), settings.entry).value_or("?"));
+  EXPECT_EQ(get("10-a.conflist"), list("a"));
+  EXPECT_EQ(get("05-x.conflist.bak"), list("x"));
+  EXPECT_EQ(read_file(settings.cache_dir / "cni" / "10-B.conflist")->text, list("b", "upper"));
+}
+
+TEST_F(CniFolder, mode_and_owner_stay_and_equal_content_is_not_written) {
+  put("10-a.conflist", list("a"));
+  const std::filesystem::path path = settings.conf_dir / "10-a.conflist";
+  ASSERT_EQ(::chmod(path.c_str(), 0640), 0);
+  const bool root = ::geteuid() == 0;
+  ASSERT_EQ(root ? ::chown(path.c_str(), 12, 34) : 0, 0);
+  ST_ASSERT_OK(apply(settings));
+  ST_ASSERT_VALUE(const auto now, read_file(path));
+  EXPECT_EQ(now.mode, 0640U);
+  EXPECT_EQ(now.uid, root ? 12U : ::geteuid());
+  EXPECT_EQ(now.gid, root ? 34U : now.gid);
+  const ino_t before = inode_of(path);
+  ST_ASSERT_VALUE(const auto again, apply(settings));
+  EXPECT_EQ(again.cause, Cause::kNone);
+  EXPECT_EQ(inode_of(path), before);
+}
+
+TEST_F(CniFolder, says_why_it_wrote) {
+  put("10-a.conflist", list("a"));
+  ST_ASSERT_OK(apply(settings));
+  const std::string ours = get("10-a.conflist");
+  std::string behind = ours;
+  behind.insert(behind.rfind(']'), ", {\"type\": \"istio-cni\"}");
+  put("10-a.conflist", behind);
+  ST_ASSERT_VALUE(const auto moved, apply(settings));
+  EXPECT_EQ(moved.cause, Cause::kEntryMoved);
+  EXPECT_EQ(moved.last, "istio-cni");
+  settings.entry.timeout_ms = 500;
+  EXPECT_EQ(apply(settings)->cause, Cause::kEntryChanged);
+  EXPECT_EQ(apply(settings)->cause, Cause::kNone);
+}
+
+TEST_F(CniFolder, a_single_configuration_is_left_alone_and_embedded) {
+  put("10-ptp.conf", single("ptp"));
+  ST_ASSERT_VALUE(const auto applied, apply(settings));
+  EXPECT_EQ(applied.file, kOwnList);
+  EXPECT_EQ(applied.source, "10-ptp.conf");
+  EXPECT_EQ(get("10-ptp.conf"), single("ptp"));
+  EXPECT_EQ(get(kOwnList), list_around(single("ptp"), settings.entry).value_or("?"));
+  EXPECT_EQ(apply(settings)->cause, Cause::kNone);
+
+  put("10-ptp.conf", single("bridge"));
+  EXPECT_EQ(apply(settings)->cause, Cause::kCopyOutdated);
+  EXPECT_EQ(get(kOwnList), list_around(single("bridge"), settings.entry).value_or("?"));
+
+  // The network plugin comes with a list now: ours goes.
+  put("05-net.conflist", list("calico"));
+  EXPECT_EQ(apply(settings)->file, "05-net.conflist");
+  EXPECT_EQ(names(), (std::set<std::string>{"05-net.conflist", "10-ptp.conf"}));
+}
+
+TEST_F(CniFolder, our_list_does_not_outlive_what_it_embeds) {
+  put("10-ptp.json", single("ptp"));
+  ST_ASSERT_OK(apply(settings));
+  EXPECT_TRUE(names().contains(kOwnList));
+  std::filesystem::remove(settings.conf_dir / "10-ptp.json");
+  EXPECT_EQ(apply(settings).error().code, ErrorCode::kNotFound);
+  EXPECT_TRUE(names().empty());
+}
+
+TEST_F(CniFolder, a_link_is_not_replaced) {
+  const auto elsewhere = folder->path() / "real.conflist";
+  std::ofstream(elsewhere) << list("a");
+  std::filesystem::create_symlink(elsewhere, settings.conf_dir / "10-a.conflist");
+  ST_ASSERT_OK(apply(settings));
+  EXPECT_TRUE(std::filesystem::is_symlink(settings.conf_dir / "10-a.conflist"));
+  EXPECT_EQ(read_file(elsewhere)->text, list("a"));
+  EXPECT_EQ(get(kOwnList), with_entry(list("a"), settings.entry).value_or("?"));
+  ST_ASSERT_OK(retract(settings));
+  EXPECT_EQ(names(), std::set<std::string>{"10-a.conflist"});
+}
+
+TEST_F(CniFolder, what_cannot_be_extended_is_left_alone_and_named) {
+  put("10-a.conflist", "{\"torn");
+  put("20-b.conflist", list("b"));
+  const auto broken = apply(settings);
+  ASSERT_FALSE(broken) << "the runtime does not load the second one either";
+  EXPECT_EQ(broken.error().code, ErrorCode::kInvalid);
+  EXPECT_NE(broken.error().message.find("10-a.conflist"), std::string::npos);
+  EXPECT_EQ(get("10-a.conflist"), "{\"torn");
+  EXPECT_EQ(get("20-b.conflist"), list("b"));
+
+  put("10-a.conflist", single("list in the wrong file"));
+  EXPECT_EQ(apply(settings).error().code, ErrorCode::kInvalid);
+  std::filesystem::remove(settings.conf_dir / "10-a.conflist");
+  put("00-early.conf", single("a"));
+  EXPECT_EQ(apply(settings).error().code, ErrorCode::kUnsupported);
+  EXPECT_EQ(names(), (std::set<std::string>{"00-early.conf", "20-b.conflist"}));
+}
+
+TEST_F(CniFolder, an_entry_that_the_plugin_would_refuse_is_taken_out) {
+  put("10-a.conflist", list("a"));
+  ST_ASSERT_OK(apply(settings));
+  std::string later = get("10-a.conflist");
+  later.replace(later.find("1.0.0"), 5, "1.9.0");
+  put("10-a.conflist", later);
+  EXPECT_EQ(apply(settings).error().code, ErrorCode::kUnsupported);
+  std::string wanted = list("a");
+  wanted.replace(wanted.find("1.0.0"), 5, "1.9.0");
+  EXPECT_EQ(get("10-a.conflist"), wanted);
+}
+
+TEST_F(CniFolder, retract_restores_bytes_and_keeps_what_others_changed) {
+  put("10-a.conflist", list("a"));
+  ST_ASSERT_OK(apply(settings));
+  ST_ASSERT_OK(retract(settings));
+  EXPECT_EQ(get("10-a.conflist"), list("a"));
+
+  ST_ASSERT_OK(apply(settings));
+  std::string changed = get("10-a.conflist");
+  changed.insert(changed.find("{\"type\": \"a\"}"), "{\"type\": \"new\"}, ");
+  put("10-a.conflist", changed);
+  put("20-b.conflist", with_entry(list("b"), settings.entry).value_or("?"));
+  ST_ASSERT_OK(retract(settings));
+  EXPECT_EQ(get("10-a.conflist"),
+            "{\"cniVersion\": \"1.0.0\", \"name\": \"net\", \"plugins\": [{\"type\": \"new\"}, "
+            "{\"type\": \"a\"}]}\n");
+  EXPECT_EQ(get("20-b.conflist"), list("b"));
+  ST_ASSERT_OK(retract(settings));
+}
+
+TEST_F(CniFolder, uninstall_leaves_the_node_as_found) {
+  put("10-ptp.conf", single("ptp"));
+  put("20-b.conflist", list("b"));
+  std::ofstream(settings.bin_dir / "bridge") << "theirs";
+  const auto before = names();
+  {
+    boost::asio::io_context context;
+    Installer installer(context, settings, {});
+    installer.start();
+    EXPECT_TRUE(has_program());
+    EXPECT_EQ(installer.status().file, (settings.conf_dir / kOwnList).string());
+  }
+  EXPECT_TRUE(uninstall(settings, milliseconds(1)).left.empty());
+  EXPECT_EQ(names(), before);
+  EXPECT_EQ(get("10-ptp.conf"), single("ptp"));
+  EXPECT_FALSE(has_program());
+  EXPECT_TRUE(std::filesystem::exists(settings.bin_dir / "bridge"));
+  EXPECT_TRUE(std::filesystem::is_empty(settings.cache_dir));
+  EXPECT_TRUE(uninstall(settings, milliseconds(1)).left.empty()) << "twice is no error";
+}
+
+TEST_F(CniFolder, uninstall_keeps_the_program_while_anything_names_it) {
+  put("10-a.conflist", list("a"));
+  ST_ASSERT_OK(apply(settings));
+  std::filesystem::copy(settings.conf_dir / "10-a.conflist",
+                        settings.conf_dir / "10-a.conflist.cilium_bak");
+  std::ofstream(settings.bin_dir / "sidetrack-cni") << "the program";
+  const Uninstalled done = uninstall(settings, milliseconds(1));
+  ASSERT_EQ(done.left.size(), 1U);
+  EXPECT_NE(done.left[0].find("10-a.conflist.cilium_bak still names sidetrack-cni"),
+            std::string::npos);
+  EXPECT_EQ(get("10-a.conflist"), list("a"));
+  EXPECT_TRUE(has_program());
+}
+
+}  // namespace
+}  // namespace sidetrack::cni::install

@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: Apache-2.0
+// kill -9 at any moment of 1,000 rewrites: what a runtime finds is whole, and it is either of the
+// two texts.
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cstdlib>
+#include <filesystem>
+#include <iostream>
+#include <new>
+#include <random>
+#include <string>
+#include <thread>
+
+#include "cni/install/folder.h"
+#include "cni/install/installer.h"
+#include "tests/unit/cni_folder_fixture.h"
+
+namespace sidetrack::cni::install {
+namespace {
+
+constexpr unsigned kRewrites = 1000;
+
+class CniKill : public CniFolderTest {
+ protected:
+  void SetUp() override {
+    void* const page = ::mmap(nullptr, sizeof(std::atomic<unsigned>), PROT_READ | PROT_WRITE,
+                              MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    ASSERT_NE(page, MAP_FAILED);
+    done = new (page) std::atomic<unsigned>(0);
+    // Where syncing costs nothing: a killed process is no power failure.
+    std::string memory = "/dev/shm/st-cnikill-XXXXXX";
+    if (::mkdtemp(memory.data()) != nullptr) {
+      in_memory = memory;
+      settings.conf_dir = in_memory;
+    }
+  }
+  void TearDown() override {
+    ::munmap(done, sizeof *done);
+    if (!in_memory.empty()) {
+      std::filesystem::remove_all(in_memory);
+    }
+  }
+
+  // Puts the entry in and takes it out, until it is killed.
+  [[noreturn]] void rewrite_forever() const {
+    for (;;) {
+      if (!apply(settings) || !retract(settings)) {
+        ::_exit(3);
+      }
+      done->fetch_add(2);
+    }
+  }
+  [[nodiscard]] pid_t start_writer() const {
+    const pid_t child = ::fork();
+    if (child == 0) {
+      rewrite_forever();
+    }
+    return child;
+  }
+
+  std::atomic<unsigned>* done = nullptr;  // shared with the child
+  std::filesystem::path in_memory;
+};
+
+TEST_F(CniKill, never_leaves_half_a_configuration) {
+  const std::string theirs = list("bridge");
+  const std::string ours = with_entry(theirs, settings.entry).value_or("?");
+  put("10-a.conflist", theirs);
+  std::mt19937 random(20241129);
+  unsigned kills = 0;
+  unsigned looks = 0;
+  const auto look = [&] {
+    ++looks;
+    const std::string now = get("10-a.conflist");
+    ASSERT_TRUE(now == theirs || now == ours) << "after " << *done << " rewrites: " << now;
+  };
+  while (*done < kRewrites || kills < 50) {
+    const pid_t child = start_writer();
+    ASSERT_GT(child, 0);
+    const auto until = *done + 2 + static_cast<unsigned>(random() % 30);
+    while (*done < until) {
+      look();
+      ASSERT_EQ(::waitpid(child, nullptr, WNOHANG), 0) << "the writer ended by itself";
+      ASSERT_FALSE(HasFatalFailure());
+    }
+    // Somewhere within the next rewrite.
+    std::this_thread::sleep_for(std::chrono::microseconds(random() % 2000));
+    ASSERT_EQ(::kill(child, SIGKILL), 0);
+    ASSERT_EQ(::waitpid(child, nullptr, 0), child);
+    ++kills;
+    look();
+    ASSERT_FALSE(HasFatalFailure());
+  }
+  RecordProperty("rewrites", static_cast<int>(*done));
+  RecordProperty("kills", static_cast<int>(kills));
+  std::cout << *done << " rewrites, " << kills << " kills, " << looks << " looks, "
+            << names().size() - 1 << " files left over\n";
+  remove_leftovers(settings.conf_dir);
+  EXPECT_EQ(names(), std::set<std::string>{"10-a.conflist"});
+}
+
+}  // namespace
+}  // namespace sidetrack::cni::install
