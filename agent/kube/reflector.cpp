@@ -157,8 +157,9 @@ Step Reflector::on_failure(TimePoint now, const Failure& failure) {
   }
   if (current_.kind == Kind::kWatchList) {
     const bool broke = code == 0 || failure.garbage;
-    if (is_rejection(code)) {
-      // Nothing is wrong with the server: no delay before the list.
+    // 500 is what a server says whose etcd cannot tell it how far a watch has come.
+    if (is_rejection(code) || code == kServerError) {
+      // The list may well work: no delay before it. If not, it waits.
       settings_.try_watch_list = false;
       return list_step(milliseconds(0));
     }

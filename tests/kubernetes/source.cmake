@@ -9,3 +9,20 @@ st_unit_test(kube_client_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/source_client_te
 st_unit_test(kube_source_test
   SOURCES ${CMAKE_CURRENT_LIST_DIR}/source_canned_test.cpp
   LIBS st_source_lab Boost::headers)
+
+# One ctest entry for a program that starts one API server for all its cases; skipped where there is none.
+function(st_api_test name)
+  cmake_parse_arguments(arg "" "" "SOURCES;LIBS" ${ARGN})
+  add_executable(${name} ${arg_SOURCES})
+  target_include_directories(${name} PRIVATE ${CMAKE_SOURCE_DIR})
+  target_link_libraries(${name} PRIVATE st_options st_api_lab ${arg_LIBS} GTest::gtest_main GTest::gmock)
+  set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
+  add_test(NAME ${name} COMMAND ${name})
+  set_tests_properties(${name} PROPERTIES LABELS kubernetes TIMEOUT 600 SKIP_REGULAR_EXPRESSION "there is no API server")
+endfunction()
+
+st_library(st_api_lab
+  SOURCES source_cluster.cpp source_faults_fixture.cpp source_proxy.cpp
+  PUBLIC st_source_lab GTest::gtest
+  PRIVATE Boost::headers OpenSSL::SSL fmt::fmt nlohmann_json::nlohmann_json Threads::Threads)
+st_api_test(kube_faults_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/source_faults_test.cpp LIBS Boost::headers)

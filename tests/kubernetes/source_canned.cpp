@@ -25,6 +25,13 @@ std::string resource_of(const HttpRequest& request) {
   return path.substr(path.rfind('/') + 1);
 }
 
+std::string verb_of(const HttpRequest& request) {
+  if (!is_watch(request)) {
+    return "list";
+  }
+  return parameter(request, "sendInitialEvents").empty() ? "watch" : "stream";
+}
+
 bool is_watch(const HttpRequest& request) {
   return parameter(request, "watch") == "1";
 }
@@ -93,10 +100,7 @@ void CannedApi::set_version(int version) {
 std::map<std::string, int> CannedApi::requests() {
   std::map<std::string, int> counts;
   for (const HttpRequest& request : log()) {
-    const char* const verb = !is_watch(request)                              ? "list"
-                             : parameter(request, "sendInitialEvents") != "" ? "stream"
-                                                                             : "watch";
-    ++counts[fmt::format("{} {}", verb, resource_of(request))];
+    ++counts[fmt::format("{} {}", verb_of(request), resource_of(request))];
   }
   return counts;
 }
@@ -121,7 +125,7 @@ void CannedApi::handle(const HttpRequest& request, Answer& answer) {
   if (decide && decide(request, answer)) {
     return;
   }
-  if (parameter(request, "sendInitialEvents") != "") {
+  if (verb_of(request) == "stream") {
     answer.respond(422, R"({"kind":"Status","reason":"Invalid","code":422})");
   } else if (is_watch(request)) {
     watch(resource, answer);

@@ -19,8 +19,10 @@
 
 namespace sidetrack::tests {
 
-// "pods" of "/api/v1/pods?watch=1"; "watch" or "list" and the value of a parameter.
+// "pods" of "/api/v1/pods?watch=1"; "list", "watch" or "stream" (a watch that begins with a list);
+// the value of a parameter.
 [[nodiscard]] std::string resource_of(const HttpRequest& request);
+[[nodiscard]] std::string verb_of(const HttpRequest& request);
 [[nodiscard]] bool is_watch(const HttpRequest& request);
 [[nodiscard]] std::string parameter(const HttpRequest& request, const std::string& name);
 

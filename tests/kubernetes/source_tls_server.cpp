@@ -117,6 +117,11 @@ class TlsServer::Impl::Writer : public Answer {
     std::unique_lock lock(impl_.mutex);
     return !impl_.changed.wait_for(lock, time, [this] { return connection_.dropped.load(); });
   }
+  [[nodiscard]] bool alive() const override {
+    pollfd peer{
+        .fd = connection_.stream.next_layer().native_handle(), .events = POLLRDHUP, .revents = 0};
+    return !connection_.dropped && poll(&peer, 1, 0) == 0;
+  }
   void hang() override {
     std::unique_lock lock(impl_.mutex);
     impl_.changed.wait(lock, [this] { return connection_.dropped.load(); });

@@ -31,6 +31,7 @@ class Answer {
   virtual bool write(std::string_view bytes) = 0;
   // Waits; false at once when the server stops.
   virtual bool pause(std::chrono::milliseconds time) = 0;
+  [[nodiscard]] virtual bool alive() const = 0;
   // Until the server stops or drops its connections.
   virtual void hang() = 0;
   // The connection ends after this request.

@@ -280,7 +280,7 @@ TEST_F(ReflectorTest, streams_the_first_list_where_the_server_can) {
 }
 
 TEST_F(ReflectorTest, streaming_list_that_is_rejected_falls_back_for_good) {
-  for (const int code : {400, 405, 422}) {
+  for (const int code : {400, 405, 422, 500}) {
     Reflector reflector = make("", false, true);
     static_cast<void>(reflector.list());
     const Step step = reflector.on_failure(now_, status(code, "Invalid"));
