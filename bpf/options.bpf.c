@@ -4,6 +4,7 @@
  * for accepted sockets, and the engine's report of where it sent a connection.
  */
 #include "lib/common.h"
+#include "lib/netns.h"
 
 enum { ST_OPTION_PASS = 1, ST_OPTION_ANSWERED = -1 };
 
@@ -65,7 +66,7 @@ static __always_inline int st_original(struct bpf_sockopt *ctx, struct st_addr *
 		*port_be = state->client.port_be;
 		return 1;
 	}
-	netns_cookie = bpf_get_netns_cookie(ctx);
+	netns_cookie = st_sockopt_netns(ctx);
 	return st_find_record(sk, netns_cookie, addr, port_be) ||
 	       st_find_record(sk, 0, addr, port_be);
 }

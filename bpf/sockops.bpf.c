@@ -112,9 +112,9 @@ static __always_inline void st_on_passive(struct bpf_sock_ops *ctx, struct bpf_s
 	if (!config)
 		return;
 	if (st_is_listener_port(config, port))
-		key.scope = bpf_get_netns_cookie(ctx);
+		key.scope = st_sockops_netns(ctx);
 	else if (!st_is_external_port(config, port) ||
-		 bpf_get_netns_cookie(ctx) != config->node_netns_cookie)
+		 st_sockops_netns(ctx) != config->node_netns_cookie)
 		return;
 	/* Children inherit the listener's flag; the end of an accepted socket is of no interest. */
 	st_watch_states(ctx, 0);
@@ -148,7 +148,7 @@ static __always_inline void st_on_listen(struct bpf_sock_ops *ctx)
 	if (st_is_listener_port(config, port))
 		st_watch_states(ctx, 1);
 	if (!st_is_external_port(config, port) ||
-	    bpf_get_netns_cookie(ctx) != config->node_netns_cookie)
+	    st_sockops_netns(ctx) != config->node_netns_cookie)
 		return;
 	engine = bpf_map_lookup_elem(&st_engines, &slot);
 	if (!engine)
@@ -181,7 +181,7 @@ static __always_inline int st_clear_ports(struct st_pod *pod, __u64 cookie)
 
 static __always_inline void st_on_listener_closed(struct bpf_sock_ops *ctx)
 {
-	__u64 netns_cookie = bpf_get_netns_cookie(ctx);
+	__u64 netns_cookie = st_sockops_netns(ctx);
 	struct st_pod *pod = bpf_map_lookup_elem(&st_pods, &netns_cookie);
 	__u64 cookie = bpf_get_socket_cookie(ctx);
 	__u32 slot = ST_EXTERNAL_ENGINE_SLOT;

@@ -116,6 +116,19 @@ void check_maps(const json& status, Findings& findings) {
   }
 }
 
+// Connections are right without it, only slower.
+void check_fast_path(const json& status, Findings& findings) {
+  const auto reason = text_of(status, "fast_path_reason");
+  if (text_of(status, "fast_path") == "on") {
+    findings.push_back({Severity::kOk, "fast path", "it is on", ""});
+  } else if (reason == "node_off" || reason == "no_sentinel" || reason == "self_test_running") {
+    findings.push_back({Severity::kOk, "fast path", "it is off: " + reason, ""});
+  } else {
+    findings.push_back({Severity::kHint, "fast path", "this kernel cannot have it: " + reason,
+                        "connections go over TCP: right, only slower; docs/kernels.md says more"});
+  }
+}
+
 void check_problems(const json& status, Findings& findings) {
   for (const auto& problem : list_of(status, "problems")) {
     const auto value = text_of(problem, "value");
@@ -156,6 +169,7 @@ void check_status(const json& status, const json& pods, Findings& findings) {
   check_engines(status, findings);
   check_pods(status, pods, findings);
   check_maps(status, findings);
+  check_fast_path(status, findings);
   check_problems(status, findings);
 }
 

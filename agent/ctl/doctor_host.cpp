@@ -115,11 +115,6 @@ void check_kernel(const Host& host, Findings& findings) {
     findings.push_back({Severity::kError, "kernel",
                         "kernel " + host.kernel_release + " is older than 5.10",
                         "boot 5.10 or newer"});
-  } else if (major == 5 && minor < 15) {
-    findings.push_back({Severity::kError, "kernel",
-                        "kernel " + host.kernel_release +
-                            " does not tell its programs in which netns a socket is (5.15 does)",
-                        "boot 5.15 or newer; the agent does not start here"});
   } else {
     findings.push_back({Severity::kOk, "kernel", "kernel " + host.kernel_release, ""});
   }

@@ -37,6 +37,23 @@ int collect_log(libbpf_print_level level, const char* format, va_list arguments)
   return size;
 }
 
+// "st_adopt: invalid func unknown#160", where the log ends as it does when the verifier refuses.
+std::string refusal_in(const std::string& log) {
+  const std::size_t end = log.rfind("\nprocessed ");
+  if (end == std::string::npos || end == 0) {
+    return "";
+  }
+  const std::size_t begin = log.rfind('\n', end - 1) + 1;
+  const std::size_t quote = log.find('\'', end);
+  const std::size_t unquote = log.find('\'', quote + 1);
+  return unquote == std::string::npos
+             ? log.substr(begin, end - begin)
+             : log.substr(quote + 1, unquote - quote - 1) + ": " + log.substr(begin, end - begin);
+}
+
+// All that libbpf has said follows it in the message of a load_error().
+constexpr const char* kLibbpfSays = "; libbpf: ";
+
 Error load_error(int error_number) {
   utsname system{};
   uname(&system);
@@ -54,8 +71,18 @@ Error load_error(int error_number) {
     error.message +=
         " (pins of another version: run `sidetrack-agent uninstall`, or choose another --pin-dir)";
   }
-  error.message += log.empty() ? "" : "; libbpf: " + log;
+  if (const std::string refusal = refusal_in(log); !refusal.empty()) {
+    error.message += ": " + refusal;
+  }
+  error.message += log.empty() ? "" : kLibbpfSays + log;
   return error;
+}
+
+// A trial: the same helper came to both kinds of programs at once (5.15).
+bool has_netns_helper() {
+  return libbpf_probe_bpf_helper(BPF_PROG_TYPE_SOCK_OPS, BPF_FUNC_get_netns_cookie, nullptr) != 0 &&
+         libbpf_probe_bpf_helper(BPF_PROG_TYPE_CGROUP_SOCKOPT, BPF_FUNC_get_netns_cookie,
+                                 nullptr) != 0;
 }
 
 }  // namespace
@@ -78,6 +105,7 @@ Result<void> Dataplane::Impl::load(bool fast_path) {
   if (!skeleton) {
     return load_error(errno);
   }
+  skeleton->rodata->st_has_netns_helper = has_netns_helper();
   choose_fast_programs(skeleton.get(), fast_path);
   has_fentry = choose_sentinel_programs(skeleton.get(), fast_path);
   bpf_map* map = nullptr;
@@ -114,7 +142,8 @@ Result<std::unique_ptr<Dataplane>> Dataplane::open(const Options& options) {
   impl->pin_lock = std::move(*lock);
   // A kernel that refuses the fast path's programs can still redirect.
   if (auto loaded = impl->load(true); !loaded) {
-    impl->fast_path_problem = loaded.error().message;
+    const std::string& message = loaded.error().message;
+    impl->fast_path_problem = message.substr(0, message.find(kLibbpfSays));
     ST_TRY(impl->load(false));
   }
   ST_TRY(impl->policies.open({.policies = impl->map_fd("st_policies"),

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "agent/dataplane/dataplane.h"
+#include "agent/dataplane/netns_cookies.h"
 #include "agent/engines/engine_server.h"
 #include "agent/reconcile/ports.h"
 
@@ -51,10 +52,15 @@ class RealEngines : public reconcile::EngineControl {
 
 class RealNetns : public reconcile::NetnsReader {
  public:
+  explicit RealNetns(std::unique_ptr<dataplane::NetnsCookies> cookies)
+      : cookies_(std::move(cookies)) {}
   Result<pods::NetnsFacts> inspect(const std::string& path) override {
-    return pods::inspect_netns(path);
+    return pods::inspect_netns(path, [this] { return cookies_->here(); });
   }
   std::optional<reconcile::FileId> identify(const std::string& path) override;
+
+ private:
+  std::unique_ptr<dataplane::NetnsCookies> cookies_;
 };
 
 }  // namespace sidetrack::agent

@@ -85,15 +85,17 @@ Result<std::unique_ptr<Agent>> Agent::create(asio::io_context& context, const Op
       return make_error(ErrorCode::kInvalid, "--http " + address.error().message + ", or off");
     }
   }
-  auto node = pods::inspect_own_netns();
-  ST_TRY(node);
   auto cgroups = prepare_cgroups(options);
   ST_TRY(cgroups);
+  auto cookies = std::make_unique<dataplane::NetnsCookies>(cgroups->attach_dir);
+  auto node = pods::inspect_own_netns([&] { return cookies->here(); });
+  ST_TRY(node);
   auto dataplane = dataplane::Dataplane::open({.pin_dir = options.pin_dir,
                                                .cgroup_dir = cgroups->attach_dir,
                                                .engine_cgroup_dir = cgroups->engine_dir});
   ST_TRY(dataplane);
-  std::unique_ptr<Agent> agent(new Agent(context, options, *cgroups, *node, std::move(*dataplane)));
+  std::unique_ptr<Agent> agent(
+      new Agent(context, options, *cgroups, *node, std::move(*dataplane), std::move(cookies)));
   agent->reload_ = std::move(reload);
   auto rows = agent->dataplane_->pods();
   ST_TRY(rows);
@@ -105,7 +107,8 @@ Result<std::unique_ptr<Agent>> Agent::create(asio::io_context& context, const Op
 }
 
 Agent::Agent(asio::io_context& context, const Options& options, Cgroups cgroups,
-             pods::NetnsFacts node, std::unique_ptr<dataplane::Dataplane> dataplane)
+             pods::NetnsFacts node, std::unique_ptr<dataplane::Dataplane> dataplane,
+             std::unique_ptr<dataplane::NetnsCookies> cookies)
     : context_(context),
       options_(options),
       cgroups_(std::move(cgroups)),
@@ -114,6 +117,7 @@ Agent::Agent(asio::io_context& context, const Options& options, Cgroups cgroups,
       started_(unix_time()),
       dataplane_(std::move(dataplane)),
       kernel_(*dataplane_),
+      netns_(std::move(cookies)),
       engine_server_(context, engine_callbacks()),
       engines_(engine_server_),
       reconciler_({.engine = options.engine,

@@ -60,7 +60,8 @@ class Agent : public admin::Views {
 
  private:
   Agent(boost::asio::io_context& context, const Options& options, Cgroups cgroups,
-        pods::NetnsFacts node, std::unique_ptr<dataplane::Dataplane> dataplane);
+        pods::NetnsFacts node, std::unique_ptr<dataplane::Dataplane> dataplane,
+        std::unique_ptr<dataplane::NetnsCookies> cookies);
 
   [[nodiscard]] Result<void> write_config();
   [[nodiscard]] Result<void> listen();

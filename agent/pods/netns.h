@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 
 #include "sidetrack/result.h"
@@ -13,7 +14,7 @@
 namespace sidetrack::pods {
 
 struct NetnsFacts {
-  std::uint64_t cookie = 0;    // SO_NETNS_COOKIE (5.14): never reused while the machine runs
+  std::uint64_t cookie = 0;    // the kernel's own, never reused while the machine runs
   std::uint32_t port_low = 0;  // net.ipv4.ip_local_port_range
   std::uint32_t port_high = 0;
   bool reuses_time_wait = true;  // net.ipv4.tcp_tw_reuse: 1 or 2, both cover loopback
@@ -22,9 +23,13 @@ struct NetnsFacts {
 // A descriptor of the namespace file at `path`, checked to be one (nsfs).
 [[nodiscard]] Result<UniqueFd> open_netns(const std::string& path);
 
-[[nodiscard]] Result<NetnsFacts> inspect_netns(const std::string& path);
+// Tells the cookie of the calling thread's namespace (dataplane::NetnsCookies).
+using CookieReader = std::function<Result<std::uint64_t>()>;
+
+[[nodiscard]] Result<NetnsFacts> inspect_netns(const std::string& path,
+                                               const CookieReader& read_cookie);
 
 // The namespace that this process is in.
-[[nodiscard]] Result<NetnsFacts> inspect_own_netns();
+[[nodiscard]] Result<NetnsFacts> inspect_own_netns(const CookieReader& read_cookie);
 
 }  // namespace sidetrack::pods

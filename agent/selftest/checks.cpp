@@ -324,8 +324,12 @@ Result<Report> run(const Places& places) {
   auto made = Rig::make(places);
   ST_TRY(made);
   Rig& rig = **made;
-  ST_TRY(rig.prepare(kConnections));
   Report report;
+  if (const std::string& problem = rig.fast_path_problem(); !problem.empty()) {
+    report.checks.push_back({.name = "programs", .passed = false, .detail = problem});
+    return report;
+  }
+  ST_TRY(rig.prepare(kConnections));
   add(report, "integrity", [&] { return check_integrity(rig); });
   add(report, "order", [&] { return check_order(rig); });
   add(report, "half_close", [&] { return check_half_close(rig); });

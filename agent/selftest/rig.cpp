@@ -21,6 +21,7 @@
 #include <filesystem>
 #include <fstream>
 
+#include "agent/dataplane/netns_cookies.h"
 #include "agent/pods/netns.h"
 
 namespace sidetrack::selftest {
@@ -38,23 +39,6 @@ Result<void> write_pid(const std::string& cgroup) {
   std::ofstream procs(cgroup + "/cgroup.procs");
   procs << getpid() << std::flush;
   return procs ? Result<void>() : errno_error("enter cgroup " + cgroup, errno);
-}
-
-// Of the hierarchy that `parent` is in: the folder of this process.
-std::string own_cgroup(const std::string& parent) {
-  std::ifstream lines("/proc/self/cgroup");
-  for (std::string line; std::getline(lines, line);) {
-    if (line.rfind("0::", 0) == 0) {
-      // The mount point is what is left of `parent` when its own path below it is taken off; the
-      // process need not be below `parent` at all.
-      for (fs::path root = parent; root != root.root_path(); root = root.parent_path()) {
-        if (fs::exists(root.string() + line.substr(3) + "/cgroup.procs")) {
-          return root.string() + line.substr(3);
-        }
-      }
-    }
-  }
-  return parent;
 }
 
 // What runs that were killed left behind.
@@ -150,8 +134,8 @@ Result<std::unique_ptr<Rig>> Rig::make(const Places& places) {
   auto opened = dataplane::Dataplane::open({.pin_dir = rig->pin_dir_, .cgroup_dir = rig->cgroup_});
   ST_TRY(opened);
   rig->dataplane_ = std::move(*opened);
-  if (!rig->dataplane_->fast_path_problem().empty()) {
-    return make_error(ErrorCode::kUnsupported, rig->dataplane_->fast_path_problem());
+  if (!rig->fast_path_problem().empty()) {
+    return rig;
   }
   ST_TRY(rig->enter_netns());
   // Here, where no sentinel minds: an agent's own would demote the node.
@@ -173,7 +157,7 @@ Rig::~Rig() {
 }
 
 Result<void> Rig::enter_cgroup(const std::string& parent) {
-  home_cgroup_ = own_cgroup(parent);
+  home_cgroup_ = dataplane::own_cgroup(parent);
   const std::string cgroup = parent + "/" + kName + std::to_string(getpid());
   if (mkdir(cgroup.c_str(), 0755) != 0) {
     return errno_error("make cgroup " + cgroup, errno);
@@ -186,7 +170,8 @@ Result<void> Rig::enter_netns() {
   if (unshare(CLONE_NEWNET) != 0) {
     return errno_error("make a network namespace", errno);
   }
-  auto facts = pods::inspect_own_netns();
+  dataplane::NetnsCookies cookies(cgroup_);
+  auto facts = pods::inspect_own_netns([&] { return cookies.here(); });
   ST_TRY(facts);
   netns_cookie_ = facts->cookie;
   listener_ = UniqueFd(socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
@@ -233,6 +218,10 @@ Result<void> Rig::set_charges_reader(bool charges) {
 Result<void> Rig::set_sentinel(dataplane::Sentinel sentinel) {
   ST_TRY(dataplane_->set_sentinel(sentinel));
   return {};
+}
+
+const std::string& Rig::fast_path_problem() const {
+  return dataplane_->fast_path_problem();
 }
 
 bool Rig::has_fentry() const {

@@ -33,8 +33,8 @@ struct Places {
 
 // Takes some seconds, and the whole process: it enters a network namespace of its own and, for a
 // while, a cgroup of its own. What it made is gone afterwards; what an earlier run that was killed
-// left, before. kUnsupported: this kernel cannot load the programs (the message says what is
-// missing).
+// left, before. kUnsupported: this kernel cannot even redirect (the message says what is missing);
+// that it does not take the fast path's programs is a check that failed.
 [[nodiscard]] Result<Report> run(const Places& places);
 
 // Takes away what runs that were killed have left; run() does it first.

@@ -7,6 +7,7 @@
 #define SIDETRACK_BPF_PAIR_H
 
 #include "lib/fast_maps.h"
+#include "lib/netns.h"
 
 /* The key as the connection's client (`active`) or its server works it out, now or later. The SYN
  * that a client sent counts as acknowledged. */
@@ -115,7 +116,7 @@ static __always_inline void st_pair_active(struct bpf_sock_ops *ctx, struct bpf_
 	kind = st_is_engine_socket(tp) ? ST_PAIR_FROM_ENGINE : ST_PAIR_DIRECT;
 	if (kind == ST_PAIR_DIRECT && !(config->loopback && st_stays_inside(ctx)))
 		return;
-	netns_cookie = bpf_get_netns_cookie(ctx);
+	netns_cookie = st_sockops_netns(ctx);
 	if (st_pod_takes_part(bpf_map_lookup_elem(&st_pods, &netns_cookie)))
 		st_publish_pair(ctx, tp, kind, netns_cookie, 0);
 }
@@ -136,7 +137,7 @@ static __always_inline void st_pair_passive(struct bpf_sock_ops *ctx, struct bpf
 	pair = bpf_map_lookup_elem(&st_pairs, &key);
 	if (!pair || pair->end[ST_SIDE_SERVER].cookie)
 		return;
-	netns_cookie = bpf_get_netns_cookie(ctx);
+	netns_cookie = st_sockops_netns(ctx);
 	pair->loopback = netns_cookie == pair->end[ST_SIDE_CLIENT].netns_cookie;
 	/* Tuples of loopback repeat in every pod; an engine's own hop always stays inside. */
 	if (pair->loopback ? pair->kind == ST_PAIR_DIRECT && !config->loopback

@@ -10,6 +10,7 @@
 #ifndef SIDETRACK_BPF_SENTINEL_H
 #define SIDETRACK_BPF_SENTINEL_H
 
+#include "lib/netns.h"
 #include "lib/peek.h"
 
 struct nsproxy {
@@ -80,7 +81,7 @@ static __always_inline void st_mark(__u64 netns_cookie, struct sock *sk, __u32 r
 
 static __always_inline __u64 st_netns_of(struct sock *sk)
 {
-	return BPF_CORE_READ(sk, __sk_common.skc_net.net, net_cookie);
+	return st_probe_cookie_of_net(BPF_CORE_READ(sk, __sk_common.skc_net.net));
 }
 
 static __always_inline void st_on_splice(struct sock *sk)
@@ -133,7 +134,7 @@ static __always_inline void st_on_io_uring(void)
 {
 	struct task_struct *task = (void *)bpf_get_current_task();
 
-	st_demote(BPF_CORE_READ(task, nsproxy, net_ns, net_cookie), ST_FAST_IO_URING);
+	st_demote(st_probe_cookie_of_net(BPF_CORE_READ(task, nsproxy, net_ns)), ST_FAST_IO_URING);
 }
 
 #endif

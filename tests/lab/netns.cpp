@@ -12,14 +12,13 @@
 
 #include <cerrno>
 #include <cstring>
+#include <mutex>
 #include <thread>
 
+#include "agent/dataplane/netns_cookies.h"
+#include "tests/lab/cgroup.h"
 #include "tests/lab/process.h"
 #include "tests/lab/temp_dir.h"
-
-#ifndef SO_NETNS_COOKIE
-#define SO_NETNS_COOKIE 71
-#endif
 
 namespace sidetrack::lab {
 namespace {
@@ -102,14 +101,12 @@ Netns::~Netns() = default;
 
 Result<std::uint64_t> Netns::cookie() const {
   return call([]() -> Result<std::uint64_t> {
-    const UniqueFd socket(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
-    std::uint64_t value = 0;
-    socklen_t size = sizeof(value);
-    if (!socket.valid() ||
-        ::getsockopt(socket.get(), SOL_SOCKET, SO_NETNS_COOKIE, &value, &size) != 0) {
-      return errno_error("read the netns cookie", errno);
-    }
-    return value;
+    static std::mutex one_at_a_time;
+    const std::lock_guard lock(one_at_a_time);
+    auto root = find_cgroup2_root();
+    ST_TRY(root);
+    static dataplane::NetnsCookies cookies(*root);
+    return cookies.here();
   });
 }
 

@@ -33,7 +33,7 @@ class Netns {
   [[nodiscard]] const std::string& name() const { return mount_.name; }
   [[nodiscard]] std::string path() const { return "/run/netns/" + mount_.name; }
   [[nodiscard]] int fd() const { return fd_.get(); }
-  // SO_NETNS_COOKIE as seen inside. kUnsupported before Linux 5.14.
+  // As the kernel has it, on kernels before 5.14 told by a program of ours.
   [[nodiscard]] Result<std::uint64_t> cookie() const;
 
   Result<void> run(const std::function<Result<void>()>& body) const {

@@ -40,7 +40,7 @@ ROOMS = {
     "agent/sys/": Room(project=("agent/sys/", "sidetrack/result.h", "sidetrack/unique_fd.h")),
     "agent/pods/": Room(
         project=("agent/pods/", "agent/sys/", "sidetrack/result.h", "sidetrack/unique_fd.h")),
-    "agent/dataplane/": Room(project=("agent/dataplane/", "agent/sys/", "sidetrack_bpf.skel.h") + SHARED, forbidden=()),
+    "agent/dataplane/": Room(project=("agent/dataplane/", "agent/sys/", "sidetrack_bpf.skel.h", "sidetrack_netns.skel.h") + SHARED, forbidden=()),
     "agent/adopt/": Room(project=("agent/adopt/", "agent/dataplane/", "agent/pods/", "agent/sys/") + SHARED),
     "agent/selftest/": Room(project=("agent/selftest/", "agent/dataplane/", "agent/pods/") + SHARED),
     "agent/engines/": Room(

@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+// What stands in on kernels before 5.15 for what they lack, tried on this one.
+#include <bpf/libbpf.h>
+#include <gtest/gtest.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <memory>
+#include <set>
+
+#include "agent/dataplane/netns_cookies.h"
+#include "sidetrack_bpf.skel.h"
+#include "tests/lab/cgroup.h"
+#include "tests/lab/netns.h"
+#include "tests/lab/temp_dir.h"
+#include "tests/lab/wait.h"
+
+namespace sidetrack::lab {
+namespace {
+
+class OlderKernel : public testing::Test {
+ protected:
+  void SetUp() override {
+    if (::geteuid() != 0) {
+      GTEST_SKIP() << "needs root";
+    }
+  }
+};
+
+struct Destroy {
+  void operator()(sidetrack_bpf* skeleton) const { sidetrack_bpf::destroy(skeleton); }
+};
+
+TEST_F(OlderKernel, a_program_tells_the_cookie_that_the_kernel_has) {
+  ST_ASSERT_VALUE(const std::string root, find_cgroup2_root());
+  dataplane::NetnsCookies cookies(root);
+  std::set<std::uint64_t> seen;
+  for (int i = 0; i < 3; ++i) {
+    ST_ASSERT_VALUE(const Netns netns, Netns::create("told"));
+    ST_ASSERT_VALUE(const std::uint64_t told, netns.call([&] { return cookies.told_here(); }));
+    ST_ASSERT_VALUE(const std::uint64_t kernels, netns.call([&] { return cookies.here(); }));
+    EXPECT_EQ(told, kernels);
+    seen.insert(told);
+  }
+  EXPECT_EQ(seen.size(), 3U);
+}
+
+TEST_F(OlderKernel, a_cookie_is_told_after_a_move_to_another_cgroup) {
+  ST_ASSERT_VALUE(const TestCgroup cgroup, TestCgroup::create("told"));
+  dataplane::NetnsCookies cookies(cgroup.path());
+  ST_ASSERT_VALUE(const std::uint64_t before, cookies.told_here());
+  const std::string home = dataplane::own_cgroup(cgroup.path());
+  ST_ASSERT_OK(write_existing(cgroup.path() + "/cgroup.procs", std::to_string(::getpid())));
+  EXPECT_EQ(dataplane::own_cgroup(cgroup.path()), cgroup.path());
+  ST_ASSERT_VALUE(const std::uint64_t after, cookies.told_here());
+  ST_ASSERT_OK(write_existing(home + "/cgroup.procs", std::to_string(::getpid())));
+  EXPECT_EQ(before, after);
+  EXPECT_NE(after, 0U);
+}
+
+TEST_F(OlderKernel, redirecting_programs_load_without_the_netns_helper) {
+  for (const char* wanted : {"st_sockops", "st_getsockopt"}) {
+    const std::unique_ptr<sidetrack_bpf, Destroy> skeleton(sidetrack_bpf::open());
+    ASSERT_NE(skeleton, nullptr);
+    skeleton->rodata->st_has_netns_helper = false;
+    bpf_program* program = nullptr;
+    bpf_object__for_each_program(program, skeleton->obj) {
+      bpf_program__set_autoload(program, std::string(wanted) == bpf_program__name(program));
+    }
+    EXPECT_EQ(sidetrack_bpf::load(skeleton.get()), 0) << wanted;
+  }
+}
+
+}  // namespace
+}  // namespace sidetrack::lab
