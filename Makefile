@@ -70,6 +70,13 @@ image: build ## builds the container image without a container engine: build/ima
 test-kubernetes: build-ci ## runs the chart in a real cluster of one node (root, Go 1.24; half an hour; CASES='install redirect*')
 	$(Q)tests/kubernetes/run.sh $(BUILD) $(CASES)
 
+.PHONY: fuzz
+fuzz: ## fuzzes each parser for a minute with libFuzzer and sanitizers (FUZZ_SECONDS=60)
+	$(Q)scripts/install-packages.sh build run fuzz
+	$(Q)cmake --preset fuzz
+	$(Q)cmake --build build-fuzz --target st_fuzzers $(VERBOSE)
+	$(Q)scripts/fuzz.sh build-fuzz/fuzz $(or $(FUZZ_SECONDS),60)
+
 lint: ## checks format, scripts, YAML and the dependencies between folders
 	$(Q)scripts/lint.sh
 
