@@ -118,6 +118,43 @@ Result<Applied> apply_beside(const Settings& settings, const std::string& name,
   return applied;
 }
 
+// Multus calls the plugins of the next configuration, which it reads itself: a list of ours around
+// it would make it call itself.
+bool is_multus(const std::string& name, const FileText& file) {
+  const auto facts = name.ends_with(".conflist") ? read_list(file.text) : read_single(file.text);
+  return facts && (facts->types.front() == "multus" || facts->types.front() == "multus-shim");
+}
+
+struct Chosen {
+  std::string name;
+  FileText file;
+};
+
+// The configuration that makes the pods' network. kNotFound: there is none.
+Result<Chosen> choose(const Settings& settings) {
+  const auto names = configurations(settings.conf_dir);
+  if (!names) {
+    return names.error();
+  }
+  for (const std::string& name : *names) {
+    if (name == kOwnList) {
+      continue;
+    }
+    auto file = read_file(settings.conf_dir / name);
+    if (!file) {
+      return file.error();
+    }
+    if (!is_multus(name, *file)) {
+      return Chosen{.name = name, .file = std::move(*file)};
+    }
+  }
+  // Ours embeds what is gone: the node must not look as if it had a network.
+  ST_TRY(remove_file(settings.conf_dir / kOwnList));
+  return make_error(ErrorCode::kNotFound, "no network configuration in " +
+                                              settings.conf_dir.string() +
+                                              " yet: the cluster's network plugin writes one");
+}
+
 Result<void> retract_from(const Settings& settings, const std::string& name) {
   const std::filesystem::path path = settings.conf_dir / name;
   const auto file = read_file(path);
@@ -160,36 +197,23 @@ Result<std::vector<std::string>> configurations(const std::filesystem::path& fol
 }
 
 Result<Applied> apply(const Settings& settings) {
-  const auto names = configurations(settings.conf_dir);
-  if (!names) {
-    return names.error();
+  const auto chosen = choose(settings);
+  if (!chosen) {
+    return chosen.error();
   }
-  const auto first = std::find_if(names->begin(), names->end(),
-                                  [](const std::string& name) { return name != kOwnList; });
-  if (first == names->end()) {
-    // Ours embeds what is gone: the node must not look as if it had a network.
-    ST_TRY(remove_file(settings.conf_dir / kOwnList));
-    return make_error(ErrorCode::kNotFound, "no network configuration in " +
-                                                settings.conf_dir.string() +
-                                                " yet: the cluster's network plugin writes one");
-  }
-  const std::filesystem::path path = settings.conf_dir / *first;
-  const auto file = read_file(path);
-  if (!file) {
-    return file.error();
-  }
-  const bool editable = first->ends_with(".conflist") && !file->is_link;
+  const auto& [name, file] = *chosen;
+  const bool editable = name.ends_with(".conflist") && !file.is_link;
   auto applied =
-      editable ? apply_in_place(settings, *first, *file) : apply_beside(settings, *first, *file);
+      editable ? apply_in_place(settings, name, file) : apply_beside(settings, name, file);
   if (applied) {
     return applied;
   }
   // Pods could not start with an entry that the plugin refuses to serve.
   if (applied.error().code == ErrorCode::kUnsupported) {
     ST_TRY(remove_file(settings.conf_dir / kOwnList));
-    ST_TRY(retract_from(settings, *first));
+    ST_TRY(retract_from(settings, name));
   }
-  return applied.error().within(path.string());
+  return applied.error().within((settings.conf_dir / name).string());
 }
 
 Result<void> retract(const Settings& settings) {

@@ -89,6 +89,18 @@ TEST_F(CniFolder, a_single_configuration_is_left_alone_and_embedded) {
   EXPECT_EQ(names(), (std::set<std::string>{"05-net.conflist", "10-ptp.conf"}));
 }
 
+// It delegates to the next one, whichever that is: a list around it would make it call itself.
+TEST_F(CniFolder, multus_is_not_embedded_but_what_it_calls_is_extended) {
+  put("00-multus.conf", single("multus-shim"));
+  EXPECT_EQ(apply(settings).error().code, ErrorCode::kNotFound);
+  put("10-ptp.conf", single("ptp"));
+  EXPECT_EQ(apply(settings)->source, "10-ptp.conf");
+  put("05-a.conflist", list("a"));
+  EXPECT_EQ(apply(settings)->file, "05-a.conflist");
+  EXPECT_EQ(get("00-multus.conf"), single("multus-shim"));
+  EXPECT_FALSE(names().contains(kOwnList));
+}
+
 TEST_F(CniFolder, our_list_does_not_outlive_what_it_embeds) {
   put("10-ptp.json", single("ptp"));
   ST_ASSERT_OK(apply(settings));
