@@ -12,6 +12,7 @@ using std::chrono::steady_clock;
 namespace {
 
 constexpr std::size_t kMaxWaiting = 256;
+constexpr std::size_t kMaxBody = 1UL << 20U;
 constexpr std::chrono::seconds kLongestWait{60};
 
 }  // namespace
@@ -21,15 +22,19 @@ class ApiWorker::Single : public ApiCall {
   Single(ApiClient& client, const ApiRequest& request, Done done) : done_(std::move(done)) {
     client.start(request, *this);
   }
-  bool on_data(std::string_view) override { return true; }
+  bool on_data(std::string_view bytes) override {
+    body_ += bytes;
+    return body_.size() <= kMaxBody;
+  }
   void on_end(const ApiOutcome& outcome) override {
     ended_ = true;
-    done_(outcome);
+    done_(outcome, body_);
   }
   [[nodiscard]] bool ended() const { return ended_; }
 
  private:
   Done done_;
+  std::string body_;
   bool ended_ = false;
 };
 
@@ -63,7 +68,7 @@ void ApiWorker::refresh() {
 Result<void> ApiWorker::request(ApiRequest request, Done done) {
   {
     const std::lock_guard lock(mutex_);
-    if (jobs_.size() >= kMaxWaiting) {
+    if (jobs_.size() + open_singles_ >= kMaxWaiting) {
       return make_error(ErrorCode::kFull, "too many requests to the API server are waiting");
     }
     jobs_.push_back({.refresh = false, .request = std::move(request), .done = std::move(done)});
@@ -130,6 +135,7 @@ void ApiWorker::do_jobs() {
 
 void ApiWorker::flush() {
   std::erase_if(singles_, [](const auto& single) { return single->ended(); });
+  open_singles_ = singles_.size();
   if (!outbox_.changes.empty() || !outbox_.states.empty()) {
     sink_(Batch{.news = std::exchange(outbox_, {}), .cached = false, .saved = {}, .problems = {}});
   }

@@ -4,6 +4,8 @@
 // called from any other thread.
 #pragma once
 
+#include <array>
+#include <atomic>
 #include <deque>
 #include <filesystem>
 #include <functional>
@@ -40,9 +42,9 @@ class ApiWorker {
 
   // Lists every resource again.
   void refresh();
-  // One request; `done` is called on the worker's thread, with the outcome. kFull: too many are
-  // waiting.
-  using Done = std::function<void(const ApiOutcome&)>;
+  // One request; `done` is called on the worker's thread, with the outcome and the body of a 2xx
+  // answer (empty if it is longer than 1 MiB). kFull: too many are waiting.
+  using Done = std::function<void(const ApiOutcome&, const std::string& body)>;
   [[nodiscard]] Result<void> request(ApiRequest request, Done done);
 
  private:
@@ -67,6 +69,7 @@ class ApiWorker {
   std::mutex mutex_;
   std::deque<Job> jobs_;
   bool stopping_ = false;
+  std::atomic<std::size_t> open_singles_ = 0;
 
   // The thread's own.
   Outbox outbox_;

@@ -5,18 +5,21 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstdlib>
-#include <deque>
 #include <utility>
 
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/steady_timer.hpp>
+#include <nlohmann/json.hpp>
 
 #include "agent/kube/api_client.h"
 #include "agent/kube/api_worker.h"
+#include "agent/kube/cache_saver.h"
 #include "agent/kube/object_cache.h"
 #include "agent/kube/object_store.h"
+#include "agent/kube/watch_event.h"
 
 namespace sidetrack::kube {
 namespace {
@@ -29,21 +32,24 @@ using std::chrono::steady_clock;
 constexpr milliseconds kGather{10};
 // The listener gets at most half of the thread's time, but no change waits longer than this for it.
 constexpr milliseconds kLongestRest{100};
-// What decides on enrolment is small and written soon.
-constexpr milliseconds kSaveSoon{1000};
-constexpr milliseconds kSaveLater{30'000};
-constexpr std::size_t kSaveAtOnce = 100;  // objects made into text before others get the thread
-
-double unix_time() {
-  return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
-}
 
 std::string time_text(double unix_seconds) {
   return fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(static_cast<std::time_t>(unix_seconds)));
 }
 
-bool is_large(Resource resource) {
-  return resource == Resource::kServices || resource == Resource::kEndpointSlices;
+Existence existence(const ApiOutcome& outcome, const std::string& body) {
+  if (outcome.ok()) {
+    const auto value = nlohmann::json::parse(body, nullptr, false);
+    const bool readable = value.is_object() && value.contains("metadata");
+    if (!readable || !value["metadata"].is_object()) {
+      return Existence::kUnknown;
+    }
+    return value["metadata"].contains("deletionTimestamp") ? Existence::kGone : Existence::kExists;
+  }
+  // Not every 404 is the API server's.
+  const bool said = outcome.error.empty() && outcome.status == 404 &&
+                    decode_status(404, outcome.body).reason == "NotFound";
+  return said ? Existence::kGone : Existence::kUnknown;
 }
 
 }  // namespace
@@ -60,7 +66,7 @@ class KubernetesSource::Run : public std::enable_shared_from_this<KubernetesSour
         store_(snapshot_.objects),
         grace_(io),
         gather_(io),
-        saving_(io) {
+        saver_(std::make_shared<CacheSaver>(io, store_, cache_)) {
     snapshot_.complete = false;
     for (const Resource resource : kResources) {
       states_[index_of(resource)].resource = resource;
@@ -81,14 +87,14 @@ class KubernetesSource::Run : public std::enable_shared_from_this<KubernetesSour
           // The batch is large, and a handler must be copyable.
           auto shared = std::make_shared<Batch>(std::move(batch));
           asio::post(executor, [weak, shared] {
-            if (const auto self = weak.lock(); self && self->worker_) {
+            if (const auto self = weak.lock(); self && !self->stopped_) {
               self->on_batch(std::move(*shared));
             }
           });
         });
     grace_.expires_after(settings_.grace);
     grace_.async_wait([self = shared_from_this()](const boost::system::error_code& error) {
-      if (!error && self->worker_) {
+      if (!error && !self->stopped_) {
         self->release();
       }
     });
@@ -101,32 +107,73 @@ class KubernetesSource::Run : public std::enable_shared_from_this<KubernetesSour
   }
 
   void stop() {
+    stopped_ = true;
     worker_.reset();
     grace_.cancel();
     gather_.cancel();
-    saving_.cancel();
-    for (const Resource resource : kResources) {
-      if (dirty_[index_of(resource)]) {
-        save_whole(resource);
-      }
-    }
+    saver_->stop();
   }
 
   [[nodiscard]] KubernetesStatus status() const {
     KubernetesStatus all;
+    all.events = {.sent = counts_->sent, .suppressed = suppressed_, .failed = counts_->failed};
     for (const Resource resource : kResources) {
       const WatchState& state = states_[index_of(resource)];
-      all[index_of(resource)] = {.resource = std::string(names_of(resource).plural),
-                                 .listed = state.listed,
-                                 .objects = store_.count(resource),
-                                 .events = state.events,
-                                 .relists = state.relists,
-                                 .failures = state.failures,
-                                 .last_event = state.last_event,
-                                 .cached = state.listed ? 0 : saved_[index_of(resource)],
-                                 .problem = state.problem};
+      all.resources[index_of(resource)] = {.resource = std::string(names_of(resource).plural),
+                                           .listed = state.listed,
+                                           .objects = store_.count(resource),
+                                           .events = state.events,
+                                           .relists = state.relists,
+                                           .failures = state.failures,
+                                           .last_event = state.last_event,
+                                           .cached = state.listed ? 0 : saved_[index_of(resource)],
+                                           .problem = state.problem};
     }
     return all;
+  }
+
+  void create_event(const ClusterEvent& event) {
+    const bool wanted = worker_ && limiter_.allow(event, steady_clock::now());
+    if (!wanted) {
+      ++suppressed_;
+      return;
+    }
+    const auto now = std::chrono::duration_cast<std::chrono::nanoseconds>(
+        std::chrono::system_clock::now().time_since_epoch());
+    const auto asked =
+        worker_->request({.method = "POST",
+                          .target = event_target(event),
+                          .body = event_text(event, settings_.node_name, now.count()),
+                          .content_type = "application/json"},
+                         [counts = counts_](const ApiOutcome& outcome, const std::string&) {
+                           ++(outcome.ok() ? counts->sent : counts->failed);
+                         });
+    counts_->failed += asked ? 0 : 1;
+  }
+
+  void ask_daemonset(const std::string& name, const std::function<void(Existence)>& done,
+                     milliseconds limit) {
+    ApiRequest request{.target = fmt::format("/apis/apps/v1/namespaces/{}/daemonsets/{}",
+                                             percent_encode(settings_.namespace_name),
+                                             percent_encode(name))};
+    request.deadline = limit;
+    const auto answer = [done, weak = weak_from_this(),
+                         executor = gather_.get_executor()](Existence existence) {
+      asio::post(executor, [done, weak, existence] {
+        if (const auto self = weak.lock(); self && !self->stopped_) {
+          done(existence);
+        }
+      });
+    };
+    const auto asked =
+        worker_ ? worker_->request(request,
+                                   [answer](const ApiOutcome& outcome, const std::string& body) {
+                                     answer(existence(outcome, body));
+                                   })
+                : Result<void>(Error{});
+    if (!asked) {
+      answer(Existence::kUnknown);
+    }
   }
 
  private:
@@ -221,7 +268,7 @@ class KubernetesSource::Run : public std::enable_shared_from_this<KubernetesSour
     gather_.expires_at(std::max(steady_clock::now() + kGather, rest_until_));
     gather_.async_wait([self = shared_from_this()](const boost::system::error_code& error) {
       self->gathering_ = false;
-      if (!error && (self->worker_ || !self->client_problem_.empty())) {
+      if (!error && !self->stopped_) {
         self->deliver();
       }
     });
@@ -238,82 +285,9 @@ class KubernetesSource::Run : public std::enable_shared_from_this<KubernetesSour
 
   void mark_dirty(Resource resource) {
     // Before its first list what is known comes from the disk, or is a part.
-    if (!states_[index_of(resource)].listed && !snapshot_.complete) {
-      return;
+    if (!settings_.cache_dir.empty() && states_[index_of(resource)].listed) {
+      saver_->mark(resource);
     }
-    if (!std::exchange(dirty_[index_of(resource)], true)) {
-      save_at_[index_of(resource)] =
-          steady_clock::now() +
-          (is_large(resource) && ever_saved_[index_of(resource)] ? kSaveLater : kSaveSoon);
-      plan_saving();
-    }
-  }
-
-  void plan_saving() {
-    if (settings_.cache_dir.empty() || saving_now_) {
-      return;
-    }
-    auto next = steady_clock::time_point::max();
-    for (const Resource resource : kResources) {
-      if (dirty_[index_of(resource)]) {
-        next = std::min(next, save_at_[index_of(resource)]);
-      }
-    }
-    if (next == steady_clock::time_point::max()) {
-      return;
-    }
-    saving_.expires_at(next);
-    saving_.async_wait([self = shared_from_this()](const boost::system::error_code& error) {
-      if (!error && self->worker_) {
-        self->save_due();
-      }
-    });
-  }
-
-  void save_due() {
-    const auto now = steady_clock::now();
-    for (const Resource resource : kResources) {
-      if (dirty_[index_of(resource)] && save_at_[index_of(resource)] <= now) {
-        begin_save(resource);
-        saving_now_ = resource;
-        save_more();
-        return;
-      }
-    }
-    plan_saving();
-  }
-
-  void begin_save(Resource resource) {
-    dirty_[index_of(resource)] = false;
-    ever_saved_[index_of(resource)] = true;
-    save_after_.clear();
-    save_text_ = cache_.head(resource, store_.version(resource), unix_time());
-  }
-
-  // A part of the objects, and the rest when others had their turn.
-  void save_more() {
-    const Resource resource = *saving_now_;
-    if (store_.append_text(resource, save_after_, kSaveAtOnce, save_text_)) {
-      asio::post(gather_.get_executor(), [self = shared_from_this()] {
-        if (self->worker_ && self->saving_now_) {
-          self->save_more();
-        }
-      });
-      return;
-    }
-    finish_save(resource);
-    saving_now_.reset();
-    save_due();
-  }
-
-  void finish_save(Resource resource) {
-    cache_.save(resource, std::exchange(save_text_, {}) + ObjectCache::kTail);
-  }
-
-  void save_whole(Resource resource) {
-    begin_save(resource);
-    store_.append_text(resource, save_after_, ObjectStore::kMaxObjects + 1, save_text_);
-    finish_save(resource);
   }
 
   KubernetesSettings settings_;
@@ -329,17 +303,19 @@ class KubernetesSource::Run : public std::enable_shared_from_this<KubernetesSour
 
   asio::steady_timer grace_;
   asio::steady_timer gather_;
-  asio::steady_timer saving_;
+  std::shared_ptr<CacheSaver> saver_;  // shared with its handlers that wait in the loop
   steady_clock::time_point rest_until_{};
   bool released_ = false;  // something may be delivered
   bool gathering_ = false;
+  bool stopped_ = false;
 
-  std::array<bool, kResourceCount> dirty_{};
-  std::array<bool, kResourceCount> ever_saved_{};
-  std::array<steady_clock::time_point, kResourceCount> save_at_{};
-  std::optional<Resource> saving_now_;
-  std::string save_after_;
-  std::string save_text_;
+  EventLimiter limiter_;
+  std::uint64_t suppressed_ = 0;
+  struct Counts {
+    std::atomic<std::uint64_t> sent = 0, failed = 0;
+  };
+  // Shared with requests, whose ends are told on another thread.
+  std::shared_ptr<Counts> counts_ = std::make_shared<Counts>();
 
   std::unique_ptr<ApiWorker> worker_;  // last: it uses the cache
 };
@@ -392,9 +368,24 @@ KubernetesStatus KubernetesSource::status() const {
   }
   KubernetesStatus none;
   for (const Resource resource : kResources) {
-    none[index_of(resource)].resource = names_of(resource).plural;
+    none.resources[index_of(resource)].resource = names_of(resource).plural;
   }
   return none;
+}
+
+void KubernetesSource::create_event(const ClusterEvent& event) {
+  if (run_) {
+    run_->create_event(event);
+  }
+}
+
+void KubernetesSource::ask_daemonset(const std::string& name, std::function<void(Existence)> done,
+                                     milliseconds limit) {
+  if (run_) {
+    run_->ask_daemonset(name, done, limit);
+  } else {
+    asio::post(io_, [done = std::move(done)] { done(Existence::kUnknown); });
+  }
 }
 
 }  // namespace sidetrack::kube

@@ -13,6 +13,7 @@
 #include <memory>
 #include <string>
 
+#include "agent/kube/api_event.h"
 #include "agent/kube/kubeconfig.h"
 #include "agent/kube/resource_watch.h"
 #include "agent/kube/source.h"
@@ -44,7 +45,16 @@ struct ResourceStatus {
   double cached = 0;      // not listed, and what is known is of this time; 0 = it is not
   std::string problem;    // of the last request; "" = fine
 };
-using KubernetesStatus = std::array<ResourceStatus, kResourceCount>;
+// Events since the start.
+struct EventStatus {
+  std::uint64_t sent = 0, suppressed = 0, failed = 0;
+};
+struct KubernetesStatus {
+  std::array<ResourceStatus, kResourceCount> resources;  // in the order of Resource
+  EventStatus events;
+};
+
+enum class Existence : std::uint8_t { kExists, kGone, kUnknown };
 
 class KubernetesSource : public Source {
  public:
@@ -65,6 +75,16 @@ class KubernetesSource : public Source {
   void stop() override;
 
   [[nodiscard]] KubernetesStatus status() const;
+
+  // Says something of a pod or the node to people, at most once in five minutes of the same object
+  // and reason. Never waits; what cannot be sent is counted.
+  void create_event(const ClusterEvent& event);
+
+  // Whether our DaemonSet `name` is still there: kGone if the API server says that it is not, or is
+  // being deleted; kUnknown if it cannot be asked within `limit`. `done` comes from the loop, also
+  // where we are not started; not after stop().
+  void ask_daemonset(const std::string& name, std::function<void(Existence)> done,
+                     std::chrono::milliseconds limit = std::chrono::milliseconds(2000));
 
  private:
   class Run;

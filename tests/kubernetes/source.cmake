@@ -25,4 +25,6 @@ st_library(st_api_lab
   SOURCES source_cluster.cpp source_faults_fixture.cpp source_proxy.cpp
   PUBLIC st_source_lab GTest::gtest
   PRIVATE Boost::headers OpenSSL::SSL fmt::fmt nlohmann_json::nlohmann_json Threads::Threads)
-st_api_test(kube_faults_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/source_faults_test.cpp LIBS Boost::headers)
+st_api_test(kube_faults_test
+  SOURCES ${CMAKE_CURRENT_LIST_DIR}/source_faults_test.cpp ${CMAKE_CURRENT_LIST_DIR}/source_writes_test.cpp
+  LIBS Boost::headers fmt::fmt nlohmann_json::nlohmann_json)

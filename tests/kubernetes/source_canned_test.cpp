@@ -69,7 +69,8 @@ TEST_F(CannedTest, delivers_once_everything_was_listed) {
   EXPECT_EQ(loop.deliveries(), 1) << "nothing in part";
   EXPECT_EQ(loop.last().objects.pods.size(), 2U);
   EXPECT_EQ(loop.problems(), "");
-  EXPECT_EQ(loop.source().status()[1].failures, 0U) << "a list that is not streamed is no failure";
+  EXPECT_EQ(loop.source().status().resources[1].failures, 0U)
+      << "a list that is not streamed is no failure";
 }
 
 TEST_F(CannedTest, asks_for_the_pods_of_this_node_and_this_node_only) {
@@ -95,7 +96,7 @@ TEST_F(CannedTest, follows_events_and_goes_on_from_their_version) {
   ASSERT_TRUE(
       loop.run_until([&] { return loop.has_pod("shop/new") && !loop.has_pod("shop/web"); }));
   api_->send("pods", "BOOKMARK", R"({"metadata":{"resourceVersion":"150"}})");
-  ASSERT_TRUE(loop.run_until([&] { return loop.source().status()[1].events == 3; }));
+  ASSERT_TRUE(loop.run_until([&] { return loop.source().status().resources[1].events == 3; }));
   api_->server().drop_all();
   ASSERT_TRUE(loop.run_until([&] { return api_->requests()["watch pods"] == 2; }));
   std::string last_version;
@@ -234,7 +235,7 @@ TEST_F(CannedTest, unauthorized_for_good_is_told_and_asks_slowly) {
     return answer.respond(401, R"({"kind":"Status","reason":"Unauthorized","message":"no"})");
   });
   SourceLoop loop(settings());
-  ASSERT_TRUE(loop.run_until([&] { return loop.source().status()[1].failures >= 4; }));
+  ASSERT_TRUE(loop.run_until([&] { return loop.source().status().resources[1].failures >= 4; }));
   EXPECT_THAT(loop.problems(), HasSubstr("401 Unauthorized"));
   EXPECT_FALSE(loop.last().complete);
   EXPECT_LT(api_->log().size(), 60U);

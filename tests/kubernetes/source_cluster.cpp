@@ -235,20 +235,28 @@ Result<void> RealApi::make_account(const std::string& namespace_name, const std:
     }
   }
   rules.push_back(rule("discovery.k8s.io", {"endpointslices"}, {"get", "list", "watch"}));
-  rules.push_back(rule("events.k8s.io", {"events"}, {"create", "patch"}));
   rules.push_back(rule("", {"events"}, {"create", "patch"}));
+  ST_TRY(grant("", namespace_name, rules));
   json daemonsets = rule("apps", {"daemonsets"}, {"get"});
   daemonsets["resourceNames"] = {"sidetrack"};
-  rules.push_back(daemonsets);
+  return grant("namespaces/" + namespace_name + "/", namespace_name, json::array({daemonsets}));
+}
+
+// `scope` is "" for the whole cluster.
+Result<void> RealApi::grant(const std::string& scope, const std::string& namespace_name,
+                            const json& rules) {
   const std::string name = "sidetrack-" + namespace_name;
-  const std::string rbac = "/apis/rbac.authorization.k8s.io/v1/";
-  ST_TRY(
-      create(rbac + "clusterroles", json{{"metadata", {{"name", name}}}, {"rules", rules}}.dump()));
+  const std::string path = "/apis/rbac.authorization.k8s.io/v1/" + scope;
+  const bool cluster = scope.empty();
+  ST_TRY(create(path + (cluster ? "clusterroles" : "roles"),
+                json{{"metadata", {{"name", name}}}, {"rules", rules}}.dump()));
   return create(
-      rbac + "clusterrolebindings",
+      path + (cluster ? "clusterrolebindings" : "rolebindings"),
       json{{"metadata", {{"name", name}}},
            {"roleRef",
-            {{"apiGroup", "rbac.authorization.k8s.io"}, {"kind", "ClusterRole"}, {"name", name}}},
+            {{"apiGroup", "rbac.authorization.k8s.io"},
+             {"kind", cluster ? "ClusterRole" : "Role"},
+             {"name", name}}},
            {"subjects",
             {{{"kind", "ServiceAccount"}, {"name", "agent"}, {"namespace", namespace_name}}}}}
           .dump());

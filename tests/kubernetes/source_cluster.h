@@ -11,6 +11,8 @@
 #include <string>
 #include <vector>
 
+#include <nlohmann/json_fwd.hpp>
+
 #include "agent/kube/api_client.h"
 #include "tests/kubernetes/source_pki.h"
 #include "tests/lab/process.h"
@@ -46,6 +48,8 @@ class RealApi {
  private:
   RealApi() = default;
   Result<void> make_certificates();
+  Result<void> grant(const std::string& scope, const std::string& namespace_name,
+                     const nlohmann::json& rules);
   Result<void> start_etcd(const std::string& etcd);
   Result<void> start_server(const std::string& program,
                             const std::vector<std::string>& more_arguments);

@@ -142,7 +142,7 @@ TEST_F(FaultsTest, server_that_accepts_and_never_answers_is_left) {
         return true;
       },
       5s);
-  EXPECT_GE(loop.source().status()[1].failures, 1U) << "the deadline of the head is 2 s";
+  EXPECT_GE(loop.source().status().resources[1].failures, 1U) << "the deadline of the head is 2 s";
   proxy_->set_rule(nullptr);
   proxy_->server().drop_all();
   expect_recovery(loop, "after");
@@ -163,7 +163,7 @@ TEST_F(FaultsTest, stream_that_stops_in_the_middle_is_left_at_its_deadline) {
     return true;
   };
   expect_unshaken(loop, "web", for_watches(stop), 6s);
-  EXPECT_GE(loop.source().status()[1].failures, 1U) << "the deadline is 5 s";
+  EXPECT_GE(loop.source().status().resources[1].failures, 1U) << "the deadline is 5 s";
   expect_recovery(loop, "after");
 }
 
