@@ -95,10 +95,11 @@ TEST_P(CloseTest, reset_by_the_client) {
 TEST_P(CloseTest, reset_by_the_server) {
   const int id = connected(kReset, api_->v4);
   const std::string source = source_of(*shell_, id);
+  ST_ASSERT_OK(shell_->send(id, "x"));
   ST_ASSERT_VALUE(auto end, shell_->receive_to_end(id));
   EXPECT_EQ(end.error_number, ECONNRESET);
   ST_ASSERT_OK(shell_->close(id));
-  flow_says(source, "rst_remote", 0, 0);
+  flow_says(source, "rst_remote", 1, 0);
 }
 
 TEST_P(CloseTest, reset_reaches_the_server) {

@@ -180,6 +180,7 @@ TEST_F(NamesTest, after_a_reset) {
     SCOPED_TRACE(address);
     const Names seen = same_in_both([&](PodShell& shell, const Pod&) {
       const int id = connected(shell, address, kReset);
+      EXPECT_TRUE(shell.send(id, "x").has_value());
       EXPECT_EQ(shell.receive_to_end(id)->error_number, ECONNRESET);
       return id;
     });

@@ -67,6 +67,7 @@ class Streams : public FaultNode, public testing::WithParamInterface<Way> {
 
 TEST_P(Streams, a_reset_by_the_server_reaches_the_client) {
   const int id = open(7002);
+  ST_ASSERT_OK(shell_->send(id, "x"));
   ST_ASSERT_VALUE(const auto received, shell_->receive(id, 1));
   EXPECT_EQ(received.error_number, ECONNRESET);
 }

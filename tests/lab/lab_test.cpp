@@ -139,6 +139,7 @@ TEST_F(LabTest, stream_and_http_answer) {
 
 TEST_F(LabTest, reset_shows_as_econnreset) {
   ST_ASSERT_VALUE(auto socket, shell_->connect(server_->v4, echo_->port("reset")));
+  ST_ASSERT_OK(shell_->send(socket.id, "x"));
   ST_ASSERT_VALUE(auto end, shell_->receive_to_end(socket.id));
   EXPECT_EQ(end.error_number, ECONNRESET);
 }

@@ -113,12 +113,21 @@ Result<void> Sidetrack::start_agent() {
     return started.error();
   }
   agent_ = std::move(*started);
-  const auto is_up = [this] {
+  std::string refused;
+  const auto is_up = [&] {
     const auto status = get("/v1/status");
-    return status && (!options_.fast_path || (*status)["fast_path"] == "on");
+    if (!status || !options_.fast_path) {
+      return status.has_value();
+    }
+    const std::string reason = status->value("fast_path_reason", "");
+    refused = reason.rfind("self_test: programs: ", 0) == 0 ? reason : "";
+    return (*status)["fast_path"] == "on" || !refused.empty();
   };
-  if (!eventually(3 * kPatience, [&] { return is_up() || !agent_->running(); }) ||
-      !agent_->running()) {
+  const bool came_up = eventually(3 * kPatience, [&] { return is_up() || !agent_->running(); });
+  if (!refused.empty()) {
+    return make_error(ErrorCode::kUnsupported, refused);
+  }
+  if (!came_up || !agent_->running()) {
     return make_error(ErrorCode::kBusy,
                       "the agent's admin socket does not answer; it said: " + agent_->output());
   }

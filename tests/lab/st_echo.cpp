@@ -6,7 +6,7 @@
 //   greeting  sends "hello\r\n" first, then as echo
 //   hash      reads to the end, then answers "LENGTH DIGEST\n"
 //   whoami    sends the peer's address as it sees it, "ADDRESS PORT\n", and closes
-//   reset     resets every accepted connection
+//   reset     resets a connection when its first byte comes: connect() has returned by then
 //   stream    sends BYTES bytes of the pattern of seed 1, half-closes
 //   sink      reads to the end, closes
 //   http      answers every request head with 200 and "ok", keeps the connection
@@ -121,11 +121,6 @@ void Server::accept_all(const Listener& listener) {
     if (!fd.valid()) {
       return;
     }
-    if (listener.mode == "reset") {
-      const linger abort{.l_onoff = 1, .l_linger = 0};
-      ::setsockopt(fd.get(), SOL_SOCKET, SO_LINGER, &abort, sizeof(abort));
-      continue;
-    }
     begin(listener, std::move(fd), peer);
   }
 }
@@ -187,6 +182,11 @@ void Server::at_end(Connection& connection) {
 bool Server::read_some(Connection& connection) {
   static std::array<char, kBufferBytes> buffer;
   const ssize_t count = ::recv(connection.fd.get(), buffer.data(), buffer.size(), 0);
+  if (count > 0 && connection.listener->mode == "reset") {
+    const linger abort{.l_onoff = 1, .l_linger = 0};
+    ::setsockopt(connection.fd.get(), SOL_SOCKET, SO_LINGER, &abort, sizeof(abort));
+    return false;
+  }
   if (count > 0) {
     take(connection, {buffer.data(), static_cast<std::size_t>(count)});
     return true;
