@@ -26,7 +26,7 @@ MATRIX: list[tuple[str, dict[str, Any]]] = [
                       "engine": {"threads": 2, "extraEnv": [{"name": "TZ", "value": "UTC"}]}}),
     ("no plugin", {"cni": {"enabled": False}}),
     ("strict plugin", {"cni": {"onAgentDown": "deny"}}),
-    ("own paths", {"hostPaths": {"state": "/run/mesh", "cache": "/var/lib/mesh", "pinFolder": "mesh"}}),
+    ("own paths", {"hostPaths": {"state": "/run/mesh", "cache": "/var/lib/mesh", "pinFolder": "mesh", "mountPropagation": "HostToContainer"}}),
     ("digest", {"image": {"digest": "sha256:" + "0" * 64}, "imagePullSecrets": [{"name": "pull"}]}),
     ("API server named", {"kubernetes": {"apiServerHost": "10.0.0.1", "apiServerPort": 6443}}),
     ("placement", {"nodeSelector": {"pool": "mesh"}, "tolerations": [], "priorityClassName": "high",

@@ -101,8 +101,10 @@ def add(suite: Suite) -> None:
     def _() -> str:
         label(SHOP, "passthrough")
         enrolled(CLIENT, "passthrough")
+        begin = time.time()
         client = decided(CLIENT, f"http://{SERVER}/", "passthrough")
-        flow = flow_of(CLIENT, client)
+        flow = flow_of(CLIENT, SERVER, begin)
+        expect(flow["source"] == client, f"the server saw {client}, the flow is {flow}")
         expect((flow["verdict"], flow["path"]) == ("direct", "direct"), f"the flow is {flow}")
         return f"a pod that was there before the agent; flow {client} -> {flow['destination']}, path {flow['path']}"
 
@@ -113,11 +115,12 @@ def add(suite: Suite) -> None:
         label(SHOP, "redirect")
         until(10, "explain to say redirected", lambda: explained(CLIENT, SERVER) == "redirected", pause=0.02)
         took = time.monotonic() - begin
-        client = decided(CLIENT, f"http://{SERVER}/", "redirected")
-        flow = flow_of(CLIENT, client)
+        asked = time.time()
+        decided(CLIENT, f"http://{SERVER}/", "redirected")
+        flow = flow_of(CLIENT, SERVER, asked)
         expect(flow["path"] in ("engine", "handoff") and flow["destination"] == SERVER, f"the flow is {flow}")
         expect(get("pod", "-n", SHOP, "client")["metadata"]["uid"] == restarts, "the pod was replaced")
-        return f"{took * 1000:.0f} ms from `kubectl label` to the kernel; flow {client} -> {SERVER} -> {flow['endpoint']}, path {flow['path']}"
+        return f"{took * 1000:.0f} ms from `kubectl label` to the kernel; flow {flow['source']} -> {SERVER} -> {flow['endpoint']}, path {flow['path']}"
 
     @suite.case("both-endpoints-are-used")
     def _() -> str:
@@ -196,16 +199,17 @@ def add(suite: Suite) -> None:
             label(SHOP, mode)
             until(10, f"mode '{mode}'", lambda wanted=mode: explained(pod, SERVER) == {"redirect": "redirected", "": "not_enrolled"}.get(wanted, wanted))
         change = traffic_of(pod).since(before)
+        kubectl("delete", "pod", "-n", SHOP, "steady")
         expect(change.connect_failed + change.answer_failed + change.held_broken == 0, f"{change}")
         return f"4 flips: {change.asked} connections and {change.held} requests on 4 open ones, none failed"
 
     @suite.case("helm-test")
     def _() -> str:
-        text = run("helm", "test", RELEASE, "-n", NAMESPACE, "--timeout", "3m", "--logs", timeout=200)
+        text = run("helm", "test", RELEASE, "-n", NAMESPACE, "--timeout", "3m", timeout=200)
         phases = re.findall(r"Phase:\s+(\w+)", text)
         expect(bool(phases) and set(phases) == {"Succeeded"}, text)
-        lines = [line for line in text.splitlines() if line.startswith("ok ")]
-        return f"phases {phases}; {' / '.join(lines)}"
+        expect("sidetrack-test" not in kubectl("get", "namespaces", "--field-selector=status.phase=Active", "-o", "name"), "its namespace stays")
+        return f"{len(phases)} objects, phases {sorted(set(phases))}, its namespace is gone"
 
 
 def until_chained() -> list[dict[str, object]]:

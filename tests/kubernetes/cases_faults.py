@@ -13,6 +13,7 @@ from tap import Failed, Suite, expect, until
 from workloads import SERVICE, SHOP
 
 RUSH, PODS, BATCH = "rush", 200, 20
+TILL = "till"  # traffic, apart from the connections that cases count
 KILLS = 20
 LATE_SECONDS = 60
 
@@ -51,20 +52,21 @@ def add(suite: Suite) -> None:
 
     @suite.case("engine-killed-under-load")
     def _() -> str:
-        pod = workloads.traffic(SHOP, "load", f"{SERVICE} 80")
+        workloads.namespace(TILL, "redirect")
+        pod = workloads.traffic(TILL, "load", f"{SERVICE} 80")
         enrolled(pod, "redirect")
-        before = counters(SHOP)
+        before = counters(TILL)
         with undisturbed(pod, answers=False) as said:
             old = kill("sidetrack-engine")
             back = until(60, "another engine", lambda: another("sidetrack-engine", old))
             until(30, "redirection to be back", lambda: explained(pod, SERVER) == "redirected")
-        direct = counters(SHOP).get("engine_down", 0) - before.get("engine_down", 0)
+        direct = counters(TILL).get("engine_down", 0) - before.get("engine_down", 0)
         decided(CLIENT, f"http://{SERVER}/", "redirected")
         return f"{said[0]}; {direct} went direct (engine_down); another engine after {back:.1f} s"
 
     @suite.case("agent-killed-under-load")
     def _() -> str:
-        with undisturbed(f"{SHOP}/load") as said:
+        with undisturbed(f"{TILL}/load") as said:
             for number in range(KILLS):
                 old = kill("sidetrack-agent")
                 until(60, f"another agent after kill {number + 1}", lambda gone=old: another("sidetrack-agent", gone))
@@ -90,8 +92,8 @@ def add(suite: Suite) -> None:
     @suite.case("upgrade-and-rollback-under-load")
     def _() -> str:
         ctr("images", "tag", "--force", f"{IMAGE}:1", f"{IMAGE}:2")
-        pod = workloads.traffic(SHOP, "upgrade", f"{SERVICE} 80", held_requests=50)
-        kubectl("delete", "pod", "-n", SHOP, "load", "--wait=false")
+        pod = workloads.traffic(TILL, "upgrade", f"{SERVICE} 80", held_requests=50)
+        kubectl("delete", "pod", "-n", TILL, "load", "--wait=false")
         enrolled(pod, "redirect")
         old = agent_pods()[0]["metadata"]["uid"]
         times = []
@@ -106,7 +108,7 @@ def add(suite: Suite) -> None:
                 old = agent_pods()[0]["metadata"]["uid"]
                 until_chained()
                 decided(CLIENT, f"http://{SERVER}/", "redirected")
-        kubectl("delete", "pod", "-n", SHOP, "upgrade", "--wait=false")
+        kubectl("delete", "pod", "-n", TILL, "upgrade", "--wait=false")
         return f"upgrade {times[0]:.0f} s, rollback {times[1]:.0f} s: {said[0]}"
 
     @suite.case("reboot-with-a-late-agent")

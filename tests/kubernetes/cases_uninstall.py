@@ -5,6 +5,7 @@ import workloads
 from cluster import (BIN_DIR, CACHE_DIR, CONF_DIR, NAMESPACE, PIN_DIR, RELEASE, STATE_DIR, get, kubectl, main_conflist, processes,
                      run)
 from cases_basic import CONFLIST
+from cases_faults import TILL
 from tap import Suite, expect, until
 from workloads import SERVICE, SHOP
 
@@ -34,5 +35,5 @@ def add(suite: Suite) -> None:
         pod = workloads.client(SHOP, "after")
         answer = kubectl("exec", "-n", SHOP, "after", "--", "curl", "-sS", "-m", "10", f"http://{SERVICE}/")
         expect("client=" in answer, answer)
-        kubectl("delete", "namespace", SHOP, "legacy", "--timeout=120s", timeout=130)
+        kubectl("delete", "namespace", SHOP, TILL, "legacy", "--timeout=120s", timeout=130)
         return f"{pod} started, got an answer, and pods from before were deleted"

@@ -110,15 +110,17 @@ def enrolled(pod: str, mode: str, seconds: float = 30) -> float:
     return until(seconds, f"{pod} to be enrolled as {mode}", check)
 
 
-def flow_of(pod: str, source: str) -> dict[str, Any]:
-    """The record of the connection whose client's end is `source`."""
-    namespace = pod.split("/")[0]
+def flow_of(pod: str, destination: str, after: float) -> dict[str, Any]:
+    """The record of this pod's connection to `destination` that began after that Unix time."""
+    namespace, name = pod.split("/")
     found: list[dict[str, Any]] = []
 
     def look() -> bool:
-        found[:] = [flow for flow in ctl("flows", "-n", namespace, "--since", "5m")["flows"] if flow["source"] == source]
+        found[:] = [flow for flow in ctl("flows", "-n", namespace, "--since", "5m")["flows"]
+                    if flow["pod"] == name and flow["destination"] == destination and flow["start"] > after]
         return bool(found)
-    until(10, f"a flow record of {pod} from {source}", look)
+    until(10, f"a flow record of {pod} to {destination}", look)
+    expect(len(found) == 1, f"{len(found)} flow records: {found}")
     return found[0]
 
 

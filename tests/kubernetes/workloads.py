@@ -91,4 +91,5 @@ def traffic(in_namespace: str, name: str, to: str, *, workers: int = 4, pause_ms
     """A pod that asks `to` (ADDRESS PORT) without end: programs/traffic.c."""
     apply(pod(in_namespace, name, ["/bin/traffic", *to.split(), *map(str, (workers, pause_ms, held, held_requests))]))
     ready(in_namespace, f"pod/{name}")
+    until(20, "its first report", lambda: kubectl("logs", "-n", in_namespace, name, "--tail=1"))
     return f"{in_namespace}/{name}"
