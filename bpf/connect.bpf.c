@@ -347,7 +347,7 @@ static __always_inline enum st_reason st_on_connect(struct st_attempt *attempt)
 		return ST_REASON_INTERNAL_ERROR;
 	if (attempt->pod && attempt->pod->mode != ST_MODE_DISABLED) {
 		attempt->connect.engine_socket =
-			bpf_get_current_cgroup_id() == attempt->config->engine_cgroup_id;
+			st_is_engine_cgroup(attempt->config, bpf_get_current_cgroup_id());
 		if (attempt->pod->mode == ST_MODE_REDIRECT && !attempt->connect.engine_socket)
 			st_read_socket(attempt);
 	}

@@ -14,7 +14,7 @@
 #include <boost/asio/post.hpp>
 
 #include "engine/log.h"
-#include "engine/own_cgroup.h"
+#include "sidetrack/cgroup/process_cgroup.h"
 
 namespace sidetrack::engine {
 namespace {
@@ -248,11 +248,13 @@ Result<void> AgentLink::on(const wire::Welcome& welcome, std::vector<UniqueFd>& 
   // A getsockopt program follows the cgroup in which a listener was made: outside of ours,
   // listeners would not learn where their connections want to go, and our own connects would be
   // redirected to us.
-  const auto cgroup = own_cgroup_id();
+  const auto cgroup = cgroup::own_id();
   if (!cgroup || *cgroup != welcome.cgroup_id) {
     const Error error =
         cgroup ? make_error(ErrorCode::kInvalid,
-                            fmt::format("this process is in cgroup {}, the agent wants it in {}",
+                            fmt::format("this process is in cgroup {}, the agent wants it in {} (a "
+                                        "container needs hostPID and CAP_SYS_ADMIN to see the "
+                                        "host's cgroups)",
                                         *cgroup, welcome.cgroup_id))
                : cgroup.error();
     on_fatal_(error);

@@ -9,6 +9,7 @@
 #include "engine/daemon.h"
 #include "engine/log.h"
 #include "engine/options.h"
+#include "sidetrack/cgroup/process_cgroup.h"
 
 namespace {
 
@@ -34,6 +35,11 @@ int run(const std::vector<std::string>& arguments) {
       break;
   }
   sidetrack::engine::start_log(options->log_level, options->log_format);
+  if (const auto joined = sidetrack::cgroup::join_host_namespace(); !joined) {
+    // Without it an agent that wants us in our container's cgroup is told so, and we serve nobody.
+    sidetrack::engine::log_event(sidetrack::engine::LogLevel::kWarn, "cgroup_namespace",
+                                 {{"detail", joined.error().message}});
+  }
   return sidetrack::engine::run_daemon(*options);
 }
 

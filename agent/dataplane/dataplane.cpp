@@ -130,12 +130,7 @@ Result<std::unique_ptr<Dataplane>> Dataplane::open(const Options& options) {
   impl->options = options;
   auto cgroup = cgroup_id(options.cgroup_dir);
   ST_TRY(cgroup);
-  impl->cgroup = *cgroup;
-  if (!options.engine_cgroup_dir.empty()) {
-    auto engine = cgroup_id(options.engine_cgroup_dir);
-    ST_TRY(engine);
-    impl->engine_cgroup = *engine;
-  }
+  impl->cgroup = {.dir = options.cgroup_dir, .id = *cgroup};
   ST_TRY(make_pin_dirs(options.pin_dir));
   auto lock = lock_pins(options.pin_dir);
   ST_TRY(lock);
@@ -153,9 +148,10 @@ Result<std::unique_ptr<Dataplane>> Dataplane::open(const Options& options) {
   ST_TRY(impl->open_rings());
   ST_TRY(impl->map_engines());
   ST_TRY(impl->open_fast_path());
+  impl->find_engines();
   for (const Hook& hook : hooks()) {
-    if (!hook.engine || impl->engine_cgroup != 0) {
-      ST_TRY(impl->attach(hook));
+    if (!hook.engine) {
+      ST_TRY(impl->attach(hook, impl->cgroup));
     }
   }
   return std::unique_ptr<Dataplane>(new Dataplane(std::move(impl)));

@@ -21,8 +21,7 @@ namespace sidetrack::dataplane {
 
 struct Options {
   std::string pin_dir = "/sys/fs/bpf/sidetrack";
-  std::string cgroup_dir;         // where the programs attach; empty = the cgroup2 root
-  std::string engine_cgroup_dir;  // empty = no engine
+  std::string cgroup_dir;  // where the programs attach; empty = the cgroup2 root
 };
 
 struct ProgramState {
@@ -101,12 +100,21 @@ class Dataplane {
   [[nodiscard]] static Result<std::unique_ptr<Dataplane>> open(const Options& options);
   ~Dataplane();
 
+  // The engine that lives in this cgroup, alone: its sockets are never redirected, and it may ask
+  // for original destinations. Nothing to do where that is so already. kFull: ST_ENGINE_CGROUPS are
+  // in use. Returns the cgroup's id.
+  [[nodiscard]] Result<std::uint64_t> attach_engine(const std::string& cgroup_dir);
+  // Detaches from every other engine's cgroup, those that an earlier agent attached to included;
+  // 0 = from all.
+  [[nodiscard]] Result<void> keep_only_engine(std::uint64_t cgroup_id);
+
   // Programs whose link is gone or points elsewhere are attached again; returns the names of those
-  // repaired.
+  // repaired. Engines' cgroups that no longer exist are forgotten.
   [[nodiscard]] Result<std::vector<std::string>> repair();
   [[nodiscard]] std::vector<ProgramState> programs() const;
   [[nodiscard]] std::vector<MapFill> fill() const;
 
+  // All but the engines' cgroups, which attach_engine() and keep_only_engine() set.
   [[nodiscard]] Result<void> set_config(const st_config& config);
   [[nodiscard]] Result<st_config> config() const;
 
@@ -188,7 +196,7 @@ class Dataplane {
 [[nodiscard]] Result<void> stop_redirecting(const std::string& pin_dir);
 // Redirected connections that are still open, by the kernel's own count.
 [[nodiscard]] Result<std::uint64_t> open_redirected(const std::string& pin_dir);
-[[nodiscard]] Result<std::uint64_t> pinned_engine_cgroup(const std::string& pin_dir);
+[[nodiscard]] Result<std::vector<std::uint64_t>> pinned_engine_cgroups(const std::string& pin_dir);
 
 // The cgroup id (kernfs inode number) of a cgroup2 folder.
 [[nodiscard]] Result<std::uint64_t> cgroup_id(const std::string& dir);

@@ -17,12 +17,19 @@
 
 namespace sidetrack::dataplane {
 
+// A cgroup2 folder and its id. The folder of an engine that an earlier agent attached to is not
+// known until that engine says hello: empty.
+struct CgroupPlace {
+  std::string dir;
+  std::uint64_t id = 0;
+};
+
 // Where a program belongs.
 struct Hook {
   const char* program;
   const char* name;  // as in the SEC() line
   bpf_attach_type attach_type;
-  bool engine;  // on the engine's cgroup instead of the common one
+  bool engine;  // on the engines' cgroups instead of the common one
 };
 [[nodiscard]] const std::vector<Hook>& hooks();
 
@@ -40,8 +47,8 @@ struct LinkDeleter {
 struct Dataplane::Impl {
   UniqueFd pin_lock;  // given back last
   Options options;
-  std::uint64_t cgroup = 0;
-  std::uint64_t engine_cgroup = 0;  // 0 = no engine
+  CgroupPlace cgroup;
+  std::vector<CgroupPlace> engines;
   std::unique_ptr<sidetrack_bpf, SkeletonDeleter> skeleton;
   std::unique_ptr<ring_buffer, RingDeleter> ring;
   PolicyStore policies;
@@ -62,8 +69,17 @@ struct Dataplane::Impl {
   void raise_generation();
   [[nodiscard]] Result<void> open_fast_path();
   void close_fast_path();
-  [[nodiscard]] Result<void> attach(const Hook& hook);
-  [[nodiscard]] ProgramState inspect(const Hook& hook) const;
+  [[nodiscard]] Result<void> attach(const Hook& hook, const CgroupPlace& place);
+  [[nodiscard]] ProgramState inspect(const Hook& hook, const CgroupPlace& place) const;
+  // Calls `visit(hook, place)` for every place that a hook has, in the order of hooks().
+  void for_each_place(const std::function<void(const Hook&, const CgroupPlace&)>& visit) const;
+  // What an earlier agent left: `engines` from the links that are pinned.
+  void find_engines();
+  // Engines whose cgroup is gone, and their links.
+  [[nodiscard]] Result<void> forget_dead_engines();
+  [[nodiscard]] Result<void> detach_engine(std::uint64_t cgroup_id);
+  // `engines` into st_config.
+  [[nodiscard]] Result<void> write_engines() const;
   [[nodiscard]] Result<void> read_namespaces();
   [[nodiscard]] Result<void> open_rings();
   [[nodiscard]] Result<void> map_engines();
@@ -83,6 +99,11 @@ bool choose_sentinel_programs(sidetrack_bpf* skeleton, bool fast_path);
 
 // PIN_DIR/v1: the layout of maps and links has a version of its own.
 [[nodiscard]] std::string version_dir(const std::string& pin_dir);
+[[nodiscard]] std::string links_dir(const std::string& pin_dir);
+[[nodiscard]] std::string link_path(const Options& options, const Hook& hook,
+                                    std::uint64_t cgroup_id);
+// The cgroup that the link pinned at `path` is attached to; 0 = none any more.
+[[nodiscard]] std::uint64_t linked_cgroup(const std::string& path);
 // Makes the pin folders (0700), mounting bpffs on /sys/fs/bpf if nothing is there yet.
 [[nodiscard]] Result<void> make_pin_dirs(const std::string& pin_dir);
 // One agent per pin folder, whatever its state folder is. kBusy: another one holds it. Given back

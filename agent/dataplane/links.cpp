@@ -10,10 +10,6 @@ namespace sidetrack::dataplane {
 
 namespace {
 
-std::string link_path(const Options& options, const Hook& hook) {
-  return version_dir(options.pin_dir) + "/links/" + hook.program;
-}
-
 struct LinkInfo {
   std::uint32_t program_id = 0;
   std::uint64_t cgroup_id = 0;
@@ -64,12 +60,35 @@ const std::vector<Hook>& hooks() {
   return kHooks;
 }
 
-ProgramState Dataplane::Impl::inspect(const Hook& hook) const {
+std::string link_path(const Options& options, const Hook& hook, std::uint64_t cgroup_id) {
+  const std::string path = links_dir(options.pin_dir) + "/" + hook.program;
+  return hook.engine ? fmt::format("{}_{}", path, cgroup_id) : path;
+}
+
+std::uint64_t linked_cgroup(const std::string& path) {
+  const UniqueFd link(bpf_obj_get(path.c_str()));
+  const auto info = link.valid() ? link_info(link.get()) : Result(LinkInfo{});
+  return info ? info->cgroup_id : 0;
+}
+
+void Dataplane::Impl::for_each_place(
+    const std::function<void(const Hook&, const CgroupPlace&)>& visit) const {
+  for (const Hook& hook : hooks()) {
+    if (!hook.engine) {
+      visit(hook, cgroup);
+      continue;
+    }
+    for (const CgroupPlace& engine : engines) {
+      visit(hook, engine);
+    }
+  }
+}
+
+ProgramState Dataplane::Impl::inspect(const Hook& hook, const CgroupPlace& place) const {
   ProgramState state;
   state.name = hook.program;
   state.hook = hook.name;
-  const std::uint64_t wanted = hook.engine ? engine_cgroup : cgroup;
-  const UniqueFd link(bpf_obj_get(link_path(options, hook).c_str()));
+  const UniqueFd link(bpf_obj_get(link_path(options, hook, place.id).c_str()));
   if (!link.valid()) {
     state.detail = "its link is not pinned";
     return state;
@@ -81,35 +100,36 @@ ProgramState Dataplane::Impl::inspect(const Hook& hook) const {
   }
   state.program_id = info->program_id;
   state.cgroup_id = info->cgroup_id;
-  const std::string& dir = hook.engine ? options.engine_cgroup_dir : options.cgroup_dir;
-  const UniqueFd cgroup_fd(::open(dir.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (info->cgroup_id != wanted) {
-    state.detail = fmt::format("attached to cgroup {}, not {}", info->cgroup_id, wanted);
-  } else if (!cgroup_fd.valid() ||
-             !cgroup_has(cgroup_fd.get(), hook.attach_type, info->program_id)) {
+  if (info->cgroup_id != place.id) {
+    state.detail = fmt::format("attached to cgroup {}, not {}", info->cgroup_id, place.id);
+    return state;
+  }
+  // Whether the cgroup of an engine that has not come back to us lists it is for the link to say.
+  const UniqueFd cgroup_fd(::open(place.dir.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  state.attached =
+      place.dir.empty() ||
+      (cgroup_fd.valid() && cgroup_has(cgroup_fd.get(), hook.attach_type, info->program_id));
+  if (!state.attached) {
     state.detail = "the cgroup does not list it";
-  } else {
-    state.attached = true;
   }
   return state;
 }
 
-Result<void> Dataplane::Impl::attach(const Hook& hook) {
-  const std::string path = link_path(options, hook);
+Result<void> Dataplane::Impl::attach(const Hook& hook, const CgroupPlace& place) {
+  const std::string path = link_path(options, hook, place.id);
   const std::string what = std::string("attach ") + hook.name;
   const int program =
       bpf_program__fd(bpf_object__find_program_by_name(skeleton->obj, hook.program));
-  if (inspect(hook).attached) {
+  if (inspect(hook, place).attached) {
     const UniqueFd link(bpf_obj_get(path.c_str()));
     if (bpf_link_update(link.get(), program, nullptr) != 0) {
       return errno_error(what + ": replace the older program", errno);
     }
     return {};
   }
-  const std::string& dir = hook.engine ? options.engine_cgroup_dir : options.cgroup_dir;
-  const UniqueFd cgroup_fd(::open(dir.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  const UniqueFd cgroup_fd(::open(place.dir.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (!cgroup_fd.valid()) {
-    return errno_error(what + ": open " + dir, errno);
+    return errno_error(what + ": open " + place.dir, errno);
   }
   // The old pin, if any, holds a link that does not run where it should. It goes first: a connect()
   // that met both programs would be redirected by one and taken for one to loopback by the other.
@@ -122,7 +142,7 @@ Result<void> Dataplane::Impl::attach(const Hook& hook) {
   }
   const UniqueFd link(bpf_link_create(program, cgroup_fd.get(), hook.attach_type, nullptr));
   if (!link.valid()) {
-    return errno_error(what + " to " + dir, errno);
+    return errno_error(what + " to " + place.dir, errno);
   }
   if (bpf_obj_pin(link.get(), path.c_str()) != 0) {
     return errno_error(what + ": pin " + path, errno);
@@ -132,23 +152,24 @@ Result<void> Dataplane::Impl::attach(const Hook& hook) {
 
 std::vector<ProgramState> Dataplane::programs() const {
   std::vector<ProgramState> states;
-  for (const Hook& hook : hooks()) {
-    if (!hook.engine || impl_->engine_cgroup != 0) {
-      states.push_back(impl_->inspect(hook));
-    }
-  }
+  impl_->for_each_place([&](const Hook& hook, const CgroupPlace& place) {
+    states.push_back(impl_->inspect(hook, place));
+  });
   return states;
 }
 
 Result<std::vector<std::string>> Dataplane::repair() {
+  ST_TRY(impl_->forget_dead_engines());
   std::vector<std::string> repaired;
-  for (const Hook& hook : hooks()) {
-    if ((hook.engine && impl_->engine_cgroup == 0) || impl_->inspect(hook).attached) {
-      continue;
+  Result<void> outcome;
+  impl_->for_each_place([&](const Hook& hook, const CgroupPlace& place) {
+    if (!outcome || place.dir.empty() || impl_->inspect(hook, place).attached) {
+      return;
     }
-    ST_TRY(impl_->attach(hook));
+    outcome = impl_->attach(hook, place);
     repaired.emplace_back(hook.program);
-  }
+  });
+  ST_TRY(outcome);
   return repaired;
 }
 

@@ -59,6 +59,10 @@ std::string version_dir(const std::string& pin_dir) {
   return pin_dir + "/v1";
 }
 
+std::string links_dir(const std::string& pin_dir) {
+  return version_dir(pin_dir) + "/links";
+}
+
 Result<void> make_pin_dirs(const std::string& pin_dir) {
   if (pin_dir.rfind(kBpffs, 0) == 0 && !on_bpffs(kBpffs) &&
       mount("bpf", kBpffs, "bpf", 0, "mode=0700") != 0) {
@@ -69,8 +73,8 @@ Result<void> make_pin_dirs(const std::string& pin_dir) {
                       "pin folder " + pin_dir + ": " + parent +
                           " is not on a bpf file system; choose a --pin-dir below /sys/fs/bpf");
   }
-  for (const std::string& dir : {pin_dir, version_dir(pin_dir), version_dir(pin_dir) + "/maps",
-                                 version_dir(pin_dir) + "/links"}) {
+  for (const std::string& dir :
+       {pin_dir, version_dir(pin_dir), version_dir(pin_dir) + "/maps", links_dir(pin_dir)}) {
     ST_TRY(make_dir(dir));
   }
   return {};
@@ -149,14 +153,20 @@ Result<std::uint64_t> open_redirected(const std::string& pin_dir) {
   return sum;
 }
 
-Result<std::uint64_t> pinned_engine_cgroup(const std::string& pin_dir) {
+Result<std::vector<std::uint64_t>> pinned_engine_cgroups(const std::string& pin_dir) {
+  std::vector<std::uint64_t> ids;
   auto fd = open_map(pin_dir, "st_config");
   if (!fd) {
-    return fd.error().error_number == ENOENT ? Result<std::uint64_t>(0U) : fd.error();
+    return fd.error().error_number == ENOENT ? Result(ids) : fd.error();
   }
   auto config = map_lookup<st_config>(fd->get(), "st_config", std::uint32_t{0});
   ST_TRY(config);
-  return *config ? (*config)->engine_cgroup_id : 0;
+  for (std::size_t i = 0; *config && i < ST_ENGINE_CGROUPS; ++i) {
+    if (const std::uint64_t id = (*config)->engine_cgroup_ids[i]; id != 0) {
+      ids.push_back(id);
+    }
+  }
+  return ids;
 }
 
 Result<std::vector<std::string>> Dataplane::uninstall(const std::string& pin_dir) {
@@ -173,8 +183,7 @@ Result<std::vector<std::string>> Dataplane::uninstall(const std::string& pin_dir
   ST_TRY(lock);
   ST_TRY(stop_fast_path(pin_dir));
   // Links first: from then on nothing runs; sockets keep what they have.
-  for (const std::string& part :
-       {version_dir(pin_dir) + "/links", version_dir(pin_dir) + "/maps"}) {
+  for (const std::string& part : {links_dir(pin_dir), version_dir(pin_dir) + "/maps"}) {
     for (const auto& entry : fs::directory_iterator(part, error)) {
       const std::string path = entry.path().string();
       if (unlink(path.c_str()) != 0) {
@@ -184,8 +193,8 @@ Result<std::vector<std::string>> Dataplane::uninstall(const std::string& pin_dir
     }
     error.clear();
   }
-  for (const std::string& dir : {version_dir(pin_dir) + "/links", version_dir(pin_dir) + "/maps",
-                                 version_dir(pin_dir), pin_dir}) {
+  for (const std::string& dir :
+       {links_dir(pin_dir), version_dir(pin_dir) + "/maps", version_dir(pin_dir), pin_dir}) {
     if (rmdir(dir.c_str()) != 0 && errno != ENOENT) {
       return errno_error("remove " + dir, errno);
     }

@@ -40,7 +40,8 @@ std::uint64_t count_keys(int fd, std::size_t key_bytes) {
 }  // namespace
 
 Result<void> Dataplane::set_config(const st_config& config) {
-  return map_update(impl_->map_fd("st_config"), "st_config", std::uint32_t{0}, config);
+  ST_TRY(map_update(impl_->map_fd("st_config"), "st_config", std::uint32_t{0}, config));
+  return impl_->write_engines();
 }
 
 Result<st_config> Dataplane::config() const {

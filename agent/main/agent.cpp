@@ -14,6 +14,7 @@
 #include <utility>
 
 #include "agent/admin/api.h"
+#include "agent/main/clocks.h"
 #include "agent/main/names.h"
 
 namespace sidetrack::agent {
@@ -27,23 +28,6 @@ constexpr std::chrono::milliseconds kAudit{2000};
 constexpr std::chrono::milliseconds kProgramCheck{5000};
 constexpr std::chrono::milliseconds kExternalLook{200};
 constexpr std::size_t kRepairsShown = 16;
-
-std::uint64_t clock_ns(clockid_t clock) {
-  timespec now{};
-  clock_gettime(clock, &now);
-  return static_cast<std::uint64_t>(now.tv_sec) * 1'000'000'000U +
-         static_cast<std::uint64_t>(now.tv_nsec);
-}
-
-double unix_time() {
-  return static_cast<double>(clock_ns(CLOCK_REALTIME)) / 1e9;
-}
-
-// CLOCK_MONOTONIC nanoseconds as Unix time.
-double to_unix_time(std::uint64_t monotonic_ns) {
-  return unix_time() -
-         (static_cast<double>(clock_ns(CLOCK_MONOTONIC)) - static_cast<double>(monotonic_ns)) / 1e9;
-}
 
 policy::NodeSettings settings_of(const Options& options) {
   policy::NodeSettings settings;
@@ -62,21 +46,12 @@ policy::NodeSettings settings_of(const Options& options) {
   return settings;
 }
 
-// An engine that was killed leaves a beat that is fresh for a while.
-bool has_ended(std::uint64_t pid) {
-  return pid != 0 && kill(static_cast<pid_t>(pid), 0) != 0 && errno == ESRCH;
-}
-
-std::string endpoint_text(const st_addr& address, std::uint16_t port_be) {
-  return port_be == 0 ? "" : policy::format_endpoint(address, ntohs(port_be));
-}
-
 }  // namespace
 
 Result<std::unique_ptr<Agent>> Agent::create(asio::io_context& context, const Options& options,
                                              Reload reload) {
   std::error_code error;
-  if (!std::filesystem::is_directory(options.objects_dir, error)) {
+  if (options.source == "files" && !std::filesystem::is_directory(options.objects_dir, error)) {
     return make_error(ErrorCode::kInvalid, fmt::format("--objects {}: {}", options.objects_dir,
                                                        error ? error.message() : "not a folder"));
   }
@@ -90,13 +65,13 @@ Result<std::unique_ptr<Agent>> Agent::create(asio::io_context& context, const Op
   auto cookies = std::make_unique<dataplane::NetnsCookies>(cgroups->attach_dir);
   auto node = pods::inspect_own_netns([&] { return cookies->here(); });
   ST_TRY(node);
-  auto dataplane = dataplane::Dataplane::open({.pin_dir = options.pin_dir,
-                                               .cgroup_dir = cgroups->attach_dir,
-                                               .engine_cgroup_dir = cgroups->engine_dir});
+  auto dataplane =
+      dataplane::Dataplane::open({.pin_dir = options.pin_dir, .cgroup_dir = cgroups->attach_dir});
   ST_TRY(dataplane);
   std::unique_ptr<Agent> agent(
       new Agent(context, options, *cgroups, *node, std::move(*dataplane), std::move(cookies)));
   agent->reload_ = std::move(reload);
+  ST_TRY(agent->make_source());
   auto rows = agent->dataplane_->pods();
   ST_TRY(rows);
   agent->inherited_ = std::any_of(rows->begin(), rows->end(), [&](const auto& row) {
@@ -127,7 +102,6 @@ Agent::Agent(asio::io_context& context, const Options& options, Cgroups cgroups,
                   kernel_, engines_, netns_),
       fast_path_(context, options_, cgroups_.attach_dir, *dataplane_, reconciler_,
                  snapshot_.objects, node.cookie),
-      source_(std::make_unique<kube::FilesSource>(context, options.objects_dir)),
       metrics_(*this),
       signals_(context, SIGTERM, SIGINT, SIGHUP),
       rings_(context, dup(dataplane_->ring_fd())) {
@@ -138,13 +112,34 @@ Agent::Agent(asio::io_context& context, const Options& options, Cgroups cgroups,
 }
 
 Agent::~Agent() {
-  source_->stop();
+  if (kubernetes_ || files_) {
+    source().stop();
+  }
   engine_server_.stop();
+}
+
+Result<void> Agent::make_source() {
+  if (options_.source == "files") {
+    files_ = std::make_unique<kube::FilesSource>(context_, options_.objects_dir);
+    return {};
+  }
+  auto node = KubernetesNode::create(context_, options_,
+                                     {.objects = snapshot_.objects,
+                                      .reconciler = reconciler_,
+                                      .apply = [this] { apply(); },
+                                      .ready = [this] { return ready(); },
+                                      .on_cni = {}});
+  ST_TRY(node);
+  kubernetes_ = std::move(*node);
+  return {};
+}
+
+kube::Source& Agent::source() {
+  return kubernetes_ ? static_cast<kube::Source&>(kubernetes_->source()) : *files_;
 }
 
 Result<void> Agent::write_config() {
   st_config config{};
-  config.engine_cgroup_id = cgroups_.engine_id;
   config.node_netns_cookie = node_.cookie;
   config.external_v4 = options_.external.v4.address;
   config.external_v6 = options_.external.v6.address;
@@ -153,6 +148,12 @@ Result<void> Agent::write_config() {
   config.listener_port_low = options_.listener_port_low;
   config.listener_port_high = options_.listener_port_high;
   ST_TRY(dataplane_->set_config(config));
+  if (!cgroups_.engine_dir.empty()) {
+    ST_TRY(dataplane_->attach_engine(cgroups_.engine_dir));
+  }
+  if (!cgroups_.engine_in_container) {
+    ST_TRY(dataplane_->keep_only_engine(cgroups_.engine_id));
+  }
   // The node's own namespace is known and not enrolled.
   st_pod node_row{};
   node_row.mode = ST_MODE_DISABLED;
@@ -179,10 +180,13 @@ Result<void> Agent::start() {
   wait_for_signals();
   wait_for_rings();
   ST_TRY(fast_path_.start());
-  source_->start([this](const kube::Snapshot& snapshot) { on_snapshot(snapshot); });
+  source().start([this](const kube::Snapshot& snapshot) { on_snapshot(snapshot); });
   every(kTick, [this] {
     drain_rings();
     reconciler_.tick(reconcile::Clock::now());
+    if (kubernetes_ && synced_) {
+      kubernetes_->tick();
+    }
   });
   every(kAudit, [this] {
     if (!synced_) {
@@ -295,89 +299,6 @@ void Agent::note_repairs(std::uint64_t count, std::string what) {
   }
 }
 
-engines::Callbacks Agent::engine_callbacks() {
-  return {
-      .on_hello = [this](engines::SessionId, std::int64_t pid,
-                         const std::string&) { return welcome(pid); },
-      .on_listening =
-          [this](engines::SessionId, std::uint64_t cookie, const engines::PodListeners&) {
-            reconciler_.on_listening(cookie, reconcile::Clock::now());
-          },
-      .on_failed =
-          [this](engines::SessionId, std::uint64_t cookie, const std::string& reason) {
-            spdlog::warn("component=engine event=listen_failed netns_cookie={} reason=\"{}\"",
-                         cookie, reason);
-            reconciler_.on_listen_failed(cookie, reason);
-          },
-      .on_draining =
-          [this](engines::SessionId) { reconciler_.on_engines_changed(reconcile::Clock::now()); },
-      .on_link =
-          [this](engines::SessionId, const engines::Link& link) {
-            fast_path_.on_link({.client_leg = link.client_cookie,
-                                .server_leg = link.server_cookie,
-                                .index = link.index});
-          },
-      .on_lost =
-          [this](engines::SessionId) {
-            forget_lost_engines();
-            reconciler_.on_engines_changed(reconcile::Clock::now());
-          },
-      .open_netns = [this](std::uint64_t cookie) -> Result<UniqueFd> {
-        const auto path = reconciler_.netns_path(cookie);
-        if (!path) {
-          return make_error(ErrorCode::kNotFound, "no pod has this netns any more");
-        }
-        return pods::open_netns(*path);
-      },
-  };
-}
-
-Result<engines::Welcome> Agent::welcome(std::int64_t pid) {
-  if (pid > 0) {
-    ST_TRY(move_to_cgroup(cgroups_.engine_dir, pid));
-  }
-  volatile st_engine* cells = dataplane_->engine_cells();
-  std::uint16_t slot = 0;
-  for (std::uint16_t i = ST_EXTERNAL_ENGINE_SLOT + 1; i < ST_MAX_ENGINES; ++i) {
-    if (cells[i].pid == static_cast<std::uint64_t>(pid) && pid > 0) {
-      slot = i;  // it was here before this agent was: rows in the kernel name its cell
-      break;
-    }
-    const bool beats = st_beat_is_fresh(cells[i].beat_ns, clock_ns(CLOCK_MONOTONIC)) != 0;
-    // A hung engine keeps its cell: the kernel may still compare numbers in its part of st_slots.
-    const bool is_free = cells[i].pid == 0 ? !beats : has_ended(cells[i].pid);
-    if (slot == 0 && !slots_.contains(i) && is_free) {
-      slot = i;
-    }
-  }
-  if (slot == 0) {
-    return make_error(ErrorCode::kFull, "too many engines are registered at this agent");
-  }
-  cells[slot].pid = static_cast<std::uint64_t>(pid);
-  slots_.insert(slot);
-  spdlog::info("component=engine event=registered pid={} slot={}", pid, slot);
-  return engines::Welcome{.slot = slot,
-                          .engines_fd = dataplane_->engines_fd(),
-                          .slots_fd = fast_path_.slots_fd(),
-                          .cgroup_id = cgroups_.engine_id,
-                          .listener_port_low = options_.listener_port_low,
-                          .listener_port_high = options_.listener_port_high,
-                          .listeners_per_pod = options_.listeners_per_pod};
-}
-
-void Agent::forget_lost_engines() {
-  std::set<std::uint16_t> alive;
-  for (const engines::SessionInfo& session : engine_server_.sessions()) {
-    alive.insert(session.slot);
-  }
-  for (const std::uint16_t slot : slots_) {
-    if (!alive.contains(slot)) {
-      spdlog::warn("component=engine event=lost slot={}", slot);
-    }
-  }
-  slots_ = std::move(alive);
-}
-
 void Agent::reload() {
   auto options = reload_();
   if (!options) {
@@ -387,7 +308,7 @@ void Agent::reload() {
     node_settings_ = settings_of(*options);
     spdlog::info("component=agent event=reloaded");
   }
-  source_->refresh();
+  source().refresh();
   if (synced_) {
     apply();
   }
@@ -411,13 +332,12 @@ bool Agent::is_held() const {
   return !synced_ && inherited_ && !snapshot_.complete;
 }
 
-// Not before the desired state is known: an engine that is told of no pods leaves those that it
-// has.
-Result<void> Agent::listen_for_engines() {
-  if (synced_ || options_.engine != reconcile::EngineKind::kEmbedded) {
+Result<void> Agent::open_doors() {
+  if (synced_) {
     return {};
   }
-  return engine_server_.listen(options_.state_dir + "/engine.sock");
+  ST_TRY(listen_for_engines());
+  return kubernetes_ ? kubernetes_->listen() : Result<void>();
 }
 
 void Agent::apply() {
@@ -428,13 +348,19 @@ void Agent::apply() {
   problems_.insert(problems_.end(), resolution.problems.begin(), resolution.problems.end());
   routes_ = policy::compile_services(snapshot_.objects, options_.node_name);
   engine_server_.set_services(routes_);
+  if (kubernetes_) {
+    kubernetes_->fill(resolution.pods);
+  }
   reconciler_.apply(std::move(resolution.pods), reconcile::Clock::now());
-  if (auto listening = listen_for_engines(); !listening) {
-    failure_ = listening.error();
+  if (auto opened = open_doors(); !opened) {
+    failure_ = opened.error();
     context_.stop();
     return;
   }
   synced_ = true;
+  if (kubernetes_) {
+    kubernetes_->applied();
+  }
   last_apply_s_ = static_cast<double>(clock_ns(CLOCK_MONOTONIC) - begin) / 1e9;
   metrics_.observe_policy_apply(last_apply_s_);
   spdlog::info("component=agent event=applied pods={} services={} problems={} seconds={:.4f}",
@@ -469,60 +395,6 @@ void Agent::on_event(const st_event& event) {
       fast_path_.on_event(event);
       break;
   }
-}
-
-admin::FlowView Agent::to_view(const st_flow& flow) const {
-  admin::FlowView view;
-  view.start = to_unix_time(flow.start_ns);
-  view.end = to_unix_time(flow.end_ns);
-  if (const auto* owner = reconciler_.owner(flow.netns_cookie); owner != nullptr) {
-    view.namespace_name = owner->namespace_name;
-    view.pod = owner->name;
-  }
-  view.source = endpoint_text(flow.source, flow.source_port_be);
-  view.destination = endpoint_text(flow.destination, flow.destination_port_be);
-  view.endpoint = endpoint_text(flow.endpoint, flow.endpoint_port_be);
-  // Our engine reports an endpoint only where it is not the address that was asked for.
-  if (view.endpoint.empty() && options_.engine != reconcile::EngineKind::kExternal) {
-    view.endpoint = view.destination;
-  }
-  view.verdict = verdict_name(flow.reason);
-  view.reason = reason_name(flow.reason);
-  view.path = path_name(flow.path);
-  view.bytes_out = flow.bytes_out;
-  view.bytes_in = flow.bytes_in;
-  view.close = close_name(flow.close);
-  return view;
-}
-
-admin::FlowView Agent::to_view(const st_live& live) const {
-  const std::uint64_t past_engine = live.handoff_out + live.handoff_in;
-  const std::uint64_t past_tcp = live.fast_out + live.fast_in;
-  const st_path path = past_engine != 0       ? ST_PATH_HANDOFF
-                       : past_tcp != 0        ? ST_PATH_FAST
-                       : live.redirected != 0 ? ST_PATH_ENGINE
-                                              : ST_PATH_DIRECT;
-  admin::FlowView view =
-      to_view(st_flow{.netns_cookie = live.client.netns_cookie,
-                      .start_ns = live.client.start_ns,
-                      .bytes_out = live.bytes_out + live.fast_out + live.handoff_out,
-                      .bytes_in = live.bytes_in + live.fast_in + live.handoff_in,
-                      .source = live.source,
-                      .destination = live.client.destination,
-                      .source_port_be = htons(live.source_port),
-                      .destination_port_be = live.client.port_be,
-                      .path = static_cast<std::uint8_t>(path),
-                      .reason = live.client.reason,
-                      .close = ST_CLOSE_OPEN});
-  view.end = 0;
-  if (live.redirected != 0) {
-    view.endpoint.clear();  // told when it closes
-  }
-  return view;
-}
-
-void Agent::on_flow(const st_flow& flow) {
-  flow_log_.add(to_view(flow));
 }
 
 }  // namespace sidetrack::agent

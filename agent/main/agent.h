@@ -24,6 +24,7 @@
 #include "agent/main/external_engine.h"
 #include "agent/main/fast_path.h"
 #include "agent/main/flow_log.h"
+#include "agent/main/kubernetes_node.h"
 #include "agent/main/options.h"
 #include "agent/metrics/metrics.h"
 #include "agent/reconcile/reconciler.h"
@@ -64,6 +65,7 @@ class Agent : public admin::Views {
         std::unique_ptr<dataplane::NetnsCookies> cookies);
 
   [[nodiscard]] Result<void> write_config();
+  [[nodiscard]] Result<void> make_source();
   [[nodiscard]] Result<void> listen();
   [[nodiscard]] engines::Callbacks engine_callbacks();
   [[nodiscard]] Result<engines::Welcome> welcome(std::int64_t pid);
@@ -73,11 +75,14 @@ class Agent : public admin::Views {
   void reload();
   // Brings `snapshot_` to the kernel and the engines.
   void apply();
+  [[nodiscard]] kube::Source& source();
   // Whether `snapshot_` must wait: it is not complete, and an earlier agent left rows that it would
   // undo. They stay in force until there is a complete one.
   [[nodiscard]] bool is_held() const;
   void on_snapshot(const kube::Snapshot& snapshot);
   [[nodiscard]] Result<void> listen_for_engines();
+  // The first state is known: engines and the plugin may come.
+  [[nodiscard]] Result<void> open_doors();
   void on_event(const st_event& event);
   void on_flow(const st_flow& flow);
   void drain_rings();
@@ -113,7 +118,8 @@ class Agent : public admin::Views {
   reconcile::Reconciler reconciler_;
   std::unique_ptr<ExternalWatch> external_;
   FastPath fast_path_;
-  std::unique_ptr<kube::Source> source_;
+  std::unique_ptr<KubernetesNode> kubernetes_;  // with source kubernetes
+  std::unique_ptr<kube::FilesSource> files_;    // else
   metrics::Metrics metrics_;
   std::unique_ptr<admin::AdminServer> admin_;
   std::unique_ptr<admin::HttpServer> http_;

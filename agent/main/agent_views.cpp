@@ -9,6 +9,7 @@
 #include <ctime>
 
 #include "agent/main/agent.h"
+#include "agent/main/clocks.h"
 #include "agent/main/names.h"
 
 namespace sidetrack::agent {
@@ -53,9 +54,7 @@ std::map<std::uint64_t, std::uint64_t> count_connections(const dataplane::Datapl
 }
 
 double beat_age_s(std::uint64_t beat_ns) {
-  timespec now{};
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  const double now_ns = static_cast<double>(now.tv_sec) * 1e9 + static_cast<double>(now.tv_nsec);
+  const double now_ns = static_cast<double>(clock_ns(CLOCK_MONOTONIC));
   return beat_ns == 0 ? -1 : (now_ns - static_cast<double>(beat_ns)) / 1e9;
 }
 
@@ -380,23 +379,6 @@ Result<admin::ExplainView> Agent::explain(const std::string& namespace_name, con
     }
   }
   return view;
-}
-
-admin::FlowPage Agent::flows(const admin::FlowQuery& query) {
-  drain_rings();
-  admin::FlowPage page = flow_log_.find(query);
-  if (query.after_sequence != 0) {
-    return page;  // who follows wants what is new
-  }
-  if (const auto live = dataplane_->live_sockets()) {
-    for (const st_live& socket : *live) {
-      admin::FlowView view = to_view(socket);
-      if (query.namespace_name.empty() || view.namespace_name == query.namespace_name) {
-        page.flows.push_back(std::move(view));
-      }
-    }
-  }
-  return page;
 }
 
 std::vector<admin::CounterView> Agent::counters() {

@@ -14,6 +14,8 @@
 
 #include "agent/dataplane/dataplane.h"
 #include "agent/dataplane/others.h"
+#include "agent/pods/pod_cgroup.h"
+#include "sidetrack/cgroup/process_cgroup.h"
 
 namespace sidetrack::agent {
 
@@ -99,28 +101,29 @@ Result<void> check_members(const std::string& dir) {
   return {};
 }
 
-Result<void> check_engine_dir(const Options& options, const Cgroups& cgroups) {
+Result<void> check_engine_dir(const Options& options, const Cgroups& cgroups,
+                              const std::string& engine_dir) {
   std::error_code error;
-  const fs::path engine = fs::canonical(cgroups.engine_dir, error);
+  const fs::path engine = fs::canonical(engine_dir, error);
   const fs::path attach = fs::canonical(cgroups.attach_dir, error);
   if (error) {
-    return errno_error("cgroup " + cgroups.engine_dir, error.value());
+    return errno_error("cgroup " + engine_dir, error.value());
   }
   if (engine == attach || is_within(attach, engine)) {
     return make_error(
         ErrorCode::kInvalid,
         fmt::format(
             "--engine-cgroup {} is {} itself or above it: every pod would count as the engine",
-            cgroups.engine_dir, cgroups.attach_dir));
+            engine_dir, cgroups.attach_dir));
   }
   if (!is_within(engine, attach)) {
     return make_error(
         ErrorCode::kInvalid,
         fmt::format(
             "--engine-cgroup {} is not below {}: the programs would not see the engine's sockets",
-            cgroups.engine_dir, cgroups.attach_dir));
+            engine_dir, cgroups.attach_dir));
   }
-  return options.engine == reconcile::EngineKind::kEmbedded ? check_members(cgroups.engine_dir)
+  return options.engine == reconcile::EngineKind::kEmbedded ? check_members(engine_dir)
                                                             : Result<void>();
 }
 
@@ -171,6 +174,13 @@ Result<void> check_others(const Options& options, const Cgroups& cgroups) {
       fmt::format("another Sidetrack is attached to cgroup {}: program st_connect4 (id {}){}. Both "
                   "would redirect the same connections: {}",
                   cgroups.attach_dir, other.program_id, where, action));
+}
+
+// Whether kubelet made our cgroup: then the engine is another container of our pod, and taking it
+// out of that container's cgroup would take it out of the container's limits.
+bool runs_in_pod() {
+  const auto dir = cgroup::folder_of_process(getpid());
+  return dir && pods::parse_pod_cgroup(*dir).has_value();
 }
 
 }  // namespace
@@ -235,6 +245,10 @@ Result<Cgroups> prepare_cgroups(const Options& options) {
           ErrorCode::kInvalid,
           "--engine external needs --engine-cgroup: the cgroup that the proxy runs in, alone");
     }
+    if (runs_in_pod()) {
+      cgroups.engine_in_container = true;
+      return cgroups;
+    }
     auto made = default_engine_cgroup(options);
     ST_TRY(made);
     cgroups.engine_dir = *made;
@@ -245,8 +259,16 @@ Result<Cgroups> prepare_cgroups(const Options& options) {
   auto engine_id = id_of_option("--engine-cgroup", cgroups.engine_dir);
   ST_TRY(engine_id);
   cgroups.engine_id = *engine_id;
-  ST_TRY(check_engine_dir(options, cgroups));
+  ST_TRY(check_engine_dir(options, cgroups, cgroups.engine_dir));
   return cgroups;
+}
+
+Result<std::string> container_cgroup(const Options& options, const Cgroups& cgroups,
+                                     std::int64_t pid) {
+  auto dir = cgroup::folder_of_process(pid);
+  ST_TRY(dir);
+  ST_TRY(check_engine_dir(options, cgroups, *dir));
+  return dir;
 }
 
 }  // namespace sidetrack::agent

@@ -13,7 +13,8 @@ namespace sidetrack::agent {
 
 struct Cgroups {
   std::string attach_dir;
-  std::string engine_dir;  // empty: no engine
+  std::string engine_dir;  // empty: no engine, or each one's own container
+  bool engine_in_container = false;
   std::uint64_t attach_id = 0;
   std::uint64_t engine_id = 0;
 };
@@ -21,6 +22,10 @@ struct Cgroups {
 // Finds or checks both; makes the engine's if it is ours to make. kInvalid: a choice that would
 // redirect the engine to itself, or capture nothing; the message says which and why.
 [[nodiscard]] Result<Cgroups> prepare_cgroups(const Options& options);
+
+// The cgroup of the engine's container, checked as --engine-cgroup is; `pid` is the engine's.
+[[nodiscard]] Result<std::string> container_cgroup(const Options& options, const Cgroups& cgroups,
+                                                   std::int64_t pid);
 
 // Where the programs attach: --cgroup, or the real root of cgroup2.
 [[nodiscard]] Result<std::string> attach_dir(const Options& options);

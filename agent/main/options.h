@@ -33,11 +33,22 @@ struct FastPathOptions {
   dataplane::Sentinel sentinel = dataplane::Sentinel::kAuto;
 };
 
+// sidetrack-cni's place in the runtime's configuration.
+struct CniOptions {
+  std::string conf_dir;  // empty: not ours to install
+  std::string bin_dir;
+  std::string binary;  // empty: the one beside this program
+  bool deny_when_down = false;
+};
+
 struct Options {
   Command command = Command::kRun;
   Command help_of = Command::kHelp;  // with kHelp: of which command, kHelp = of all
-  std::string source;                // files
+  std::string source;                // files, kubernetes
   std::string objects_dir;
+  std::string kubeconfig;  // empty: the pod's service account
+  std::string daemonset;   // our own; empty: we never take ourselves back at the end
+  CniOptions cni;
   std::string node_name;
   std::string state_dir;
   std::string cache_dir;

@@ -4,9 +4,11 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <filesystem>
 #include <thread>
+#include <vector>
 
 #include "agent/dataplane/dataplane.h"
 #include "agent/dataplane/others.h"
@@ -40,10 +42,11 @@ Result<void> drain(const Options& options) {
   }
 }
 
-// The folder of the engine, if an agent with these options made it and nothing uses it: `id` is
-// what the pins named, 0 when there are none (any more). Then it counts as left over unless another
-// installation has its programs on it.
-Result<std::string> made_engine_cgroup(const Options& options, std::uint64_t id) {
+// The folder of the engine, if an agent with these options made it and nothing uses it: `ids` are
+// what the pins named, none when there are none (any more). Then it counts as left over unless
+// another installation has its programs on it.
+Result<std::string> made_engine_cgroup(const Options& options,
+                                       const std::vector<std::uint64_t>& ids) {
   if (!options.engine_cgroup_dir.empty()) {
     return std::string();
   }
@@ -55,8 +58,8 @@ Result<std::string> made_engine_cgroup(const Options& options, std::uint64_t id)
   if (!found) {
     return std::string();
   }
-  if (id != 0) {
-    return *found == id ? *dir : std::string();
+  if (!ids.empty()) {
+    return std::find(ids.begin(), ids.end(), *found) != ids.end() ? *dir : std::string();
   }
   auto used = dataplane::is_engine_cgroup(*dir);
   ST_TRY(used);
@@ -94,13 +97,13 @@ Result<void> uninstall(const Options& options) {
     return lock.error().code == ErrorCode::kBusy ? lock.error().within("stop it first")
                                                  : lock.error();
   }
-  std::uint64_t engine_cgroup = 0;
+  std::vector<std::uint64_t> engine_cgroups;
   if (fs::exists(options.pin_dir + "/v1/links", error)) {
-    auto pinned = dataplane::pinned_engine_cgroup(options.pin_dir);
+    auto pinned = dataplane::pinned_engine_cgroups(options.pin_dir);
     ST_TRY(pinned);
-    engine_cgroup = *pinned;
+    engine_cgroups = *pinned;
   }
-  const auto made = made_engine_cgroup(options, engine_cgroup);
+  const auto made = made_engine_cgroup(options, engine_cgroups);
   ST_TRY(made);
   if (fs::exists(options.pin_dir + "/v1/links", error)) {
     ST_TRY(drain(options));

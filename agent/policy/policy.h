@@ -148,7 +148,8 @@ enum class PodState { kEnrol, kSkipped };
 struct PodIntent {
   std::string namespace_name;
   std::string name;
-  std::string netns_path;  // annotation sidetrack.io/netns (files)
+  std::string netns_path;     // annotation sidetrack.io/netns (files); else filled in by the agent
+  std::string netns_problem;  // why the agent has none
   std::vector<st_addr> addresses;
   std::vector<std::uint16_t> container_ports;
   st_mode mode = ST_MODE_DISABLED;

@@ -367,30 +367,43 @@ std::pair<PodPhase, std::string> Reconciler::phase(const Entry& entry) const {
   return {PodPhase::kEnrolled, entry.intent.reason};
 }
 
+PodStatus Reconciler::describe(const Entry& entry) const {
+  PodStatus status;
+  status.intent = entry.intent;
+  std::tie(status.phase, status.reason) = phase(entry);
+  if (status.phase != PodPhase::kSkipped) {
+    status.detail = entry.detail.empty() ? entry.engine_failure : entry.detail;
+  }
+  if (status.reason == kNoNetns) {
+    status.detail = !entry.intent.netns_problem.empty()
+                        ? "its network namespace is not known: " + entry.intent.netns_problem
+                        : "no network namespace is known for it: with source files the pod's "
+                          "annotation sidetrack.io/netns names it, such as /run/netns/web";
+  } else if (status.detail.empty()) {
+    status.detail = entry.intent.reason_detail;
+  }
+  status.netns_cookie = entry.facts ? entry.facts->cookie : 0;
+  status.row = entry.row;
+  return status;
+}
+
 std::vector<PodStatus> Reconciler::status() const {
   std::vector<PodStatus> pods;
   for (const auto& [key, entry] : entries_) {
-    if (!entry.wanted) {
-      continue;
+    if (entry.wanted) {
+      pods.push_back(describe(entry));
     }
-    PodStatus status;
-    status.intent = entry.intent;
-    std::tie(status.phase, status.reason) = phase(entry);
-    if (status.phase != PodPhase::kSkipped) {
-      status.detail = entry.detail.empty() ? entry.engine_failure : entry.detail;
-    }
-    if (status.reason == kNoNetns) {
-      status.detail =
-          "no network namespace is known for it: with source files the pod's annotation "
-          "sidetrack.io/netns names it, such as /run/netns/web";
-    } else if (status.detail.empty()) {
-      status.detail = entry.intent.reason_detail;
-    }
-    status.netns_cookie = entry.facts ? entry.facts->cookie : 0;
-    status.row = entry.row;
-    pods.push_back(std::move(status));
   }
   return pods;
+}
+
+std::optional<PodStatus> Reconciler::status_of(const std::string& namespace_name,
+                                               const std::string& name) const {
+  const auto entry = entries_.find(namespace_name + "/" + name);
+  if (entry == entries_.end() || !entry->second.wanted) {
+    return std::nullopt;
+  }
+  return describe(entry->second);
 }
 
 const Reconciler::Owner* Reconciler::owner(std::uint64_t netns_cookie) const {

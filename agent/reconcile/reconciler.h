@@ -60,6 +60,9 @@ class Reconciler {
   std::size_t audit(Clock::time_point now);
 
   [[nodiscard]] std::vector<PodStatus> status() const;
+  // Nothing: no such pod is wanted.
+  [[nodiscard]] std::optional<PodStatus> status_of(const std::string& namespace_name,
+                                                   const std::string& name) const;
   // nullptr = not a pod of ours. Also known for a while after the pod went (flow records arrive
   // late).
   struct Owner {
@@ -101,6 +104,7 @@ class Reconciler {
   void forget_policy_ids() { policy_ids_.clear(); }
   [[nodiscard]] Entry* find(std::uint64_t netns_cookie);
   [[nodiscard]] std::pair<PodPhase, std::string> phase(const Entry& entry) const;
+  [[nodiscard]] PodStatus describe(const Entry& entry) const;
 
   Settings settings_;
   KernelTables& kernel_;

@@ -13,6 +13,14 @@ static __always_inline const struct st_config *st_get_config(void)
 	return bpf_map_lookup_elem(&st_config, &zero);
 }
 
+static __always_inline int st_is_engine_cgroup(const struct st_config *config, __u64 cgroup_id)
+{
+	return cgroup_id == config->engine_cgroup_ids[0] ||
+	       cgroup_id == config->engine_cgroup_ids[1] ||
+	       cgroup_id == config->engine_cgroup_ids[2] ||
+	       cgroup_id == config->engine_cgroup_ids[3];
+}
+
 /* The counters of a namespace; an index out of range counts under slot 0. Never 0 in practice, but
  * the verifier asks. */
 static __always_inline struct st_counters *st_get_counters(__u32 slot)

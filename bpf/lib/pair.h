@@ -71,9 +71,9 @@ static __always_inline int st_is_engine_socket(const struct tcp_sock *tp)
 	const struct st_config *config = st_get_config();
 
 	/* Before 5.16 the field can hold something else. */
-	if (!config || !config->engine_cgroup_id || !bpf_core_field_exists(sk->sk_cgrp_data.cgroup))
+	if (!config || !bpf_core_field_exists(sk->sk_cgrp_data.cgroup))
 		return 0;
-	return sk->sk_cgrp_data.cgroup->kn->id == config->engine_cgroup_id;
+	return st_is_engine_cgroup(config, sk->sk_cgrp_data.cgroup->kn->id);
 }
 
 /* To an address of the own network namespace. */

@@ -23,12 +23,29 @@ TEST_F(OptionsTest, need_a_command) {
 }
 
 TEST_F(OptionsTest, need_objects) {
-  refuses(parse({"run"}), "--objects DIR is missing");
+  refuses(parse({"run"}), "--objects DIR names a folder of them, --kubeconfig FILE an API server");
+  refuses(parse({"run", "--source", "files"}), "--objects DIR is missing");
+}
+
+TEST_F(OptionsTest, refuse_a_folder_of_objects_beside_the_api) {
+  refuses(run_with({"--source", "kubernetes"}), "--objects '/o': only source files reads a folder");
+}
+
+TEST_F(OptionsTest, refuse_a_node_without_a_name) {
+  refuses(run_with({"--node", ""}), "--node '': the name of this node is meant");
+}
+
+TEST_F(OptionsTest, refuse_another_answer_for_when_the_agent_is_down) {
+  refuses(run_with({"--cni-on-agent-down", "wait"}),
+          "--cni-on-agent-down 'wait': allow or deny is meant");
+}
+
+TEST_F(OptionsTest, refuse_a_folder_as_configuration) {
+  refuses(run_with({"--config", "/tmp"}), "--config '/tmp': a file that can be read is meant");
 }
 
 TEST_F(OptionsTest, refuse_a_source_that_there_is_not) {
-  refuses(run_with({"--source", "kubernetes"}),
-          "--source 'kubernetes': this version has the source files");
+  refuses(run_with({"--source", "consul"}), "--source 'consul': files or kubernetes is meant");
 }
 
 TEST_F(OptionsTest, refuse_an_option_that_there_is_not) {
@@ -133,7 +150,8 @@ TEST_F(OptionsTest, refuse_lists_that_do_not_parse_and_name_the_item) {
 }
 
 TEST_F(OptionsTest, refuse_a_file_that_cannot_be_read) {
-  refuses(run_with({"--config", "/nowhere"}), "--config '/nowhere': cannot be read");
+  refuses(run_with({"--config", "/nowhere"}),
+          "--config '/nowhere': a file that can be read is meant");
 }
 
 TEST_F(OptionsTest, refuse_an_option_in_a_file_that_there_is_not) {

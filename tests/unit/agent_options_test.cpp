@@ -193,7 +193,7 @@ TEST(Help, of_a_command_is_its_own) {
 
 TEST(Help, says_commands_options_defaults_and_exit_codes) {
   const std::string text = help_text(Command::kHelp);
-  EXPECT_THAT(text, HasSubstr("sidetrack-agent run --objects DIR"));
+  EXPECT_THAT(text, HasSubstr("sidetrack-agent run [options]"));
   EXPECT_THAT(text, HasSubstr("--listener-ports arg (=15900-15999)"));
   EXPECT_THAT(text, HasSubstr("--drain arg (=30s)"));
   EXPECT_THAT(text, HasSubstr("Exit codes: 0 done"));

@@ -5,4 +5,4 @@ st_unit_test(engine_relay_test
   LIBS st_engine)
 st_unit_test(engine_daemon_test
   SOURCES engine_lab.cpp engine_agent_link_test.cpp engine_options_test.cpp
-  LIBS st_engine_daemon)
+  LIBS st_engine_daemon st_cgroup)

@@ -14,7 +14,7 @@
 #include <optional>
 
 #include "engine/agent_link.h"
-#include "engine/own_cgroup.h"
+#include "sidetrack/cgroup/process_cgroup.h"
 #include "tests/unit/engine_lab.h"
 
 namespace sidetrack::engine {
@@ -99,7 +99,7 @@ class EngineAgentLink : public EngineLab {
 
   void welcome(std::uint16_t slot) {
     send(wire::Welcome{.slot = slot,
-                       .cgroup_id = own_cgroup_id().value(),
+                       .cgroup_id = cgroup::own_id().value(),
                        .listener_port_low = 15950,
                        .listener_port_high = 15999,
                        .listeners_per_pod = 2},
@@ -203,7 +203,8 @@ TEST_F(EngineAgentLink, opens_nothing_outside_of_its_cgroup) {
   listen_as_agent();
   link_->start();
   (void)await<wire::Hello>();
-  send(wire::Welcome{.cgroup_id = own_cgroup_id().value() + 1, .listeners_per_pod = 1}, map_.get());
+  send(wire::Welcome{.cgroup_id = cgroup::own_id().value() + 1, .listeners_per_pod = 1},
+       map_.get());
   EXPECT_TRUE(runs_until([&] { return fatal_.has_value(); }));
 }
 
@@ -223,23 +224,6 @@ TEST_F(EngineAgentLink, says_that_it_drains_and_takes_no_more_pods) {
                  .reserved_ports = {}},
        netns.get());
   EXPECT_EQ(await<wire::Failed>()->reason, "draining");
-}
-
-TEST(CgroupFolder, is_the_path_below_the_mount) {
-  const auto folder =
-      cgroup_folder("4:memory:/x\n0::/sidetrack/engine\n",
-                    "41 31 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw\n");
-  EXPECT_EQ(folder.value(), "/sys/fs/cgroup/unified/sidetrack/engine");
-}
-
-TEST(CgroupFolder, takes_the_root_of_the_mount_off) {
-  const auto folder =
-      cgroup_folder("0::/pod/engine\n", "41 31 0:38 /pod /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n");
-  EXPECT_EQ(folder.value(), "/sys/fs/cgroup/engine");
-}
-
-TEST(CgroupFolder, is_an_error_without_cgroup2) {
-  EXPECT_FALSE(cgroup_folder("4:memory:/x\n", "41 31 0:38 / /sys rw - sysfs sysfs rw\n"));
 }
 
 }  // namespace

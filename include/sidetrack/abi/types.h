@@ -52,7 +52,8 @@ enum {
 	ST_MAX_PODS = 4096,   /* rows of st_pods */
 	ST_MAX_NAMESPACES =
 		2048, /* slots of st_counters and st_namespaces; slot 0 = not a namespace of ours */
-	ST_MAX_ENGINES = 8, /* cells of st_engines */
+	ST_MAX_ENGINES = 8,    /* cells of st_engines */
+	ST_ENGINE_CGROUPS = 4, /* st_is_engine_cgroup() names each */
 	ST_EXTERNAL_ENGINE_SLOT =
 		0,		   /* the cell of an external engine; embedded ones get 1 and up */
 	ST_MAX_POLICIES = 4096,	   /* rows of st_policies */
@@ -159,7 +160,9 @@ struct st_port_page {
 
 /* st_config: one cell, written by the agent before anything is attached. */
 struct st_config {
-	__u64 engine_cgroup_id; /* 0 = no engine */
+	/* Sockets made in these cgroups are an engine's; 0 = none. Several at once while one engine
+	 * hands over to the next, each in its own container. */
+	__u64 engine_cgroup_ids[ST_ENGINE_CGROUPS];
 	__u64 node_netns_cookie;
 	struct st_addr external_v4; /* zero = the external engine has none */
 	struct st_addr external_v6;
@@ -168,7 +171,7 @@ struct st_config {
 	__u16 listener_port_low; /* where in-pod listeners may be */
 	__u16 listener_port_high;
 };
-ST_STATIC_ASSERT(sizeof(struct st_config) == 56, "st_config");
+ST_STATIC_ASSERT(sizeof(struct st_config) == 80, "st_config");
 
 /* st_engines: one cell per engine process, mapped into it, so that it can beat without a system
  * call. */

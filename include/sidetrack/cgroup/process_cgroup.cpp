@@ -1,14 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "engine/own_cgroup.h"
+#include "sidetrack/cgroup/process_cgroup.h"
 
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sched.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <fstream>
 #include <sstream>
 #include <vector>
 
-namespace sidetrack::engine {
+#include "sidetrack/unique_fd.h"
+
+namespace sidetrack::cgroup {
 namespace {
 
 struct Mount {
@@ -16,7 +22,7 @@ struct Mount {
   std::string point;
 };
 
-Result<std::string> contents(const char* path) {
+Result<std::string> contents(const std::string& path) {
   std::ifstream file(path);
   if (!file) {
     return errno_error(path, errno);
@@ -46,7 +52,7 @@ std::vector<Mount> cgroup2_mounts(const std::string& mountinfo) {
 
 }  // namespace
 
-Result<std::string> cgroup_folder(const std::string& cgroup, const std::string& mountinfo) {
+Result<std::string> find_folder(const std::string& cgroup, const std::string& mountinfo) {
   std::string path;
   std::istringstream lines(cgroup);
   for (std::string line; std::getline(lines, line);) {
@@ -55,7 +61,7 @@ Result<std::string> cgroup_folder(const std::string& cgroup, const std::string& 
     }
   }
   if (path.empty()) {
-    return make_error(ErrorCode::kNotFound, "this process is in no cgroup2");
+    return make_error(ErrorCode::kNotFound, "the process is in no cgroup2");
   }
   for (const Mount& mount : cgroup2_mounts(mountinfo)) {
     if (mount.root == "/") {
@@ -68,16 +74,17 @@ Result<std::string> cgroup_folder(const std::string& cgroup, const std::string& 
   return make_error(ErrorCode::kNotFound, "no cgroup2 is mounted that shows " + path);
 }
 
-Result<std::uint64_t> own_cgroup_id() {
-  const auto cgroup = contents("/proc/self/cgroup");
-  const auto mountinfo = contents("/proc/self/mountinfo");
-  if (!cgroup || !mountinfo) {
-    return cgroup ? mountinfo.error() : cgroup.error();
-  }
-  const auto folder = cgroup_folder(*cgroup, *mountinfo);
-  if (!folder) {
-    return folder.error();
-  }
+Result<std::string> folder_of_process(std::int64_t pid) {
+  auto cgroup = contents(fmt::format("/proc/{}/cgroup", pid));
+  ST_TRY(cgroup);
+  auto mountinfo = contents("/proc/self/mountinfo");
+  ST_TRY(mountinfo);
+  return find_folder(*cgroup, *mountinfo);
+}
+
+Result<std::uint64_t> own_id() {
+  auto folder = folder_of_process(getpid());
+  ST_TRY(folder);
   struct stat status {};
   if (::stat(folder->c_str(), &status) != 0) {
     return errno_error(*folder, errno);
@@ -85,4 +92,20 @@ Result<std::uint64_t> own_cgroup_id() {
   return std::uint64_t{status.st_ino};
 }
 
-}  // namespace sidetrack::engine
+Result<void> join_host_namespace() {
+  struct stat own {};
+  struct stat host {};
+  if (::stat("/proc/self/ns/cgroup", &own) != 0 || ::stat("/proc/1/ns/cgroup", &host) != 0) {
+    return errno_error("/proc/1/ns/cgroup", errno);
+  }
+  if (own.st_ino == host.st_ino) {
+    return {};
+  }
+  const UniqueFd fd(::open("/proc/1/ns/cgroup", O_RDONLY | O_CLOEXEC));
+  if (!fd.valid() || setns(fd.get(), CLONE_NEWCGROUP) != 0) {
+    return errno_error("enter the host's cgroup namespace", errno);
+  }
+  return {};
+}
+
+}  // namespace sidetrack::cgroup

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+// Connections as the agent shows them: closed ones from the ring, open ones from the kernel.
+#include <arpa/inet.h>
+
+#include "agent/main/agent.h"
+#include "agent/main/clocks.h"
+#include "agent/main/names.h"
+
+namespace sidetrack::agent {
+
+namespace {
+
+std::string endpoint_text(const st_addr& address, std::uint16_t port_be) {
+  return port_be == 0 ? "" : policy::format_endpoint(address, ntohs(port_be));
+}
+
+}  // namespace
+
+admin::FlowView Agent::to_view(const st_flow& flow) const {
+  admin::FlowView view;
+  view.start = to_unix_time(flow.start_ns);
+  view.end = to_unix_time(flow.end_ns);
+  if (const auto* owner = reconciler_.owner(flow.netns_cookie); owner != nullptr) {
+    view.namespace_name = owner->namespace_name;
+    view.pod = owner->name;
+  }
+  view.source = endpoint_text(flow.source, flow.source_port_be);
+  view.destination = endpoint_text(flow.destination, flow.destination_port_be);
+  view.endpoint = endpoint_text(flow.endpoint, flow.endpoint_port_be);
+  // Our engine reports an endpoint only where it is not the address that was asked for.
+  if (view.endpoint.empty() && options_.engine != reconcile::EngineKind::kExternal) {
+    view.endpoint = view.destination;
+  }
+  view.verdict = verdict_name(flow.reason);
+  view.reason = reason_name(flow.reason);
+  view.path = path_name(flow.path);
+  view.bytes_out = flow.bytes_out;
+  view.bytes_in = flow.bytes_in;
+  view.close = close_name(flow.close);
+  return view;
+}
+
+admin::FlowView Agent::to_view(const st_live& live) const {
+  const std::uint64_t past_engine = live.handoff_out + live.handoff_in;
+  const std::uint64_t past_tcp = live.fast_out + live.fast_in;
+  const st_path path = past_engine != 0       ? ST_PATH_HANDOFF
+                       : past_tcp != 0        ? ST_PATH_FAST
+                       : live.redirected != 0 ? ST_PATH_ENGINE
+                                              : ST_PATH_DIRECT;
+  admin::FlowView view =
+      to_view(st_flow{.netns_cookie = live.client.netns_cookie,
+                      .start_ns = live.client.start_ns,
+                      .bytes_out = live.bytes_out + live.fast_out + live.handoff_out,
+                      .bytes_in = live.bytes_in + live.fast_in + live.handoff_in,
+                      .source = live.source,
+                      .destination = live.client.destination,
+                      .source_port_be = htons(live.source_port),
+                      .destination_port_be = live.client.port_be,
+                      .path = static_cast<std::uint8_t>(path),
+                      .reason = live.client.reason,
+                      .close = ST_CLOSE_OPEN});
+  view.end = 0;
+  if (live.redirected != 0) {
+    view.endpoint.clear();  // told when it closes
+  }
+  return view;
+}
+
+void Agent::on_flow(const st_flow& flow) {
+  flow_log_.add(to_view(flow));
+}
+
+admin::FlowPage Agent::flows(const admin::FlowQuery& query) {
+  drain_rings();
+  admin::FlowPage page = flow_log_.find(query);
+  if (query.after_sequence != 0) {
+    return page;  // who follows wants what is new
+  }
+  if (const auto live = dataplane_->live_sockets()) {
+    for (const st_live& socket : *live) {
+      admin::FlowView view = to_view(socket);
+      if (query.namespace_name.empty() || view.namespace_name == query.namespace_name) {
+        page.flows.push_back(std::move(view));
+      }
+    }
+  }
+  return page;
+}
+
+}  // namespace sidetrack::agent

@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the agent has to do with Kubernetes beyond policy: the API source, the pods' network
+// namespaces, and the CNI plugin's questions. Not there with source files. Only on the agent's
+// thread.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <boost/asio/io_context.hpp>
+
+#include "agent/cni/cni_server.h"
+#include "agent/cni/enrolled_namespaces.h"
+#include "agent/kube/kubernetes_source.h"
+#include "agent/main/cni_door.h"
+#include "agent/main/options.h"
+#include "agent/main/pod_netns.h"
+#include "agent/policy/policy.h"
+#include "agent/reconcile/reconciler.h"
+#include "sidetrack/result.h"
+
+namespace sidetrack::agent {
+
+class KubernetesNode {
+ public:
+  // The agent, as this needs it. All outlive it.
+  struct Host {
+    const kube::ObjectSet& objects;  // the latest
+    reconcile::Reconciler& reconciler;
+    std::function<void()> apply;  // brings `objects` to the kernel again
+    std::function<bool()> ready;
+    std::function<void(const cni::Served&)> on_cni;  // for metrics
+  };
+  [[nodiscard]] static Result<std::unique_ptr<KubernetesNode>> create(
+      boost::asio::io_context& context, const Options& options, Host host);
+
+  [[nodiscard]] kube::KubernetesSource& source() { return *source_; }
+  // Opens cni.sock. Before the runtime is told of the plugin, and not before pods are known.
+  [[nodiscard]] Result<void> listen();
+  // Before intents go to the reconciler: the pods' namespaces.
+  void fill(std::vector<policy::PodIntent>& intents);
+  // After they went there: whoever waits for a pod, and the plugin's list of enrolled namespaces.
+  void applied();
+  // Something may have settled a pod.
+  void settle() { door_.settle(); }
+  // Every 250 ms.
+  void tick();
+
+ private:
+  KubernetesNode(boost::asio::io_context& context, const Options& options, Host host,
+                 std::unique_ptr<kube::KubernetesSource> source, pods::NetnsTable::System system);
+  [[nodiscard]] CniDoor::Node door_node();
+  [[nodiscard]] std::optional<std::string> uid_of(const std::string& pod_namespace,
+                                                  const std::string& name) const;
+  [[nodiscard]] Standing standing(const std::string& pod_namespace, const std::string& name,
+                                  const std::string& uid) const;
+  void write_enrolled_namespaces();
+
+  const Options& options_;
+  Host host_;
+  std::unique_ptr<kube::KubernetesSource> source_;
+  PodNetns pods_;
+  CniDoor door_;
+  cni::Server server_;
+  cni::EnrolledNamespaces enrolled_;
+};
+
+}  // namespace sidetrack::agent

@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "agent/pods/processes.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <charconv>
+#include <memory>
+
+#include "agent/pods/pod_cgroup.h"
+#include "sidetrack/unique_fd.h"
+
+namespace sidetrack::pods {
+namespace {
+
+constexpr std::size_t kMostBytes = 4096;  // more than a cgroup path of any depth in use
+
+std::string read_start(const std::string& path) {
+  const UniqueFd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  std::string text(kMostBytes, '\0');
+  std::size_t used = 0;
+  while (fd.valid() && used < text.size()) {
+    const ssize_t count = read(fd.get(), text.data() + used, text.size() - used);
+    if (count <= 0) {
+      break;
+    }
+    used += static_cast<std::size_t>(count);
+  }
+  text.resize(used);
+  return text;
+}
+
+struct DirCloser {
+  void operator()(DIR* dir) const { closedir(dir); }
+};
+
+std::int64_t pid_of(const char* name) {
+  const std::string_view text(name);
+  std::int64_t pid = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), pid);
+  return error == std::errc() && end == text.data() + text.size() ? pid : 0;
+}
+
+}  // namespace
+
+Result<PodProcesses> list_pod_processes(const std::filesystem::path& proc) {
+  const std::unique_ptr<DIR, DirCloser> dir(opendir(proc.c_str()));
+  if (!dir) {
+    return errno_error("list " + proc.string(), errno);
+  }
+  PodProcesses processes;
+  while (const dirent* entry = readdir(dir.get())) {
+    const std::int64_t pid = pid_of(entry->d_name);
+    if (pid == 0) {
+      continue;
+    }
+    const std::string own = (proc / entry->d_name).string();
+    const auto place = parse_process_cgroups(read_start(own + "/cgroup"));
+    struct stat netns {};
+    if (!place || stat((own + "/ns/net").c_str(), &netns) != 0) {
+      continue;
+    }
+    processes[place->pod_uid].push_back({.pid = pid,
+                                         .container_id = place->container_id,
+                                         .netns = netns.st_ino,
+                                         .command_line = read_start(own + "/cmdline")});
+  }
+  return processes;
+}
+
+std::string sandbox_of(std::string_view command_line) {
+  std::string_view program = command_line.substr(0, command_line.find('\0'));
+  program.remove_prefix(program.rfind('/') + 1);  // npos + 1 is 0
+  if (program.starts_with("runsc")) {
+    return "gvisor";
+  }
+  constexpr std::array kMonitors{std::string_view("qemu-system-"), std::string_view("qemu-kvm"),
+                                 std::string_view("cloud-hypervisor"),
+                                 std::string_view("firecracker"), std::string_view("dragonball")};
+  for (const std::string_view monitor : kMonitors) {
+    // A pod may run a virtual machine for purposes of its own; Kata's have their sockets there.
+    if (program.starts_with(monitor) &&
+        (command_line.find("/run/vc/") != std::string_view::npos ||
+         command_line.find("/run/kata") != std::string_view::npos)) {
+      return "kata";
+    }
+  }
+  return "";
+}
+
+}  // namespace sidetrack::pods

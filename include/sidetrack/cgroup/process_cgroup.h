@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: Apache-2.0
+// In which cgroup2 folder a process is, also from within a container. Reads /proc; keeps nothing.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "sidetrack/result.h"
+
+namespace sidetrack::cgroup {
+
+// The folder, on a mount that this process has. kNotFound: no such process, it is in no cgroup2, or
+// none is mounted that shows it.
+[[nodiscard]] Result<std::string> folder_of_process(std::int64_t pid);
+// The id of this process's own folder, as BPF programs see it.
+[[nodiscard]] Result<std::uint64_t> own_id();
+
+// The folder of a process with this /proc/PID/cgroup, given that /proc/PID/mountinfo. Pure.
+[[nodiscard]] Result<std::string> find_folder(const std::string& cgroup,
+                                              const std::string& mountinfo);
+
+// Sees cgroups as the host does, from now on and in threads made after it: a container on a pure
+// cgroup2 node has a cgroup namespace of its own, whose paths start at the container. Needs the
+// host's /proc (hostPID) and CAP_SYS_ADMIN; does nothing where /proc/1 is in the same namespace.
+[[nodiscard]] Result<void> join_host_namespace();
+
+}  // namespace sidetrack::cgroup
