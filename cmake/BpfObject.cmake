@@ -13,6 +13,7 @@ function(st_bpf_skeleton name)
     add_custom_command(
       OUTPUT ${object}
       COMMAND ${BPF_CLANG} -g -O2 -std=gnu11 -target bpf -mcpu=v3 -D__TARGET_ARCH_x86 -Wall -Wextra -Wno-unused-parameter -Werror
+              -ffile-prefix-map=${CMAKE_SOURCE_DIR}=/sidetrack -fdebug-compilation-dir=/sidetrack # from any folder the same
               -I${CMAKE_SOURCE_DIR}/include -I${CMAKE_SOURCE_DIR}/bpf -isystem /usr/include/${ST_MULTIARCH}
               -MD -MF ${object}.d -MT ${object} -c ${CMAKE_CURRENT_SOURCE_DIR}/${source} -o ${object}
       DEPENDS ${source}

@@ -53,7 +53,7 @@ class _Blobs(dict[str, bytes]):
 
 def _packed(data: bytes) -> bytes:
     buffer = io.BytesIO()
-    with gzip.GzipFile(filename="", fileobj=buffer, mode="wb", compresslevel=9, mtime=0) as packed:
+    with gzip.GzipFile(filename="", fileobj=buffer, mode="wb", compresslevel=6, mtime=0) as packed:
         packed.write(data)
     return buffer.getvalue()
 
