@@ -15,6 +15,12 @@ constexpr std::size_t kMaxWaiting = 256;
 constexpr std::size_t kMaxBody = 1UL << 20U;
 constexpr std::chrono::seconds kLongestWait{60};
 
+Random random_numbers() {
+  std::random_device device;
+  auto engine = std::make_shared<std::mt19937_64>(device());
+  return [engine] { return std::uniform_real_distribution<double>(0, 1)(*engine); };
+}
+
 }  // namespace
 
 class ApiWorker::Single : public ApiCall {
@@ -39,12 +45,13 @@ class ApiWorker::Single : public ApiCall {
 };
 
 ApiWorker::ApiWorker(std::unique_ptr<ApiClient> client, const ObjectCache& cache, std::string node,
-                     const WatchTimes& times, Sink sink)
+                     std::string owner, const WatchTimes& times, Sink sink)
     : client_(std::move(client)),
       cache_(cache),
       node_(std::move(node)),
       times_(times),
       sink_(std::move(sink)),
+      owner_(std::make_unique<OwnerWatch>(std::move(owner), random_numbers(), *client_)),
       thread_([this] { work(); }) {}
 
 ApiWorker::~ApiWorker() {
@@ -54,6 +61,7 @@ ApiWorker::~ApiWorker() {
   }
   client_->wake();
   thread_.join();
+  owner_.reset();
   client_.reset();  // takes the single requests out, which must live until then
 }
 
@@ -108,9 +116,7 @@ void ApiWorker::load() {
 }
 
 void ApiWorker::start_watches() {
-  std::random_device device;
-  auto engine = std::make_shared<std::mt19937_64>(device());
-  const Random random = [engine] { return std::uniform_real_distribution<double>(0, 1)(*engine); };
+  const Random random = random_numbers();
   for (const Resource resource : kResources) {
     const CachedList& known = known_[index_of(resource)];
     watches_.push_back(std::make_unique<ResourceWatch>(
@@ -158,6 +164,8 @@ void ApiWorker::work() {
       watch->tick(now);
       until = std::min(until, watch->due());
     }
+    owner_->tick(now);
+    until = std::min(until, owner_->due());
     flush();
     client_->run(until);
     flush();

@@ -17,6 +17,7 @@
 
 #include "agent/kube/api_client.h"
 #include "agent/kube/object_cache.h"
+#include "agent/kube/owner_watch.h"
 #include "agent/kube/resource_watch.h"
 
 namespace sidetrack::kube {
@@ -32,9 +33,9 @@ struct Batch {
 class ApiWorker {
  public:
   using Sink = std::function<void(Batch)>;
-  // `client` becomes the thread's own; `cache` must outlive this.
+  // `client` becomes the thread's own; `cache` must outlive this. `owner`: what OwnerWatch follows.
   ApiWorker(std::unique_ptr<ApiClient> client, const ObjectCache& cache, std::string node,
-            const WatchTimes& times, Sink sink);
+            std::string owner, const WatchTimes& times, Sink sink);
   // Ends all requests; no call of the sink, nor of a `done`, after this.
   ~ApiWorker();
   ApiWorker(const ApiWorker&) = delete;
@@ -42,6 +43,7 @@ class ApiWorker {
 
   // Lists every resource again.
   void refresh();
+  [[nodiscard]] bool owner_gone() const { return owner_->gone(); }
   // One request; `done` is called on the worker's thread, with the outcome and the body of a 2xx
   // answer (empty if it is longer than 1 MiB). kFull: too many are waiting.
   using Done = std::function<void(const ApiOutcome&, const std::string& body)>;
@@ -71,6 +73,8 @@ class ApiWorker {
   bool stopping_ = false;
   std::atomic<std::size_t> open_singles_ = 0;
 
+  // The thread's own, but for gone().
+  std::unique_ptr<OwnerWatch> owner_;
   // The thread's own.
   Outbox outbox_;
   std::array<CachedList, kResourceCount> known_;

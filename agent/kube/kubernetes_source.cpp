@@ -52,6 +52,15 @@ Existence existence(const ApiOutcome& outcome, const std::string& body) {
   return said ? Existence::kGone : Existence::kUnknown;
 }
 
+std::string owner_target(const KubernetesSettings& settings) {
+  return settings.daemonset.empty()
+             ? ""
+             : fmt::format(
+                   "/apis/apps/v1/namespaces/{}/"
+                   "daemonsets?watch=1&fieldSelector=metadata.name%3D{}",
+                   percent_encode(settings.namespace_name), percent_encode(settings.daemonset));
+}
+
 }  // namespace
 
 // What lives from start() to stop().
@@ -82,7 +91,7 @@ class KubernetesSource::Run : public std::enable_shared_from_this<KubernetesSour
       return;
     }
     worker_ = std::make_unique<ApiWorker>(
-        std::move(*client), cache_, settings_.node_name, settings_.times,
+        std::move(*client), cache_, settings_.node_name, owner_target(settings_), settings_.times,
         [weak = weak_from_this(), executor = gather_.get_executor()](Batch batch) {
           // The batch is large, and a handler must be copyable.
           auto shared = std::make_shared<Batch>(std::move(batch));
@@ -165,6 +174,10 @@ class KubernetesSource::Run : public std::enable_shared_from_this<KubernetesSour
         }
       });
     };
+    if (worker_ && name == settings_.daemonset && worker_->owner_gone()) {
+      answer(Existence::kGone);
+      return;
+    }
     const auto asked =
         worker_ ? worker_->request(request,
                                    [answer](const ApiOutcome& outcome, const std::string& body) {

@@ -30,6 +30,7 @@ struct KubernetesSettings {
   std::string node_name;
   std::filesystem::path cache_dir;  // its folder `kubernetes` is ours; empty: nothing is kept
   std::string namespace_name;       // our own: where events on nodes and our DaemonSet are
+  std::string daemonset;            // ours, in that namespace; empty: none is followed
   std::filesystem::path service_account_dir = kServiceAccountFolder;
   WatchTimes times;
   // How long the API server may take at the start before what is on disk is delivered.
@@ -81,8 +82,9 @@ class KubernetesSource : public Source {
   void create_event(const ClusterEvent& event);
 
   // Whether our DaemonSet `name` is still there: kGone if the API server says that it is not, or is
-  // being deleted; kUnknown if it cannot be asked within `limit`. `done` comes from the loop, also
-  // where we are not started; not after stop().
+  // being deleted, or said so of settings.daemonset before it took our rights away; kUnknown if it
+  // cannot be asked within `limit`. `done` comes from the loop, also where we are not started; not
+  // after stop().
   void ask_daemonset(const std::string& name, std::function<void(Existence)> done,
                      std::chrono::milliseconds limit = std::chrono::milliseconds(2000));
 

@@ -64,6 +64,8 @@ class LineSplitter {
   Result<void> feed(std::string_view bytes);
   // Whether there is a beginning of a line that never ended.
   [[nodiscard]] bool has_rest() const { return !line_.empty(); }
+  // Forgets it: another answer begins.
+  void reset() { line_.clear(); }
 
  private:
   OnLine on_line_;

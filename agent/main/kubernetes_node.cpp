@@ -13,7 +13,8 @@ Result<std::unique_ptr<KubernetesNode>> KubernetesNode::create(boost::asio::io_c
   auto source = kube::KubernetesSource::create(context, {.kubeconfig = options.kubeconfig,
                                                          .node_name = options.node_name,
                                                          .cache_dir = options.cache_dir,
-                                                         .namespace_name = options.namespace_name});
+                                                         .namespace_name = options.namespace_name,
+                                                         .daemonset = options.daemonset});
   ST_TRY(source);
   auto system = pods::NetnsTable::real_system();
   ST_TRY(system);

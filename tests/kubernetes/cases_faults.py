@@ -42,8 +42,9 @@ def add(suite: Suite) -> None:
         kubectl("wait", "-n", RUSH, "--for=condition=Complete", "job/first", "--timeout=900s", timeout=910)
         took = time.monotonic() - begin
         wanted = {"redirected": PODS}
-        until(10, f"{PODS} connections to be counted", lambda: sum(counters(RUSH).values()) - sum(before.values()) >= PODS)
-        seen = {reason: count - before.get(reason, 0) for reason, count in counters(RUSH).items() if count != before.get(reason, 0)}
+        # The engine's own connections, made from the pods' namespaces, are counted there, too.
+        seen = {reason: count - before.get(reason, 0) for reason, count in counters(RUSH).items()
+                if count != before.get(reason, 0) and reason != "engine_socket"}
         expect(seen == wanted, f"the kernel counted {seen}")
         flows = [flow["path"] for flow in ctl("flows", "-n", RUSH, "--since", "15m")["flows"]]
         expect(len(flows) >= PODS and "direct" not in flows, f"{len(flows)} flows, of which {flows.count('direct')} direct")

@@ -237,7 +237,7 @@ Result<void> RealApi::make_account(const std::string& namespace_name, const std:
   rules.push_back(rule("discovery.k8s.io", {"endpointslices"}, {"get", "list", "watch"}));
   rules.push_back(rule("", {"events"}, {"create", "patch"}));
   ST_TRY(grant("", namespace_name, rules));
-  json daemonsets = rule("apps", {"daemonsets"}, {"get"});
+  json daemonsets = rule("apps", {"daemonsets"}, {"get", "list", "watch"});
   daemonsets["resourceNames"] = {"sidetrack"};
   return grant("namespaces/" + namespace_name + "/", namespace_name, json::array({daemonsets}));
 }

@@ -28,6 +28,14 @@ class WritesTest : public FaultsTest {
     EXPECT_TRUE(loop.run_until([&] { return answer.has_value(); }));
     return answer;
   }
+  // What is done at the API server is in force a little later.
+  std::optional<Existence> ask_until(SourceLoop& loop, Existence wanted) {
+    std::optional<Existence> answer;
+    for (int i = 0; i < 500 && answer != wanted; ++i) {
+      answer = ask(loop);
+    }
+    return answer;
+  }
   static void make_daemonset() {
     ST_ASSERT_OK(api_->create(
         kDaemonSets,
@@ -97,6 +105,34 @@ TEST_F(WritesTest, our_daemonset_is_there_going_or_gone) {
   api_->call("DELETE", kDaemonSets + "/sidetrack");
   EXPECT_EQ(ask(loop), Existence::kGone) << "a finalizer keeps it, but it is being deleted";
   api_->call("PATCH", kDaemonSets + "/sidetrack", R"({"metadata":{"finalizers":null}})");
+  EXPECT_EQ(ask(loop), Existence::kGone);
+}
+
+// What `helm uninstall` does: when we ask, we may no longer.
+TEST_F(WritesTest, our_daemonset_is_gone_although_our_rights_went_with_it) {
+  const std::string name = "mortal";
+  ST_ASSERT_OK(api_->make_account(name));
+  ST_ASSERT_OK(api_->create(
+      "/apis/apps/v1/namespaces/" + name + "/daemonsets",
+      R"({"metadata":{"name":"sidetrack"},"spec":{"selector":{"matchLabels":{"a":"b"}},"template":)"
+      R"({"metadata":{"labels":{"a":"b"}},"spec":{"containers":[{"name":"c","image":"i"}]}}}})"));
+  const auto token = api_->make_token(name);
+  ASSERT_TRUE(token);
+  write_token(*token);
+  auto mine = settings();
+  mine.namespace_name = name;
+  mine.daemonset = "sidetrack";
+  SourceLoop loop(mine);
+  ASSERT_TRUE(loop.run_until_complete());
+  EXPECT_EQ(ask(loop), Existence::kExists);
+
+  api_->call("DELETE", "/apis/apps/v1/namespaces/" + name + "/daemonsets/sidetrack");
+  api_->call("DELETE", "/apis/rbac.authorization.k8s.io/v1/namespaces/" + name +
+                           "/rolebindings/sidetrack-" + name);
+  auto other = mine;
+  other.daemonset = "";
+  SourceLoop blind(other);
+  EXPECT_EQ(ask_until(blind, Existence::kUnknown), Existence::kUnknown) << "the rights are gone";
   EXPECT_EQ(ask(loop), Existence::kGone);
 }
 

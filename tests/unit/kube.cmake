@@ -12,3 +12,4 @@ target_compile_definitions(kube_text_test PRIVATE ST_FUZZ_CORPUS="${CMAKE_CURREN
 st_unit_test(kube_files_source_test
   SOURCES ${CMAKE_CURRENT_LIST_DIR}/kube_files_source_test.cpp
   LIBS st_kube Boost::headers)
+st_unit_test(kube_owner_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/kube_owner_test.cpp LIBS st_kube nlohmann_json::nlohmann_json)
