@@ -63,6 +63,30 @@ json current_engine(const std::vector<EngineView>& engines) {
                                  : engines.front());
 }
 
+json to_json(const KubernetesView& view) {
+  json resources = json::array();
+  for (const WatchView& watch : view.resources) {
+    resources.push_back({{"resource", watch.resource},
+                         {"listed", watch.listed},
+                         {"objects", watch.objects},
+                         {"relists", watch.relists},
+                         {"failures", watch.failures},
+                         {"last_event", watch.last_event},
+                         {"cached", watch.cached},
+                         {"problem", watch.problem}});
+  }
+  return {{"resources", resources},
+          {"events",
+           {{"sent", view.events_sent},
+            {"suppressed", view.events_suppressed},
+            {"failed", view.events_failed}}},
+          {"cni",
+           {{"file", view.cni_file},
+            {"network", view.cni_network},
+            {"problem", view.cni_problem},
+            {"conflist_rewrites", view.conflist_rewrites}}}};
+}
+
 }  // namespace
 
 json to_json(const StatusView& view) {
@@ -92,6 +116,7 @@ json to_json(const StatusView& view) {
           {"bypass", view.bypass},
           {"maps", list_of(view.maps)},
           {"problems", list_of(view.problems)},
+          {"kubernetes", view.kubernetes ? to_json(*view.kubernetes) : json()},
           {"repairs", view.repairs}};
 }
 

@@ -39,6 +39,22 @@ struct EngineView {
   double last_beat_age_s = -1;  // -1 = never
   std::uint64_t connections = 0;
 };
+// One watched resource of the API.
+struct WatchView {
+  std::string resource;  // pods, namespaces, services, endpointslices, nodes
+  bool listed = false;   // since the agent started
+  std::uint64_t objects = 0, relists = 0, failures = 0;
+  double last_event = 0;  // 0 = none yet
+  double cached = 0;      // not listed: of when what is used is; 0 = it is not from the disk
+  std::string problem;    // of the last request
+};
+struct KubernetesView {
+  std::vector<WatchView> resources;
+  std::uint64_t events_sent = 0, events_suppressed = 0, events_failed = 0;
+  // The configuration that carries the CNI plugin; empty without an installer.
+  std::string cni_file, cni_network, cni_problem;
+  std::map<std::string, std::uint64_t> conflist_rewrites;  // by cause
+};
 struct StatusView {
   std::string version;
   std::string agent_state;  // starting, ready, degraded, standby
@@ -57,6 +73,7 @@ struct StatusView {
   bool bypass = false;
   std::vector<MapView> maps;
   std::vector<ProblemView> problems;
+  std::optional<KubernetesView> kubernetes;  // with source kubernetes
   std::uint64_t repairs = 0;  // programs attached again and rows put right since the agent started
 };
 struct PodView {

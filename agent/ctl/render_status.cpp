@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include <nlohmann/json.hpp>
 
 #include "agent/ctl/render.h"
@@ -120,6 +122,35 @@ std::string problem_lines(const json& status, const Painter& painter) {
   return out;
 }
 
+// What the API server said last, and where the plugin is. Nothing with source files.
+std::string kubernetes_lines(const json& status, const Painter& painter, double now) {
+  const auto& kubernetes = list_of(status, "kubernetes");
+  if (!kubernetes.is_object()) {
+    return "";
+  }
+  std::string counts;
+  std::string problem;
+  double last = 0;
+  for (const auto& watch : list_of(kubernetes, "resources")) {
+    counts += fmt::format("{}{} {}", counts.empty() ? "" : ", ", count_of(watch, "objects"),
+                          text_of(watch, "resource"));
+    problem = problem.empty() ? text_of(watch, "problem") : problem;
+    last = std::max(last, seconds_of(watch, "last_event"));
+  }
+  std::string out = fmt::format(
+      "api        {}  {}{}\n", counts,
+      last == 0 ? "never heard of" : "last heard of " + format_duration(now - last) + " ago",
+      problem.empty() ? "" : painter.paint(because(problem), Colour::kRed));
+  const auto& cni = list_of(kubernetes, "cni");
+  const auto file = text_of(cni, "file");
+  const auto trouble = text_of(cni, "problem");
+  if (!file.empty() || !trouble.empty()) {
+    out += fmt::format("cni        {}{}\n", file.empty() ? "not installed" : printable(file),
+                       trouble.empty() ? "" : painter.paint(because(trouble), Colour::kRed));
+  }
+  return out;
+}
+
 }  // namespace
 
 std::string render_status(const json& status, const Painter& painter, double now) {
@@ -132,7 +163,8 @@ std::string render_status(const json& status, const Painter& painter, double now
          fmt::format(
              "bypass     {}\n",
              bypass ? painter.paint("ON: new connections go direct", Colour::kRed) : "off") +
-         map_lines(status, painter) + problem_lines(status, painter);
+         kubernetes_lines(status, painter, now) + map_lines(status, painter) +
+         problem_lines(status, painter);
 }
 
 }  // namespace sidetrack::ctl

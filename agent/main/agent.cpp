@@ -128,7 +128,12 @@ Result<void> Agent::make_source() {
                                       .reconciler = reconciler_,
                                       .apply = [this] { apply(); },
                                       .ready = [this] { return ready(); },
-                                      .on_cni = {}});
+                                      .problems = problems_,
+                                      .on_cni =
+                                          [this](const cni::Served& served) {
+                                            metrics_.observe_cni(served.command, served.code,
+                                                                 served.seconds);
+                                          }});
   ST_TRY(node);
   kubernetes_ = std::move(*node);
   return {};
@@ -192,6 +197,9 @@ Result<void> Agent::start() {
     if (!synced_) {
       return;  // rows that an earlier agent left stay until we know what is wanted
     }
+    if (kubernetes_) {
+      kubernetes_->tell();
+    }
     const std::size_t repairs = reconciler_.audit(reconcile::Clock::now());
     if (!std::exchange(audited_, true)) {
       return;  // the first one clears away what an earlier agent left: nobody's fault
@@ -251,11 +259,25 @@ void Agent::wait_for_signals() {
       wait_for_signals();
       return;
     }
-    spdlog::info(
-        "component=agent event=stopping signal={} detail=\"pinned programs keep enforcing\"",
-        signal);
-    context_.stop();
+    if (kubernetes_) {
+      wait_for_signals();  // a second one does not wait for the API server
+      if (!std::exchange(is_ending_, true)) {
+        kubernetes_->ask_whether_gone([this, signal](bool gone) {
+          was_removed_ = gone;
+          end(signal);
+        });
+        return;
+      }
+    }
+    end(signal);
   });
+}
+
+void Agent::end(int signal) {
+  spdlog::info("component=agent event=stopping signal={} detail=\"{}\"", signal,
+               was_removed_ ? "our DaemonSet is gone: everything is taken back"
+                            : "pinned programs keep enforcing");
+  context_.stop();
 }
 
 void Agent::wait_for_rings() {

@@ -44,6 +44,8 @@ class Agent : public admin::Views {
 
   // Starts everything; the caller runs the context. Ends it on SIGTERM or SIGINT. Pins stay.
   [[nodiscard]] Result<void> start();
+  // Whether Sidetrack was taken away from this node: what it made should go, too.
+  [[nodiscard]] bool was_removed() const { return was_removed_; }
   // What ended the run, if it was not a signal.
   [[nodiscard]] const std::optional<Error>& failure() const { return failure_; }
 
@@ -88,6 +90,7 @@ class Agent : public admin::Views {
   void drain_rings();
   void wait_for_rings();
   void wait_for_signals();
+  void end(int signal);
   // Runs `work` now and then every `period`.
   void every(std::chrono::milliseconds period, std::function<void()> work);
   void check_programs();
@@ -97,7 +100,8 @@ class Agent : public admin::Views {
   [[nodiscard]] admin::FlowView to_view(const st_live& live) const;
   [[nodiscard]] std::vector<admin::EngineView> engine_views();
   [[nodiscard]] std::vector<admin::ProblemView> problem_views(
-      const std::vector<reconcile::PodStatus>& pods) const;
+      const std::vector<reconcile::PodStatus>& pods,
+      const std::vector<admin::EngineView>& engines) const;
   [[nodiscard]] bool agrees_with_policy(const policy::PodIntent& intent, const st_pod& row,
                                         const st_connect& connect, std::uint16_t port,
                                         st_reason reason) const;
@@ -144,6 +148,8 @@ class Agent : public admin::Views {
   bool synced_ = false;     // something was applied
   bool inherited_ = false;  // an earlier agent left rows of pods
   bool audited_ = false;    // what it left and nobody wants is gone
+  bool is_ending_ = false;
+  bool was_removed_ = false;
   std::optional<Error> failure_;
   double last_apply_s_ = 0;
 };

@@ -97,6 +97,27 @@ struct PolicyReader {
   std::uint16_t port;
 };
 
+void add_kubernetes_problems(const admin::KubernetesView& kubernetes,
+                             std::vector<admin::ProblemView>& views) {
+  if (!kubernetes.cni_problem.empty()) {
+    views.push_back({.severity = "error",
+                     .object = "cni",
+                     .key = "not_installed",
+                     .reason = kubernetes.cni_problem,
+                     .action = "pods are enrolled a moment after they start until the CNI "
+                               "configuration has sidetrack-cni; see docs/cni.md"});
+  }
+  for (const admin::WatchView& watch : kubernetes.resources) {
+    if (!watch.problem.empty()) {
+      views.push_back({.severity = "warning",
+                       .object = "api",
+                       .key = watch.resource,
+                       .reason = watch.problem,
+                       .action = "what is known stays in force; it is asked again by itself"});
+    }
+  }
+}
+
 }  // namespace
 
 bool Agent::agrees_with_policy(const policy::PodIntent& intent, const st_pod& row,
@@ -159,7 +180,8 @@ std::vector<admin::EngineView> Agent::engine_views() {
 }
 
 std::vector<admin::ProblemView> Agent::problem_views(
-    const std::vector<reconcile::PodStatus>& pods) const {
+    const std::vector<reconcile::PodStatus>& pods,
+    const std::vector<admin::EngineView>& engines) const {
   std::vector<admin::ProblemView> views;
   if (is_held()) {
     views.push_back({.severity = "error",
@@ -169,6 +191,18 @@ std::vector<admin::ProblemView> Agent::problem_views(
                          "the objects cannot be read completely since this agent started: what "
                          "the earlier one enforced stays in force, unchanged",
                      .action = "correct what the other problems name"});
+  }
+  if (std::all_of(engines.begin(), engines.end(),
+                  [](const admin::EngineView& engine) { return engine.state == "down"; })) {
+    views.push_back({.severity = "error",
+                     .object = "engine",
+                     .key = "engine_down",
+                     .reason = engines.front().detail,
+                     .action = "start sidetrack-engine or look at its log; until then connections "
+                               "of redirected pods go as sidetrack.io/on-engine-loss says"});
+  }
+  if (kubernetes_) {
+    add_kubernetes_problems(kubernetes_->view(), views);
   }
   for (const std::string& error : program_errors_) {
     views.push_back(
@@ -250,7 +284,10 @@ admin::StatusView Agent::status() {
   for (const dataplane::MapFill& map : dataplane_->fill()) {
     view.maps.push_back({map.name, map.entries, map.capacity});
   }
-  view.problems = problem_views(pods);
+  view.problems = problem_views(pods, view.engines);
+  if (kubernetes_) {
+    view.kubernetes = kubernetes_->view();
+  }
   view.repairs = repairs_;
   view.agent_state = !synced_                              ? "starting"
                      : attached && program_errors_.empty() ? "ready"

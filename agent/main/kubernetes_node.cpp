@@ -3,10 +3,33 @@
 
 #include <spdlog/spdlog.h>
 
+#include <filesystem>
 #include <set>
 #include <utility>
 
 namespace sidetrack::agent {
+
+namespace {
+
+std::string enrolled_file(const Options& options) {
+  return options.cache_dir + "/enrolled-namespaces";
+}
+
+}  // namespace
+
+cni::install::Settings installer_settings(const Options& options) {
+  std::error_code error;
+  const auto beside = std::filesystem::read_symlink("/proc/self/exe", error).parent_path();
+  return {.conf_dir = options.cni.conf_dir,
+          .bin_dir = options.cni.bin_dir,
+          .binary = options.cni.binary.empty() ? beside / "sidetrack-cni"
+                                               : std::filesystem::path(options.cni.binary),
+          .cache_dir = options.cache_dir,
+          .entry = {.socket = options.state_dir + "/cni.sock",
+                    .enrolled_namespaces = enrolled_file(options),
+                    .on_agent_down = options.cni.deny_when_down ? "deny" : "allow",
+                    .own_namespace = options.namespace_name}};
+}
 
 Result<std::unique_ptr<KubernetesNode>> KubernetesNode::create(boost::asio::io_context& context,
                                                                const Options& options, Host host) {
@@ -25,13 +48,15 @@ Result<std::unique_ptr<KubernetesNode>> KubernetesNode::create(boost::asio::io_c
 KubernetesNode::KubernetesNode(boost::asio::io_context& context, const Options& options, Host host,
                                std::unique_ptr<kube::KubernetesSource> source,
                                pods::NetnsTable::System system)
-    : options_(options),
+    : context_(context),
+      options_(options),
       host_(std::move(host)),
       source_(std::move(source)),
       pods_(std::move(system), options.node_name),
       door_(pods_.table(), door_node()),
       server_(context, door_, host_.on_cni),
-      enrolled_(options.cache_dir + "/enrolled-namespaces") {}
+      enrolled_(enrolled_file(options)),
+      events_(options.node_name) {}
 
 CniDoor::Node KubernetesNode::door_node() {
   return {.now = [] { return pods::Clock::now(); },
@@ -82,7 +107,32 @@ Standing KubernetesNode::standing(const std::string& pod_namespace, const std::s
 }
 
 Result<void> KubernetesNode::listen() {
-  return server_.listen(options_.state_dir + "/cni.sock");
+  ST_TRY(server_.listen(options_.state_dir + "/cni.sock"));
+  if (!options_.cni.conf_dir.empty()) {
+    install_plugin();
+  }
+  return {};
+}
+
+void KubernetesNode::install_plugin() {
+  installer_.emplace(context_, installer_settings(options_),
+                     cni::install::Callbacks{
+                         .on_conflict =
+                             [this](const std::string& text) {
+                               spdlog::error("component=cni event=conflict detail=\"{}\"", text);
+                               source_->create_event(events_.degraded(text));
+                             },
+                         .on_change =
+                             [](const cni::install::Status& status) {
+                               if (status.problem.empty()) {
+                                 spdlog::info("component=cni event=installed file={} network={}",
+                                              status.file, status.network);
+                               } else {
+                                 spdlog::warn("component=cni event=not_installed detail=\"{}\"",
+                                              status.problem);
+                               }
+                             }});
+  installer_->start();
 }
 
 void KubernetesNode::fill(std::vector<policy::PodIntent>& intents) {
@@ -100,6 +150,51 @@ void KubernetesNode::tick() {
     host_.apply();
   }
   door_.settle();
+}
+
+void KubernetesNode::tell() {
+  for (const kube::ClusterEvent& event : events_.look(host_.reconciler.status(), host_.objects,
+                                                      host_.problems, EventWatch::Clock::now())) {
+    source_->create_event(event);
+  }
+}
+
+void KubernetesNode::ask_whether_gone(std::function<void(bool)> done) {
+  if (options_.daemonset.empty()) {
+    done(false);
+    return;
+  }
+  source_->ask_daemonset(options_.daemonset, [done = std::move(done)](kube::Existence existence) {
+    done(existence == kube::Existence::kGone);
+  });
+}
+
+admin::KubernetesView KubernetesNode::view() const {
+  const kube::KubernetesStatus status = source_->status();
+  admin::KubernetesView view;
+  for (const kube::ResourceStatus& one : status.resources) {
+    view.resources.push_back({.resource = one.resource,
+                              .listed = one.listed,
+                              .objects = one.objects,
+                              .relists = one.relists,
+                              .failures = one.failures,
+                              .last_event = one.last_event,
+                              .cached = one.cached,
+                              .problem = one.problem});
+  }
+  view.events_sent = status.events.sent;
+  view.events_suppressed = status.events.suppressed;
+  view.events_failed = status.events.failed;
+  if (installer_) {
+    const cni::install::Status& installed = installer_->status();
+    view.cni_file = installed.file;
+    view.cni_network = installed.network;
+    view.cni_problem = installed.problem;
+    for (const auto& [cause, count] : installed.rewrites) {
+      view.conflist_rewrites[std::string(cni::install::name_of(cause))] = count;
+    }
+  }
+  return view;
 }
 
 void KubernetesNode::write_enrolled_namespaces() {

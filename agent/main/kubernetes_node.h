@@ -12,14 +12,17 @@
 
 #include <boost/asio/io_context.hpp>
 
+#include "agent/admin/views.h"
 #include "agent/cni/cni_server.h"
 #include "agent/cni/enrolled_namespaces.h"
 #include "agent/kube/kubernetes_source.h"
 #include "agent/main/cni_door.h"
+#include "agent/main/event_watch.h"
 #include "agent/main/options.h"
 #include "agent/main/pod_netns.h"
 #include "agent/policy/policy.h"
 #include "agent/reconcile/reconciler.h"
+#include "cni/install/installer.h"
 #include "sidetrack/result.h"
 
 namespace sidetrack::agent {
@@ -32,6 +35,8 @@ class KubernetesNode {
     reconcile::Reconciler& reconciler;
     std::function<void()> apply;  // brings `objects` to the kernel again
     std::function<bool()> ready;
+    // Of the objects and what the resolver made of them.
+    const std::vector<kube::Problem>& problems;
     std::function<void(const cni::Served&)> on_cni;  // for metrics
   };
   [[nodiscard]] static Result<std::unique_ptr<KubernetesNode>> create(
@@ -48,6 +53,13 @@ class KubernetesNode {
   void settle() { door_.settle(); }
   // Every 250 ms.
   void tick();
+  // Every 2 s: tells people, by Events, what is not as it should be.
+  void tell();
+  // Before the agent ends: whether it was the last of its DaemonSet, so that everything of
+  // Sidetrack is to be taken back. `done` comes from the loop, within 2 s; false when in doubt.
+  void ask_whether_gone(std::function<void(bool)> done);
+  // What is true of the API and the plugin's place, for status and metrics.
+  [[nodiscard]] admin::KubernetesView view() const;
 
  private:
   KubernetesNode(boost::asio::io_context& context, const Options& options, Host host,
@@ -58,7 +70,9 @@ class KubernetesNode {
   [[nodiscard]] Standing standing(const std::string& pod_namespace, const std::string& name,
                                   const std::string& uid) const;
   void write_enrolled_namespaces();
+  void install_plugin();
 
+  boost::asio::io_context& context_;
   const Options& options_;
   Host host_;
   std::unique_ptr<kube::KubernetesSource> source_;
@@ -66,6 +80,11 @@ class KubernetesNode {
   CniDoor door_;
   cni::Server server_;
   cni::EnrolledNamespaces enrolled_;
+  std::optional<cni::install::Installer> installer_;
+  EventWatch events_;
 };
+
+// What the installer needs to know of the options.
+[[nodiscard]] cni::install::Settings installer_settings(const Options& options);
 
 }  // namespace sidetrack::agent

@@ -102,7 +102,16 @@ int run(const Options& options, const Agent::Reload& reload) {
     return fail(started.error());
   }
   context.run();
-  return (*agent)->failure() ? fail(*(*agent)->failure()) : int{kDone};
+  if ((*agent)->failure()) {
+    return fail(*(*agent)->failure());
+  }
+  if ((*agent)->was_removed()) {
+    agent->reset();
+    lock->reset();
+    const auto done = uninstall(options);
+    return done ? int{kDone} : fail(done.error());
+  }
+  return kDone;
 }
 
 int self_test(const Options& options) {

@@ -48,12 +48,8 @@ po::options_description run_options() {
       "how to reach the API server (source kubernetes); default this pod's service account")(
       "daemonset", po::value<std::string>(),
       "our own DaemonSet: when it is gone as we end, everything is taken back, the CNI "
-      "configuration too")("cni-conf-dir", po::value<std::string>(),
-                           "folder of CNI configurations to put sidetrack-cni into, such as "
-                           "/etc/cni/net.d; default none")(
-      "cni-bin-dir", text_value("/opt/cni/bin"), "where the runtime looks for plugins")(
-      "cni-binary", po::value<std::string>(),
-      "sidetrack-cni to be copied there; default the one beside this program")(
+      "configuration too")("cni-binary", po::value<std::string>(),
+                           "sidetrack-cni to be copied there; default the one beside this program")(
       "cni-on-agent-down", text_value("allow"),
       "allow, deny: pods of enrolled namespaces start while no agent answers the plugin")(
       "node",
@@ -91,7 +87,9 @@ po::options_description run_options() {
 po::options_description uninstall_options() {
   po::options_description options("Options of uninstall", kLineLength, kTextWidth);
   options.add_options()("drain", text_value("30s"),
-                        "how long redirected connections may still run");
+                        "how long redirected connections may still run")(
+      "keep-conflist", po::bool_switch(),
+      "leave sidetrack-cni in the CNI configuration, where an agent is to come back");
   return options;
 }
 
@@ -112,6 +110,10 @@ po::options_description common_options() {
       "cache-dir", text_value("/var/lib/sidetrack"), "what must survive a reboot")(
       "pin-dir", text_value("/sys/fs/bpf/sidetrack"), "pinned programs, maps and links")(
       "cgroup", po::value<std::string>(), "where the programs attach; default the cgroup2 root")(
+      "cni-conf-dir", po::value<std::string>(),
+      "folder of CNI configurations that sidetrack-cni is put into, such as /etc/cni/net.d; "
+      "default none")("cni-bin-dir", text_value("/opt/cni/bin"),
+                      "where the runtime looks for plugins")(
       "engine-cgroup", po::value<std::string>(),
       "cgroup of the engine alone; default made by the agent for embedded, in a pod each engine "
       "container's own");

@@ -65,7 +65,10 @@ Result<Options> interpret(const po::variables_map& values, Command command) {
   options.cni = {.conf_dir = text("cni-conf-dir"),
                  .bin_dir = text("cni-bin-dir"),
                  .binary = text("cni-binary")};
-  ST_TRY(parse_on_agent_down(text("cni-on-agent-down"), options.cni));
+  if (command == Command::kRun) {
+    ST_TRY(parse_on_agent_down(text("cni-on-agent-down"), options.cni));
+  }
+  options.keep_conflist = values.contains("keep-conflist") && values["keep-conflist"].as<bool>();
   options.state_dir = text("state-dir");
   options.cache_dir = text("cache-dir");
   options.standby = values["standby"].as<bool>();

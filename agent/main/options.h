@@ -69,6 +69,7 @@ struct Options {
   std::string log_level;
   std::string log_format;
   std::chrono::seconds drain{30};  // uninstall
+  bool keep_conflist = false;      // uninstall
   bool json = false;               // self-test
 };
 

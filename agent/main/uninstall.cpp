@@ -14,6 +14,8 @@
 #include "agent/dataplane/others.h"
 #include "agent/main/cgroups.h"
 #include "agent/main/instance_lock.h"
+#include "agent/main/kubernetes_node.h"
+#include "cni/install/installer.h"
 
 namespace sidetrack::agent {
 
@@ -87,6 +89,20 @@ void remove_file(const std::string& path) {
   }
 }
 
+// First of all: from then on the runtime asks nobody of us for new pods.
+void retract_plugin(const Options& options) {
+  if (options.cni.conf_dir.empty() || options.keep_conflist) {
+    return;
+  }
+  const auto done = cni::install::uninstall(installer_settings(options));
+  for (const std::string& left : done.left) {
+    fmt::print("left {}\n", left);
+  }
+  fmt::print("sidetrack-cni is {}\n", done.left.empty()
+                                          ? "out of " + options.cni.conf_dir
+                                          : "not wholly out of " + options.cni.conf_dir);
+}
+
 }  // namespace
 
 Result<void> uninstall(const Options& options) {
@@ -97,6 +113,7 @@ Result<void> uninstall(const Options& options) {
     return lock.error().code == ErrorCode::kBusy ? lock.error().within("stop it first")
                                                  : lock.error();
   }
+  retract_plugin(options);
   std::vector<std::uint64_t> engine_cgroups;
   if (fs::exists(options.pin_dir + "/v1/links", error)) {
     auto pinned = dataplane::pinned_engine_cgroups(options.pin_dir);
@@ -115,7 +132,7 @@ Result<void> uninstall(const Options& options) {
   }
   const auto outcome = made->empty() ? Result(Outcome::kRemoved) : remove_cgroup(*made);
   ST_TRY(outcome);
-  for (const char* name : {"/admin.sock", "/engine.sock", "/agent.lock"}) {
+  for (const char* name : {"/admin.sock", "/engine.sock", "/cni.sock", "/agent.lock"}) {
     remove_file(options.state_dir + name);
   }
   if (fs::is_empty(options.state_dir, error) && fs::remove(options.state_dir, error) && had_state) {

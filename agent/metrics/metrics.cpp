@@ -206,10 +206,40 @@ void add_agent(const admin::StatusView& status, std::vector<MetricFamily>& famil
       .put_into(families);
 }
 
+// What source kubernetes and the CNI installer tell.
+void add_kubernetes(const admin::KubernetesView& view, std::vector<MetricFamily>& families) {
+  auto last = gauge("sidetrack_watch_last_event_timestamp_seconds",
+                    "When the API server was last heard of, by resource.");
+  auto relists = counter("sidetrack_watch_relists_total", "Lists of a resource after the first.");
+  auto failures = counter("sidetrack_watch_failures_total", "Requests of a resource that failed.");
+  for (const admin::WatchView& watch : view.resources) {
+    last.add({{"resource", watch.resource}}, watch.last_event);
+    relists.add({{"resource", watch.resource}}, number(watch.relists));
+    failures.add({{"resource", watch.resource}}, number(watch.failures));
+  }
+  last.put_into(families);
+  relists.put_into(families);
+  failures.put_into(families);
+  counter("sidetrack_events_total", "Kubernetes Events, by what became of them.")
+      .add({{"outcome", "sent"}}, number(view.events_sent))
+      .add({{"outcome", "suppressed"}}, number(view.events_suppressed))
+      .add({{"outcome", "failed"}}, number(view.events_failed))
+      .put_into(families);
+  auto rewrites = counter("sidetrack_conflist_rewrites_total",
+                          "Times that the CNI configuration was written, by cause.");
+  for (const auto& [cause, count] : view.conflist_rewrites) {
+    rewrites.add({{"cause", cause}}, number(count));
+  }
+  rewrites.put_into(families);
+}
+
 }  // namespace
 
 struct Metrics::Impl {
   admin::Views& views;
+  std::map<std::pair<std::string, std::uint32_t>, std::uint64_t> cni_requests;  // command, code
+  prometheus::Histogram cni_seconds{prometheus::Histogram::BucketBoundaries{
+      0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5}};
   prometheus::Histogram policy_apply{prometheus::Histogram::BucketBoundaries{
       0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10}};
 };
@@ -219,6 +249,11 @@ Metrics::~Metrics() = default;
 
 void Metrics::observe_policy_apply(double seconds) {
   impl_->policy_apply.Observe(seconds);
+}
+
+void Metrics::observe_cni(std::string_view command, std::uint32_t code, double seconds) {
+  ++impl_->cni_requests[{std::string(command), code}];
+  impl_->cni_seconds.Observe(seconds);
 }
 
 std::vector<MetricFamily> Metrics::Collect() const {
@@ -234,6 +269,18 @@ std::vector<MetricFamily> Metrics::Collect() const {
                       .help = "From a change of policy until the kernel had it.",
                       .type = MetricType::Histogram,
                       .metric = {impl_->policy_apply.Collect()}});
+  if (status.kubernetes) {
+    add_kubernetes(*status.kubernetes, families);
+    auto requests = counter("sidetrack_cni_requests_total", "Questions of the CNI plugin.");
+    for (const auto& [key, count] : impl_->cni_requests) {
+      requests.add({{"command", key.first}, {"code", std::to_string(key.second)}}, number(count));
+    }
+    requests.put_into(families);
+    families.push_back({.name = "sidetrack_cni_request_duration_seconds",
+                        .help = "How long the CNI plugin waited for an answer.",
+                        .type = MetricType::Histogram,
+                        .metric = {impl_->cni_seconds.Collect()}});
+  }
   add_agent(status, families);
   return families;
 }

@@ -6,8 +6,10 @@
 
 #include <prometheus/collectable.h>
 
+#include <cstdint>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "agent/admin/views.h"
@@ -24,6 +26,9 @@ class Metrics : public prometheus::Collectable {
 
   // How long it took from a change of policy until the kernel had it.
   void observe_policy_apply(double seconds);
+
+  // One answered request of the CNI plugin; `code` 0 = done, else the error's.
+  void observe_cni(std::string_view command, std::uint32_t code, double seconds);
 
   [[nodiscard]] std::vector<prometheus::MetricFamily> Collect() const override;
   // The text exposition format, version 0.0.4.

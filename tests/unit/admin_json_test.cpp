@@ -27,7 +27,7 @@ TEST(AdminJson, status_has_the_documented_fields) {
     "fast_path": "off", "fast_path_reason": "node_off", "fast_path_connections": 2,
     "fast_path_refused": {"fp_blocking": 7}, "bypass": false,
     "maps": [{"map": "st_pods", "entries": 2, "capacity": 4096}],
-    "problems": [], "repairs": 0})"),
+    "problems": [], "kubernetes": null, "repairs": 0})"),
             status);
 }
 
@@ -40,6 +40,21 @@ TEST(AdminJson, status_shows_the_engine_that_is_up) {
 
 TEST(AdminJson, status_without_engine_says_none) {
   EXPECT_EQ(to_json(StatusView{})["engine"]["state"], "none");
+}
+
+TEST(AdminJson, status_shows_what_the_api_and_the_plugin_are_like) {
+  StatusView view;
+  view.kubernetes = KubernetesView{
+      .resources = {{.resource = "pods", .listed = true, .objects = 3, .last_event = 5.5}},
+      .events_sent = 2,
+      .cni_file = "/etc/cni/net.d/10-x.conflist",
+      .cni_network = "x",
+      .conflist_rewrites = {{"start", 1}}};
+  EXPECT_EQ(to_json(view)["kubernetes"], json::parse(R"({
+    "resources": [{"resource": "pods", "listed": true, "objects": 3, "relists": 0, "failures": 0, "last_event": 5.5,
+                   "cached": 0.0, "problem": ""}],
+    "events": {"sent": 2, "suppressed": 0, "failed": 0},
+    "cni": {"file": "/etc/cni/net.d/10-x.conflist", "network": "x", "problem": "", "conflist_rewrites": {"start": 1}}})"));
 }
 
 TEST(AdminJson, problem_carries_object_key_value_and_action) {

@@ -74,6 +74,27 @@ TEST(Metrics, engine_down_is_zero_and_no_engine_is_absent) {
   EXPECT_THAT(Metrics(views).text(), Not(HasSubstr("sidetrack_engine_up")));
 }
 
+TEST(Metrics, the_api_and_the_plugin_are_counted_where_there_are_any) {
+  test::FakeViews views;
+  Metrics metrics(views);
+  metrics.observe_cni("add", 0, 0.004);
+  metrics.observe_cni("add", 11, 1.7);
+  EXPECT_EQ(metrics.text().find("sidetrack_watch"), std::string::npos);
+  views.status_view.kubernetes =
+      admin::KubernetesView{.resources = {{.resource = "pods", .relists = 4, .last_event = 7}},
+                            .events_failed = 3,
+                            .conflist_rewrites = {{"changed", 2}}};
+  const std::string text = metrics.text();
+  for (const char* line : {"sidetrack_watch_last_event_timestamp_seconds{resource=\"pods\"} 7",
+                           "sidetrack_watch_relists_total{resource=\"pods\"} 4",
+                           "sidetrack_events_total{outcome=\"failed\"} 3",
+                           "sidetrack_conflist_rewrites_total{cause=\"changed\"} 2",
+                           "sidetrack_cni_requests_total{command=\"add\",code=\"11\"} 1",
+                           "sidetrack_cni_request_duration_seconds_count 2"}) {
+    EXPECT_NE(text.find(line), std::string::npos) << line;
+  }
+}
+
 TEST(Metrics, policy_apply_is_a_histogram) {
   test::FakeViews views;
   Metrics metrics(views);
