@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cni/plugin/plugin.h"
 
+#include <fcntl.h>
+
 #include <algorithm>
 #include <chrono>
 #include <optional>
+#include <thread>
 #include <utility>
 #include <variant>
 
@@ -20,6 +23,7 @@ constexpr milliseconds kInputPatience{2000};
 // DEL in all its parts stays far below a second.
 constexpr milliseconds kDelInputPatience{400};
 constexpr milliseconds kDelPatience{200};
+constexpr milliseconds kRetryPause{50};
 
 constexpr const char* kSeeInstall =
     "run `sidetrackctl doctor` on the node; the agent writes the entry of sidetrack-cni anew when "
@@ -48,7 +52,8 @@ class Invocation {
   Outcome gc();
   Outcome status();
   Reply ask_agent(const wire::cni::Message& request, UniqueFd netns, Deadline deadline) const;
-  [[nodiscard]] bool refuses(const Pod& pod) const;
+  Reply tell_of_pod(const wire::cni::Add& request, const UniqueFd& netns, bool patient) const;
+  [[nodiscard]] bool is_enrolled(const Pod& pod) const;
   [[nodiscard]] Outcome pass(std::string output, std::string note = {}) const;
   [[nodiscard]] Deadline deadline() const { return started_ + milliseconds(config_.timeout_ms); }
 
@@ -154,11 +159,25 @@ Reply Invocation::ask_agent(const wire::cni::Message& request, UniqueFd netns,
   return {.failure = std::nullopt, .answered = true};
 }
 
-// Nobody's system pods, and none of ours: the agent has to be able to start.
-bool Invocation::refuses(const Pod& pod) const {
-  return config_.deny && pod.namespace_name != "kube-system" &&
-         pod.namespace_name != config_.own_namespace &&
+// As far as can be known without the agent. Nobody's system pods, and none of ours: the agent has
+// to be able to start.
+bool Invocation::is_enrolled(const Pod& pod) const {
+  return pod.namespace_name != "kube-system" && pod.namespace_name != config_.own_namespace &&
          lists(config_.enrolled_namespaces, pod.namespace_name);
+}
+
+// A patient one asks until an agent answers, so that no pod slips through while the agent is
+// restarted. Nothing tells when it listens again.
+Reply Invocation::tell_of_pod(const wire::cni::Add& request, const UniqueFd& netns,
+                              bool patient) const {
+  for (;;) {
+    Reply reply =
+        ask_agent(request, UniqueFd(::fcntl(netns.get(), F_DUPFD_CLOEXEC, 0)), deadline());
+    if (reply.answered || !patient || Clock::now() + kRetryPause >= deadline()) {
+      return reply;
+    }
+    std::this_thread::sleep_for(kRetryPause);
+  }
 }
 
 Outcome Invocation::add() {
@@ -182,17 +201,18 @@ Outcome Invocation::add() {
   if (!netns) {
     return fail({kBadNetns, who + ": " + netns.error().message, kSeeRuntime});
   }
-  const Reply reply = ask_agent(wire::cni::Add{.attachment = std::move(*attachment),
-                                               .pod_namespace = pod.namespace_name,
-                                               .pod_name = pod.name,
-                                               .pod_uid = pod.uid,
-                                               .infra_container_id = pod.infra_container_id,
-                                               .addresses = read_addresses(*previous)},
-                                std::move(*netns), deadline());
+  const bool enrolled = is_enrolled(pod);
+  const Reply reply = tell_of_pod(wire::cni::Add{.attachment = std::move(*attachment),
+                                                 .pod_namespace = pod.namespace_name,
+                                                 .pod_name = pod.name,
+                                                 .pod_uid = pod.uid,
+                                                 .infra_container_id = pod.infra_container_id,
+                                                 .addresses = read_addresses(*previous)},
+                                  *netns, enrolled);
   if (!reply.failure) {
     return pass(std::move(*previous));
   }
-  if (!refuses(pod)) {
+  if (!config_.deny || !enrolled) {
     return pass(std::move(*previous),
                 who + " starts before it is enrolled: " + reply.failure->message);
   }
@@ -220,7 +240,7 @@ Outcome Invocation::check() {
   if (!reply.failure) {
     return pass("");
   }
-  if (!reply.answered && !refuses(pod)) {
+  if (!reply.answered && !(config_.deny && is_enrolled(pod))) {
     return pass("", who + " was not checked: " + reply.failure->message);
   }
   return fail({reply.failure->code, who + ": " + reply.failure->message, reply.failure->details});

@@ -6,9 +6,11 @@
 #include <unistd.h>
 
 #include <filesystem>
+#include <optional>
 #include <thread>
 
 #include "sidetrack/unique_fd.h"
+#include "tests/unit/cni_agent_thread.h"
 #include "tests/unit/cni_plugin_fixture.h"
 
 namespace sidetrack::cni {
@@ -60,8 +62,10 @@ class CniPluginAlone : public CniPluginTest {
  protected:
   void deny(const std::string& enrolled) {
     write("enrolled", enrolled);
-    keys = ", \"onAgentDown\": \"deny\", \"ownNamespace\": \"mesh\", \"enrolledNamespaces\": \"" +
-           folder->file("enrolled") + "\"";
+    keys =
+        ", \"timeoutMs\": 100, \"onAgentDown\": \"deny\", \"ownNamespace\": \"mesh\", "
+        "\"enrolledNamespaces\": \"" +
+        folder->file("enrolled") + "\"";
   }
 };
 
@@ -168,6 +172,28 @@ TEST_F(CniPluginAlone, a_hung_agent_costs_the_time_box_and_no_more) {
   EXPECT_EQ(ran.exit_status, 0);
   EXPECT_GE(ran.took, milliseconds(300));
   EXPECT_LT(ran.took, milliseconds(300) + lab::scaled(milliseconds(700)));
+}
+
+// The agent is restarted: no pod of an enrolled namespace slips through.
+TEST_F(CniPluginAlone, a_restarting_agent_is_waited_for_where_it_matters) {
+  write("enrolled", "shop\n");
+  keys = ", \"enrolledNamespaces\": \"" + folder->file("enrolled") + "\"";
+  std::optional<AgentThread> agent;
+  std::jthread restart([&] {
+    std::this_thread::sleep_for(milliseconds(300));
+    agent.emplace(socket);
+  });
+  const Ran ran = run("ADD");
+  restart.join();
+  EXPECT_EQ(ran.all, R"({"cniVersion":"1.1.0"})") << "nothing to note";
+  EXPECT_GE(ran.took, milliseconds(250));
+  agent->look([&] { EXPECT_EQ(agent->handler().added.size(), 1U); });
+  agent.reset();
+
+  keys += ", \"timeoutMs\": 400";
+  EXPECT_GE(run("ADD").took, milliseconds(340)) << "in vain";
+  write("enrolled", "bank\n");
+  EXPECT_LT(run("ADD").took, milliseconds(340)) << "nobody waits for other pods";
 }
 
 TEST_F(CniPluginAlone, an_agent_that_talks_nonsense_is_one_that_does_not_answer) {
