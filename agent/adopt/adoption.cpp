@@ -41,6 +41,11 @@ std::vector<std::uint64_t> pods_of(const Pair& pair) {
   }
 }
 
+// After a release: it waits for its reader, or could not be visited.
+bool is_still_in(st_fast_reason answer) {
+  return answer == ST_FAST_READER_BUSY || answer == ST_FAST_INTERNAL;
+}
+
 std::uint64_t client_cookie(const Pair& pair) {
   return pair.nominated.end[ST_SIDE_CLIENT].cookie;
 }
@@ -94,7 +99,7 @@ void Adoption::add(const Candidate& candidate, Clock::time_point now) {
   }
   Pair& pair = pairs_[client];
   pair.nominated = candidate;
-  pair.due = now;
+  set_due(pair, now);
   client_of_[client] = client;
   client_of_[candidate.end[ST_SIDE_SERVER].cookie] = client;
   for (const std::uint64_t pod : pods_of(pair)) {
@@ -112,9 +117,14 @@ void Adoption::forget(std::uint64_t client) {
   pairs_.erase(found);
 }
 
+void Adoption::set_due(Pair& pair, Clock::time_point due) {
+  pair.due = due;
+  next_due_ = std::min(next_due_, due);
+}
+
 void Adoption::move_to(Pair& pair, Stage stage, Clock::time_point due) {
   pair.stage = stage;
-  pair.due = due;
+  set_due(pair, due);
   pair.attempts = 0;
   pair.disarmed = false;
 }
@@ -236,8 +246,8 @@ void Adoption::look(const std::vector<Pair*>& pairs, Clock::time_point now) {
       suitable.push_back(&pair);
     } else if (passes(reason) && (reason == ST_FAST_YOUNG || pair.attempts < kLooks)) {
       pair.reason = reason;
-      pair.due = now + std::min<Clock::duration>(kLookAgain * (1U << std::min(pair.attempts, 10U)),
-                                                 kLookSlowest);
+      set_due(pair, now + std::min<Clock::duration>(
+                              kLookAgain * (1U << std::min(pair.attempts, 10U)), kLookSlowest));
       ++pair.attempts;
     } else {
       refuse(pair, reason);
@@ -255,9 +265,9 @@ void Adoption::wait(const std::vector<Pair*>& pairs, Clock::time_point now) {
     if (pair->reason == ST_FAST_NONE) {
       ready.push_back(pair);
     } else if (pair->reason == ST_FAST_PROBATION) {
-      pair->due = until;
+      set_due(*pair, until);
     } else {
-      pair->due = now + kStillOpen;
+      set_due(*pair, now + kStillOpen);
       waiting.push_back(pair);
     }
   }
@@ -309,9 +319,9 @@ void Adoption::leave(const std::vector<Pair*>& pairs, Clock::time_point now) {
   for (std::size_t i = 0; i < pairs.size(); ++i) {
     Pair& pair = *pairs[i];
     pair.disarmed = true;
-    if (answers[i].client == ST_FAST_READER_BUSY || answers[i].server == ST_FAST_READER_BUSY) {
+    if (is_still_in(answers[i].client) || is_still_in(answers[i].server)) {
       ++pair.attempts;
-      pair.due = now + std::min<Clock::duration>(kLeaveAgain * pair.attempts, kLeaveSlowest);
+      set_due(pair, now + std::min<Clock::duration>(kLeaveAgain * pair.attempts, kLeaveSlowest));
     } else if (is_policy(pair.reason)) {
       move_to(pair, Stage::kWait, now);  // it may be allowed again
     } else if (passes(pair.reason)) {
@@ -322,14 +332,24 @@ void Adoption::leave(const std::vector<Pair*>& pairs, Clock::time_point now) {
   }
 }
 
-bool Adoption::tick(Clock::time_point now) {
-  asked_.clear();
+std::map<Stage, std::vector<Pair*>> Adoption::take_due(Clock::time_point now) {
   std::map<Stage, std::vector<Pair*>> due;
+  if (now < next_due_) {
+    return due;
+  }
+  next_due_ = kNever;
   for (auto& [cookie, pair] : pairs_) {
     if (pair.due <= now) {
       due[pair.stage].push_back(&pair);
     }
+    next_due_ = std::min(next_due_, pair.due);
   }
+  return due;
+}
+
+void Adoption::tick(Clock::time_point now) {
+  asked_.clear();
+  std::map<Stage, std::vector<Pair*>> due = take_due(now);
   if (!due[Stage::kLeave].empty()) {
     leave(due[Stage::kLeave], now);
   }
@@ -341,8 +361,6 @@ bool Adoption::tick(Clock::time_point now) {
   }
   connect_links(now);
   look_after_owed(now);
-  return std::any_of(pairs_.begin(), pairs_.end(),
-                     [](const auto& entry) { return entry.second.stage == Stage::kLeave; });
 }
 
 void Adoption::on_link(const Link& link, Clock::time_point now) {
@@ -449,7 +467,7 @@ void Adoption::on_policy_changed(Clock::time_point now) {
   for (auto& [cookie, pair] : pairs_) {
     Clock::time_point until = now;
     if (pair.stage == Stage::kWait) {
-      pair.due = now;
+      set_due(pair, now);
     } else if (pair.stage == Stage::kAdopted) {
       const st_fast_reason reason = policy_on(pair, now, &until);
       if (reason != ST_FAST_NONE && reason != ST_FAST_PROBATION) {
@@ -457,12 +475,6 @@ void Adoption::on_policy_changed(Clock::time_point now) {
       }
     }
   }
-}
-
-bool Adoption::leave_all(Clock::time_point now) {
-  settings_.enabled = false;
-  on_policy_changed(now);
-  return tick(now);
 }
 
 void Adoption::restore(const std::vector<st_fast_live>& adopted, Clock::time_point now) {

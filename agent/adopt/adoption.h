@@ -48,10 +48,8 @@ class Adoption {
   void on_policy_changed(Clock::time_point now);
   // What an earlier agent adopted.
   void restore(const std::vector<st_fast_live>& adopted, Clock::time_point now);
-  // Does what is due. True: there is more to do soon.
-  bool tick(Clock::time_point now);
-  // Takes everything out, for good (uninstall). True: something is still in.
-  bool leave_all(Clock::time_point now);
+  // Does what is due.
+  void tick(Clock::time_point now);
 
   [[nodiscard]] std::map<std::uint64_t, PodSummary> summaries() const;
   [[nodiscard]] std::uint64_t adopted() const;
@@ -73,6 +71,7 @@ class Adoption {
   [[nodiscard]] st_fast_reason policy_of_pod(const Pod& pod, std::uint64_t netns_cookie,
                                              Clock::time_point now, Clock::time_point* until) const;
   [[nodiscard]] const std::optional<Pod>& pod(std::uint64_t netns_cookie);
+  [[nodiscard]] std::map<Stage, std::vector<Pair*>> take_due(Clock::time_point now);
   void look(const std::vector<Pair*>& pairs, Clock::time_point now);
   void wait(const std::vector<Pair*>& pairs, Clock::time_point now);
   void insert(const std::vector<Pair*>& pairs, Clock::time_point now);
@@ -81,6 +80,7 @@ class Adoption {
   void refuse(Pair& pair, st_fast_reason reason);
   void start_leaving(Pair& pair, st_fast_reason reason, Clock::time_point now);
   void move_to(Pair& pair, Stage stage, Clock::time_point due);
+  void set_due(Pair& pair, Clock::time_point due);
   void forget(std::uint64_t client_cookie);
   void connect_links(Clock::time_point now);
   void look_after_owed(Clock::time_point now);
@@ -91,6 +91,7 @@ class Adoption {
   Pods& pods_;
   Workloads& workloads_;
   Pairs pairs_;
+  Clock::time_point next_due_ = Clock::time_point::max();  // of any pair, or earlier
   std::map<std::uint64_t, std::uint64_t> client_of_;       // either cookie -> client's cookie
   std::map<std::uint64_t, Clock::time_point> first_seen_;  // pods with traffic: probation began
   std::map<std::uint64_t, st_fast_reason> last_refusal_;   // by netns cookie

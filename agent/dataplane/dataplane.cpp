@@ -64,7 +64,11 @@ Error load_error(int error_number) {
       error_number == EPERM ? " (root, or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON, is needed)" : "";
   Error error = errno_error(fmt::format("load BPF programs on kernel {}{}", system.release, hint),
                             error_number);
-  error.code = error_number == EPERM ? ErrorCode::kPermission : ErrorCode::kUnsupported;
+  // Out of files or memory says nothing of the kernel's abilities.
+  const bool is_short = error_number == EMFILE || error_number == ENFILE || error_number == ENOMEM;
+  error.code = error_number == EPERM ? ErrorCode::kPermission
+               : is_short            ? ErrorCode::kFull
+                                     : ErrorCode::kUnsupported;
   if (log.find("parameter mismatch") != std::string::npos) {
     // libbpf's words when a pinned map is not laid out as ours.
     error.code = ErrorCode::kInvalid;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// OwnerWatch: follows the one object that we belong to, our DaemonSet, so that its end is known when
-// we end. Asking then is too late: `helm uninstall` takes our rights away together with it, but an
-// open watch still tells. Everything on the thread of the client's run(), but for gone().
+// OwnerWatch: follows the one object that we belong to, our DaemonSet, so that its end is known
+// when we end. Asking then is too late: `helm uninstall` takes our rights away together with it,
+// but an open watch still tells. Everything on the thread of the client's run(), but for gone().
 #pragma once
 
 #include <atomic>

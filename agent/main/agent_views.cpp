@@ -226,7 +226,7 @@ std::vector<admin::ProblemView> Agent::problem_views(
                      .key = problem.key,
                      .value = problem.value,
                      .reason = problem.reason,
-                     .action = "correct the object; until then the last good value is used"});
+                     .action = "correct the object; the reason says what is in use until then"});
   }
   for (const reconcile::PodStatus& pod : pods) {
     if (pod.phase == reconcile::PodPhase::kDrift && pod.reason != "engine_down") {

@@ -3,7 +3,10 @@
 
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
 #include <filesystem>
+
+#include "sidetrack/fast_rules.h"
 
 namespace sidetrack::agent {
 
@@ -11,6 +14,7 @@ namespace {
 
 constexpr std::chrono::milliseconds kScan{100};
 constexpr std::chrono::seconds kFullScan{5};
+constexpr const char* kSelfTestRunning = "self_test_running";
 
 // Where demoted workloads are remembered; nowhere if the folder cannot be made.
 std::string workloads_file(const std::string& cache_dir) {
@@ -58,23 +62,32 @@ FastPath::FastPath(boost::asio::io_context& context, const Options& options, std
       adoption_({}, visitor_, pods_, workloads_),
       self_test_(context) {}
 
-std::string FastPath::find_problem() {
+std::string FastPath::find_problem() const {
   if (!options_.fast_path.on) {
     return "node_off";
   }
   if (options_.fast_path.sentinel == dataplane::Sentinel::kOff) {
     return "no_sentinel";
   }
-  if (!dataplane_.fast_path_problem().empty()) {
-    return "";  // the self-test finds the same, and says so
+  return "";  // what the programs lack the self-test finds, too, and says so
+}
+
+Result<void> FastPath::watch() {
+  if (watching_) {
+    return {};
   }
   const auto watching = dataplane_.set_sentinel(options_.fast_path.sentinel);
-  if (!watching) {
-    return watching.error().message;
-  }
+  ST_TRY(watching);
+  watching_ = true;
   spdlog::info("component=adopt event=watching sentinel={}",
                *watching == dataplane::Sentinel::kFentry ? "fentry" : "tracepoint");
-  return "";
+  return {};
+}
+
+bool FastPath::is_wanted() const {
+  const auto rows = dataplane_.pods();
+  return rows && std::any_of(rows->begin(), rows->end(),
+                             [](const auto& row) { return st_pod_takes_part(&row.second) != 0; });
 }
 
 Result<void> FastPath::write_config(bool on, bool charges_reader) {
@@ -99,8 +112,13 @@ Result<void> FastPath::start() {
 Result<void> FastPath::begin(bool has_adopted) {
   const auto now = adopt::Clock::now();
   problem_ = find_problem();
+  stop_watching();  // an earlier agent's; not while something is adopted
+  if (problem_.empty() && has_adopted) {
+    const auto watching = watch();
+    problem_ = watching ? "" : watching.error().message;
+  }
   if (problem_.empty()) {
-    problem_ = "self_test_running";
+    problem_ = kSelfTestRunning;
     const auto started =
         self_test_.start({.cgroup_dir = cgroup_dir_, .pin_dir = options_.pin_dir},
                          [this](const Result<selftest::Report>& report) { on_self_test(report); });
@@ -112,10 +130,16 @@ Result<void> FastPath::begin(bool has_adopted) {
     }
     problem_ = started.error().message;
   }
-  spdlog::warn("component=adopt event=off detail=\"{}\"", problem_);
-  adoption_.set_settings({.enabled = false, .probation = options_.fast_path.probation}, now);
-  stop_watching();
+  turn_off(problem_);
   return write_config(false, false);
+}
+
+void FastPath::turn_off(std::string problem) {
+  problem_ = std::move(problem);
+  spdlog::warn("component=adopt event=off detail=\"{}\"", problem_);
+  adoption_.set_settings({.enabled = false, .probation = options_.fast_path.probation},
+                         adopt::Clock::now());
+  stop_watching();
 }
 
 // What an earlier agent adopted is watched until it is out; then nobody pays for the sentinel.
@@ -126,7 +150,9 @@ void FastPath::stop_watching() {
   }
   if (auto off = dataplane_.set_sentinel(dataplane::Sentinel::kOff); !off) {
     spdlog::error("component=adopt event=sentinel_stays detail=\"{}\"", off.error().message);
+    return;
   }
+  watching_ = false;
 }
 
 void FastPath::on_self_test(const Result<selftest::Report>& report) {
@@ -137,12 +163,24 @@ void FastPath::on_self_test(const Result<selftest::Report>& report) {
   if (!written) {
     problem_ = written.error().message;
   }
-  adoption_.set_settings({.enabled = on(), .probation = options_.fast_path.probation},
+  if (!on()) {
+    turn_off(problem_);
+    return;
+  }
+  adoption_.set_settings({.enabled = true, .probation = options_.fast_path.probation},
                          adopt::Clock::now());
-  if (on()) {
-    spdlog::info("component=adopt event=on charges_reader={}", report->charges_reader);
-  } else {
-    spdlog::warn("component=adopt event=off detail=\"{}\"", problem_);
+  spdlog::info("component=adopt event=on charges_reader={}", report->charges_reader);
+}
+
+// Before a pair is looked at for the first time: from then on its pods are on probation.
+void FastPath::follow_pods() {
+  const bool may_begin = on() || problem_ == kSelfTestRunning;
+  if (may_begin && is_wanted()) {
+    if (const auto watching = watch(); !watching) {
+      const auto written = write_config(false, false);
+      turn_off(written ? watching.error().message : written.error().message);
+    }
+  } else if (watching_ && on()) {
     stop_watching();
   }
 }
@@ -181,6 +219,7 @@ void FastPath::tick() {
   // Whoever changed a row, a switch or a mark has raised it.
   if (const std::uint64_t generation = dataplane_.fast_generation(); generation != generation_) {
     generation_ = generation;
+    follow_pods();
     adoption_.on_policy_changed(now);
   }
   if (dataplane_.fast_path_problem().empty()) {
@@ -216,6 +255,7 @@ void FastPath::scan(adopt::Clock::time_point now) {
   adoption_.scan(candidates, now);
   if (full) {
     full_scan_at_ = now + kFullScan;
+    follow_pods();  // what was adopted may be out by now
     forget_remote(*rows);
   }
 }

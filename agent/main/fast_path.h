@@ -66,7 +66,12 @@ class FastPath {
     const kube::ObjectSet& objects_;
   };
 
-  [[nodiscard]] std::string find_problem();
+  [[nodiscard]] std::string find_problem() const;
+  // Whether a pod may use it: before that nobody pays for the sentinel.
+  [[nodiscard]] bool is_wanted() const;
+  [[nodiscard]] Result<void> watch();
+  void follow_pods();
+  void turn_off(std::string problem);
   Result<void> begin(bool has_adopted);
   void stop_watching();
   void on_self_test(const Result<selftest::Report>& report);
@@ -85,6 +90,7 @@ class FastPath {
   adopt::Adoption adoption_;
   SelfTestChild self_test_;
   std::string problem_ = "starting";
+  bool watching_ = false;         // the sentinel is attached
   std::uint64_t generation_ = 0;  // of the policy that adoption_ knows
   std::uint64_t paired_ = 0;      // as the kernel counted at the last scan
   adopt::Clock::time_point scan_at_{}, full_scan_at_{};

@@ -22,7 +22,8 @@ class FakeSockets : public Sockets {
  public:
   struct Socket {
     st_fast_reason look = ST_FAST_NONE;
-    unsigned busy = 0;  // so many releases find bytes on their way
+    unsigned busy = 0;         // so many releases find bytes on their way
+    unsigned unreachable = 0;  // so many releases cannot visit it
     st_fast_reason drained = ST_FAST_NONE;
     bool in = false, armed = false, disarmed = false;
     std::optional<st_adopt_request> link;
@@ -85,6 +86,10 @@ class FakeSockets : public Sockets {
     const auto peer = sockets.find(request.peer.cookie);
     if (peer != sockets.end() && peer->second.in && !peer->second.disarmed) {
       ++released_before_disarm;
+    }
+    if (socket.unreachable != 0) {
+      --socket.unreachable;
+      return ST_FAST_INTERNAL;
     }
     if (socket.busy != 0) {
       --socket.busy;
@@ -423,13 +428,15 @@ TEST_F(AdoptionTest, a_conflict_ends_the_connection) {
   EXPECT_EQ(sockets_.destroyed, std::vector<std::uint64_t>{2});
 }
 
-TEST_F(AdoptionTest, leaving_all_takes_everything_out) {
+TEST_F(AdoptionTest, an_end_that_could_not_be_visited_is_visited_again_before_the_pair_is_out) {
   adopt(1);
-  sockets_.sockets[1].busy = 1;
-  EXPECT_TRUE(adoption_.leave_all(now_));
-  now_ += seconds(2);
-  EXPECT_FALSE(adoption_.leave_all(now_));
-  EXPECT_FALSE(is_in(1));
+  sockets_.sockets[2].unreachable = 2;
+  adoption_.on_demoted(kPodA, ST_FAST_MARKED, now_);
+  tick();
+  EXPECT_TRUE(sockets_.sockets[2].in);
+  tick(seconds(1));
+  tick(seconds(1));
+  EXPECT_FALSE(sockets_.sockets[2].in);
 }
 
 }  // namespace

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // CniDoor against a node of the test's making.
-#include "agent/main/cni_door.h"
-
 #include <gtest/gtest.h>
 #include <sys/mman.h>
 
 #include <map>
 #include <vector>
+
+#include "agent/main/cni_door.h"
 
 namespace sidetrack::agent {
 namespace {

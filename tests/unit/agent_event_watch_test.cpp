@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "agent/main/event_watch.h"
-
 #include <gtest/gtest.h>
+
+#include "agent/main/event_watch.h"
 
 namespace sidetrack::agent {
 namespace {

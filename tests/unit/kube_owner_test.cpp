@@ -9,7 +9,8 @@ namespace {
 TEST(OwnerWatch, an_object_that_is_deleted_or_being_deleted_is_gone) {
   EXPECT_EQ(is_gone(R"({"type":"DELETED","object":{"metadata":{"name":"a"}}})"), true);
   EXPECT_EQ(
-      is_gone(R"({"type":"MODIFIED","object":{"metadata":{"deletionTimestamp":"2026-01-01T00:00:00Z"}}})"),
+      is_gone(
+          R"({"type":"MODIFIED","object":{"metadata":{"deletionTimestamp":"2026-01-01T00:00:00Z"}}})"),
       true);
 }
 
