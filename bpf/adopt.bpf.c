@@ -169,22 +169,22 @@ static __always_inline enum st_fast_reason st_insert(struct bpf_sock *sk, const 
 	fast->kind = request->kind;
 	st_settle(request);
 	error = bpf_map_update_elem(&st_adopted, &cookie, sk, BPF_NOEXIST);
-	mark = bpf_map_lookup_elem(&st_marks, &cookie);
-	if (!error && !mark) {
-		if (counters)
-			counters->adopted++;
-		return ST_FAST_NONE;
+	if (error) {
+		bpf_sk_storage_delete(&st_fast_sockets, sk);
+		if (error == -ST_E2BIG)
+			return ST_FAST_MAP_FULL;
+		return error == -ST_EBUSY || error == -ST_EEXIST ? ST_FAST_BUSY : ST_FAST_NO_MEMORY;
 	}
-	if (!error) {
+	mark = bpf_map_lookup_elem(&st_marks, &cookie);
+	if (mark) {
 		/* The sentinel came between the look and this. Nobody sends to it yet. */
 		bpf_map_delete_elem(&st_adopted, &cookie);
 		bpf_sk_storage_delete(&st_fast_sockets, sk);
 		return mark->reason;
 	}
-	bpf_sk_storage_delete(&st_fast_sockets, sk);
-	if (error == -ST_E2BIG)
-		return ST_FAST_MAP_FULL;
-	return error == -ST_EBUSY || error == -ST_EEXIST ? ST_FAST_BUSY : ST_FAST_NO_MEMORY;
+	if (counters)
+		counters->adopted++;
+	return ST_FAST_NONE;
 }
 
 static __always_inline __u32 st_copied_seq(const struct st_far *far)

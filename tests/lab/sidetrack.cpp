@@ -106,6 +106,11 @@ ProcessSpec Sidetrack::agent_spec() const {
   return spec;
 }
 
+bool lacks_a_helper(const std::string& problem) {
+  return problem.find(": unknown func ") != std::string::npos ||
+         problem.find(": invalid func ") != std::string::npos;
+}
+
 Result<void> Sidetrack::start_agent() {
   agent_.reset();
   auto started = Process::start(agent_spec());
@@ -120,7 +125,7 @@ Result<void> Sidetrack::start_agent() {
       return status.has_value();
     }
     const std::string reason = status->value("fast_path_reason", "");
-    refused = reason.rfind("self_test: programs: ", 0) == 0 ? reason : "";
+    refused = reason.rfind("self_test: ", 0) == 0 && lacks_a_helper(reason) ? reason : "";
     return (*status)["fast_path"] == "on" || !refused.empty();
   };
   const bool came_up = eventually(3 * kPatience, [&] { return is_up() || !agent_->running(); });

@@ -34,6 +34,10 @@ class BpfFileSystem {
   std::string path_;
 };
 
+// Whether the fast path's programs cannot be loaded because this kernel lacks a function that they
+// call: the verifier's words in the problem that the self-test names. All else is a fault of ours.
+[[nodiscard]] bool lacks_a_helper(const std::string& problem);
+
 struct SidetrackOptions {
   std::string objects_folder{};
   std::string node_name{"node-1"};
