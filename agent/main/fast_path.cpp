@@ -4,6 +4,7 @@
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <filesystem>
 
 #include "sidetrack/fast_rules.h"
@@ -176,12 +177,19 @@ void FastPath::on_self_test(const Result<selftest::Report>& report) {
 void FastPath::follow_pods() {
   const bool may_begin = on() || problem_ == kSelfTestRunning;
   if (may_begin && is_wanted()) {
-    if (const auto watching = watch(); !watching) {
+    const auto watching = watch();
+    // The kernel lets a link go some milliseconds after its pin, and the same program is not
+    // attached twice.
+    watch_is_due_ = !watching && watching.error().error_number == EEXIST;
+    if (!watching && !watch_is_due_) {
       const auto written = write_config(false, false);
       turn_off(written ? watching.error().message : written.error().message);
     }
-  } else if (watching_ && on()) {
-    stop_watching();
+  } else {
+    watch_is_due_ = false;
+    if (watching_ && on()) {
+      stop_watching();
+    }
   }
 }
 
@@ -221,8 +229,10 @@ void FastPath::tick() {
     generation_ = generation;
     follow_pods();
     adoption_.on_policy_changed(now);
+  } else if (watch_is_due_) {
+    follow_pods();
   }
-  if (dataplane_.fast_path_problem().empty()) {
+  if (dataplane_.fast_path_problem().empty() && !watch_is_due_) {
     scan(now);
   }
   adoption_.tick(now);

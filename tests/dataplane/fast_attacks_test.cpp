@@ -210,7 +210,7 @@ TEST_F(FastAttacks, the_sentinel_watches_only_while_a_pod_may_use_the_fast_path)
   ST_ASSERT_OK(objects_->set_label(Kind::kNamespace, "shop", "sidetrack.io/fast-path", "off"));
   EXPECT_TRUE(eventually(kPatience, [&] { return !watches(); }));
   ST_ASSERT_OK(objects_->set_label(Kind::kNamespace, "shop", "sidetrack.io/fast-path", "auto"));
-  EXPECT_TRUE(eventually(kPatience, watches));
+  EXPECT_TRUE(eventually(kPatience, watches)) << sidetrack_->agent().output();
 }
 
 }  // namespace
