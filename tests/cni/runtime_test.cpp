@@ -28,6 +28,8 @@ namespace {
 using nlohmann::json;
 
 constexpr const char* kDebianPlugins = "/usr/lib/cni";
+// Up to six Go programs, one after the other, on a machine that may be busy.
+const lab::milliseconds kRunPatience = lab::scaled(lab::milliseconds(60'000));
 const lab::milliseconds kBuildPatience = lab::scaled(lab::milliseconds(240'000));
 
 // The Go programs: built once for all tests of this process, empty if they cannot be.
@@ -123,7 +125,8 @@ void CniRuntime::configure() {
 lab::CommandResult CniRuntime::run(std::vector<std::string> arguments) {
   arguments.insert(arguments.begin(), {"unshare", "-m", "sh", "-c",
                                        "mount -t tmpfs none /var/lib && exec \"$@\"", "sh"});
-  auto result = lab::run_command({.arguments = arguments, .netns_path = node->path()});
+  auto result = lab::run_command(
+      {.arguments = arguments, .netns_path = node->path(), .within = kRunPatience});
   if (!result) {
     ADD_FAILURE() << result.error().message;
     return {.exit_status = -1};
