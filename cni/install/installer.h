@@ -71,8 +71,9 @@ struct Uninstalled {
   std::vector<std::string> left;  // what could not be removed, and why: for a person to read
 };
 
-// Takes the entry out (retract), waits for runtimes to load the configuration without it, removes
-// the program and the copies in the cache. The program stays while any file in the folder names it:
+// Removes the list of enrolled namespaces (nobody is refused from then on), takes the entry out
+// (retract), waits for runtimes to load the configuration without it, removes the program and the
+// copies in the cache. The program stays while any file in the folder names it:
 // pods could neither start nor end without it. Blocking.
 [[nodiscard]] Uninstalled uninstall(
     const Settings& settings, std::chrono::milliseconds reload = std::chrono::milliseconds(3000));

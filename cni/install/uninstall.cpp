@@ -12,6 +12,12 @@ Uninstalled uninstall(const Settings& settings, std::chrono::milliseconds reload
   Uninstalled done;
   remove_leftovers(settings.conf_dir);
   remove_leftovers(settings.bin_dir);
+  // The plugin may still be called without an agent: it must not refuse anybody's pods then.
+  if (const std::string& list = settings.entry.enrolled_namespaces; !list.empty()) {
+    if (const auto removed = remove_file(list); !removed) {
+      done.left.push_back(removed.error().message);
+    }
+  }
   const std::filesystem::path program = settings.bin_dir / settings.entry.type;
   const bool had_entry = !mentioning(settings).empty();
   if (const auto retracted = retract(settings); !retracted) {

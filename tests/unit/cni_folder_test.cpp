@@ -175,6 +175,8 @@ TEST_F(CniFolder, uninstall_leaves_the_node_as_found) {
   put("10-ptp.conf", single("ptp"));
   put("20-b.conflist", list("b"));
   std::ofstream(settings.bin_dir / "bridge") << "theirs";
+  settings.entry.enrolled_namespaces = settings.cache_dir / "enrolled-namespaces";
+  std::ofstream(settings.entry.enrolled_namespaces) << "shop\n";
   const auto before = names();
   {
     boost::asio::io_context context;
