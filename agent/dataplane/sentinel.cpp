@@ -2,11 +2,16 @@
 // The sentinel's links: pinned, so that it watches as long as sockets skip TCP, whoever lives.
 #include <bpf/libbpf.h>
 #include <linux/magic.h>
+#include <linux/perf_event.h>
+#include <sys/ioctl.h>
 #include <sys/mount.h>
+#include <sys/syscall.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
 #include <array>
+#include <cerrno>
+#include <fstream>
 #include <span>
 
 #include "agent/dataplane/bpf_calls.h"
@@ -67,21 +72,71 @@ Result<void> mount_tracefs() {
   return {};
 }
 
+// "tp/syscalls/sys_enter_splice" -> the number of that tracepoint.
+Result<std::uint64_t> tracepoint_id(const std::string& section) {
+  const std::string path = std::string(kTracefs) + "/events/" + section.substr(3) + "/id";
+  std::ifstream file(path);
+  std::uint64_t id = 0;
+  if (!(file >> id)) {
+    return errno_error("read " + path, errno == 0 ? EIO : errno);
+  }
+  return id;
+}
+
+// Not by libbpf: its link of a tracepoint holds two descriptors until it ends, and then disables
+// the event under the pin.
+Result<UniqueFd> make_link(const bpf_program* program) {
+  const int fd = bpf_program__fd(program);
+  if (bpf_program__type(program) == BPF_PROG_TYPE_TRACING) {
+    UniqueFd link(bpf_raw_tracepoint_open(nullptr, fd));
+    return link.valid() ? Result(std::move(link)) : errno_error("attach a program", errno);
+  }
+  auto id = tracepoint_id(bpf_program__section_name(program));
+  ST_TRY(id);
+  perf_event_attr event{};
+  event.type = PERF_TYPE_TRACEPOINT;
+  event.size = sizeof(event);
+  event.config = *id;
+  const UniqueFd tracepoint(
+      static_cast<int>(syscall(SYS_perf_event_open, &event, -1, 0, -1, PERF_FLAG_FD_CLOEXEC)));
+  if (!tracepoint.valid()) {
+    return errno_error("open a tracepoint", errno);
+  }
+  UniqueFd link(bpf_link_create(fd, tracepoint.get(), BPF_PERF_EVENT, nullptr));
+  if (!link.valid() || ioctl(tracepoint.get(), PERF_EVENT_IOC_ENABLE, 0) != 0) {
+    return errno_error("link a tracepoint", errno);
+  }
+  return link;
+}
+
+// Whether the link pinned at `path` is of this very program.
+bool is_linked(const bpf_program* program, const std::string& path) {
+  const UniqueFd link(bpf_obj_get(path.c_str()));
+  bpf_link_info linked{};
+  bpf_prog_info loaded{};
+  std::uint32_t linked_size = sizeof(linked);
+  std::uint32_t loaded_size = sizeof(loaded);
+  return link.valid() && bpf_obj_get_info_by_fd(link.get(), &linked, &linked_size) == 0 &&
+         bpf_obj_get_info_by_fd(bpf_program__fd(program), &loaded, &loaded_size) == 0 &&
+         linked.prog_id == loaded.id;
+}
+
 // The new link watches before the old one goes.
 Result<void> attach(bpf_program* program, const std::string& path) {
-  bpf_link* link = bpf_program__attach(program);
-  if (link == nullptr) {
-    return errno_error(std::string("attach ") + bpf_program__section_name(program), errno);
+  if (is_linked(program, path)) {
+    return {};
   }
-  Result<void> result;
+  auto link = make_link(program);
+  if (!link) {
+    return link.error().within(std::string("attach ") + bpf_program__section_name(program));
+  }
   if (unlink(path.c_str()) != 0 && errno != ENOENT) {
-    result = errno_error("remove " + path, errno);
-  } else if (bpf_link__pin(link, path.c_str()) != 0) {
-    result = errno_error("pin " + path, errno);
+    return errno_error("remove " + path, errno);
   }
-  bpf_link__disconnect(link);  // the pin has it
-  bpf_link__destroy(link);
-  return result;
+  if (bpf_obj_pin(link->get(), path.c_str()) != 0) {
+    return errno_error("pin " + path, errno);
+  }
+  return {};  // the pin has it
 }
 
 // Those that are loaded, or none.

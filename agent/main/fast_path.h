@@ -90,7 +90,8 @@ class FastPath {
   adopt::Adoption adoption_;
   SelfTestChild self_test_;
   std::string problem_ = "starting";
-  bool watching_ = false;         // the sentinel is attached
+  bool watching_ = false;      // the sentinel is attached
+  bool watch_is_due_ = false;  // it could not be attached just now: no pair is looked at meanwhile
   std::uint64_t generation_ = 0;  // of the policy that adoption_ knows
   std::uint64_t paired_ = 0;      // as the kernel counted at the last scan
   adopt::Clock::time_point scan_at_{}, full_scan_at_{};
