@@ -209,7 +209,9 @@ def add(suite: Suite) -> None:
         phases = re.findall(r"Phase:\s+(\w+)", text)
         expect(bool(phases) and set(phases) == {"Succeeded"}, text)
         expect("sidetrack-test" not in kubectl("get", "namespaces", "--field-selector=status.phase=Active", "-o", "name"), "its namespace stays")
-        return f"{len(phases)} objects, phases {sorted(set(phases))}, its namespace is gone"
+        lines = re.findall(r"ok +\w+ .*", text)
+        expect(len(lines) == 3, text)
+        return f"{len(phases)} objects, phases {sorted(set(phases))}, its namespace is gone; {' / '.join(lines)}"
 
 
 def until_chained() -> list[dict[str, object]]:

@@ -130,8 +130,14 @@ crashLoopBackOff: {maxContainerRestartPeriod: 1s}
 imageGCHighThresholdPercent: 100
 evictionHard: {memory.available: 100Mi, nodefs.available: 1%, imagefs.available: 1%}
 END
+  wait_for 30 "kubelet" kubelet_runs
+}
+
+# It ends when containerd listens but is not ready yet; the service managers of nodes start it again, too.
+kubelet_runs() {
   start kubelet kubelet --config "$ETC/kubelet.yaml" --kubeconfig "$ETC/kubelet.kubeconfig" \
     --hostname-override "$NODE" --node-ip "$NODE_IP" --root-dir "$VAR/kubelet"
+  curl -sf -m 2 http://127.0.0.1:10248/healthz
 }
 
 start_proxy() {

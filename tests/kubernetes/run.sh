@@ -6,29 +6,25 @@
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 cd "$here/../.."
-build=$(realpath "${1:?usage: run.sh BUILD_DIR [PATTERN...]}")
-shift
 # shellcheck source=tests/kubernetes/common.sh
 . "$here/common.sh"
 # shellcheck source=tests/kubernetes/node.sh
 . "$here/node.sh"
 
-[ "$(id -u)" = 0 ] || { echo "run.sh: needs root" >&2; exit 2; }
-scripts/install-packages.sh kubernetes
-"$here/build.sh"
-mkdir -p "$RUN" "$IMAGES"
-exec 9>"$RUN/lock"
-flock -n 9 || { echo "run.sh: the cluster is in use: another run.sh holds $RUN/lock" >&2; exit 1; }
-
 # What the cluster may change of the machine, and has to put back.
 machine() {
   # shellcheck disable=SC2086
   sysctl $CHANGED_SYSCTLS 2>/dev/null
-  for command in iptables ip6tables; do $command-save 2>/dev/null | grep -E '^(-A|:(KUBE|CNI))' | sed "s/^/$command /"; done
-  ip -o link | awk -F': ' '{ print "link", $2 }'
-  awk '{ print "mount", $5 }' /proc/self/mountinfo | grep -E ' /(run|sys|var/lib/kubelet|root)' | sort
+  for command in iptables ip6tables; do
+    $command-save 2>/dev/null | grep -E '^(-A|:(KUBE|CNI))' | sed "s/^/$command /"
+  done
+  ip -o link | awk -F': ' '{ print "link", $2 }' | grep -E "$BRIDGE|$NODE_LINK" # others make links of their own meanwhile
+  awk '{ print "mount", $5 }' /proc/self/mountinfo | grep -F -e "$HOME_DIR" -e "$STATE" -e /run/netns/cni-
+  ls -d "$STATE" /run/netns/cni-* /var/log/containers 2>/dev/null
+  true
 }
 
+# shellcheck disable=SC2317 # by the trap
 finish() {
   local status=$?
   trap '' INT TERM
@@ -39,17 +35,32 @@ finish() {
       status=1
     fi
   fi
-  exit $status
+  exit "$status"
 }
-before=$(machine)
-trap finish EXIT
-trap 'exit 130' INT TERM
 
-# The product's image twice: workloads use the second name, so that the first can be taken from the node.
-for name in sidetrack probe; do
-  python3 -B image/build.py --bin "$build/bin" --out "$IMAGES/$name" --name "sidetrack.test/$name" --tag 1
-  mv "$IMAGES/$name"/*.oci.tar "$IMAGES/$name.tar"
-done
-[ -z "$(ls "$CNI_CONF" 2>/dev/null)" ] || [ -n "${KEEP:-}" ] || rm -rf "$HOME_DIR/cni" # of a run that was killed
-"$here/up.sh" 9>&-
-ST_K8S_PROGRAMS="$build/bin" python3 -B "$here/run.py" "$@" 9>&-
+main() {
+  local build name
+  [ "$(id -u)" = 0 ] || { echo "run.sh: needs root" >&2; exit 2; }
+  build=$(realpath "${1:?usage: run.sh BUILD_DIR [PATTERN...]}")
+  shift
+  scripts/install-packages.sh kubernetes
+  mkdir -p "$HOME_DIR"
+  exec 9>"$HOME_DIR/lock"
+  flock -n 9 || { echo "run.sh: the cluster is in use: another run.sh holds $HOME_DIR/lock" >&2; exit 1; }
+  "$here/build.sh" 9>&-
+  "$here/down.sh" --wipe 9>&- # what a run left that was killed, or kept
+  before=$(machine)
+  trap finish EXIT
+  trap 'exit 130' INT TERM
+  mkdir -p "$RUN" "$IMAGES"
+  # The product's image twice: workloads use the second name, so that the first can be taken from the node.
+  for name in sidetrack probe; do
+    python3 -B image/build.py --bin "$build/bin" --out "$IMAGES/$name" --name "sidetrack.test/$name" --tag 1
+    mv "$IMAGES/$name"/*.oci.tar "$IMAGES/$name.tar"
+  done
+  "$here/up.sh" 9>&-
+  ST_K8S_PROGRAMS="$build/bin" python3 -B "$here/run.py" "$@" 9>&-
+}
+
+main "$@"
+exit # nothing below: the file may be edited while this runs for minutes
