@@ -28,6 +28,8 @@ class Checker {
   Result<std::string> check(const Expectation& expectation) const {
     auto destination = until_given([&] { return resolve(expectation.host, expectation.port); });
     ST_TRY(destination);
+    // The server may still be starting; from here on nothing may fail.
+    ST_TRY(until_given([&] { return ask_server(expectation.host, expectation.port, kDeadline); }));
     ST_TRY(until_explained(expectation.reason, *destination));
     auto before = count(expectation.reason);
     ST_TRY(before);

@@ -89,6 +89,19 @@ void remove_file(const std::string& path) {
   }
 }
 
+// What source `kubernetes` and the plugin keep over a reboot. The folder may be a mount point of a
+// container: then it stays, empty.
+void remove_cache(const std::string& cache_dir) {
+  std::error_code error;
+  remove_file(cache_dir + "/enrolled-namespaces");
+  if (fs::remove_all(cache_dir + "/kubernetes", error) > 0 && !error) {
+    fmt::print("removed {}/kubernetes\n", cache_dir);
+  }
+  if (fs::is_empty(cache_dir, error) && fs::remove(cache_dir, error)) {
+    fmt::print("removed {}\n", cache_dir);
+  }
+}
+
 // First of all: from then on the runtime asks nobody of us for new pods.
 void retract_plugin(const Options& options) {
   if (options.cni.conf_dir.empty() || options.keep_conflist) {
@@ -138,6 +151,7 @@ Result<void> uninstall(const Options& options) {
   if (fs::is_empty(options.state_dir, error) && fs::remove(options.state_dir, error) && had_state) {
     fmt::print("removed {}\n", options.state_dir);
   }
+  remove_cache(options.cache_dir);
   fmt::print("{} of Sidetrack is left in the kernel\n",
              *outcome == Outcome::kKept ? "nothing but this cgroup" : "nothing");
   return {};

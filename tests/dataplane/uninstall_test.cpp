@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <csignal>
 #include <filesystem>
+#include <fstream>
 #include <set>
 
 #include <nlohmann/json.hpp>
@@ -95,8 +96,13 @@ TEST_F(Uninstall, takes_everything_away_and_says_what) {
   EXPECT_GE(own_links().size(), links_before_.size() + 9);
   expect_connections(5, "redirected");
   ASSERT_NO_FATAL_FAILURE(stop_agent());
+  // What source kubernetes and the plugin keep over a reboot.
+  std::filesystem::create_directories(sidetrack_->cache_dir() + "/kubernetes");
+  std::ofstream(sidetrack_->cache_dir() + "/kubernetes/pods") << "x";
+  std::ofstream(sidetrack_->cache_dir() + "/enrolled-namespaces") << "shop\n";
   ST_ASSERT_VALUE(const auto done, run_command({.arguments = command("10s")}));
   EXPECT_EQ(done.exit_status, 0) << done.output;
+  EXPECT_FALSE(std::filesystem::exists(sidetrack_->cache_dir()));
   for (const char* name : {"/links/st_connect4", "/maps/st_pods", "/agent.lock"}) {
     EXPECT_NE(done.output.find(name), std::string::npos) << name << "\n" << done.output;
   }

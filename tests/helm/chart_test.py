@@ -202,7 +202,7 @@ class Documentation(unittest.TestCase):
         for name, values in MATRIX:
             config = chart.find(chart.rendered(values), "ConfigMap", "" if name != "monitoring" else "mesh-sidetrack")
             options |= {line.split(" = ")[0] for line in config["data"]["agent.conf"].splitlines()}
-        self.assertEqual({option for option in options - documented if not option.startswith(("cni-", "daemonset"))}, set())
+        self.assertEqual(options - documented, set())
 
     def test_dashboard_and_alerts_use_metrics_that_exist(self):
         documented = set(re.findall(r"`((?:sidetrack|process)_[a-z_]+)`", (chart.ROOT / "docs/metrics.md").read_text()))

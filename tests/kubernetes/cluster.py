@@ -157,6 +157,10 @@ def main_conflist() -> str:
     return run("bash", "-c", f". {HERE}/common.sh; . {HERE}/node.sh; main_conflist")
 
 
+def cgroup2_root() -> str:
+    return run("bash", "-c", f". {HERE}/common.sh; cgroup2_root").strip()
+
+
 def ctr(*arguments: object, **options: Any) -> str:
     return run("ctr", "-a", "/run/sidetrack-k8s/containerd.sock", "-n", "k8s.io", *arguments, **options)
 
