@@ -351,7 +351,11 @@ void Agent::on_snapshot(const kube::Snapshot& snapshot) {
 }
 
 bool Agent::is_held() const {
-  return !synced_ && inherited_ && !snapshot_.complete;
+  if (synced_ || snapshot_.complete) {
+    return false;
+  }
+  // What source kubernetes has on its disk is old, but it is whole.
+  return kubernetes_ ? !kubernetes_->knows_all() : inherited_;
 }
 
 Result<void> Agent::open_doors() {

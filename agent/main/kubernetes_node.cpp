@@ -3,6 +3,7 @@
 
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <set>
 #include <utility>
@@ -167,6 +168,12 @@ void KubernetesNode::ask_whether_gone(std::function<void(bool)> done) {
   source_->ask_daemonset(options_.daemonset, [done = std::move(done)](kube::Existence existence) {
     done(existence == kube::Existence::kGone);
   });
+}
+
+bool KubernetesNode::knows_all() const {
+  const kube::KubernetesStatus status = source_->status();
+  return std::all_of(status.resources.begin(), status.resources.end(),
+                     [](const kube::ResourceStatus& one) { return one.listed || one.cached != 0; });
 }
 
 admin::KubernetesView KubernetesNode::view() const {

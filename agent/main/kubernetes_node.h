@@ -43,6 +43,8 @@ class KubernetesNode {
       boost::asio::io_context& context, const Options& options, Host host);
 
   [[nodiscard]] kube::KubernetesSource& source() { return *source_; }
+  // Every resource was listed, now or by an agent before us.
+  [[nodiscard]] bool knows_all() const;
   // Opens cni.sock. Before the runtime is told of the plugin, and not before pods are known.
   [[nodiscard]] Result<void> listen();
   // Before intents go to the reconciler: the pods' namespaces.

@@ -61,6 +61,17 @@ def add(suite: Suite) -> None:
             kubectl("apply", "--dry-run=server", "--validate=strict", "-f", "-", text=text)
         return f"the API server accepts {len(sets)} renderings with strict validation"
 
+    @suite.case("no-rights-no-readiness")
+    def _() -> str:
+        run("helm", "install", RELEASE, ROOT / "helm/sidetrack", "-n", NAMESPACE, *values(), "--set", "rbac.create=false")
+        until(60, "the agent to say why it is not ready", lambda: "403" in json.dumps(ctl("status")["problems"]))
+        status = ctl("status")
+        expect(status["agent"]["state"] == "starting" and not agent_is_ready(), f"{status['agent']}, ready: {agent_is_ready()}")
+        expect("sidetrack-cni" not in CONFLIST.read_text(), "the plugin is chained before pods are known")
+        run("helm", "uninstall", RELEASE, "-n", NAMESPACE, "--wait", "--timeout", "2m", timeout=130)
+        until(120, "the pods of Sidetrack to be gone", lambda: not get("pods", "-n", NAMESPACE)["items"])
+        return f"without RBAC the agent starts, says {status['problems'][0]['reason'][:60]}... and is not ready"
+
     @suite.case("install")
     def _() -> str:
         begin = time.monotonic()

@@ -4,17 +4,22 @@
 import os
 import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import workloads
-from cases_basic import CLIENT, SERVER, decided, until_chained, values
-from cluster import (DAEMON_SET, HERE, IMAGE, NAMESPACE, PIN_DIR, RELEASE, ROOT, STATE_DIR, agent_is_ready, agent_pods, apply,
-                     counters, ctl, ctr, curl, enrolled, explained, get, kubectl, label, processes, run, state_of, undisturbed)
+from cases_basic import CLIENT, CONFLIST, SERVER, decided, until_chained, values
+from cluster import (DAEMON_SET, HERE, HOME, IMAGE, NAMESPACE, PIN_DIR, RELEASE, ROOT, STATE_DIR, agent_is_ready, agent_pods, apply,
+                     counters, ctl, ctr, curl, enrolled, explained, get, kubectl, label, main_conflist, processes, run, state_of,
+                     traffic_of, undisturbed)
 from tap import Failed, Suite, expect, until
 from workloads import SERVICE, SHOP
 
 RUSH, PODS, BATCH = "rush", 200, 20
 TILL = "till"  # traffic, apart from the connections that cases count
 KILLS = 20
+FIGHT_SECONDS = 30
 LATE_SECONDS = 60
 
 
@@ -23,6 +28,22 @@ def kill(name: str) -> int:
     expect(len(found) == 1, f"{len(found)} processes of {name}: {found}")
     os.kill(found[0], signal.SIGKILL)
     return found[0]
+
+
+def cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@contextmanager
+def frozen(name: str) -> Iterator[None]:
+    """A part of the cluster (tests/kubernetes/common.sh: start) that neither answers nor ends connections."""
+    pid = int((HOME / f"run/{name}.pid").read_text().split()[0])
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
 
 
 def another(name: str, than: int) -> bool:
@@ -74,6 +95,41 @@ def add(suite: Suite) -> None:
                 until(60, f"the agent to answer after kill {number + 1}", lambda: explained(CLIENT, SERVER) == "redirected")
         until(60, "the agent to be ready", agent_is_ready)
         return f"{KILLS} times kill -9: {said[0]}"
+
+    @suite.case("agent-restarts-without-api-server")
+    def _() -> str:
+        pod = f"{TILL}/load"
+        before = traffic_of(pod)
+        with frozen("kube-apiserver"):
+            old = kill("sidetrack-agent")
+            until(60, "another agent", lambda: another("sidetrack-agent", old))
+            took = until(60, "it to work from what is on its disk", lambda: ctl("status")["agent"]["state"] == "ready")
+            expect(explained(CLIENT, SERVER) == "redirected", "shop/client is not redirected")
+            engine = kill("sidetrack-engine")
+            until(60, "another engine", lambda: another("sidetrack-engine", engine))
+            until(30, "redirection by the new engine", lambda: explained(CLIENT, SERVER) == "redirected")
+        until(60, "the API server to be back", agent_is_ready)
+        change = traffic_of(pod).since(before)
+        expect(change.connect_failed == 0 and change.asked > 0, f"{change}")
+        decided(CLIENT, f"http://{SERVER}/", "redirected")
+        return f"ready {took:.1f} s after the new agent, from disk; a new engine registered; {change.asked} connections, 0 failed connects"
+
+    @suite.case("conflist-fight")
+    def _() -> str:
+        agent, begin, writes = processes("sidetrack-agent")[0], time.monotonic(), 0
+        before = cpu_seconds(agent)
+        while time.monotonic() - begin < FIGHT_SECONDS:
+            CONFLIST.with_name(".rewritten").write_text(main_conflist())
+            CONFLIST.with_name(".rewritten").rename(CONFLIST)
+            writes += 1
+            time.sleep(max(0.0, begin + writes - time.monotonic()))  # once a second: this is what is tested
+        used = cpu_seconds(agent) - before
+        until_chained()
+        events = [one for one in get("events", "-n", "default")["items"] if one["reason"].startswith("Sidetrack")]
+        named = [one["message"] for one in events if CONFLIST.name in one["message"]]
+        expect(len(named) == 1, f"{len(named)} Events name {CONFLIST.name}: {events}")
+        expect(used < 0.1 * FIGHT_SECONDS, f"the agent used {used:.1f} s of CPU in {FIGHT_SECONDS} s")
+        return f"{writes} rewrites in {FIGHT_SECONDS} s: {used:.2f} s of CPU, one Event: {named[0]}"
 
     @suite.case("a-pod-starts-while-the-agent-is-dead")
     def _() -> str:
