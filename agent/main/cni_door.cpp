@@ -38,7 +38,7 @@ void CniDoor::add(cni::Attachment attachment, std::function<void(Result<void>)> 
     return;
   }
   table_.attach(key_of({attachment.container_id, attachment.ifname}), uid,
-                std::move(attachment.netns), node_.now());
+                std::move(attachment.netns), node_.now(), std::move(attachment.addresses));
   waiting_.push_back({.pod_namespace = std::move(attachment.pod_namespace),
                       .name = std::move(attachment.pod_name),
                       .uid = std::move(uid),

@@ -31,8 +31,8 @@ class PodNetns {
   bool look(const kube::ObjectSet& objects, pods::Clock::time_point now) {
     return table_.look(known_pods(objects, node_name_), now);
   }
-  // Writes netns_path or netns_problem of each, and takes pods whose runtime has sockets of its own
-  // out (reason sandboxed_runtime).
+  // Writes netns_path or netns_problem of each, the addresses that the plugin told of, and takes
+  // pods whose runtime has sockets of its own out (reason sandboxed_runtime).
   void fill(const kube::ObjectSet& objects, std::vector<policy::PodIntent>& intents) const;
 
  private:

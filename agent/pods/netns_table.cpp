@@ -47,12 +47,13 @@ Result<NetnsTable::System> NetnsTable::real_system() {
 }
 
 void NetnsTable::attach(const std::string& container_id, const std::string& uid, UniqueFd netns,
-                        Clock::time_point now) {
+                        Clock::time_point now, std::vector<std::string> addresses) {
   const auto inode = inode_of(netns.get());
   detach(container_id);  // runtimes may ask again
   entries_[uid].seats.push_back({.netns = std::move(netns),
                                  .inode = inode ? *inode : 0,
                                  .container_id = container_id,
+                                 .addresses = std::move(addresses),
                                  .since = now});
 }
 
@@ -223,7 +224,8 @@ NetnsPlace NetnsTable::place(const std::string& uid) const {
   }
   return {.path = "/proc/self/fd/" + std::to_string(entry.seats.back().netns.get()),
           .problem = "",
-          .sandbox = entry.sandbox};
+          .sandbox = entry.sandbox,
+          .addresses = entry.seats.back().addresses};
 }
 
 }  // namespace sidetrack::pods

@@ -32,6 +32,8 @@ struct NetnsPlace {
   std::string path;     // "/proc/self/fd/17"; empty: not known
   std::string problem;  // why not
   std::string sandbox;  // sandbox_of() one of its processes
+  // As the plugin said, which is before the API does and at once after a new sandbox; else empty.
+  std::vector<std::string> addresses;
 };
 
 class NetnsTable {
@@ -48,7 +50,7 @@ class NetnsTable {
 
   // ADD and DEL of the plugin. The newest sandbox of a pod counts.
   void attach(const std::string& container_id, const std::string& uid, UniqueFd netns,
-              Clock::time_point now);
+              Clock::time_point now, std::vector<std::string> addresses = {});
   void detach(const std::string& container_id);
   // GC: sandboxes that the plugin told of and that are not among these have gone.
   void keep_only(const std::set<std::string>& container_ids);
@@ -65,6 +67,7 @@ class NetnsTable {
     UniqueFd netns;
     ino_t inode = 0;
     std::string container_id;  // empty: found by its processes
+    std::vector<std::string> addresses;
     Clock::time_point since;
   };
   struct Entry {

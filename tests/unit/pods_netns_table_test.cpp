@@ -116,6 +116,18 @@ TEST_F(Table, waits_for_the_address_and_the_process) {
   EXPECT_EQ(netns_of(kWeb), web);
 }
 
+TEST_F(Table, knows_the_addresses_that_the_plugin_told_of_until_that_sandbox_goes) {
+  table_.attach("sandbox1", kWeb, open(make_netns("10.0.0.5")), Clock::time_point{1h},
+                {"10.0.0.5", "fd00::5"});
+  EXPECT_EQ(table_.place(kWeb).addresses, (std::vector<std::string>{"10.0.0.5", "fd00::5"}));
+  table_.attach("sandbox2", kWeb, open(make_netns("10.0.0.9")), Clock::time_point{1h},
+                {"10.0.0.9"});
+  EXPECT_EQ(table_.place(kWeb).addresses, std::vector<std::string>{"10.0.0.9"});
+  table_.detach("sandbox2");
+  table_.detach("sandbox1");
+  EXPECT_TRUE(table_.place(kWeb).addresses.empty());
+}
+
 TEST_F(Table, believes_the_plugin_before_there_is_a_process) {
   const ino_t web = make_netns("10.0.0.5");
   table_.attach("sandbox1", kWeb, open(web), Clock::time_point{1h});

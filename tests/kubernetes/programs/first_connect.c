@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // first_connect A.B.C.D PORT: a program without a C library whose first system calls are socket()
-// and connect(). Then it asks for / by HTTP, prints the answer and ends: 0 if there was one, 1 with
-// the errno if not.
+// and connect(). Then it looks at its own address, asks for / by HTTP, prints the answer and ends:
+// 0 if there was one and its own address is not loopback's, 1 with the errno if not.
 #include <linux/in.h>
 #include <sys/syscall.h>
 
@@ -49,6 +49,7 @@ __attribute__((used, noreturn)) void first_connect(const long* stack) {
   static const char request[] = "GET / HTTP/1.0\r\n\r\n";
   static char answer[4096];
   struct sockaddr_in to = {.sin_family = 2};
+  struct sockaddr_in own = {.sin_family = 2};
   unsigned char* address = (unsigned char*)&to.sin_addr;
   unsigned char* port = (unsigned char*)&to.sin_port;
   const char* text = arguments[1];
@@ -66,6 +67,11 @@ __attribute__((used, noreturn)) void first_connect(const long* stack) {
   size = call(SYS_connect, socket, (long)&to, sizeof(to));
   if (size < 0) {
     failed("connect: errno ", 15, size);
+  }
+  size = sizeof(own);
+  call(SYS_getsockname, socket, (long)&own, (long)&size);
+  if (*(unsigned char *)&own.sin_addr == 127) {
+    failed("getsockname: loopback, errno ", 29, 0);
   }
   call(SYS_write, socket, (long)request, sizeof(request) - 1);
   size = call(SYS_read, socket, (long)answer, sizeof(answer));
