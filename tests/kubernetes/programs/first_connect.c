@@ -70,7 +70,7 @@ __attribute__((used, noreturn)) void first_connect(const long* stack) {
   }
   size = sizeof(own);
   call(SYS_getsockname, socket, (long)&own, (long)&size);
-  if (*(unsigned char *)&own.sin_addr == 127) {
+  if (*(unsigned char*)&own.sin_addr == 127) {
     failed("getsockname: loopback, errno ", 29, 0);
   }
   call(SYS_write, socket, (long)request, sizeof(request) - 1);
