@@ -140,7 +140,7 @@ class Handoff : public FastNode {
   // The newest flow from there: open or closed.
   nlohmann::json flow(const std::string& source, bool open) const {
     const auto flows = sidetrack_->get("/v1/flows?namespace=shop");
-    nlohmann::json found;
+    auto found = nlohmann::json::object();  // not seen yet
     for (const auto& one : flows ? (*flows)["flows"] : nlohmann::json::array()) {
       if (one["source"] == source && (one["end"] == 0) == open) {
         found = one;
@@ -190,7 +190,7 @@ TEST_F(Handoff, begins_under_streams_and_a_half_close_ends_it) {
   }
   ends.client.reset();
   ends.server.reset();
-  ASSERT_TRUE(eventually(kPatience, [&] { return !flow(source, false).is_null(); }));
+  ASSERT_TRUE(eventually(kPatience, [&] { return !flow(source, false).empty(); }));
   const auto closed = flow(source, false);
   EXPECT_EQ(closed["path"], "handoff") << closed;
   EXPECT_EQ(closed["bytes_out"], out) << closed;

@@ -3,7 +3,7 @@
 # boot.sh KERNEL OUT COMMAND: boots KERNEL (a folder made by fetch.sh) in qemu by software emulation and runs COMMAND there as root
 # by bash. The guest sees this machine's files under the same paths; what it writes stays in its memory. It has no network.
 # OUT/output is what COMMAND said, OUT/console.log what the kernel said. Exits with COMMAND's status; 125 if it never ended.
-# BOOT_SECONDS (600): until the guest is ended; BOOT_CPUS (2), BOOT_MEGABYTES (3072).
+# BOOT_SECONDS (600): until the guest is ended; BOOT_CPUS (2), BOOT_MEGABYTES (3072), BOOT_CPU (max,cx16=off).
 set -euo pipefail
 # shellcheck source=tests/kernels/lib.sh
 . "$(dirname "$0")/lib.sh"
@@ -82,8 +82,8 @@ serve_files() {
 }
 
 run_guest() {
-  # Without cmpxchg16b: 6.12's slab allocator uses it, and under qemu 7.2 six of eight boots died, two seen at it; without, none of six.
-  timeout "$seconds" qemu-system-x86_64 -machine q35,memory-backend=ram -accel tcg,thread=multi -cpu max,cx16=off -smp "$cpus" \
+  # Mostly without cmpxchg16b: 6.12's slab allocator uses it, and under qemu 7.2 six of eight boots died, two seen at it; without, none of six.
+  timeout "$seconds" qemu-system-x86_64 -machine q35,memory-backend=ram -accel tcg,thread=multi -cpu "${BOOT_CPU:-max,cx16=off}" -smp "$cpus" \
     -m "$megabytes" -object "memory-backend-memfd,id=ram,size=${megabytes}M,share=on" \
     -chardev "socket,id=files,path=$work/files.sock" -device vhost-user-fs-pci,chardev=files,tag=host \
     -display none -monitor none -nic none -no-reboot -serial "file:$out/console.log" -serial "file:$out/output" \

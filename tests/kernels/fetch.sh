@@ -98,7 +98,7 @@ fetch() {
   line=$(kernel_line "$name")
   [ -n "$line" ] || die "no kernel '$name' in $kernels_list; there are: $(kernel_names | tr '\n' ' ')"
   ! is_cached "$name" "$line" || return 0
-  read -ra fields <<<"$line"
+  read -ra fields <<<"${line% cpu=*}"
   suite=${fields[1]}
   echo "test-kernels: $name: downloading from $suite" >&2
   use_suite "$suite"

@@ -19,6 +19,11 @@ kernel_names() {
   awk '!/^#/ && NF { print $1 }' "$kernels_list"
 }
 
+# kernel_cpu NAME: the CPU that it needs, or nothing.
+kernel_cpu() {
+  kernel_line "$1" | sed -n 's/.* cpu=//p'
+}
+
 # kernel_line NAME: its line of the list, or nothing.
 kernel_line() {
   awk -v name="$1" '!/^#/ && $1 == name' "$kernels_list"

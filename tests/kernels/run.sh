@@ -52,7 +52,7 @@ run_kernel() {
   local name=$1 out=$results/$1 status=0
   rm -rf "$out"
   mkdir -p "$out"
-  BOOT_SECONDS=${KERNEL_SECONDS:-3000} "$kernels_dir/boot.sh" "$build/kernels/$name" "$out" \
+  BOOT_SECONDS=${KERNEL_SECONDS:-3000} BOOT_CPU=$(kernel_cpu "$name") "$kernels_dir/boot.sh" "$build/kernels/$name" "$out" \
     "ST_TIME_SCALE=${ST_TIME_SCALE:-4} CASE_SECONDS=${CASE_SECONDS:-240} $kernels_dir/guest-tests.sh $plan" || status=$?
   tr -d '\r' <"$out/output" | grep -aE '^(pass|fail|skip)	' >"$results/$name.tsv" || true
   complaints "$out/console.log" >"$out/complaints"
