@@ -36,8 +36,8 @@ int run(const std::vector<std::string>& arguments) {
   }
   sidetrack::engine::start_log(options->log_level, options->log_format);
   if (const auto joined = sidetrack::cgroup::join_host_namespace(); !joined) {
-    // Without it an agent that wants us in our container's cgroup is told so, and we serve nobody.
-    sidetrack::engine::log_event(sidetrack::engine::LogLevel::kWarn, "cgroup_namespace",
+    // Our own cgroup is on our container's mount, too.
+    sidetrack::engine::log_event(sidetrack::engine::LogLevel::kDebug, "cgroup_namespace",
                                  {{"detail", joined.error().message}});
   }
   return sidetrack::engine::run_daemon(*options);

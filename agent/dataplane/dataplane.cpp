@@ -128,6 +128,33 @@ Result<void> Dataplane::Impl::load(bool fast_path) {
   return {};
 }
 
+Result<void> Dataplane::check_pins(const std::string& pin_dir) {
+  libbpf_set_print(collect_log);
+  const std::unique_ptr<sidetrack_bpf, SkeletonDeleter> skeleton(sidetrack_bpf::open());
+  if (!skeleton) {
+    return load_error(errno);
+  }
+  const bpf_map* map = nullptr;
+  bpf_object__for_each_map(map, skeleton->obj) {
+    const std::string path = version_dir(pin_dir) + "/maps/" + bpf_map__name(map);
+    const UniqueFd pinned(bpf_map__is_internal(map) ? -1 : bpf_obj_get(path.c_str()));
+    bpf_map_info info{};
+    std::uint32_t size = sizeof(info);
+    if (!pinned.valid() || bpf_obj_get_info_by_fd(pinned.get(), &info, &size) != 0) {
+      continue;
+    }
+    if (info.type != bpf_map__type(map) || info.key_size != bpf_map__key_size(map) ||
+        info.value_size != bpf_map__value_size(map) ||
+        info.max_entries != bpf_map__max_entries(map)) {
+      return make_error(ErrorCode::kInvalid,
+                        path +
+                            " is of another version: it cannot be taken over. Run "
+                            "`sidetrack-agent uninstall` first, or choose another --pin-dir");
+    }
+  }
+  return {};
+}
+
 Result<std::unique_ptr<Dataplane>> Dataplane::open(const Options& options) {
   libbpf_set_print(collect_log);
   auto impl = std::make_unique<Impl>();

@@ -99,6 +99,9 @@ class Dataplane {
   // missing). kBusy: another agent has this pin folder.
   [[nodiscard]] static Result<std::unique_ptr<Dataplane>> open(const Options& options);
   ~Dataplane();
+  // Whether what is pinned could be taken over by this program; changes nothing. kInvalid: it is of
+  // another version.
+  [[nodiscard]] static Result<void> check_pins(const std::string& pin_dir);
 
   // The engine that lives in this cgroup, alone: its sockets are never redirected, and it may ask
   // for original destinations. Nothing to do where that is so already. kFull: ST_ENGINE_CGROUPS are

@@ -46,15 +46,19 @@ void Dataplane::Impl::find_engines() {
   }
 }
 
+void Dataplane::Impl::fill_engines(st_config& config) const {
+  std::fill(std::begin(config.engine_cgroup_ids), std::end(config.engine_cgroup_ids), 0);
+  for (std::size_t i = 0; i < std::min<std::size_t>(engines.size(), ST_ENGINE_CGROUPS); ++i) {
+    config.engine_cgroup_ids[i] = engines[i].id;
+  }
+}
+
 Result<void> Dataplane::Impl::write_engines() const {
   const int fd = map_fd("st_config");
   auto cell = map_lookup<st_config>(fd, "st_config", std::uint32_t{0});
   ST_TRY(cell);
   st_config config = cell->value_or(st_config{});
-  std::fill(std::begin(config.engine_cgroup_ids), std::end(config.engine_cgroup_ids), 0);
-  for (std::size_t i = 0; i < engines.size(); ++i) {
-    config.engine_cgroup_ids[i] = engines[i].id;
-  }
+  fill_engines(config);
   return map_update(fd, "st_config", std::uint32_t{0}, config);
 }
 
@@ -97,7 +101,7 @@ Result<std::uint64_t> Dataplane::attach_engine(const std::string& cgroup_dir) {
   const CgroupPlace place{.dir = cgroup_dir, .id = *id};
   auto known = std::find_if(impl_->engines.begin(), impl_->engines.end(),
                             [&](const CgroupPlace& engine) { return engine.id == *id; });
-  if (known == impl_->engines.end() && impl_->engines.size() == ST_ENGINE_CGROUPS) {
+  if (known == impl_->engines.end() && impl_->engines.size() >= ST_ENGINE_CGROUPS) {
     return make_error(ErrorCode::kFull,
                       fmt::format("{} engines have a cgroup of their own already: end one of them",
                                   int{ST_ENGINE_CGROUPS}));

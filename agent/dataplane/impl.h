@@ -78,7 +78,8 @@ struct Dataplane::Impl {
   // Engines whose cgroup is gone, and their links.
   [[nodiscard]] Result<void> forget_dead_engines();
   [[nodiscard]] Result<void> detach_engine(std::uint64_t cgroup_id);
-  // `engines` into st_config.
+  // `engines` into the cells of a configuration; into st_config.
+  void fill_engines(st_config& config) const;
   [[nodiscard]] Result<void> write_engines() const;
   [[nodiscard]] Result<void> read_namespaces();
   [[nodiscard]] Result<void> open_rings();

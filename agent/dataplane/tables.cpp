@@ -40,8 +40,9 @@ std::uint64_t count_keys(int fd, std::size_t key_bytes) {
 }  // namespace
 
 Result<void> Dataplane::set_config(const st_config& config) {
-  ST_TRY(map_update(impl_->map_fd("st_config"), "st_config", std::uint32_t{0}, config));
-  return impl_->write_engines();
+  st_config whole = config;
+  impl_->fill_engines(whole);
+  return map_update(impl_->map_fd("st_config"), "st_config", std::uint32_t{0}, whole);
 }
 
 Result<st_config> Dataplane::config() const {

@@ -91,6 +91,18 @@ Object decode_node(const Field& object) {
   return Node{.metadata = decode_metadata(object, false)};
 }
 
+// By the names that injectors give.
+bool is_mesh_proxy(const std::string& name) {
+  return name == "istio-proxy" || name == "linkerd-proxy" || name == "kuma-sidecar" ||
+         name == "consul-dataplane";
+}
+
+void note_mesh_container(const Field& container, Pod& pod) {
+  if (std::string name = container.at("name").text(); is_mesh_proxy(name)) {
+    pod.mesh_container = std::move(name);
+  }
+}
+
 Object decode_pod(const Field& object) {
   const Field spec = object.at("spec");
   const Field status = object.at("status");
@@ -106,7 +118,12 @@ Object decode_pod(const Field& object) {
   if (pod.addresses.empty()) {
     add_address(status.at("podIP"), pod.addresses);
   }
+  pod.runtime_class = spec.at("runtimeClassName").text();
+  for (const Field& container : spec.at("initContainers").items()) {
+    note_mesh_container(container, pod);  // a native sidecar
+  }
   for (const Field& container : spec.at("containers").items()) {
+    note_mesh_container(container, pod);
     for (const Field& port : container.at("ports").items()) {
       const std::uint16_t number = port.at("containerPort").required_port();
       if (protocol_of(port) == "TCP") {

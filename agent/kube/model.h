@@ -34,8 +34,11 @@ struct Pod {
   std::string phase;                   // status.phase, may be empty (files)
   std::vector<std::string> addresses;  // status.podIPs (or status.podIP)
   std::vector<std::uint16_t>
-      container_ports;  // spec.containers[].ports[].containerPort, hostPort not included
-  std::string owner;    // "Kind/name" of the controller, empty if none
+      container_ports;         // spec.containers[].ports[].containerPort, hostPort not included
+  std::string runtime_class;   // spec.runtimeClassName
+  std::string mesh_container;  // the container (also an init container) that is a mesh's proxy, by
+                               // its name; empty = none
+  std::string owner;           // "Kind/name" of the controller, empty if none
   bool operator==(const Pod&) const = default;
 };
 

@@ -47,8 +47,11 @@ json to_json(const Pod& pod) {
   for (const std::uint16_t port : pod.container_ports) {
     ports.push_back({{"containerPort", port}});
   }
-  if (!ports.empty()) {
-    spec["containers"] = json::array({{{"ports", std::move(ports)}}});
+  if (!pod.runtime_class.empty()) {
+    spec["runtimeClassName"] = pod.runtime_class;
+  }
+  if (!ports.empty() || !pod.mesh_container.empty()) {
+    spec["containers"] = json::array({{{"name", pod.mesh_container}, {"ports", std::move(ports)}}});
   }
   json& status = value["status"];
   status = {{"phase", pod.phase}};

@@ -50,8 +50,8 @@ Result<std::string> real_root() {
   if (*id != ST_ROOT_CGROUP_ID) {
     return make_error(ErrorCode::kInvalid,
                       fmt::format("{} is not the root of cgroup2 (its id is {}, not {}): we are in "
-                                  "a cgroup namespace. Mount the "
-                                  "host's cgroup2 into this container and name it with --cgroup",
+                                  "a cgroup namespace. Mount the host's cgroup2 into this "
+                                  "container, and give it hostPID, SYS_ADMIN and SYS_PTRACE",
                                   *dir, *id, ST_ROOT_CGROUP_ID));
   }
   return dir;

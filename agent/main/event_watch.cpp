@@ -47,6 +47,12 @@ std::vector<kube::ClusterEvent> EventWatch::look(const std::vector<reconcile::Po
     const std::string key = pod.intent.namespace_name + "/" + pod.intent.name;
     const bool cannot =
         pod.phase == reconcile::PodPhase::kSkipped && pod.reason == "sandboxed_runtime";
+    // Nothing of it runs as yet.
+    const auto object = objects.pods.find(key);
+    if (pod.reason == "no_netns" && object != objects.pods.end() &&
+        object->second.phase == "Pending") {
+      continue;
+    }
     if (!cannot && pod.phase != reconcile::PodPhase::kDrift &&
         pod.phase != reconcile::PodPhase::kPending) {
       continue;

@@ -173,7 +173,10 @@ void KubernetesNode::ask_whether_gone(std::function<void(bool)> done) {
 bool KubernetesNode::knows_all() const {
   const kube::KubernetesStatus status = source_->status();
   return std::all_of(status.resources.begin(), status.resources.end(),
-                     [](const kube::ResourceStatus& one) { return one.listed || one.cached != 0; });
+                     [](const kube::ResourceStatus& one) {
+                       // Of the node only its zone is used: to know less is no reason to wait.
+                       return one.listed || one.cached != 0 || one.resource == "nodes";
+                     });
 }
 
 admin::KubernetesView KubernetesNode::view() const {

@@ -18,6 +18,7 @@
 #include "agent/main/traces.h"
 #include "agent/main/uninstall.h"
 #include "agent/selftest/self_test.h"
+#include "sidetrack/cgroup/process_cgroup.h"
 
 namespace sidetrack::agent {
 
@@ -82,6 +83,12 @@ Result<std::optional<InstanceLock>> wait_for_lock(const Options& options) {
 
 int run(const Options& options, const Agent::Reload& reload) {
   start_log(options.log_level, options.log_format);
+  if (options.standby) {
+    // Whoever waits seems fine to whoever rolls out: what would fail then is to fail now.
+    if (auto fits = dataplane::Dataplane::check_pins(options.pin_dir); !fits) {
+      return fail(fits.error());
+    }
+  }
   const Traces traces(options);
   auto lock = wait_for_lock(options);
   if (!lock) {
@@ -131,6 +138,12 @@ int main_of(int argc, char** argv) {
   const auto options = parse_options(argc, argv);
   if (!options) {
     return fail(options.error());
+  }
+  const bool looks_at_cgroups =
+      options->command != Command::kHelp && options->command != Command::kVersion;
+  if (const auto joined = looks_at_cgroups ? cgroup::join_host_namespace() : Result<void>();
+      !joined && joined.error().code != ErrorCode::kPermission) {
+    return fail(joined.error());
   }
   switch (options->command) {
     case Command::kHelp:

@@ -47,7 +47,9 @@ void PodNetns::fill(const kube::ObjectSet& objects, std::vector<policy::PodInten
     if (auto addresses = parse(place.addresses); !addresses.empty()) {
       intent.addresses = std::move(addresses);
     }
-    if (!place.sandbox.empty() && intent.state == policy::PodState::kEnrol) {
+    // What processes look like is for the pod to choose; its runtime class is not.
+    const bool may_be_sandboxed = !pod->second.runtime_class.empty();
+    if (may_be_sandboxed && !place.sandbox.empty() && intent.state == policy::PodState::kEnrol) {
       intent.state = policy::PodState::kSkipped;
       intent.reason = "sandboxed_runtime";
       intent.reason_detail =

@@ -126,6 +126,9 @@ Result<void> uninstall(const Options& options) {
     return lock.error().code == ErrorCode::kBusy ? lock.error().within("stop it first")
                                                  : lock.error();
   }
+  // Before anything that takes time: engines may be ending, too, and where `closed` holds their
+  // pods' connections would be refused.
+  ST_TRY(dataplane::stop_redirecting(options.pin_dir));
   retract_plugin(options);
   std::vector<std::uint64_t> engine_cgroups;
   if (fs::exists(options.pin_dir + "/v1/links", error)) {

@@ -177,8 +177,8 @@ bool NetnsTable::compare(const KnownPod& pod, const PodProcesses& all, Clock::ti
   }
   bool changed = std::exchange(entry.sandbox, sandbox) != sandbox;
   const auto is_stale = [&](const Seat& seat) {
-    // Without the host's processes (no hostPID) there is only the plugin's word.
-    return now - seat.since > kYoung && !all.empty() &&
+    // A pod may be without any process for a while: between two containers, or while images come.
+    return now - seat.since > kYoung && !processes.empty() &&
            std::none_of(processes.begin(), processes.end(),
                         [&](const PodProcess& process) { return process.netns == seat.inode; });
   };

@@ -5,6 +5,7 @@
 #include <set>
 
 #include "agent/policy/object_policy.h"
+#include "agent/policy/other_mesh.h"
 #include "agent/policy/policy.h"
 #include "agent/policy/text.h"
 
@@ -21,17 +22,19 @@ bool is_of_node(const kube::Pod& pod, const NodeSettings& node) {
 }
 
 // What keeps a pod out whatever its labels say.
-std::optional<Veto> find_veto(const kube::Pod& pod, const NodeSettings& node) {
+std::optional<Veto> find_veto(const kube::Pod& pod, const kube::Namespace* of_namespace,
+                              const NodeSettings& node) {
   if (pod.host_network) {
     return Veto{"host_network", "the pod shares the network namespace of the node"};
   }
   if (!node.own_namespace.empty() && pod.metadata.namespace_name == node.own_namespace) {
     return Veto{"own_namespace", "the agent and the engine run in this namespace"};
   }
-  for (const char* const key : {"sidecar.istio.io/status", "linkerd.io/proxy-version"}) {
-    if (pod.metadata.annotations.contains(key)) {
-      return Veto{"has_sidecar", fmt::format("annotation {}", key)};
-    }
+  if (std::string sign = find_sidecar(pod); !sign.empty()) {
+    return Veto{"has_sidecar", std::move(sign)};
+  }
+  if (std::string sign = find_ambient(pod, of_namespace); !sign.empty()) {
+    return Veto{"other_mesh", std::move(sign)};
   }
   if (pod.phase == "Succeeded" || pod.phase == "Failed") {
     return Veto{"finished", fmt::format("phase {}", pod.phase)};
@@ -167,7 +170,10 @@ class Resolver {
 
   PodIntent resolve_pod(const kube::Pod& pod) {
     PodIntent intent = describe(pod);
-    if (const auto veto = find_veto(pod, node_)) {
+    const auto space = objects_.namespaces.find(pod.metadata.namespace_name);
+    const kube::Namespace* of_namespace =
+        space == objects_.namespaces.end() ? nullptr : &space->second;
+    if (const auto veto = find_veto(pod, of_namespace, node_)) {
       intent.reason = veto->reason;
       intent.reason_detail = veto->detail;
       return intent;

@@ -12,6 +12,8 @@ namespace {
 // A connect() that has read the old row may still be on its way to the listener.
 constexpr std::chrono::milliseconds kLeaveGrace{2000};
 constexpr std::chrono::milliseconds kFirstBackoff{250};
+// How long rows of an earlier agent stay while the namespace of some pod is not known.
+constexpr std::chrono::seconds kHeirPatience{60};
 constexpr std::chrono::milliseconds kLastBackoff{30000};
 // Namespaces looked into again per tick: a path can lead to another namespace with the same inode
 // number.
@@ -37,6 +39,7 @@ Reconciler::Reconciler(Settings settings, KernelTables& kernel, EngineControl& e
 
 void Reconciler::apply(std::vector<policy::PodIntent> intents, Clock::time_point now) {
   forget_policy_ids();
+  first_apply_ = first_apply_.value_or(now);
   std::set<std::string> present;
   for (policy::PodIntent& intent : intents) {
     const std::string key = key_of(intent);
@@ -76,7 +79,9 @@ void Reconciler::fail(Entry& entry, Clock::time_point now, std::string reason, s
 }
 
 bool Reconciler::look_at_netns(const std::string& key, Entry& entry, Clock::time_point now) {
-  if (entry.facts && entry.path == entry.intent.netns_path) {
+  // The same path may lead to another namespace by now.
+  if (entry.facts && entry.path == entry.intent.netns_path &&
+      netns_.identify(entry.path) == entry.file) {
     return true;
   }
   release(entry, true);
@@ -316,9 +321,10 @@ std::size_t Reconciler::audit(Clock::time_point now) {
   }
   forget_policy_ids();
   std::map<std::uint64_t, st_pod> in_kernel;
+  const bool knows_all = knows_every_pod(now);
   for (const auto& [cookie, row] : *rows) {
     in_kernel[cookie] = row;
-    if (!keys_.contains(cookie) && cookie != settings_.node_netns_cookie &&
+    if (knows_all && !keys_.contains(cookie) && cookie != settings_.node_netns_cookie &&
         kernel_.erase_pod(cookie)) {
       ++repairs;
     }
@@ -339,6 +345,18 @@ std::size_t Reconciler::audit(Clock::time_point now) {
   }
   kernel_.collect_policies();
   return repairs;
+}
+
+// An agent that has just come finds some pods later than others; what an earlier one wrote for them
+// stays until then.
+bool Reconciler::knows_every_pod(Clock::time_point now) const {
+  if (!first_apply_ || now - *first_apply_ >= kHeirPatience) {
+    return true;
+  }
+  return std::none_of(entries_.begin(), entries_.end(), [](const auto& one) {
+    const Entry& entry = one.second;
+    return entry.wanted && !entry.facts && entry.intent.state == policy::PodState::kEnrol;
+  });
 }
 
 Reconciler::Entry* Reconciler::find(std::uint64_t netns_cookie) {

@@ -103,6 +103,8 @@ class Reconciler {
   void release(Entry& entry, bool cut);
   void forget_policy_ids() { policy_ids_.clear(); }
   [[nodiscard]] Entry* find(std::uint64_t netns_cookie);
+  // Whether a row that is no known pod's is nobody's.
+  [[nodiscard]] bool knows_every_pod(Clock::time_point now) const;
   [[nodiscard]] std::pair<PodPhase, std::string> phase(const Entry& entry) const;
   [[nodiscard]] PodStatus describe(const Entry& entry) const;
 
@@ -115,6 +117,7 @@ class Reconciler {
   std::map<std::uint64_t, Owner> owners_;
   std::map<const policy::CompiledPolicy*, std::uint32_t> policy_ids_;  // within one pass
   std::size_t next_inspection_ = 0;
+  std::optional<Clock::time_point> first_apply_;
 };
 
 }  // namespace sidetrack::reconcile

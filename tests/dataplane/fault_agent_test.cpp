@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The agent dies, comes back, meets a second one, finds its programs and rows damaged.
+#include <bpf/bpf.h>
 #include <fmt/format.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -10,6 +11,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "sidetrack/unique_fd.h"
 #include "tests/dataplane/fault_node.h"
 
 namespace sidetrack::lab {
@@ -131,6 +133,22 @@ TEST_F(AgentFault, a_second_agent_says_who_holds_the_folder_and_ends) {
             std::string::npos)
       << second->output();
   expect_connections(5, "redirected");
+}
+
+TEST_F(AgentFault, a_standby_agent_does_not_wait_for_what_it_could_not_take_over) {
+  ASSERT_NO_FATAL_FAILURE(start_sidetrack());
+  ProcessSpec spec = sidetrack_->agent_spec();
+  spec.arguments.emplace_back("--standby");
+  const std::string path = sidetrack_->pin_dir() + "/v1/maps/st_bypass";
+  ASSERT_EQ(::unlink(path.c_str()), 0);
+  bpf_map_create_opts options{};
+  options.sz = sizeof(options);
+  const UniqueFd other(bpf_map_create(BPF_MAP_TYPE_ARRAY, "st_bypass", 4, 64, 1, &options));
+  ASSERT_EQ(bpf_obj_pin(other.get(), path.c_str()), 0) << std::strerror(errno);
+  ST_ASSERT_VALUE(auto standby, Process::start(spec));
+  ST_ASSERT_VALUE(const int status, standby->wait());
+  EXPECT_EQ(status, 2);
+  EXPECT_NE(standby->output().find("another version"), std::string::npos) << standby->output();
 }
 
 TEST_F(AgentFault, a_standby_agent_takes_over_without_a_gap) {

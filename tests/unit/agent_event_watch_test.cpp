@@ -56,6 +56,14 @@ TEST_F(Events, tell_of_a_pod_whose_runtime_cannot_be_captured) {
   EXPECT_EQ(look(10s).size(), 1U);
 }
 
+TEST_F(Events, do_not_tell_of_a_pod_of_which_nothing_runs_yet) {
+  pod_.phase = reconcile::PodPhase::kDrift;
+  pod_.reason = "no_netns";
+  objects_.pods["shop/web"].phase = "Pending";
+  (void)look(0s);
+  EXPECT_TRUE(look(60s).empty());
+}
+
 TEST_F(Events, do_not_tell_of_pods_that_are_not_wanted) {
   pod_.phase = reconcile::PodPhase::kSkipped;
   pod_.reason = "mode_disabled";

@@ -298,6 +298,8 @@ TEST(ObjectText, is_read_back_as_it_was) {
   Pod pod{.metadata = metadata, .node_name = "n", .host_network = true, .phase = "Running"};
   pod.addresses = {"10.0.0.1", "fd00::1"};
   pod.container_ports = {80, 8080};
+  pod.mesh_container = "istio-proxy";
+  pod.runtime_class = "gvisor";
   pod.owner = "ReplicaSet/web";
   EXPECT_EQ(std::get<Pod>(round_trip(pod)), pod);
 

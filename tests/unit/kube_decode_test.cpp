@@ -40,9 +40,9 @@ TEST(Decode, reads_a_pod) {
   const auto pod = only<Pod>(json::parse(R"({"apiVersion": "v1", "kind": "Pod",
     "metadata": {"name": "web-0", "namespace": "shop", "annotations": {"a": "b"}, "resourceVersion": "7",
       "ownerReferences": [{"kind": "X", "name": "x"}, {"kind": "ReplicaSet", "name": "web", "controller": true}]},
-    "spec": {"nodeName": "n1", "hostNetwork": true, "containers": [
+    "spec": {"runtimeClassName": "kata-qemu", "nodeName": "n1", "hostNetwork": true, "containers": [
       {"name": "a", "ports": [{"containerPort": 80, "hostPort": 8080}, {"containerPort": 53, "protocol": "UDP"}]},
-      {"name": "b"}, {"name": "c", "ports": [{"containerPort": 65535, "protocol": "TCP"}]}]},
+      {"name": "b"}, {"name": "linkerd-proxy"}, {"name": "c", "ports": [{"containerPort": 65535, "protocol": "TCP"}]}]},
     "status": {"phase": "Running", "podIP": "10.0.0.1", "podIPs": [{"ip": "10.0.0.1"}, {"ip": "fd00::1"}]}})"));
   EXPECT_EQ(pod.metadata.namespace_name, "shop");
   EXPECT_EQ(pod.node_name, "n1");
@@ -51,6 +51,8 @@ TEST(Decode, reads_a_pod) {
   EXPECT_EQ(pod.owner, "ReplicaSet/web");
   EXPECT_THAT(pod.addresses, ElementsAre("10.0.0.1", "fd00::1"));
   EXPECT_THAT(pod.container_ports, ElementsAre(80, 65535));
+  EXPECT_EQ(pod.mesh_container, "linkerd-proxy");
+  EXPECT_EQ(pod.runtime_class, "kata-qemu");
 }
 
 TEST(Decode, a_bare_pod_has_defaults) {

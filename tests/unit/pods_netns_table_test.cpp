@@ -205,6 +205,14 @@ TEST_F(Table, keeps_the_plugins_word_where_it_cannot_see_the_nodes_processes) {
   EXPECT_EQ(netns_of(kWeb), web);
 }
 
+TEST_F(Table, keeps_a_pod_that_has_no_process_for_a_while) {
+  const ino_t web = make_netns("10.0.0.5");
+  table_.attach("sandbox1", kWeb, open(web), Clock::time_point{1h});
+  add_process(kDb, 300, make_netns("10.0.0.9"));  // the node's processes are seen
+  look(300s);
+  EXPECT_EQ(netns_of(kWeb), web);
+}
+
 TEST_F(Table, tells_of_a_runtime_with_sockets_of_its_own) {
   add_process(kWeb, 100, make_netns("10.0.0.5"), std::string("runsc-sandbox\0boot", 18));
   EXPECT_TRUE(look(0s));

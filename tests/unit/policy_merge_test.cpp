@@ -167,6 +167,13 @@ TEST_P(VetoTest, skips_with_the_reason_shown) {
   EXPECT_NE(web.reason_detail, "");
 }
 
+TEST(OtherMesh, of_the_namespace_does_not_hold_for_a_pod_that_opted_out) {
+  Cluster cluster;
+  cluster.shop().metadata.labels["istio.io/dataplane-mode"] = "ambient";
+  cluster.web().metadata.labels = {{kMode, "redirect"}, {"istio.io/dataplane-mode", "none"}};
+  EXPECT_EQ(cluster.resolve_web().state, PodState::kEnrol);
+}
+
 constexpr const char* kIstioStatus = "sidecar.istio.io/status";
 
 INSTANTIATE_TEST_SUITE_P(
@@ -181,6 +188,29 @@ INSTANTIATE_TEST_SUITE_P(
             "linkerd",
             [](Cluster& c) { c.web().metadata.annotations["linkerd.io/proxy-version"] = "2.14"; },
             "has_sidecar"},
+        VetoRow{
+            "kuma",
+            [](Cluster& c) { c.web().metadata.annotations["kuma.io/sidecar-injected"] = "true"; },
+            "has_sidecar"},
+        VetoRow{"consul",
+                [](Cluster& c) {
+                  c.web().metadata.annotations["consul.hashicorp.com/connect-inject-status"] =
+                      "injected";
+                },
+                "has_sidecar"},
+        VetoRow{"proxy_container", [](Cluster& c) { c.web().mesh_container = "istio-proxy"; },
+                "has_sidecar"},
+        VetoRow{"ambient_status",
+                [](Cluster& c) {
+                  c.web().metadata.annotations["ambient.istio.io/redirection"] = "enabled";
+                },
+                "other_mesh"},
+        VetoRow{"ambient_pod",
+                [](Cluster& c) { c.web().metadata.labels["istio.io/dataplane-mode"] = "ambient"; },
+                "other_mesh"},
+        VetoRow{"ambient_namespace",
+                [](Cluster& c) { c.shop().metadata.labels["istio.io/dataplane-mode"] = "ambient"; },
+                "other_mesh"},
         VetoRow{"succeeded", [](Cluster& c) { c.web().phase = "Succeeded"; }, "finished"},
         VetoRow{"failed", [](Cluster& c) { c.web().phase = "Failed"; }, "finished"},
         VetoRow{"mode", [](Cluster& c) { c.web().metadata.labels[kMode] = "disabled"; },

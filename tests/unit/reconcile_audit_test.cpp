@@ -47,6 +47,23 @@ TEST_F(Audit, removes_rows_that_an_earlier_agent_left) {
   EXPECT_FALSE(kernel.rows.contains(8888));
 }
 
+TEST_F(Audit, keeps_what_an_earlier_agent_left_while_the_namespace_of_a_pod_is_not_known) {
+  kernel.rows[8888] = st_pod{};
+  apply({intent("web", "")});
+  EXPECT_EQ(audit(), 0U);
+  EXPECT_TRUE(kernel.rows.contains(8888));
+  apply_web();
+  EXPECT_EQ(audit(), 1U);
+  EXPECT_FALSE(kernel.rows.contains(8888));
+}
+
+TEST_F(Audit, does_not_keep_it_for_ever) {
+  kernel.rows[8888] = st_pod{};
+  apply({intent("web", "")});
+  now += 61s;
+  EXPECT_EQ(audit(), 1U);
+}
+
 TEST_F(Audit, leaves_the_nodes_own_row) {
   kernel.rows[kNodeCookie] = st_pod{};
   EXPECT_EQ(audit(), 0U);

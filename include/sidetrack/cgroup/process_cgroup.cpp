@@ -92,18 +92,18 @@ Result<std::uint64_t> own_id() {
   return std::uint64_t{status.st_ino};
 }
 
-Result<void> join_host_namespace() {
+Result<void> join_host_namespace(const std::string& host) {
   struct stat own {};
-  struct stat host {};
-  if (::stat("/proc/self/ns/cgroup", &own) != 0 || ::stat("/proc/1/ns/cgroup", &host) != 0) {
-    return errno_error("/proc/1/ns/cgroup", errno);
+  struct stat wanted {};
+  if (::stat("/proc/self/ns/cgroup", &own) != 0 || ::stat(host.c_str(), &wanted) != 0) {
+    return errno_error(host, errno);
   }
-  if (own.st_ino == host.st_ino) {
+  if (own.st_ino == wanted.st_ino) {
     return {};
   }
-  const UniqueFd fd(::open("/proc/1/ns/cgroup", O_RDONLY | O_CLOEXEC));
+  const UniqueFd fd(::open(host.c_str(), O_RDONLY | O_CLOEXEC));
   if (!fd.valid() || setns(fd.get(), CLONE_NEWCGROUP) != 0) {
-    return errno_error("enter the host's cgroup namespace", errno);
+    return errno_error("enter the cgroup namespace " + host, errno);
   }
   return {};
 }

@@ -21,7 +21,8 @@ namespace sidetrack::cgroup {
 
 // Sees cgroups as the host does, from now on and in threads made after it: a container on a pure
 // cgroup2 node has a cgroup namespace of its own, whose paths start at the container. Needs the
-// host's /proc (hostPID) and CAP_SYS_ADMIN; does nothing where /proc/1 is in the same namespace.
-[[nodiscard]] Result<void> join_host_namespace();
+// host's /proc (hostPID), CAP_SYS_ADMIN and CAP_SYS_PTRACE; does nothing where `host` is our own.
+// kPermission: a right is missing.
+[[nodiscard]] Result<void> join_host_namespace(const std::string& host = "/proc/1/ns/cgroup");
 
 }  // namespace sidetrack::cgroup
