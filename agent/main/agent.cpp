@@ -336,8 +336,29 @@ void Agent::reload() {
   }
 }
 
+// Most changes are of pods: what routes are made of is large, and rarely another.
+void Agent::take(const kube::Snapshot& snapshot) {
+  const auto put = [](auto& mine, const auto& theirs) {
+    const bool differs = mine != theirs;
+    if (differs) {
+      mine = theirs;
+    }
+    return differs;
+  };
+  kube::ObjectSet& mine = snapshot_.objects;
+  const kube::ObjectSet& theirs = snapshot.objects;
+  put(mine.namespaces, theirs.namespaces);
+  put(mine.pods, theirs.pods);
+  const bool services = put(mine.services, theirs.services);
+  const bool slices = put(mine.endpoint_slices, theirs.endpoint_slices);
+  const bool nodes = put(mine.nodes, theirs.nodes);
+  routes_are_stale_ = routes_are_stale_ || services || slices || nodes;
+  snapshot_.problems = snapshot.problems;
+  snapshot_.complete = snapshot.complete;
+}
+
 void Agent::on_snapshot(const kube::Snapshot& snapshot) {
-  snapshot_ = snapshot;
+  take(snapshot);
   if (is_held()) {
     problems_ = snapshot_.problems;
     spdlog::error(
@@ -370,10 +391,14 @@ void Agent::apply() {
   const std::uint64_t begin = clock_ns(CLOCK_MONOTONIC);
   policy::Resolution resolution = policy::resolve(snapshot_.objects, node_settings_, last_good_);
   last_good_ = std::move(resolution.last_good);
-  problems_ = snapshot_.problems;
-  problems_.insert(problems_.end(), resolution.problems.begin(), resolution.problems.end());
-  routes_ = policy::compile_services(snapshot_.objects, options_.node_name);
-  engine_server_.set_services(routes_);
+  std::vector<kube::Problem> problems = snapshot_.problems;
+  problems.insert(problems.end(), resolution.problems.begin(), resolution.problems.end());
+  const bool has_news = problems != problems_;
+  problems_ = std::move(problems);
+  if (std::exchange(routes_are_stale_, false)) {
+    routes_ = policy::compile_services(snapshot_.objects, options_.node_name);
+    engine_server_.set_services(routes_);
+  }
   if (kubernetes_) {
     kubernetes_->fill(resolution.pods);
   }
@@ -392,7 +417,8 @@ void Agent::apply() {
   spdlog::info("component=agent event=applied pods={} services={} problems={} seconds={:.4f}",
                snapshot_.objects.pods.size(), snapshot_.objects.services.size(), problems_.size(),
                last_apply_s_);
-  for (const kube::Problem& problem : problems_) {
+  for (std::size_t i = 0; has_news && i < problems_.size(); ++i) {
+    const kube::Problem& problem = problems_[i];
     spdlog::warn(
         "component=policy event=problem object=\"{}\" key=\"{}\" value=\"{}\" reason=\"{}\"",
         problem.object, problem.key, problem.value, problem.reason);

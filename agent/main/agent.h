@@ -82,6 +82,7 @@ class Agent : public admin::Views {
   // undo. They stay in force until there is a complete one.
   [[nodiscard]] bool is_held() const;
   void on_snapshot(const kube::Snapshot& snapshot);
+  void take(const kube::Snapshot& snapshot);
   [[nodiscard]] Result<void> listen_for_engines();
   // The first state is known: engines and the plugin may come.
   [[nodiscard]] Result<void> open_doors();
@@ -135,6 +136,7 @@ class Agent : public admin::Views {
   policy::LastGood last_good_;
   std::map<std::string, policy::ServiceRoute> routes_;
   kube::Snapshot snapshot_;  // as the source delivered it last
+  bool routes_are_stale_ = true;
   std::vector<kube::Problem> problems_;
   std::set<std::uint16_t> slots_;  // cells of registered engines
   FlowLog flow_log_;
