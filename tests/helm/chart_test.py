@@ -134,7 +134,7 @@ class Privileges(unittest.TestCase):
         objects = chart.rendered({})
         for role in (chart.find(objects, "ClusterRole"), chart.find(objects, "Role")):
             for rule in role["rules"]:
-                allowed = {"create", "patch"} if rule["resources"] == ["events"] else {"get", "list", "watch"}
+                allowed = {"create"} if rule["resources"] == ["events"] else {"get", "list", "watch"}
                 self.assertLessEqual(set(rule["verbs"]), allowed, rule)
                 self.assertEqual({"secrets", "configmaps", "pods/status", "*"} & set(rule["resources"]), set())
 
