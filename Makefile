@@ -49,6 +49,10 @@ bench: ## measures against no mesh, HAProxy and iptables sidecars (root, 11 minu
 scale: build-ci ## measures 9,000 connections and 1,000 pods on one node (root, about a minute)
 	$(Q)ST_SCALE_PODS=1000 $(BUILD)/tests/scale_test
 
+.PHONY: scale-cluster
+scale-cluster: build-ci ## measures source kubernetes with 5,000 pods in a real API server (programs of make test-kubernetes; 3 minutes)
+	$(Q)ST_SCALE_CLUSTER=1 $(BUILD)/tests/kube_scale_test
+
 .PHONY: soak
 soak: build-ci ## mixed traffic by fast path and handoff under kills and flips (root, half an hour; SOAK_SECONDS=1800, SOAK_SEED=)
 	$(Q)$(BUILD)/tests/st_soak $(or $(SOAK_SECONDS),1800) $(SOAK_SEED)

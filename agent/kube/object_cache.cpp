@@ -13,6 +13,7 @@
 #include <nlohmann/json.hpp>
 
 #include "agent/kube/list_splitter.h"
+#include "agent/kube/object_text.h"
 #include "agent/kube/watch_event.h"
 #include "sidetrack/unique_fd.h"
 
@@ -151,6 +152,7 @@ Result<std::optional<CachedList>> ObjectCache::load(Resource resource, const Put
     ItemResult item = decode_item(resource, text);
     if (item.object) {
       ++count;
+      drop_unused(*item.object);  // what its text has to say again, such as a slice's service
       put(std::move(item.key), std::move(*item.object));
     } else if (wrong.empty()) {
       wrong = item.issues.empty() ? "an item is no object" : item.issues.front().reason;

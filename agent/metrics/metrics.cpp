@@ -183,10 +183,15 @@ void add_fast_path(const admin::StatusView& status, std::vector<MetricFamily>& f
   refused.put_into(families);
 }
 
+// Not of the node or of the way to the API server.
+bool is_of_an_object(const admin::ProblemView& problem) {
+  return problem.object != "node" && problem.object != "cache" &&
+         !problem.object.starts_with("API server");
+}
+
 void add_agent(const admin::StatusView& status, std::vector<MetricFamily>& families) {
   const auto rejected =
-      std::count_if(status.problems.begin(), status.problems.end(),
-                    [](const admin::ProblemView& problem) { return problem.object != "node"; });
+      std::count_if(status.problems.begin(), status.problems.end(), is_of_an_object);
   gauge("sidetrack_policy_rejected",
         "Values in Kubernetes objects or files that could not be used as written.")
       .add({}, static_cast<double>(rejected))

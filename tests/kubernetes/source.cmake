@@ -28,3 +28,13 @@ st_library(st_api_lab
 st_api_test(kube_faults_test
   SOURCES ${CMAKE_CURRENT_LIST_DIR}/source_faults_test.cpp ${CMAKE_CURRENT_LIST_DIR}/source_writes_test.cpp
   LIBS Boost::headers fmt::fmt nlohmann_json::nlohmann_json)
+
+# ST_SCALE_CLUSTER=1 (make scale-cluster) is 5,000 pods; the default is a tenth.
+add_executable(st_source_probe st_source_probe.cpp)
+target_include_directories(st_source_probe PRIVATE ${CMAKE_SOURCE_DIR})
+target_link_libraries(st_source_probe PRIVATE st_options st_kube st_policy Boost::headers fmt::fmt nlohmann_json::nlohmann_json)
+set_target_properties(st_source_probe PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
+st_api_test(kube_scale_test
+  SOURCES ${CMAKE_CURRENT_LIST_DIR}/source_scale_test.cpp
+  LIBS Boost::headers fmt::fmt nlohmann_json::nlohmann_json)
+add_dependencies(kube_scale_test st_source_probe)

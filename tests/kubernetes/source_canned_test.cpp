@@ -226,6 +226,7 @@ TEST_F(CannedTest, expired_token_is_retried_once_at_once) {
   });
   auto slow = settings();
   slow.times.reflector.backoff = {.first = 60s, .cap = 60s, .reset = 120s};
+  slow.times.head_limit = 30s;
   SourceLoop loop(std::move(slow));
   EXPECT_TRUE(loop.run_until_complete()) << "the second try must not wait";
 }
