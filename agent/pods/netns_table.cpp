@@ -57,9 +57,14 @@ void NetnsTable::attach(const std::string& container_id, const std::string& uid,
                                  .since = now});
 }
 
+bool NetnsTable::is_of(const Seat& seat, const std::string& container_id) {
+  return seat.container_id == container_id ||
+         seat.found_in.contains(container_id.substr(0, container_id.find('/')));
+}
+
 void NetnsTable::detach(const std::string& container_id) {
   for (auto& [uid, entry] : entries_) {
-    std::erase_if(entry.seats, [&](const Seat& seat) { return seat.container_id == container_id; });
+    std::erase_if(entry.seats, [&](const Seat& seat) { return is_of(seat, container_id); });
   }
 }
 
@@ -75,7 +80,7 @@ bool NetnsTable::has(const std::string& container_id) const {
   return std::any_of(entries_.begin(), entries_.end(), [&](const auto& one) {
     const auto& seats = one.second.seats;
     return std::any_of(seats.begin(), seats.end(),
-                       [&](const Seat& seat) { return seat.container_id == container_id; });
+                       [&](const Seat& seat) { return is_of(seat, container_id); });
   });
 }
 
@@ -159,6 +164,9 @@ void NetnsTable::find(const KnownPod& pod, Entry& entry, const std::vector<PodPr
     auto seat = prove(pod, process, now);
     if (seat) {
       entry.problem.clear();
+      for (const PodProcess& other : processes) {
+        seat->found_in.insert(other.container_id);
+      }
       entry.seats.push_back(std::move(*seat));
       return;
     }

@@ -48,7 +48,8 @@ class NetnsTable {
   // That of this machine, seen from a process in the node's namespaces.
   [[nodiscard]] static Result<System> real_system();
 
-  // ADD and DEL of the plugin. The newest sandbox of a pod counts.
+  // ADD and DEL of the plugin: `container_id` is the sandbox's, "/" and the interface. The newest
+  // sandbox of a pod counts. A DEL also ends what was found in that sandbox.
   void attach(const std::string& container_id, const std::string& uid, UniqueFd netns,
               Clock::time_point now, std::vector<std::string> addresses = {});
   void detach(const std::string& container_id);
@@ -66,7 +67,8 @@ class NetnsTable {
   struct Seat {
     UniqueFd netns;
     ino_t inode = 0;
-    std::string container_id;  // empty: found by its processes
+    std::string container_id;          // empty: found by its processes
+    std::set<std::string> found_in{};  // then: the containers that these were in
     std::vector<std::string> addresses;
     Clock::time_point since;
   };
@@ -77,6 +79,7 @@ class NetnsTable {
     Clock::time_point missing_since;
   };
 
+  [[nodiscard]] static bool is_of(const Seat& seat, const std::string& container_id);
   bool drop_strangers(const std::set<std::string>& uids, Clock::time_point now);
   [[nodiscard]] bool scan_is_due(const std::vector<KnownPod>& pods, Clock::time_point now);
   bool compare(const KnownPod& pod, const PodProcesses& all, Clock::time_point now);

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "agent/main/pod_netns.h"
-
 #include <gtest/gtest.h>
 #include <sys/mman.h>
+
+#include "agent/main/pod_netns.h"
 
 namespace sidetrack::agent {
 namespace {

@@ -152,6 +152,15 @@ TEST_F(Table, lets_go_when_the_plugin_says_so) {
   EXPECT_EQ(netns_of(kWeb), 0U);
 }
 
+TEST_F(Table, lets_go_of_a_found_pod_too_when_the_plugin_says_so) {
+  add_process(kWeb, 100, make_netns("10.0.0.5"));  // in container "c"
+  look(0s);
+  EXPECT_TRUE(table_.has("c/eth0"));
+  EXPECT_FALSE(table_.has("d/eth0"));
+  table_.detach("c/eth0");
+  EXPECT_EQ(netns_of(kWeb), 0U);
+}
+
 TEST_F(Table, keeps_only_what_the_runtime_still_has) {
   table_.attach("sandbox1", kWeb, open(make_netns("10.0.0.5")), Clock::time_point{1h});
   table_.attach("sandbox2", kDb, open(make_netns("10.0.0.6")), Clock::time_point{1h});
