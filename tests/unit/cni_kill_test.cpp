@@ -15,6 +15,7 @@
 #include <random>
 #include <string>
 #include <thread>
+#include <utility>
 
 #include "cni/install/folder.h"
 #include "cni/install/installer.h"
@@ -40,6 +41,7 @@ class CniKill : public CniFolderTest {
     }
   }
   void TearDown() override {
+    kill_writer();  // a failed test has left it
     ::munmap(done, sizeof *done);
     if (!in_memory.empty()) {
       std::filesystem::remove_all(in_memory);
@@ -55,16 +57,28 @@ class CniKill : public CniFolderTest {
       done->fetch_add(2);
     }
   }
-  [[nodiscard]] pid_t start_writer() const {
-    const pid_t child = ::fork();
-    if (child == 0) {
+  [[nodiscard]] pid_t start_writer() {
+    writer = ::fork();
+    if (writer == 0) {
       rewrite_forever();
     }
-    return child;
+    return writer;
+  }
+  [[nodiscard]] bool writer_runs() const {
+    siginfo_t ended{};
+    return ::waitid(P_PID, static_cast<id_t>(writer), &ended, WEXITED | WNOHANG | WNOWAIT) == 0 &&
+           ended.si_pid == 0;
+  }
+  void kill_writer() {
+    if (writer > 0) {
+      ::kill(writer, SIGKILL);
+      ::waitpid(std::exchange(writer, -1), nullptr, 0);
+    }
   }
 
   std::atomic<unsigned>* done = nullptr;  // shared with the child
   std::filesystem::path in_memory;
+  pid_t writer = -1;
 };
 
 TEST_F(CniKill, never_leaves_half_a_configuration) {
@@ -80,18 +94,16 @@ TEST_F(CniKill, never_leaves_half_a_configuration) {
     ASSERT_TRUE(now == theirs || now == ours) << "after " << *done << " rewrites: " << now;
   };
   while (*done < kRewrites || kills < 50) {
-    const pid_t child = start_writer();
-    ASSERT_GT(child, 0);
+    ASSERT_GT(start_writer(), 0);
     const auto until = *done + 2 + static_cast<unsigned>(random() % 30);
     while (*done < until) {
       look();
-      ASSERT_EQ(::waitpid(child, nullptr, WNOHANG), 0) << "the writer ended by itself";
+      ASSERT_TRUE(writer_runs()) << "it ended by itself";
       ASSERT_FALSE(HasFatalFailure());
     }
     // Somewhere within the next rewrite.
     std::this_thread::sleep_for(std::chrono::microseconds(random() % 2000));
-    ASSERT_EQ(::kill(child, SIGKILL), 0);
-    ASSERT_EQ(::waitpid(child, nullptr, 0), child);
+    kill_writer();
     ++kills;
     look();
     ASSERT_FALSE(HasFatalFailure());
