@@ -133,7 +133,9 @@ TEST_F(FaultsTest, byte_by_byte_is_slow_but_whole) {
 
 TEST_F(FaultsTest, server_that_accepts_and_never_answers_is_left) {
   add_pod("web");
-  SourceLoop loop(settings());
+  auto impatient = settings();
+  impatient.times.head_limit = 2s;
+  SourceLoop loop(impatient);
   ASSERT_TRUE(sees(loop, "web"));
   expect_unshaken(
       loop, "web",

@@ -27,7 +27,7 @@ inline kube::KubernetesSettings quick_settings(const std::filesystem::path& kube
   settings.times.reflector.watch_min = 20s;
   settings.times.reflector.watch_max = 40s;
   settings.times.reflector.initial_limit = 10s;
-  settings.times.head_limit = 2s;
+  settings.times.head_limit = 10s;
   settings.times.read_slack = 2s;
   return settings;
 }
