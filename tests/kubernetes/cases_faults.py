@@ -23,6 +23,14 @@ FIGHT_SECONDS = 30
 LATE_SECONDS = 60
 
 
+def load(name: str, **options: int) -> str:
+    """Traffic that runs, made if it is not there."""
+    workloads.namespace(TILL, "redirect")
+    pod = workloads.traffic(TILL, name, f"{SERVICE} 80", **options)
+    enrolled(pod, "redirect")
+    return pod
+
+
 def kill(name: str) -> int:
     found = processes(name)
     expect(len(found) == 1, f"{len(found)} processes of {name}: {found}")
@@ -74,9 +82,7 @@ def add(suite: Suite) -> None:
 
     @suite.case("engine-killed-under-load")
     def _() -> str:
-        workloads.namespace(TILL, "redirect")
-        pod = workloads.traffic(TILL, "load", f"{SERVICE} 80")
-        enrolled(pod, "redirect")
+        pod = load("load")
         before = counters(TILL)
         with undisturbed(pod, answers=False) as said:
             old = kill("sidetrack-engine")
@@ -88,7 +94,7 @@ def add(suite: Suite) -> None:
 
     @suite.case("agent-killed-under-load")
     def _() -> str:
-        with undisturbed(f"{TILL}/load") as said:
+        with undisturbed(load("load")) as said:
             for number in range(KILLS):
                 old = kill("sidetrack-agent")
                 until(60, f"another agent after kill {number + 1}", lambda gone=old: another("sidetrack-agent", gone))
@@ -98,7 +104,7 @@ def add(suite: Suite) -> None:
 
     @suite.case("agent-restarts-without-api-server")
     def _() -> str:
-        pod = f"{TILL}/load"
+        pod = load("load")
         before = traffic_of(pod)
         with frozen("kube-apiserver"):
             old = kill("sidetrack-agent")
@@ -149,9 +155,8 @@ def add(suite: Suite) -> None:
     @suite.case("upgrade-and-rollback-under-load")
     def _() -> str:
         ctr("images", "tag", "--force", f"{IMAGE}:1", f"{IMAGE}:2")
-        pod = workloads.traffic(TILL, "upgrade", f"{SERVICE} 80", held_requests=50)
-        kubectl("delete", "pod", "-n", TILL, "load", "--wait=false")
-        enrolled(pod, "redirect")
+        pod = load("upgrade", held_requests=50)
+        kubectl("delete", "pod", "-n", TILL, "load", "--wait=false", "--ignore-not-found")
         old = agent_pods()[0]["metadata"]["uid"]
         times = []
         with undisturbed(pod) as said:

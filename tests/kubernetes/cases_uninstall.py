@@ -34,5 +34,5 @@ def add(suite: Suite) -> None:
         pod = workloads.client(SHOP, "after")
         answer = kubectl("exec", "-n", SHOP, "after", "--", "curl", "-sS", "-m", "10", f"http://{SERVICE}/")
         expect("client=" in answer, answer)
-        kubectl("delete", "namespace", SHOP, TILL, "legacy", "--timeout=120s", timeout=130)
+        kubectl("delete", "namespace", SHOP, TILL, "legacy", "--ignore-not-found", "--timeout=120s", timeout=130)
         return f"{pod} started, got an answer, and pods from before were deleted"
