@@ -57,7 +57,7 @@ std::string owner_target(const KubernetesSettings& settings) {
              ? ""
              : fmt::format(
                    "/apis/apps/v1/namespaces/{}/"
-                   "daemonsets?watch=1&fieldSelector=metadata.name%3D{}",
+                   "daemonsets?watch=1&resourceVersion=0&fieldSelector=metadata.name%3D{}",
                    percent_encode(settings.namespace_name), percent_encode(settings.daemonset));
 }
 
