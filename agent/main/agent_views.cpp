@@ -6,7 +6,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <ctime>
 
 #include "agent/main/agent.h"
 #include "agent/main/clocks.h"
@@ -15,8 +14,6 @@
 namespace sidetrack::agent {
 
 namespace {
-
-constexpr double kRepairShown_s = 600;
 
 std::string phase_name(reconcile::PodPhase phase) {
   switch (phase) {
@@ -97,27 +94,6 @@ struct PolicyReader {
   std::uint16_t port;
 };
 
-void add_kubernetes_problems(const admin::KubernetesView& kubernetes,
-                             std::vector<admin::ProblemView>& views) {
-  if (!kubernetes.cni_problem.empty()) {
-    views.push_back({.severity = "error",
-                     .object = "cni",
-                     .key = "not_installed",
-                     .reason = kubernetes.cni_problem,
-                     .action = "pods are enrolled a moment after they start until the CNI "
-                               "configuration has sidetrack-cni; see docs/cni.md"});
-  }
-  for (const admin::WatchView& watch : kubernetes.resources) {
-    if (!watch.problem.empty()) {
-      views.push_back({.severity = "warning",
-                       .object = "api",
-                       .key = watch.resource,
-                       .reason = watch.problem,
-                       .action = "what is known stays in force; it is asked again by itself"});
-    }
-  }
-}
-
 }  // namespace
 
 bool Agent::agrees_with_policy(const policy::PodIntent& intent, const st_pod& row,
@@ -175,68 +151,6 @@ std::vector<admin::EngineView> Agent::engine_views() {
         {.kind = none ? "none" : "embedded",
          .state = none ? "none" : "down",
          .detail = none ? "" : "no engine is connected to " + options_.state_dir + "/engine.sock"});
-  }
-  return views;
-}
-
-std::vector<admin::ProblemView> Agent::problem_views(
-    const std::vector<reconcile::PodStatus>& pods,
-    const std::vector<admin::EngineView>& engines) const {
-  std::vector<admin::ProblemView> views;
-  if (is_held()) {
-    views.push_back({.severity = "error",
-                     .object = "node",
-                     .key = "held",
-                     .reason =
-                         "the objects cannot be read completely since this agent started: what "
-                         "the earlier one enforced stays in force, unchanged",
-                     .action = "correct what the other problems name"});
-  }
-  if (std::all_of(engines.begin(), engines.end(),
-                  [](const admin::EngineView& engine) { return engine.state == "down"; })) {
-    views.push_back({.severity = "error",
-                     .object = "engine",
-                     .key = "engine_down",
-                     .reason = engines.front().detail,
-                     .action = "start sidetrack-engine or look at its log; until then connections "
-                               "of redirected pods go as sidetrack.io/on-engine-loss says"});
-  }
-  if (kubernetes_) {
-    add_kubernetes_problems(kubernetes_->view(), views);
-  }
-  for (const std::string& error : program_errors_) {
-    views.push_back(
-        {.severity = "error", .object = "node", .reason = error, .action = "sidetrackctl doctor"});
-  }
-  for (const Repair& repair : recent_repairs_) {
-    if (const double age_s = static_cast<double>(std::time(nullptr)) - repair.time;
-        age_s < kRepairShown_s) {
-      views.push_back(
-          {.severity = "warning",
-           .object = "node",
-           .key = "repaired",
-           .reason = fmt::format("{}; put right {:.0f} s ago", repair.what, std::max(0.0, age_s)),
-           .action = "find what else changes Sidetrack's programs and maps (bpftool, a clean-up "
-                     "job, a second agent)"});
-    }
-  }
-  for (const kube::Problem& problem : problems_) {
-    views.push_back({.severity = problem.warning ? "warning" : "error",
-                     .object = problem.object,
-                     .key = problem.key,
-                     .value = problem.value,
-                     .reason = problem.reason,
-                     .action = "correct the object; the reason says what is in use until then"});
-  }
-  for (const reconcile::PodStatus& pod : pods) {
-    if (pod.phase == reconcile::PodPhase::kDrift && pod.reason != "engine_down") {
-      views.push_back(
-          {.severity = "error",
-           .object = "Pod/" + pod.intent.namespace_name + "/" + pod.intent.name,
-           .key = pod.reason,
-           .reason = "wanted, but not enrolled: " + (pod.detail.empty() ? pod.reason : pod.detail),
-           .action = "sidetrackctl pods shows its state; it is tried again by itself"});
-    }
   }
   return views;
 }
