@@ -104,10 +104,10 @@ class Image(unittest.TestCase):
                 self.assertIn(program, result.stdout)
 
     def test_names_are_resolved_in_it(self):
-        (self.root / "etc/hosts").write_text("192.0.2.7 seven\n")
+        (self.root / "etc/hosts").write_text("127.0.0.7 seven\n")
         result = self.inside("/usr/bin/sidetrack-probe", "check", "--namespace=a", "--pod=b", "--patience=0",
-                             "--admin-socket=/none.sock", "--expect=redirected=seven:80")
-        self.assertIn("connect to the agent at /none.sock", result.stdout)
+                             "--admin-socket=/none.sock", "--expect=redirected=seven:1")
+        self.assertIn("connect to 127.0.0.7:1", result.stdout)
 
     def test_the_plugin_needs_no_library(self):
         self.assertEqual(closure.libraries(self.root / "usr/bin/sidetrack-cni"), [])
