@@ -9,7 +9,6 @@
 #include <chrono>
 #include <filesystem>
 #include <fstream>
-#include <sstream>
 #include <thread>
 
 #include "agent/dataplane/dataplane.h"
@@ -23,27 +22,10 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// The mount point of cgroup2: the first mount of that type whose root is the whole hierarchy.
-Result<std::string> find_cgroup2() {
-  std::ifstream mounts("/proc/self/mountinfo");
-  for (std::string line; std::getline(mounts, line);) {
-    std::istringstream fields(line);
-    std::string id, parent, device, root, point;
-    fields >> id >> parent >> device >> root >> point;
-    if (const auto separator = line.find(" - cgroup2 ");
-        separator != std::string::npos && root == "/") {
-      return point;
-    }
-  }
-  return make_error(
-      ErrorCode::kUnsupported,
-      "no cgroup2 file system is mounted: mount -t cgroup2 none /sys/fs/cgroup/unified");
-}
-
 // In a container's cgroup namespace the visible root is not the real one: programs there would see
 // only the container.
 Result<std::string> real_root() {
-  auto dir = find_cgroup2();
+  auto dir = cgroup::find_hierarchy();
   ST_TRY(dir);
   auto id = dataplane::cgroup_id(*dir);
   ST_TRY(id);

@@ -24,8 +24,8 @@ namespace {
 namespace fs = std::filesystem;
 using Clock = std::chrono::steady_clock;
 
+// Once nothing is redirected any more.
 Result<void> drain(const Options& options) {
-  ST_TRY(dataplane::stop_redirecting(options.pin_dir));
   const auto deadline = Clock::now() + options.drain;
   for (;;) {
     auto open = dataplane::open_redirected(options.pin_dir);
@@ -102,7 +102,7 @@ void remove_cache(const std::string& cache_dir) {
   }
 }
 
-// First of all: from then on the runtime asks nobody of us for new pods.
+// Early: from then on the runtime asks nobody of us for new pods.
 void retract_plugin(const Options& options) {
   if (options.cni.conf_dir.empty() || options.keep_conflist) {
     return;
@@ -126,10 +126,6 @@ Result<void> uninstall(const Options& options) {
     return lock.error().code == ErrorCode::kBusy ? lock.error().within("stop it first")
                                                  : lock.error();
   }
-  // Before anything that takes time: engines may be ending, too, and where `closed` holds their
-  // pods' connections would be refused.
-  ST_TRY(dataplane::stop_redirecting(options.pin_dir));
-  retract_plugin(options);
   std::vector<std::uint64_t> engine_cgroups;
   if (fs::exists(options.pin_dir + "/v1/links", error)) {
     auto pinned = dataplane::pinned_engine_cgroups(options.pin_dir);
@@ -138,6 +134,10 @@ Result<void> uninstall(const Options& options) {
   }
   const auto made = made_engine_cgroup(options, engine_cgroups);
   ST_TRY(made);
+  // Before anything that takes time: engines may be ending, too, and where `closed` holds their
+  // pods' connections would be refused.
+  ST_TRY(dataplane::stop_redirecting(options.pin_dir));
+  retract_plugin(options);
   if (fs::exists(options.pin_dir + "/v1/links", error)) {
     ST_TRY(drain(options));
     auto removed = dataplane::Dataplane::uninstall(options.pin_dir);

@@ -30,5 +30,18 @@ TEST(CgroupFolder, of_a_container_is_found_on_the_mount_that_shows_the_whole_tre
   EXPECT_EQ(folder.value(), "/host/sys/fs/cgroup/kubepods/pod1/engine");
 }
 
+TEST(CgroupHierarchy, is_where_the_whole_tree_is_mounted) {
+  const auto found = find_hierarchy(
+      "60 59 0:38 /kubepods/pod1/agent /sys/fs/cgroup ro - cgroup2 cgroup2 rw\n"
+      "61 59 0:38 / /host/sys/fs/cgroup rw - cgroup2 cgroup2 rw\n");
+  EXPECT_EQ(found.value(), "/host/sys/fs/cgroup");
+}
+
+TEST(CgroupHierarchy, may_be_mounted_nowhere) {
+  const auto found = find_hierarchy("41 31 0:38 / /sys rw - sysfs sysfs rw\n");
+  ASSERT_FALSE(found);
+  EXPECT_EQ(found.error().code, ErrorCode::kUnsupported);
+}
+
 }  // namespace
 }  // namespace sidetrack::cgroup

@@ -74,6 +74,23 @@ Result<std::string> find_folder(const std::string& cgroup, const std::string& mo
   return make_error(ErrorCode::kNotFound, "no cgroup2 is mounted that shows " + path);
 }
 
+Result<std::string> find_hierarchy(const std::string& mountinfo) {
+  for (const Mount& mount : cgroup2_mounts(mountinfo)) {
+    if (mount.root == "/") {
+      return mount.point;
+    }
+  }
+  return make_error(
+      ErrorCode::kUnsupported,
+      "no cgroup2 file system is mounted: mount -t cgroup2 none /sys/fs/cgroup/unified");
+}
+
+Result<std::string> find_hierarchy() {
+  auto mountinfo = contents("/proc/self/mountinfo");
+  ST_TRY(mountinfo);
+  return find_hierarchy(*mountinfo);
+}
+
 Result<std::string> folder_of_process(std::int64_t pid) {
   auto cgroup = contents(fmt::format("/proc/{}/cgroup", pid));
   ST_TRY(cgroup);

@@ -19,6 +19,12 @@ namespace sidetrack::cgroup {
 [[nodiscard]] Result<std::string> find_folder(const std::string& cgroup,
                                               const std::string& mountinfo);
 
+// Where the whole of cgroup2 is mounted, given this /proc/PID/mountinfo: the first mount whose root
+// is that of the hierarchy as the process sees it. kUnsupported: nowhere. Pure.
+[[nodiscard]] Result<std::string> find_hierarchy(const std::string& mountinfo);
+// The same of this process.
+[[nodiscard]] Result<std::string> find_hierarchy();
+
 // Sees cgroups as the host does, from now on and in threads made after it: a container on a pure
 // cgroup2 node has a cgroup namespace of its own, whose paths start at the container. Needs the
 // host's /proc (hostPID), CAP_SYS_ADMIN and CAP_SYS_PTRACE; does nothing where `host` is our own.
