@@ -66,7 +66,7 @@ TEST_F(FastGo, go_io_copy_relay_splices_and_stays_on_tcp) {
       [](const World& world) {
         return std::vector<std::string>{go(), "drive", url(*world.relay)};
       },
-      "fp_splice");
+      {"fp_splice"});
 }
 
 TEST_F(FastGo, nginx_asks_with_fionread_and_stays_on_tcp) {
@@ -74,7 +74,7 @@ TEST_F(FastGo, nginx_asks_with_fionread_and_stays_on_tcp) {
                  [](const World& world) {
                    return std::vector<std::string>{go(), "files", url(*world.server), "200"};
                  },
-                 "fp_fionread");
+                 {"fp_fionread"});
 }
 
 TEST_F(FastGo, haproxy_is_adopted) {
@@ -93,7 +93,7 @@ TEST_F(FastGo, haproxy_that_splices_stays_on_tcp) {
       [](const World& world) {
         return std::vector<std::string>{go(), "drive", url(*world.relay)};
       },
-      "fp_splice");
+      {"fp_splice"});
 }
 
 TEST_F(FastGo, curl_over_http1_is_adopted) {
@@ -176,7 +176,8 @@ TEST_F(FastJava, java_http_server_blocks_and_stays_on_tcp) {
       [](const World& world) {
         return java({"drive-http", url(*world.server) + "/echo"});
       },
-      "fp_blocking");
+      // It is blocking while a request is answered, and not in between.
+      {"fp_blocking", "fp_marked"});
 }
 
 TEST_F(FastJava, java_nio_is_adopted) {

@@ -83,7 +83,7 @@ TEST_F(FastDebian, python_with_timeouts_is_adopted) {
 }
 
 TEST_F(FastDebian, python_blocking_is_refused) {
-  expect_refused(python_server("blocking"), python_client("blocking"), "fp_blocking");
+  expect_refused(python_server("blocking"), python_client("blocking"), {"fp_blocking"});
 }
 
 // One slow upload, then what came back: curl 7.88 cannot use such a connection twice.
@@ -109,7 +109,7 @@ TEST_F(FastDebian, grpc_streams_ask_for_tcp_inq_and_stay_on_tcp) {
       [&](const World& world) {
         return std::vector<std::string>{kDebianPython, program, "drive", world.server->v4, "8080"};
       },
-      "fp_tcp_inq");
+      {"fp_tcp_inq"});
 }
 
 TEST_F(FastDebian, netcat_half_closes_and_is_adopted) {

@@ -9,8 +9,10 @@
 
 #include <cstdint>
 #include <functional>
+#include <initializer_list>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "tests/lab/cgroup.h"
@@ -69,8 +71,10 @@ class FastPair : public testing::Test {
   // run_all, and bytes must have skipped TCP, and the engine.
   void expect_adopted(const Serve& serve, const Command& client,
                       Through through = Through::kNothing);
-  // run_all, and none may have gone from application to application; `reason` must have been given.
-  void expect_refused(const Serve& serve, const Command& client, const std::string& reason);
+  // run_all, and none may have gone from application to application; one of `reasons` must have been
+  // given.
+  void expect_refused(const Serve& serve, const Command& client,
+                      std::initializer_list<std::string_view> reasons);
 
   // A program in one of the world's pods; the test fails unless it says `ready`, if that is not
   // empty.

@@ -10,7 +10,9 @@
 #include <filesystem>
 #include <fstream>
 #include <memory>
+#include <mutex>
 #include <optional>
+#include <set>
 #include <string>
 
 #include "tests/kubernetes/source_loop.h"
@@ -220,9 +222,12 @@ TEST_F(CannedTest, empty_list_is_asked_for_again_before_anything_is_forgotten) {
 }
 
 TEST_F(CannedTest, expired_token_is_retried_once_at_once) {
-  std::atomic<int> refused = 0;
-  api_->set_override([&](const HttpRequest&, Answer& answer) {
-    return refused++ < 5 && answer.respond(401, R"({"kind":"Status","reason":"Unauthorized"})");
+  std::mutex mutex;
+  std::set<std::string> refused;  // each resource once
+  api_->set_override([&](const HttpRequest& request, Answer& answer) {
+    const std::lock_guard lock(mutex);
+    return refused.insert(resource_of(request)).second &&
+           answer.respond(401, R"({"kind":"Status","reason":"Unauthorized"})");
   });
   auto slow = settings();
   slow.times.reflector.backoff = {.first = 60s, .cap = 60s, .reset = 120s};
