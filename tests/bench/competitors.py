@@ -1,34 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is compared: Sidetrack with its own engine, Sidetrack with HAProxy as the node's engine, HAProxy as a sidecar behind
-iptables, and no mesh at all. All of them run at once; only the one that is measured has traffic."""
+"""What is compared: Sidetrack with its own engine, Sidetrack with HAProxy as the node's engine, HAProxy and Envoy as sidecars
+behind iptables, and no mesh at all. All of them run at once; only the one that is measured has traffic."""
 
 import json
 import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import sidecars
 from bench_lab import Lab, run, wait_until
 
-SIDECAR_UID = 65534
 PORTS = 8  # of each server
-
-
-def haproxy_config(bind: str, sidecar: bool) -> str:
-    """HAProxy 2.6 in TCP mode, its defaults; 0.0.0.0:0 is the connection's own destination (SO_ORIGINAL_DST)."""
-    user = f"  uid {SIDECAR_UID}\n  gid {SIDECAR_UID}\n" if sidecar else ""
-    return f"""global
-  maxconn 9000
-{user}
-defaults
-  mode tcp
-  timeout connect 5s
-  timeout client 1h
-  timeout server 1h
-
-listen everything
-  bind {bind}
-  server origin 0.0.0.0:0
-"""
 
 
 def namespace(name: str, mode: str | None, annotations: dict | None = None) -> dict:
@@ -138,8 +120,8 @@ class Competitors:
         self.servers: dict[str, int] = {}  # pids
 
     def open(self) -> None:
-        names = ["server", "server-sidecar", "off", "excluded", "excludedcidr", "passthrough", "client", "external", "sidecar", "fastserver",
-                 "fast", "handoff", "fastexternal"]
+        names = ["server", "off", "excluded", "excludedcidr", "passthrough", "client", "external", "fastserver", "fast", "handoff",
+                 "fastexternal", "haproxy-client", "haproxy-server", "envoy-client", "envoy-server"]
         self.pods = {name: self.lab.add_pod(name, 10 + index) for index, name in enumerate(names)}
         self.start_servers()
         self.start_mesh()
@@ -161,7 +143,6 @@ class Competitors:
         self.serve("server-external", "ext/pods", "server", 8200)
         self.serve("server-fastexternal", "extfast/pods", "server", 8300)
         self.serve("server-fast", "fast/pods", "fastserver", 8400)
-        self.serve("server-x2", "plain", "server-sidecar", 8000)
         self.paths["direct"] = Path_("direct", "direct, no mesh", "client", "plain", self.pods["server"], 8000,
                                      self.servers["server-plain"])
 
@@ -184,25 +165,12 @@ class Competitors:
         self.paths["sidetrack"] = Path_("sidetrack", "Sidetrack, embedded engine", "client", "mesh/pods", server, 8100,
                                         self.servers["server-mesh"], [agent.engine_pid], agent)
 
-    def start_haproxy(self, name: str, cgroup: str, netns: str, bind: str, sidecar: bool) -> int:
-        config = self.lab.folder / f"{name}.cfg"
-        config.write_text(haproxy_config(bind, sidecar))
-        process = self.lab.start(name, cgroup, netns, "haproxy", "-db", "-f", config)
-        port = bind.rpartition(":")[2]
-
-        def listens() -> bool:
-            if process.poll() is not None:
-                raise RuntimeError(f"{name}: {self.lab.log(name)}")
-            return bool(self.lab.in_netns(netns, "ss", "-Hltn", f"sport = :{port}").strip())
-        wait_until(name, listens)
-        return process.pid
-
     def start_node_proxy(self, path: str, agent_name: str, pod_name: str, http: int, listen: int, server_port: int, fast: bool) -> None:
         agent = Agent(self.lab, self.binaries, agent_name, http, external=f"10.244.9.1:{listen}", fast=fast)
         agent.put("objects", [namespace(pod_name, "redirect"), pod(self.lab, pod_name, pod_name, self.pods[pod_name])])
         agent.start()
         self.agents.append(agent)
-        pid = self.start_haproxy(f"haproxy-{agent_name}", f"{agent_name}/engine", "node", f"10.244.9.1:{listen}", sidecar=False)
+        pid = sidecars.HAPROXY.start(self.lab, f"haproxy-{agent_name}", "node", f"{agent_name}/engine", f"10.244.9.1:{listen}")
         server = self.pods["server"]
         agent.wait_for(f"{pod_name}/{pod_name}", f"{server}:{server_port}", "redirected")
         self.paths[path] = Path_(path, "Sidetrack, HAProxy on the node" + (", fast path" if fast else ""), pod_name, f"{agent_name}/pods",
@@ -224,16 +192,17 @@ class Competitors:
                                       [agent.engine_pid], agent, fast=True)
 
     def start_sidecars(self) -> None:
-        client = self.start_haproxy("haproxy-client", "plain", "sidecar", "127.0.0.1:15001", sidecar=True)
-        server = self.start_haproxy("haproxy-server", "plain", "server-sidecar", "0.0.0.0:15006", sidecar=True)
-        self.lab.in_netns("sidecar", "iptables", "-t", "nat", "-A", "OUTPUT", "-p", "tcp", "-m", "owner", "!", "--uid-owner",
-                          str(SIDECAR_UID), "-j", "REDIRECT", "--to-ports", "15001")
-        self.lab.in_netns("server-sidecar", "iptables", "-t", "nat", "-A", "PREROUTING", "-i", "eth0", "-p", "tcp",
-                          "-j", "REDIRECT", "--to-ports", "15006")
-        self.paths["x1"] = Path_("x1", "iptables, 1 sidecar (HAProxy)", "sidecar", "plain", self.pods["server"], 8000,
-                                 self.servers["server-plain"], [client])
-        self.paths["x2"] = Path_("x2", "iptables, 2 sidecars (HAProxy)", "sidecar", "plain", self.pods["server-sidecar"], 8000,
-                                 self.servers["server-x2"], [client, server])
+        envoy = sidecars.find_envoy(self.programs / "envoy")
+        for letter, kind in (("x", sidecars.HAPROXY), *([("e", sidecars.envoy_kind(envoy))] if envoy else [])):
+            client, server = f"{kind.name}-client", f"{kind.name}-server"
+            self.serve(f"server-{kind.name}", "plain", server, 8000)
+            near = kind.start(self.lab, client, client, "plain", sidecars.OUTBOUND)
+            far = kind.start(self.lab, server, server, "plain", sidecars.INBOUND)
+            sidecars.capture(self.lab, client, server)
+            self.paths[f"{letter}1"] = Path_(f"{letter}1", f"iptables, 1 sidecar ({kind.title})", client, "plain", self.pods["server"], 8000,
+                                             self.servers["server-plain"], [near])
+            self.paths[f"{letter}2"] = Path_(f"{letter}2", f"iptables, 2 sidecars ({kind.title})", client, "plain", self.pods[server], 8000,
+                                             self.servers[f"server-{kind.name}"], [near, far])
 
     def close(self) -> None:
         self.lab.stop_all()

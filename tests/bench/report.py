@@ -16,7 +16,7 @@ from bench_stats import interval_of_median, judge, median, spread
 CONNECT_BOUNDS = {"control": None, "off": 1.02, "excluded port": 1.03, "excluded CIDR": 1.03, "passthrough": 1.03}
 BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
 COLOURS = {"direct": "#7f7f7f", "sidetrack": "#1f77b4", "haproxy": "#ff7f0e", "x1": "#2ca02c", "x2": "#d62728", "haproxyfast": "#ffbb78",
-           "fast": "#9467bd", "handoff": "#17becf"}
+           "fast": "#9467bd", "handoff": "#17becf", "e1": "#bcbd22", "e2": "#8c564b"}
 
 
 def workload_title(workload: str, connections: int) -> str:
@@ -119,7 +119,9 @@ def verdict_table(result: dict) -> tuple[list[str], list[list[str]]]:
                     "CPU per request": lambda row: 1 / cpu_per_100k(row)}
         for name, value in measures.items():
             add("HAProxy on the node", f"{name}: {title}", ratios(result, "haproxy", workload, connections, value), 1)
-    for path, bound in (("x1", 1.4), ("x2", 2.0)):
+    for path, bound in (("x1", 1.4), ("x2", 2.0), ("e1", 1.4), ("e2", 2.0)):
+        if path not in result["titles"]:
+            continue
         for workload, connections in workloads(result):
             if workload == "keepalive":
                 add(result["titles"][path], f"requests/s: {workload_title(workload, connections)}",
@@ -155,8 +157,9 @@ def fast_table(result: dict) -> tuple[list[str], list[list[str]]]:
         add("handoff", "fast", "keepalive", connections, "requests/s", rate, 0.95)
         add("handoff", "sidetrack", "keepalive", connections, "requests/s", rate, 1)
         add("haproxyfast", "haproxy", "keepalive", connections, "requests/s", rate, 1)
-        add("handoff", "x1", "keepalive", connections, "requests/s", rate, 2)
-        add("handoff", "x2", "keepalive", connections, "requests/s", rate, 4)
+        for one, two in (("x1", "x2"), ("e1", "e2")):
+            add("handoff", one, "keepalive", connections, "requests/s", rate, 2)
+            add("handoff", two, "keepalive", connections, "requests/s", rate, 4)
     add("handoff", "sidetrack", "crr", 16, "connections/s", rate, 0.98)
     return head, table
 

@@ -71,8 +71,8 @@ class FastPair : public testing::Test {
   // run_all, and bytes must have skipped TCP, and the engine.
   void expect_adopted(const Serve& serve, const Command& client,
                       Through through = Through::kNothing);
-  // run_all, and none may have gone from application to application; one of `reasons` must have been
-  // given.
+  // run_all, and none may have gone from application to application; one of `reasons` must have
+  // been given.
   void expect_refused(const Serve& serve, const Command& client,
                       std::initializer_list<std::string_view> reasons);
 
