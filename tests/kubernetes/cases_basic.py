@@ -55,11 +55,12 @@ def add(suite: Suite) -> None:
         kubectl("create", "namespace", NAMESPACE, "--dry-run=client", "-o", "name")
         workloads.namespace(NAMESPACE)
         kubectl("label", "namespace", NAMESPACE, "pod-security.kubernetes.io/enforce=privileged", "--overwrite")
+        presets = sorted((ROOT / "helm/sidetrack/presets").glob("*.yaml"))
         sets = ([], ["--set", "privileged=true"], ["--set", "networkPolicy.enabled=true,dashboard.enabled=true,resourceQuota.enabled=true"])
-        for more in sets:
-            text = run("helm", "template", RELEASE, ROOT / "helm/sidetrack", "-n", NAMESPACE, "--no-hooks", "--kube-version", "1.34.4", *values(), *more)
+        for more in [[*values(), *switches] for switches in sets] + [["-f", preset] for preset in presets]:
+            text = run("helm", "template", RELEASE, ROOT / "helm/sidetrack", "-n", NAMESPACE, "--no-hooks", "--kube-version", "1.34.4", *more)
             kubectl("apply", "--dry-run=server", "--validate=strict", "-f", "-", text=text)
-        return f"the API server accepts {len(sets)} renderings with strict validation"
+        return f"the API server accepts {len(sets)} renderings and the presets {[preset.stem for preset in presets]} with strict validation"
 
     @suite.case("no-rights-no-readiness")
     def _() -> str:

@@ -21,6 +21,7 @@ CONF_DIR, BIN_DIR = HOME / "cni/net.d", HOME / "cni/bin"
 STATE_DIR, CACHE_DIR, PIN_DIR = Path("/run/sidetrack"), Path("/var/lib/sidetrack"), Path("/sys/fs/bpf/sidetrack")
 NAMESPACE, RELEASE, DAEMON_SET = "sidetrack-system", "mesh", "mesh-sidetrack"
 NODE = "sidetrack-node"
+IPAM_DIR = Path("/run/sidetrack-k8s/ipam/sidetrack-k8s")  # node.sh: main_conflist
 IMAGE = "sidetrack.test/sidetrack"
 PROBE, TOOLS = "sidetrack.test/probe:1", "sidetrack.test/tools:1"
 ENVIRONMENT = os.environ | {

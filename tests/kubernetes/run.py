@@ -6,6 +6,7 @@ import sys
 
 import cases_basic
 import cases_faults
+import cases_pods
 import cases_uninstall
 from cluster import NAMESPACE, kubectl
 from tap import Suite
@@ -21,6 +22,7 @@ def show(name: str) -> None:
 def main() -> int:
     suite = Suite()
     cases_basic.add(suite)
+    cases_pods.add(suite)
     cases_faults.add(suite)
     cases_uninstall.add(suite)
     return suite.run(sys.argv[1:], show)
