@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* Which engine takes a connection, at which listener, and whether it can. Called by the connect hook
- * only. */
+/* Which engine takes a connection, at which listener, and whether it can. Called by the connect
+ * hook only. */
 #ifndef SIDETRACK_BPF_CHOOSE_H
 #define SIDETRACK_BPF_CHOOSE_H
 
