@@ -179,6 +179,9 @@ class FastListStart : public FastList {
     for (std::size_t i = 0; i < clients.size(); ++i) {
       EXPECT_EQ(send_text(clients[i], std::string(1000, static_cast<char>('a' + i))), "sent");
     }
+    // What another CPU delivers may come after this one's accept() has made room.
+    const bool overflown = eventually(
+        kPatience, [&] { return count_of(*world.server, "TcpExtListenOverflows") > before; });
     std::string said;
     for (std::size_t i = 0; i < clients.size(); ++i) {
       ends.server = accept_from(listener);
@@ -188,7 +191,7 @@ class FastListStart : public FastList {
       ends.client = std::move(clients.at(client));
     }
     set_option(ends.server, IPPROTO_TCP, TCP_NODELAY, 1);
-    return said + (count_of(*world.server, "TcpExtListenOverflows") > before ? " after all" : "");
+    return said + (overflown ? " after all" : "");
   }
 
   [[nodiscard]] Start by(std::string (FastListStart::*start)(const World&, const Road&, Ends&)
@@ -265,7 +268,8 @@ TEST_F(FastListStart, first_bytes_are_those_of_tcp) {
     all.push_back(&ends);
   }
   make_fast(all);
-  EXPECT_EQ(pairs_without_a_server(), unpaired.size());
+  // The agent may have given some of them up by now.
+  EXPECT_EQ(pairs_without_a_server() + refused("fp_no_peer"), unpaired.size());
   std::move(unpaired.begin(), unpaired.end(), std::back_inserter(open));
   for (const Ends& ends : open) {
     EXPECT_EQ(stream(ends.client, ends.server, {.length = 200'000}), whole(200'000));
