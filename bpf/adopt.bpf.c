@@ -5,17 +5,14 @@
  * socket by its own addresses, makes sure by the cookie that it is the one, and looks at the real
  * struct sock. Returns an enum st_fast_reason.
  */
-#include "lib/peek.h"
-
-extern const void woken_wake_function __ksym __weak;
+#include "lib/release.h"
+#include "lib/suitable.h"
 
 enum {
 	ST_FAMILY_OTHER = 0,
-	ST_WAITERS = 16, /* that are looked at; more = refused */
 	ST_EBUSY = 16,
 	ST_EEXIST = 17,
 	ST_E2BIG = 7,
-	ST_PSOCK_IDLE = 1, /* references on the psock of an adopted socket in no call */
 };
 
 /* The addresses of the socket at `address`, as a packet to it would carry them: 0 = none. */
@@ -47,95 +44,19 @@ static __always_inline __u32 st_tuple_of(__u64 address, struct bpf_sock_tuple *t
 	return ST_AF_INET6;
 }
 
-static __always_inline int st_is_sock(const struct st_far *far)
-{
-	const struct sock *sk = (struct sock *)far->sock;
-
-	return far->cookie &&
-	       (__u64)BPF_CORE_READ(sk, __sk_common.skc_cookie.counter) == far->cookie;
-}
-
-/* A thread that went to sleep in recv() or send() while the socket was blocking: redirected data
- * would never wake it. */
-static __always_inline int st_has_sleeper(const struct sock *sk)
-{
-	struct socket_wq *wq = BPF_CORE_READ(sk, sk_wq);
-	struct list_head *head =
-		(void *)((__u64)wq + bpf_core_field_offset(struct socket_wq, wait.head));
-	struct list_head *item;
-	int i;
-
-	if (!wq)
-		return 1;
-	item = BPF_CORE_READ(head, next);
-	for (i = 0; i < ST_WAITERS; i++) {
-		struct wait_queue_entry *entry;
-
-		if (item == head)
-			return 0;
-		entry = (void *)((__u64)item -
-				 bpf_core_field_offset(struct wait_queue_entry, entry));
-		/* Without its address every waiter with a task may be one (epoll has none). */
-		if (&woken_wake_function
-			    ? BPF_CORE_READ(entry, func) == (void *)&woken_wake_function
-			    : BPF_CORE_READ(entry, private) != 0)
-			return 1;
-		item = BPF_CORE_READ(item, next);
-	}
-	return 1;
-}
-
-/* Every rule on the socket itself. */
-static __always_inline enum st_fast_reason st_inspect(const struct tcp_sock *tp)
-{
-	const struct sock *sk = &tp->inet_conn.icsk_inet.sk;
-	unsigned long flags = sk->__sk_common.skc_flags;
-	struct file *file = BPF_CORE_READ(sk, sk_socket, file);
-	const struct st_fast_config *config = st_get_fast_config();
-	__u64 cookie = sk->__sk_common.skc_cookie.counter;
-	struct st_mark *mark;
-
-	if (sk->sk_protocol != ST_IPPROTO_TCP)
-		return ST_FAST_NOT_TCP;
-	if (sk->__sk_common.skc_state != ST_TCP_ESTABLISHED || sk->sk_shutdown || sk->sk_err)
-		return ST_FAST_STATE;
-	if (BPF_CORE_READ_BITFIELD_PROBED(sk, sk_kern_sock))
-		return ST_FAST_KERNEL;
-	if (!file)
-		return ST_FAST_NOT_ACCEPTED;
-	/* Before what is final: an application makes its socket non-blocking after it has it. */
-	if (config && tp->segs_in <= config->round_trips)
-		return ST_FAST_YOUNG;
-	if (!(BPF_CORE_READ(file, f_flags) & ST_O_NONBLOCK))
-		return ST_FAST_BLOCKING;
-	mark = bpf_map_lookup_elem(&st_marks, &cookie);
-	if (mark)
-		return mark->reason;
-	if (st_is_mptcp(tp))
-		return ST_FAST_MPTCP;
-	if (BPF_CORE_READ_BITFIELD_PROBED(tp, repair))
-		return ST_FAST_REPAIR;
-	if (tp->inet_conn.icsk_ulp_ops)
-		return ST_FAST_ULP;
-	if (st_has_flag(flags, bpf_core_enum_value(enum sock_flags, SOCK_ZEROCOPY)))
-		return ST_FAST_ZEROCOPY;
-	if (sk->sk_rcvlowat > 1)
-		return ST_FAST_LOWAT;
-	if (sk->sk_peek_off >= 0)
-		return ST_FAST_PEEK_OFF;
-	if (st_asks_for_timestamps(0, (struct sock *)sk))
-		return ST_FAST_TIMESTAMPS;
-	if (st_asks_for_inq(0, (struct tcp_sock *)tp))
-		return ST_FAST_INQ;
-	return st_has_sleeper(sk) ? ST_FAST_SLEEPER : ST_FAST_NONE;
-}
-
-/* A word that the reader was owed when it was taken out was given then: a debt from now on is to be
- * told anew. */
-static __always_inline void st_settle(const struct st_adopt_request *request)
+/* The row of this socket's pair. The key alone does not say so: rows are used again. */
+static __always_inline struct st_pair *st_pair_of(const struct st_adopt_request *request)
 {
 	struct st_pair_key key = request->key;
 	struct st_pair *pair = bpf_map_lookup_elem(&st_pairs, &key);
+
+	return pair && pair->end[request->side & 1].cookie == request->self.cookie ? pair : 0;
+}
+
+/* The word that the reader is owed is given now: a debt from now on is to be told anew. */
+static __always_inline void st_settle(const struct st_adopt_request *request)
+{
+	struct st_pair *pair = st_pair_of(request);
 	__u32 sender = !request->side;
 
 	if (pair)
@@ -146,6 +67,7 @@ static __always_inline enum st_fast_reason st_insert(struct bpf_sock *sk, const 
 						     const struct st_adopt_request *request)
 {
 	struct st_fast_counters *counters = st_get_fast_counters();
+	struct st_pair *pair = st_pair_of(request);
 	__u64 cookie = request->self.cookie;
 	struct st_fast *fast;
 	struct st_mark *mark;
@@ -153,6 +75,8 @@ static __always_inline enum st_fast_reason st_insert(struct bpf_sock *sk, const 
 
 	if (st_psock_of(0, (struct sock *)tp))
 		return bpf_sk_storage_get(&st_fast_sockets, sk, 0, 0) ? ST_FAST_NONE : ST_FAST_BUSY;
+	if (!pair)
+		return ST_FAST_GONE; /* what it has sent past TCP before is not known */
 	fast = bpf_sk_storage_get(&st_fast_sockets, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
 	if (!fast)
 		return ST_FAST_NO_MEMORY;
@@ -165,6 +89,8 @@ static __always_inline enum st_fast_reason st_insert(struct bpf_sock *sk, const 
 	fast->peer_netns_cookie = request->peer.netns_cookie;
 	fast->generation = ~0ULL; /* asks first */
 	fast->tcp_ns = bpf_ktime_get_coarse_ns();
+	/* No call of it is under way past TCP: it would hold a psock. */
+	fast->sent = pair->fast_bytes[request->side & 1];
 	fast->side = request->side;
 	fast->kind = request->kind;
 	st_settle(request);
@@ -219,107 +145,23 @@ static __always_inline enum st_fast_reason st_link(struct st_fast *fast,
 	fast->slot = request->slot;
 	if (!st_is_sock(&fast->leg) || !st_is_sock(&fast->far))
 		return ST_FAST_RELAY_GONE;
-	fast->far_copied = st_copied_seq(&fast->far);
-	fast->far_arm_ns = bpf_ktime_get_ns() + ST_FAST_ARM_NS;
 	fast->generation = ~0ULL; /* asks first, for both readers */
 	barrier();
 	fast->linked = 1;
 	return ST_FAST_NONE;
 }
 
-static __always_inline int st_is_in(__u64 cookie)
+/* Only now: the release of the far reader looks for this sender only if that one is linked, too. */
+static __always_inline enum st_fast_reason st_arm_link(struct st_fast *fast)
 {
-	struct bpf_sock *sk = bpf_map_lookup_elem(&st_adopted, &cookie);
-
-	if (!sk)
-		return 0;
-	bpf_sk_release(sk);
-	return 1;
-}
-
-/* Whether a psock was made for us: its program has our name (st_msg or st_msg_probe), be it that of
- * an older agent. Another product's sockets send nothing past TCP to ours. */
-static __always_inline int st_is_ours(struct sk_psock *psock)
-{
-	char name[6] = {};
-
-	BPF_CORE_READ_INTO(&name, psock, progs.msg_parser, aux, name);
-	return name[0] == 's' && name[1] == 't' && name[2] == '_' && name[3] == 'm' &&
-	       name[4] == 's' && name[5] == 'g';
-}
-
-/* Bytes of this sender may be on their way to a reader's queue: sendmsg holds a reference on the
- * psock while it runs, the map holds one while the sender is in. Of a sender that was taken out
- * before, what is left of its psock is a call's. */
-static __always_inline int st_is_sending(const struct st_far *sender)
-{
-	struct sk_psock *psock;
-	int idle;
-
-	if (!st_is_sock(sender))
-		return 0; /* closed: its calls have ended */
-	idle = st_is_in(sender->cookie) ? ST_PSOCK_IDLE : 0;
-	psock = (struct sk_psock *)st_psock_of(0, (struct sock *)sender->sock);
-	return psock && st_is_ours(psock) && BPF_CORE_READ(psock, refcnt.refs.counter) != idle;
-}
-
-static __always_inline int st_has_senders(const struct st_fast *fast)
-{
-	return st_is_sending(&fast->peer) || (fast->linked && st_is_sending(&fast->far));
-}
-
-/* Bytes that its senders have decided to bring past TCP, ever. */
-static __always_inline __u64 st_brought(const struct st_fast *fast)
-{
-	struct st_pair_key key = fast->key;
-	struct st_pair *pair = bpf_map_lookup_elem(&st_pairs, &key);
-	__u32 sender = !fast->side;
-	__u64 bytes = pair ? pair->fast_bytes[sender & 1] : 0;
-
-	if (!fast->linked)
-		return bytes;
-	key = fast->client_key;
-	pair = bpf_map_lookup_elem(&st_pairs, &key);
-	return bytes + (pair ? pair->handoff_bytes[sender & 1] : 0);
-}
-
-/* A disarmed sender goes on past TCP until it finds the queue empty. So the reader is free only if
- * the queue was seen empty at a moment when no sender had anything to bring: none in a call before
- * it, none after it, and none that came and went between (tests/unit/fast_model_test.cpp). */
-static __always_inline int st_is_drained(const struct st_fast *fast, __u64 psock)
-{
-	__u64 brought = st_brought(fast);
-
+	if (!fast->linked || !st_is_sock(&fast->far))
+		return ST_FAST_RELAY_GONE;
+	if (fast->far_arm_ns)
+		return ST_FAST_NONE;
+	fast->far_copied = st_copied_seq(&fast->far);
 	barrier();
-	if (st_has_senders(fast))
-		return 0;
-	barrier();
-	if (psock && !st_queue_is_empty(0, psock))
-		return 0;
-	barrier();
-	if (st_has_senders(fast))
-		return 0;
-	barrier();
-	return st_brought(fast) == brought;
-}
-
-static __always_inline int st_has_read(const struct st_far *reader)
-{
-	__u64 psock;
-
-	if (!st_is_sock(reader))
-		return 1; /* closed: nobody waits for what it has */
-	psock = st_psock_of(0, (struct sock *)reader->sock);
-	return !psock || st_queue_is_empty(0, psock);
-}
-
-/* A sender that is out sends by TCP, whatever waits for its readers past it. One that peeks would
- * not see that. */
-static __always_inline int st_is_waited_for(const struct st_fast *fast,
-					    const struct st_adopt_request *request)
-{
-	return request->patient &&
-	       (!st_has_read(&fast->peer) || (fast->linked && !st_has_read(&fast->far)));
+	fast->far_arm_ns = bpf_ktime_get_ns() + ST_FAST_ARM_NS;
+	return ST_FAST_NONE;
 }
 
 static __always_inline enum st_fast_reason st_release(struct bpf_sock *sk,
@@ -341,16 +183,12 @@ static __always_inline enum st_fast_reason st_release(struct bpf_sock *sk,
 }
 
 /* The debt is taken off first: a sender that owes again during the look says so again. */
-static __always_inline enum st_fast_reason st_drained(const struct st_fast *fast,
-						      const struct tcp_sock *tp)
+static __always_inline enum st_fast_reason st_drained(const struct tcp_sock *tp,
+						      const struct st_adopt_request *request)
 {
-	struct st_pair_key key = fast->key;
-	struct st_pair *pair = bpf_map_lookup_elem(&st_pairs, &key);
 	__u64 psock = st_psock_of(0, (struct sock *)tp);
-	__u32 sender = !fast->side;
 
-	if (pair)
-		pair->owed[sender & 1] = 0;
+	st_settle(request);
 	barrier();
 	if (psock && !st_queue_is_empty(0, psock))
 		return ST_FAST_READER_BUSY;
@@ -370,18 +208,23 @@ static __always_inline enum st_fast_reason st_serve(struct bpf_sock *sk, const s
 		return reason ? reason : st_insert(sk, tp, request);
 	}
 	fast = bpf_sk_storage_get(&st_fast_sockets, sk, 0, 0);
-	if (!fast)
+	if (!fast) {
+		if (request->op == ST_ADOPT_DRAINED)
+			st_settle(request); /* whoever asks tells it, as it was taken out */
 		return ST_FAST_GONE;
+	}
 	switch (request->op) {
 	case ST_ADOPT_ARM:
 		return st_arm(fast);
 	case ST_ADOPT_LINK:
 		return st_link(fast, request);
+	case ST_ADOPT_ARM_LINK:
+		return st_arm_link(fast);
 	case ST_ADOPT_DISARM:
 		fast->released = 1;
 		return ST_FAST_NONE;
 	case ST_ADOPT_DRAINED:
-		return st_drained(fast, tp);
+		return st_drained(tp, request);
 	case ST_ADOPT_RELEASE:
 		return st_release(sk, tp, fast, request);
 	default:

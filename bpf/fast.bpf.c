@@ -145,7 +145,8 @@ static __always_inline void st_owe(const int cast, const struct st_fast *fast)
 	if (!pair || pair->owed[side])
 		return;
 	pair->owed[side] = 1;
-	st_send_event(ST_EVENT_OWED, fast->peer_netns_cookie, fast->peer.cookie);
+	if (!st_send_event(ST_EVENT_OWED, fast->peer_netns_cookie, fast->peer.cookie))
+		st_raise_generation(); /* the agent then looks for debts itself */
 }
 
 static __always_inline int st_redirect(struct st_sending *sending, __u64 cookie)

@@ -42,8 +42,8 @@ st_adopt_request request_for(const Pair& pair, st_pair_side side, st_adopt_op op
 }
 
 st_adopt_request link_request(const Pair& pair, const Pair& other, const Pair& client,
-                              std::uint32_t index) {
-  st_adopt_request request = request_for(pair, application_side(pair), ST_ADOPT_LINK);
+                              std::uint32_t index, st_adopt_op op) {
+  st_adopt_request request = request_for(pair, application_side(pair), op);
   const st_pair_end& leg = end_of(other, false);
   request.leg = {.cookie = leg.cookie, .sock = leg.sock};
   request.far = end_of(other, true);

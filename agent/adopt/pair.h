@@ -28,16 +28,6 @@ struct Candidate {
   std::uint8_t kind = 0;
 };
 
-struct Pair {
-  Candidate nominated{};
-  Stage stage = Stage::kLook;
-  Clock::time_point due{};
-  unsigned attempts = 0;                     // in this stage
-  st_fast_reason reason = ST_FAST_NONE;      // why it is not adopted
-  bool disarmed = false;                     // in kLeave
-  std::optional<std::uint64_t> linked_with;  // client cookie of the relay's other pair
-};
-
 // A link as an engine declared it.
 struct Link {
   std::uint64_t client_leg = 0;  // cookie of the engine's accepted socket
@@ -45,11 +35,29 @@ struct Link {
   std::uint32_t index = 0;
 };
 
+struct Pair {
+  Candidate nominated{};
+  Stage stage = Stage::kLook;
+  Clock::time_point due{};
+  unsigned attempts = 0;                 // in this stage
+  st_fast_reason reason = ST_FAST_NONE;  // why it is not adopted
+  bool disarmed = false;                 // in kLeave
+  std::optional<Link> link;              // it is joined with the relay's other pair
+};
+
 [[nodiscard]] st_adopt_request request_for(const Pair& pair, st_pair_side side, st_adopt_op op);
-// The request that lets `side` of `pair` (the application's end) send past the engine to the
-// application's end of `other`. `client` is the one of both whose server's end is the engine's.
+// A request (ST_ADOPT_LINK, ST_ADOPT_ARM_LINK) about the way of the application's end of `pair`
+// past the engine to that of `other`. `client` is the one of both whose server's end is the
+// engine's.
 [[nodiscard]] st_adopt_request link_request(const Pair& pair, const Pair& other, const Pair& client,
-                                            std::uint32_t index);
+                                            std::uint32_t index, st_adopt_op op);
+
+[[nodiscard]] inline std::uint64_t client_cookie(const Pair& pair) {
+  return pair.nominated.end[ST_SIDE_CLIENT].cookie;
+}
+[[nodiscard]] inline std::uint64_t server_cookie(const Pair& pair) {
+  return pair.nominated.end[ST_SIDE_SERVER].cookie;
+}
 
 // Whether another look, a moment later, may find what this one did not.
 [[nodiscard]] bool passes(st_fast_reason reason);

@@ -22,6 +22,8 @@ class Sockets {
   virtual std::vector<st_fast_reason> run(const std::vector<st_adopt_request>& requests) = 0;
   // Tells whoever watches this socket that it is readable, if it is.
   virtual void nudge(std::uint64_t netns_cookie, std::uint64_t socket_cookie) = 0;
+  // Gives all adopted sockets of this namespace the buffer that they need.
+  virtual void widen(std::uint64_t netns_cookie) = 0;
   // Ends the connection of this socket as an RST would. False: it could not be done.
   virtual bool destroy(std::uint64_t netns_cookie, std::uint64_t socket_cookie) = 0;
 };

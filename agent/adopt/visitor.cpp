@@ -112,6 +112,14 @@ void Visitor::nudge(std::uint64_t netns_cookie, std::uint64_t socket_cookie) {
   }
 }
 
+void Visitor::widen(std::uint64_t netns_cookie) {
+  const auto done = visit(netns_cookie, [&] { return adopter_.nudge(0); });
+  if (!done && done.error().code != ErrorCode::kNotFound) {
+    spdlog::error("component=adopt event=widen_failed netns_cookie={} detail=\"{}\"", netns_cookie,
+                  done.error().message);
+  }
+}
+
 bool Visitor::destroy(std::uint64_t netns_cookie, std::uint64_t socket_cookie) {
   bool destroyed = false;
   const auto done = visit(netns_cookie, [&]() -> Result<void> {

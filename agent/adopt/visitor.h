@@ -20,6 +20,7 @@ class Visitor : public Sockets {
 
   std::vector<st_fast_reason> run(const std::vector<st_adopt_request>& requests) override;
   void nudge(std::uint64_t netns_cookie, std::uint64_t socket_cookie) override;
+  void widen(std::uint64_t netns_cookie) override;
   bool destroy(std::uint64_t netns_cookie, std::uint64_t socket_cookie) override;
 
  private:

@@ -10,6 +10,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "sidetrack/abi/fast.h"
@@ -77,8 +78,9 @@ class Adopter {
       : program_fd_(program_fd), nudge_link_fd_(nudge_link_fd), nudged_cookie_(nudged_cookie) {}
   // Runs in the calling thread's network namespace: that of `request.self`.
   [[nodiscard]] Result<st_fast_reason> run(const st_adopt_request& request) const;
-  // Tells whoever watches this socket of the calling thread's namespace that it is readable, if it
-  // is. Walks all sockets: for rare cases. One thread at a time.
+  // Walks all TCP sockets of the calling thread's namespace, for rare cases: gives adopted ones the
+  // buffer that they need, and tells whoever watches the socket of this cookie (0 = none) that it
+  // is readable, if it is. One thread at a time.
   [[nodiscard]] Result<void> nudge(std::uint64_t cookie) const;
 
  private:
@@ -177,6 +179,8 @@ class Dataplane {
   [[nodiscard]] Result<std::vector<st_fast_live>> adopted() const;
   // All rows of st_pairs; some may be missing or twice in a list that is read while they change.
   [[nodiscard]] Result<std::vector<PairRow>> pairs() const;
+  // All rows of st_marks, by socket cookie: as pairs(), those of closed sockets among them.
+  [[nodiscard]] Result<std::vector<std::pair<std::uint64_t, st_mark>>> marks() const;
   [[nodiscard]] Result<st_fast_counters> fast_counters() const;
 
   // Detaches and unpins everything of this pin folder; returns what was removed, a line each.

@@ -35,6 +35,28 @@ void add(st_fast_counters& sum, const st_fast_counters& part) {
   sum.released += part.released;
 }
 
+template <typename Key, typename Value, typename Visit>
+Result<void> for_each_row(int map_fd, const char* name, const Visit& visit) {
+  constexpr std::uint32_t kBatch = 4096;
+  std::vector<Key> keys(kBatch);
+  std::vector<Value> values(kBatch);
+  std::uint32_t position = 0;
+  for (bool first = true;; first = false) {
+    std::uint32_t count = kBatch;
+    const int error = bpf_map_lookup_batch(map_fd, first ? nullptr : &position, &position,
+                                           keys.data(), values.data(), &count, nullptr);
+    if (error != 0 && errno != ENOENT) {
+      return map_error(name, "list", errno);
+    }
+    for (std::uint32_t i = 0; i < count; ++i) {
+      visit(keys[i], values[i]);
+    }
+    if (error != 0) {
+      return {};  // ENOENT: that was all
+    }
+  }
+}
+
 std::string adopted_path(const std::string& pin_dir) {
   return version_dir(pin_dir) + "/maps/st_adopted";
 }
@@ -152,25 +174,20 @@ Result<st_fast_reason> Adopter::run(const st_adopt_request& request) const {
 }
 
 Result<std::vector<PairRow>> Dataplane::pairs() const {
-  constexpr std::uint32_t kBatch = 4096;
-  std::vector<st_pair_key> keys(kBatch);
-  std::vector<st_pair> values(kBatch);
   std::vector<PairRow> rows;
-  std::uint32_t position = 0;
-  for (bool first = true;; first = false) {
-    std::uint32_t count = kBatch;
-    const int error = bpf_map_lookup_batch(impl_->map_fd("st_pairs"), first ? nullptr : &position,
-                                           &position, keys.data(), values.data(), &count, nullptr);
-    if (error != 0 && errno != ENOENT) {
-      return map_error("st_pairs", "list", errno);
-    }
-    for (std::uint32_t i = 0; i < count; ++i) {
-      rows.push_back({.key = keys[i], .pair = values[i]});
-    }
-    if (error != 0) {
-      return rows;  // ENOENT: that was all
-    }
-  }
+  ST_TRY((for_each_row<st_pair_key, st_pair>(impl_->map_fd("st_pairs"), "st_pairs",
+                                             [&](const st_pair_key& key, const st_pair& pair) {
+                                               rows.push_back({.key = key, .pair = pair});
+                                             })));
+  return rows;
+}
+
+Result<std::vector<std::pair<std::uint64_t, st_mark>>> Dataplane::marks() const {
+  std::vector<std::pair<std::uint64_t, st_mark>> rows;
+  ST_TRY((for_each_row<std::uint64_t, st_mark>(
+      impl_->map_fd("st_marks"), "st_marks",
+      [&](std::uint64_t cookie, const st_mark& mark) { rows.emplace_back(cookie, mark); })));
+  return rows;
 }
 
 Result<void> Adopter::nudge(std::uint64_t cookie) const {

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <filesystem>
+#include <utility>
 
 #include "sidetrack/fast_rules.h"
 
@@ -224,10 +225,12 @@ void FastPath::on_link(const adopt::Link& link) {
 void FastPath::tick() {
   const auto now = adopt::Clock::now();
   dataplane_.fast_beat();
-  // Whoever changed a row, a switch or a mark has raised it.
+  // Whoever changed a row, a switch or a mark has raised it, or could not tell us something.
   if (const std::uint64_t generation = dataplane_.fast_generation(); generation != generation_) {
     generation_ = generation;
+    debts_are_due_ = true;
     follow_pods();
+    find_marked(now);
     adoption_.on_policy_changed(now);
   } else if (watch_is_due_) {
     follow_pods();
@@ -238,6 +241,30 @@ void FastPath::tick() {
   adoption_.tick(now);
 }
 
+void FastPath::find_marked(adopt::Clock::time_point now) {
+  if (!adoption_.has_any_in()) {
+    return;  // whoever is put in is looked for there
+  }
+  const auto marks = dataplane_.marks();
+  if (!marks) {
+    spdlog::error("component=adopt event=list_failed detail=\"{}\"", marks.error().message);
+    return;
+  }
+  adoption_.on_marks(*marks, now);
+}
+
+void FastPath::find_owed(const std::vector<dataplane::PairRow>& rows,
+                         adopt::Clock::time_point now) {
+  for (const auto& [key, pair] : rows) {
+    for (const st_pair_side sender : {ST_SIDE_CLIENT, ST_SIDE_SERVER}) {
+      if (pair.owed[sender] != 0) {
+        adoption_.on_owed(
+            pair.end[sender == ST_SIDE_CLIENT ? ST_SIDE_SERVER : ST_SIDE_CLIENT].cookie, now);
+      }
+    }
+  }
+}
+
 void FastPath::scan(adopt::Clock::time_point now) {
   if (now < scan_at_) {
     return;
@@ -245,7 +272,7 @@ void FastPath::scan(adopt::Clock::time_point now) {
   scan_at_ = now + kScan;
   const auto counters = dataplane_.fast_counters();
   const bool full = now >= full_scan_at_;
-  if (!counters || (counters->paired == paired_ && !full)) {
+  if (!counters || (counters->paired == paired_ && !full && !debts_are_due_)) {
     return;
   }
   const auto rows = dataplane_.pairs();
@@ -263,6 +290,9 @@ void FastPath::scan(adopt::Clock::time_point now) {
     }
   }
   adoption_.scan(candidates, now);
+  if (std::exchange(debts_are_due_, false)) {
+    find_owed(*rows, now);
+  }
   if (full) {
     full_scan_at_ = now + kFullScan;
     follow_pods();  // what was adopted may be out by now

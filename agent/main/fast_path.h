@@ -77,6 +77,10 @@ class FastPath {
   void on_self_test(const Result<selftest::Report>& report);
   [[nodiscard]] Result<void> write_config(bool on, bool charges_reader);
   void scan(adopt::Clock::time_point now);
+  // Sockets that the sentinel marked: the event that told of one may have been lost.
+  void find_marked(adopt::Clock::time_point now);
+  // Readers that are owed a word, likewise.
+  void find_owed(const std::vector<dataplane::PairRow>& rows, adopt::Clock::time_point now);
   // Rows that had no server then, and have none now, are of connections to elsewhere.
   void forget_remote(const std::vector<dataplane::PairRow>& rows);
 
@@ -93,6 +97,7 @@ class FastPath {
   bool watching_ = false;      // the sentinel is attached
   bool watch_is_due_ = false;  // it could not be attached just now: no pair is looked at meanwhile
   std::uint64_t generation_ = 0;  // of the policy that adoption_ knows
+  bool debts_are_due_ = false;    // it has changed since the last scan
   std::uint64_t paired_ = 0;      // as the kernel counted at the last scan
   adopt::Clock::time_point scan_at_{}, full_scan_at_{};
   std::uint64_t remote_ = 0;       // rows given back for want of a server

@@ -59,17 +59,19 @@ static __always_inline __u64 st_known_cookie(const struct tcp_sock *tp)
 	return tp->inet_conn.icsk_inet.sk.__sk_common.skc_cookie.counter;
 }
 
-static __always_inline void st_send_event(__u32 kind, __u64 netns_cookie, __u64 socket_cookie)
+/* 0: the ring is full. */
+static __always_inline int st_send_event(__u32 kind, __u64 netns_cookie, __u64 socket_cookie)
 {
 	struct st_event *event = bpf_ringbuf_reserve(&st_events, sizeof(*event), 0);
 
 	if (!event)
-		return;
+		return 0;
 	event->kind = kind;
 	event->reserved = 0;
 	event->netns_cookie = netns_cookie;
 	event->socket_cookie = socket_cookie;
 	bpf_ringbuf_submit(event, 0);
+	return 1;
 }
 
 static __always_inline __u32 st_budget_epoch(const struct st_pod *pod)

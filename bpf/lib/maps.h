@@ -157,7 +157,8 @@ struct {
 	__uint(max_entries, ST_FLOW_RING_BYTES);
 } st_flows __weak SEC(".maps");
 
-/* Rare events to the agent. Full: lost; the agent's own reconciliation finds the same. */
+/* Rare events to the agent. Full: lost; the agent's own reconciliation finds the same. What it
+ * finds only by looking closer is looked for when st_fast_generation rises. */
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, ST_EVENT_RING_BYTES);

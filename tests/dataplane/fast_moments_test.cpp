@@ -81,6 +81,30 @@ TEST_F(FastMoments, nothing_skips_tcp_before_a_second_has_passed_and_its_reader_
   EXPECT_TRUE(skips(ends.client));
 }
 
+// What waits past TCP must not close TCP's window: nothing would open it again but TCP's timers.
+TEST_F(FastMoments, bytes_of_tcp_behind_a_full_window_come_as_soon_as_it_is_read) {
+  constexpr std::size_t kPart = 65536;
+  constexpr int kPast = 12;
+  constexpr int kBehind = 4;
+  Ends ends = open_fast();
+  const std::string part(kPart, 'p');
+  const std::uint64_t by_tcp_before = sent_by_tcp(ends.client);
+  for (int i = 0; i < kPast; ++i) {
+    EXPECT_EQ(send_text(ends.client, part), "sent");
+  }
+  EXPECT_EQ(sent_by_tcp(ends.client), by_tcp_before);
+  by_tcp(ends);
+  std::size_t accepted = kPast * kPart;
+  for (int i = 0; i < kBehind; ++i) {
+    const ssize_t count = ::send(ends.client.get(), part.data(), part.size(), MSG_NOSIGNAL);
+    accepted += count > 0 ? static_cast<std::size_t>(count) : 0;
+  }
+  EXPECT_GT(accepted, kPast * kPart);
+  const auto begin = Clock::now();
+  EXPECT_EQ(scenarios::receive_all(ends.server, accepted).size(), accepted);
+  EXPECT_LT(Clock::now() - begin, scaled(milliseconds(100)));
+}
+
 TEST_F(FastMoments, a_thread_that_sleeps_in_receive_is_woken) {  // sleeper
   Ends slow = open(false, Route::kV4, Blocking::kYes);
   const std::string expected = scenarios::sleep_in_receive(slow, [](Ends&) {});

@@ -153,6 +153,19 @@ class Handoff : public FastNode {
                       [&] { return flow(source, true).value("path", "") == "handoff"; });
   }
 
+  // Bytes past the engine from clients and from servers, of all open connections.
+  using Handed = std::array<std::uint64_t, 2>;
+  Handed handed() const {
+    Handed sum{};
+    const auto rows = sidetrack_->dump_map("st_pairs");
+    for (const auto& row : rows ? *rows : nlohmann::json::array()) {
+      const auto& bytes = row.at("formatted").at("value").at("handoff_bytes");
+      sum[0] += bytes.at(0).get<std::uint64_t>();
+      sum[1] += bytes.at(1).get<std::uint64_t>();
+    }
+    return sum;
+  }
+
   static bool both_receive(const Talker& a, const Talker& b, std::uint64_t more) {
     const std::uint64_t a_then = a.received() + more;
     const std::uint64_t b_then = b.received() + more;
@@ -229,6 +242,33 @@ TEST_F(Handoff, what_is_in_the_queue_of_the_reader_survives_the_engine) {
   sidetrack_->engine().kill_hard();
   EXPECT_EQ(receive_text(ends.server, 100), "'last words'");
   EXPECT_EQ(receive_text(ends.server, 100), "EOF");
+}
+
+// What was redirected to the engine before counts: its slots do.
+TEST_F(Handoff, comes_back_after_the_fast_path_was_off) {
+  Ends ends = open(true);
+  Talker client(ends.client.get(), 77, 88);
+  Talker server(ends.server.get(), 88, 77);
+  ASSERT_TRUE(is_handed_off(source_of(ends.client))) << sidetrack_->logs();
+  for (int round = 0; round < 3; ++round) {
+    ST_ASSERT_OK(objects_->set_label(Kind::kNamespace, "shop", "sidetrack.io/fast-path", "off"));
+    EXPECT_TRUE(eventually(kHandedOff, [&] {
+      const Handed before = handed();
+      return both_receive(client, server, kSome) && handed() == before;
+    })) << "off, and bytes go past the engine";
+    ST_ASSERT_OK(objects_->set_label(Kind::kNamespace, "shop", "sidetrack.io/fast-path", "auto"));
+    const Handed before = handed();
+    EXPECT_TRUE(eventually(kHandedOff,
+                           [&] {
+                             const Handed now = handed();
+                             return now[0] > before[0] + kSome && now[1] > before[1] + kSome;
+                           }))
+        << "round " << round << ": " << sidetrack_->logs();
+  }
+  EXPECT_TRUE(both_receive(client, server, kMuch));
+  client.finish();
+  server.finish();
+  expect_all_arrived(client, server);
 }
 
 TEST_F(Handoff, goes_on_while_the_engine_drains_and_while_the_agent_restarts) {

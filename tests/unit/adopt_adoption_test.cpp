@@ -1,172 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// Adoption against an in-memory kernel: which requests are made, in which order, and when.
-#include <gtest/gtest.h>
-
-#include <algorithm>
-#include <deque>
-#include <set>
-
-#include "agent/adopt/adoption.h"
+// Adoption: which requests are made, in which order, and when.
+#include "tests/unit/adopt_fixture.h"
 
 namespace sidetrack::adopt {
 namespace {
-
-using std::chrono::milliseconds;
-using std::chrono::seconds;
-
-constexpr std::uint64_t kPodA = 100;
-constexpr std::uint64_t kPodB = 200;
-
-// Sockets by cookie: what a look at them says, and whether they are in the SOCKHASH.
-class FakeSockets : public Sockets {
- public:
-  struct Socket {
-    st_fast_reason look = ST_FAST_NONE;
-    unsigned busy = 0;         // so many releases find bytes on their way
-    unsigned unreachable = 0;  // so many releases cannot visit it
-    st_fast_reason drained = ST_FAST_NONE;
-    bool in = false, armed = false, disarmed = false;
-    std::optional<st_adopt_request> link;
-  };
-  std::map<std::uint64_t, Socket> sockets;
-  std::vector<st_adopt_request> log;
-  std::vector<std::uint64_t> destroyed;
-  std::vector<std::uint64_t> nudged;
-  unsigned released_before_disarm = 0;
-
-  std::vector<st_fast_reason> run(const std::vector<st_adopt_request>& requests) override {
-    std::vector<st_fast_reason> answers;
-    answers.reserve(requests.size());
-    for (const st_adopt_request& request : requests) {
-      log.push_back(request);
-      answers.push_back(serve(request));
-    }
-    return answers;
-  }
-  void nudge(std::uint64_t, std::uint64_t cookie) override { nudged.push_back(cookie); }
-  bool destroy(std::uint64_t, std::uint64_t cookie) override {
-    destroyed.push_back(cookie);
-    return true;
-  }
-
- private:
-  st_fast_reason serve(const st_adopt_request& request) {
-    const auto found = sockets.find(request.self.cookie);
-    if (found == sockets.end()) {
-      return ST_FAST_GONE;
-    }
-    Socket& socket = found->second;
-    if (request.op == ST_ADOPT_LOOK || request.op == ST_ADOPT_INSERT) {
-      if (socket.look == ST_FAST_NONE && request.op == ST_ADOPT_INSERT) {
-        socket.in = true;
-        socket.disarmed = false;
-      }
-      return socket.look;
-    }
-    if (!socket.in) {
-      return ST_FAST_GONE;
-    }
-    switch (request.op) {
-      case ST_ADOPT_ARM:
-        socket.armed = true;
-        return ST_FAST_NONE;
-      case ST_ADOPT_LINK:
-        socket.link = request;
-        return ST_FAST_NONE;
-      case ST_ADOPT_DRAINED:
-        return socket.drained;
-      case ST_ADOPT_DISARM:
-        socket.disarmed = true;
-        return ST_FAST_NONE;
-      default:
-        return release(socket, request);
-    }
-  }
-  st_fast_reason release(Socket& socket, const st_adopt_request& request) {
-    const auto peer = sockets.find(request.peer.cookie);
-    if (peer != sockets.end() && peer->second.in && !peer->second.disarmed) {
-      ++released_before_disarm;
-    }
-    if (socket.unreachable != 0) {
-      --socket.unreachable;
-      return ST_FAST_INTERNAL;
-    }
-    if (socket.busy != 0) {
-      --socket.busy;
-      return ST_FAST_READER_BUSY;
-    }
-    socket.in = socket.armed = false;
-    return ST_FAST_NONE;
-  }
-};
-
-class FakePods : public Pods {
- public:
-  std::map<std::uint64_t, Pod> pods;
-  std::optional<Pod> pod(std::uint64_t netns_cookie) override {
-    const auto found = pods.find(netns_cookie);
-    return found == pods.end() ? std::nullopt : std::optional(found->second);
-  }
-};
-
-Pod make_pod(const std::string& workload) {
-  Pod pod{.workload = workload};
-  pod.row.mode = ST_MODE_PASSTHROUGH;
-  pod.row.fast_path = ST_FAST_PATH_AUTO;
-  pod.row.namespace_slot = 1;
-  return pod;
-}
-
-class AdoptionTest : public ::testing::Test {
- protected:
-  AdoptionTest() {
-    pods_.pods[kPodA] = make_pod("shop/ReplicaSet/a");
-    pods_.pods[kPodB] = make_pod("shop/ReplicaSet/b");
-  }
-
-  // A pair with client cookie `id` and server cookie `id + 1`, both alive and suitable.
-  Candidate make_pair(std::uint64_t id, st_pair_kind kind = ST_PAIR_DIRECT) {
-    sockets_.sockets[id] = {};
-    sockets_.sockets[id + 1] = {};
-    Candidate candidate{};
-    candidate.key = {.client_first = static_cast<std::uint32_t>(id), .server_first = 7};
-    candidate.kind = static_cast<std::uint8_t>(kind);
-    candidate.end[ST_SIDE_CLIENT] = {.cookie = id, .netns_cookie = kPodA, .sock = 10 * id};
-    candidate.end[ST_SIDE_SERVER] = {.cookie = id + 1, .netns_cookie = kPodB, .sock = 10 * id + 10};
-    return candidate;
-  }
-  void nominate(const Candidate& candidate) {
-    open_.push_back(candidate);
-    adoption_.scan(open_, now_);
-  }
-  void tick(Clock::duration later = milliseconds(0)) {
-    now_ += later;
-    adoption_.tick(now_);
-  }
-  [[nodiscard]] bool is_in(std::uint64_t id) {
-    return sockets_.sockets[id].in && sockets_.sockets[id + 1].in;
-  }
-  [[nodiscard]] std::size_t asked(std::uint64_t cookie, st_adopt_op op) const {
-    return static_cast<std::size_t>(
-        std::count_if(sockets_.log.begin(), sockets_.log.end(), [&](const auto& request) {
-          return request.self.cookie == cookie && request.op == static_cast<unsigned>(op);
-        }));
-  }
-  void adopt(std::uint64_t id, st_pair_kind kind = ST_PAIR_DIRECT) {
-    nominate(make_pair(id, kind));
-    tick();
-    tick(kProbation);
-    ASSERT_TRUE(is_in(id));
-  }
-
-  static constexpr milliseconds kProbation{30000};
-  Clock::time_point now_ = Clock::now();
-  std::vector<Candidate> open_;
-  FakeSockets sockets_;
-  FakePods pods_;
-  Workloads workloads_{""};
-  Adoption adoption_{{.enabled = true, .probation = kProbation}, sockets_, pods_, workloads_};
-};
 
 TEST_F(AdoptionTest, waits_for_probation_then_inserts_and_arms_both_ends) {
   nominate(make_pair(1));
@@ -308,47 +145,10 @@ TEST_F(AdoptionTest, a_demoted_pod_leaves_and_its_workload_is_remembered) {
   EXPECT_EQ(adoption_.summaries()[300].reason, ST_FAST_WORKLOAD);
 }
 
-// The relay of client 1 -> (2, 31) -> 32.
-TEST_F(AdoptionTest, a_link_joins_the_two_applications_of_a_relay) {
-  adopt(1, ST_PAIR_TO_ENGINE);
-  adoption_.on_link({.client_leg = 2, .server_leg = 31, .index = 5}, now_);
-  tick();
-  EXPECT_FALSE(sockets_.sockets[1].link);
-  adopt(31, ST_PAIR_FROM_ENGINE);
-  tick();
-  ASSERT_TRUE(sockets_.sockets[1].link && sockets_.sockets[32].link);
-  EXPECT_EQ(sockets_.sockets[1].link->slot, 10U);
-  EXPECT_EQ(sockets_.sockets[1].link->leg.cookie, 31U);
-  EXPECT_EQ(sockets_.sockets[1].link->far.cookie, 32U);
-  EXPECT_EQ(sockets_.sockets[32].link->slot, 11U);
-  EXPECT_EQ(sockets_.sockets[32].link->leg.cookie, 2U);
-  EXPECT_EQ(sockets_.sockets[32].link->far.cookie, 1U);
-  EXPECT_EQ(sockets_.sockets[32].link->client_key.client_first, 1U);
-  // One of both leaves: the other application sends past the engine to it, so it leaves too.
-  adoption_.on_marked(32, now_);
-  tick();
-  EXPECT_FALSE(is_in(1) || is_in(31));
-}
-
 TEST_F(AdoptionTest, an_agent_that_restarts_knows_what_is_adopted) {
   adopt(1);
-  st_fast_live client{};
-  client.sock = 10;
-  client.state.key = {.client_first = 1, .server_first = 7};
-  client.state.cookie = 1;
-  client.state.netns_cookie = kPodA;
-  client.state.peer = {.cookie = 2, .sock = 20};
-  client.state.peer_netns_cookie = kPodB;
-  client.state.side = ST_SIDE_CLIENT;
-  st_fast_live server = client;
-  server.sock = 20;
-  server.state.cookie = 2;
-  server.state.netns_cookie = kPodB;
-  server.state.peer = {.cookie = 1, .sock = 10};
-  server.state.peer_netns_cookie = kPodA;
-  server.state.side = ST_SIDE_SERVER;
   Adoption next({.enabled = true, .probation = kProbation}, sockets_, pods_, workloads_);
-  next.restore({client, server}, now_);
+  next.restore({live(1, ST_SIDE_CLIENT), live(1, ST_SIDE_SERVER)}, now_);
   EXPECT_EQ(next.adopted(), 1U);
   next.on_policy_changed(now_);
   next.tick(now_);
@@ -360,15 +160,9 @@ TEST_F(AdoptionTest, an_agent_that_restarts_knows_what_is_adopted) {
 }
 
 TEST_F(AdoptionTest, half_an_adoption_is_completed_after_a_restart) {
-  st_fast_live client{};
-  client.sock = 10;
-  client.state.cookie = 1;
-  client.state.netns_cookie = kPodA;
-  client.state.peer = {.cookie = 2, .sock = 20};
-  client.state.peer_netns_cookie = kPodB;
   (void)make_pair(1);
   sockets_.sockets[1].in = true;
-  adoption_.restore({client}, now_);
+  adoption_.restore({live(1, ST_SIDE_CLIENT)}, now_);
   tick();
   EXPECT_TRUE(is_in(1));
   EXPECT_TRUE(sockets_.sockets[1].armed && sockets_.sockets[2].armed);
@@ -422,10 +216,57 @@ TEST_F(AdoptionTest, a_reader_that_was_taken_out_is_told_of_what_came_by_tcp) {
   EXPECT_EQ(sockets_.nudged.size(), 1U);
 }
 
+TEST_F(AdoptionTest, readers_get_room_for_the_window_once_they_are_in) {
+  nominate(make_pair(1));
+  tick();
+  EXPECT_TRUE(sockets_.widened.empty());
+  tick(kProbation);
+  tick(milliseconds(10));
+  EXPECT_EQ(sockets_.widened.size(), 1U) << "one walk after the other";
+  tick(seconds(1));
+  tick(seconds(1));
+  EXPECT_EQ(sockets_.widened, (std::vector<std::uint64_t>{kPodA, kPodB}));
+}
+
 TEST_F(AdoptionTest, a_conflict_ends_the_connection) {
   adopt(1);
   adoption_.on_conflict(kPodB, 2);
   EXPECT_EQ(sockets_.destroyed, std::vector<std::uint64_t>{2});
+}
+
+TEST_F(AdoptionTest, a_conflict_is_ended_once_and_tried_until_it_is) {
+  adopt(1);
+  sockets_.can_destroy = false;
+  adoption_.on_conflict(kPodB, 2);
+  sockets_.can_destroy = true;
+  adoption_.on_marks({{2, {.reason = ST_FAST_CONFLICT}}}, now_);
+  adoption_.on_conflict(kPodB, 2);
+  EXPECT_EQ(sockets_.destroyed, (std::vector<std::uint64_t>{2, 2}));
+  EXPECT_EQ(adoption_.refused().at(ST_FAST_CONFLICT), 1U);
+}
+
+// Events may be lost: what the kernel has counts.
+TEST_F(AdoptionTest, marks_that_nobody_told_of_are_found) {
+  adopt(1);
+  adopt(11);
+  adopt(21);
+  adoption_.on_marks({{99, {.reason = ST_FAST_MARKED}},
+                      {12, {.reason = ST_FAST_MARKED}},
+                      {22, {.reason = ST_FAST_CONFLICT}}},
+                     now_);
+  tick();
+  EXPECT_TRUE(is_in(1));
+  EXPECT_FALSE(is_in(11));
+  EXPECT_EQ(sockets_.destroyed, std::vector<std::uint64_t>{22});
+}
+
+TEST_F(AdoptionTest, a_demotion_that_nobody_told_of_is_remembered) {
+  adopt(1);
+  pods_.pods[kPodB].demoted = ST_FAST_SPLICE;
+  adoption_.on_policy_changed(now_);
+  tick();
+  EXPECT_FALSE(is_in(1));
+  EXPECT_EQ(workloads_.demoted("shop/ReplicaSet/b"), ST_FAST_SPLICE);
 }
 
 TEST_F(AdoptionTest, an_end_that_could_not_be_visited_is_visited_again_before_the_pair_is_out) {

@@ -15,14 +15,16 @@ class Explorer {
   explicit Explorer(const Setup& setup) : setup_(setup), guards_(setup.guards) {}
 
   Outcome run() {
-    add(State{}, nullptr, "start");
+    add(begin(), nullptr, "start");
     for (std::size_t i = 0; i < order_.size() && outcome_.wrong.empty(); ++i) {
       from_ = order_[i];
       const State& state = from_->first;
       send(state);
       receive(state);
       deliver(state);
-      join(state);
+      if (!state.releasing && !state.b_releasing) {
+        join(state);
+      }
       if (setup_.relay) {
         relay(state);
       }
@@ -35,6 +37,17 @@ class Explorer {
   }
 
  private:
+  [[nodiscard]] State begin() const {
+    State state;
+    if (setup_.was_out) {
+      state.a.next = state.expected = 3;
+      state.a.written = state.a.sent = state.ea.copied = 1;
+      state.engine.slot = state.engine.written = state.b.copied = 2;
+      state.has_left = 1;
+    }
+    return state;
+  }
+
   struct Origin {
     const std::pair<const State, Origin>* from = nullptr;
     const char* action = "";
@@ -63,6 +76,9 @@ class Explorer {
   }
 
   Reader& peer_of(State& state) const { return setup_.relay ? state.ea : state.b; }
+
+  // In a call that began past TCP: it holds the psock.
+  static bool is_past_tcp(const Sender& a) { return a.phase != kNotSending && a.phase != kPlain; }
 
   void write_tcp(State& state) const {
     peer_of(state).wire.push(state.a.next++);
@@ -123,7 +139,9 @@ class Explorer {
         !guards_.relay_empty || st_relay_empty(a.seen_slot, kFirst + a.written, kFirst, a.sent);
     a.far_armed |= !guards_.far_armed || a.far_copied != seen.copied;
     const bool read = !guards_.far_all_read || st_all_read(kFirst + a.seen_leg, far.copied_seq);
-    if (empty && a.far_armed && read && st_reader_allows(&far, kCookie) == ST_FAST_NONE &&
+    const bool leaves = a.released && far.queue_empty;
+    if (empty && a.far_armed && read && !leaves &&
+        st_reader_allows(&far, kCookie) == ST_FAST_NONE &&
         st_room(&far, 1, kWindow, 1, 0, 0) == ST_FAST_NONE && !state.engine.closed) {
       a.phase = kOnWayToFar;
     }
@@ -227,14 +245,24 @@ class Explorer {
     }
   }
 
+  // Only a socket without a psock is put in: no call of it is under way past TCP. What was known of
+  // it before is gone, but for the bytes that it has redirected.
+  void put_in(State state) {
+    Sender& a = state.a;
+    a.adopted = 1;
+    a.arming = a.armed = a.peer_copied = a.released = 0;
+    a.linked = a.far_armed = a.far_copied = 0;
+    a.sent = guards_.keeps_sent ? a.sent : std::uint8_t{0};
+    go(state, "A is put in");
+  }
+
   void join(const State& before) {
     State state = before;
-    if (!before.a.adopted && !before.a.released) {
-      state.a.adopted = 1;
-      go(state, "A is put in");
-      state = before;
+    const bool leaves = before.a.adopted && before.a.released;
+    if (!before.a.adopted && !is_past_tcp(before.a)) {
+      put_in(before);
     }
-    if (!peer_of(state).adopted && !before.a.released) {
+    if (!peer_of(state).adopted && !leaves) {
       peer_of(state).adopted = 1;
       go(state, "A's peer is put in");
       state = before;
@@ -248,10 +276,13 @@ class Explorer {
     if (!setup_.relay) {
       return;
     }
+    if (before.b_leaving) {
+      return;
+    }
     if (!before.b.adopted) {
       state.b.adopted = 1;
       go(state, "B is put in");
-    } else if (before.a.adopted && before.ea.adopted && !before.a.linked) {
+    } else if (before.a.adopted && before.ea.adopted && !before.a.linked && !leaves) {
       state.a.linked = 1;
       state.a.far_copied = state.b.copied;
       go(state, "the relay is linked");
@@ -323,54 +354,81 @@ class Explorer {
     go(state, "engine: adds to its slot");
   }
 
-  // bpf/adopt.bpf.c: disarm, then look whether the reader can go, in as many steps as it has looks.
+  // Disarm, then look whether each reader can go (bpf/lib/release.h).
   void leave(const State& before) {
     State state = before;
     Sender& a = state.a;
-    const bool sending = a.adopted && a.phase != kNotSending && a.phase != kPlain &&
-                         (state.a_is_out == 0 || guards_.release_sees_leavers);
-    if (a.released && !state.a_is_out) {
+    if (a.adopted && a.arming && !a.released && (!setup_.relay || !state.has_left)) {
+      a.released = state.has_left = 1;
+      state.b_leaving |= a.linked;
+      go(state, "A is disarmed");
+      state = before;
+    }
+    const bool leaves = a.adopted && a.released;
+    if (leaves && !state.a_is_out) {
       state.a_is_out = 1;
       go(state, "A is taken out");
       state = before;
     }
-    switch (state.releasing) {
+    // One program of the agent runs at a time.
+    if (leaves && !state.b_releasing &&
+        release(state, peer_of(state), a.sent, state.releasing, state.release_count)) {
+      take_out(before);
+    }
+    state = before;
+    if (state.b_leaving && !state.releasing &&
+        release(state, state.b, a.handed, state.b_releasing, state.b_count)) {
+      take_out_far(before);
+    }
+  }
+
+  // One of the looks, in their order. True: all are done, and the reader goes. `brought`: bytes
+  // that were redirected to it, ever.
+  bool release(State& state, const Reader& reader, std::uint8_t brought, std::uint8_t& look,
+               std::uint8_t& count) {
+    const bool is_in = state.a.adopted && state.a_is_out == 0;
+    const bool knows_sender = &look == &state.releasing || guards_.linked_both_ways;
+    const bool sending =
+        knows_sender && is_past_tcp(state.a) && (is_in || guards_.release_sees_leavers);
+    bool seen = false;
+    switch (look) {
       case 0:
-        if (a.adopted && a.arming && !a.released) {
-          a.released = 1;
-          go(state, "A is disarmed");
-        } else if (a.released) {
-          state.release_count = a.sent;
-          state.releasing = 1;
-          go(state, "release: counts");
-        }
-        return;
+        count = brought;
+        break;
       case 1:
       case 3:
-        state.releasing = guards_.release_sees_senders && sending ? 0 : state.releasing + 1;
+        seen = guards_.release_sees_senders && sending;
         break;
       case 2:
-        state.releasing = guards_.release_sees_queue && !state.b.fast.empty() ? 0 : 3;
+        seen = guards_.release_sees_queue && !reader.fast.empty();
         break;
       default:
-        if (guards_.release_sees_counts && a.sent != state.release_count) {
-          state.releasing = 0;
-          break;
+        if (!guards_.release_sees_counts || !knows_sender || brought == count) {
+          return true;
         }
-        return take_out(state);
+        seen = true;
     }
-    state.release_count = state.releasing == 0 ? 0 : state.release_count;
+    look = seen ? 0 : look + 1;
+    count = seen ? 0 : count;
     go(state, "release: looks");
+    return false;
   }
 
   void take_out(State state) {
+    if (!peer_of(state).fast.empty()) {
+      return fail("A's peer was taken out with bytes in its queue", "release: takes out");
+    }
+    peer_of(state).adopted = state.a.adopted = state.a_is_out = 0;
+    state.releasing = state.release_count = 0;
+    go(state, "A and its peer are taken out");
+  }
+
+  void take_out_far(State state) {
     if (!state.b.fast.empty()) {
       return fail("B was taken out with bytes in its queue", "release: takes out");
     }
-    state.b.adopted = state.a_is_out = 0;
-    state.a.adopted = state.a.arming = state.a.armed = state.a.released = 0;
-    state.a.peer_copied = state.releasing = state.release_count = 0;
-    go(state, "both are taken out");
+    state.b.adopted = state.b_leaving = state.b_releasing = state.b_count = 0;
+    go(state, "B is taken out");
   }
 
   const Setup setup_;

@@ -27,11 +27,15 @@ struct Guards {
   bool release_sees_leavers = true;  // ... also in one of a sender that was taken out before ...
   bool release_sees_queue = true;    // ... nor while bytes wait ...
   bool release_sees_counts = true;   // ... nor if any skipped TCP during the look
+  bool linked_both_ways = true;      // ... and the far reader knows who sends to it past the engine
+  bool keeps_sent = true;            // what was redirected to the engine is known when A is back
 };
 
 struct Setup {
   bool relay = false;
-  bool leaves = false;             // the pair may be taken out and put in again, at any time
+  bool leaves = false;  // all may be taken out and put in again, at any time
+  bool was_out =
+      false;  // a relay of which one byte went by TCP and one past it, before all was out
   bool engine_sends_fast = false;  // the product never does
   int messages = 3;
   Guards guards{};

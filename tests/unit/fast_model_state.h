@@ -21,7 +21,7 @@ constexpr std::uint64_t kCookie = 1;
 constexpr std::uint32_t kWindow = 1U << 20;
 constexpr int kEngineBuffer = 2;
 
-// Up to four bytes in order, four bits each, the oldest lowest.
+// Up to eight bytes in order, four bits each, the oldest lowest.
 struct Queue {
   std::uint32_t bits = 0;
   [[nodiscard]] bool empty() const { return bits == 0; }
@@ -95,9 +95,13 @@ struct State {
   std::uint8_t expected = 1;
   std::uint8_t ended = 0;      // B has read the end
   std::uint8_t closed = 0;     // A has
-  std::uint8_t releasing = 0;  // how far the look before B is taken out is
+  std::uint8_t releasing = 0;  // how far the look before A's peer is taken out is
   std::uint8_t release_count = 0;
-  std::uint8_t a_is_out = 0;  // A was taken out before its peer
+  std::uint8_t a_is_out = 0;   // A was taken out before its peer
+  std::uint8_t b_leaving = 0;  // the relay's other pair leaves, too
+  std::uint8_t b_releasing = 0;
+  std::uint8_t b_count = 0;
+  std::uint8_t has_left = 0;  // a relay's pairs leave once: more would be too many states
   std::uint8_t pad[2] = {};
 
   bool operator==(const State& other) const {

@@ -96,5 +96,21 @@ TEST(Relay, reorders_if_redirected_bytes_are_counted_before_they_are_enqueued) {
   expect_wrong({.relay = true, .engine_sends_fast = true, .guards = {.counts_late = false}});
 }
 
+TEST(Relay, may_be_taken_out_and_put_in_at_any_time) {
+  expect_right({.relay = true, .leaves = true, .messages = 2});
+  expect_right({.relay = true, .was_out = true, .messages = 5});
+}
+
+TEST(Relay, loses_bytes_if_it_is_linked_one_way_only) {
+  expect_wrong(
+      {.relay = true, .leaves = true, .messages = 2, .guards = {.linked_both_ways = false}});
+}
+
+// The engine's slots count all that it ever forwarded. If what was redirected before is not known,
+// as many bytes inside the engine make up for it.
+TEST(Relay, reorders_if_what_was_redirected_before_it_left_is_forgotten) {
+  expect_wrong({.relay = true, .was_out = true, .messages = 5, .guards = {.keeps_sent = false}});
+}
+
 }  // namespace
 }  // namespace sidetrack::model

@@ -105,7 +105,8 @@ struct st_fast {
 	__u64 generation;  /* `denied` is as of this one */
 	__u64 arm_ns;	   /* CLOCK_MONOTONIC; 0 = its peer is not in yet */
 	__u64 tcp_ns;	   /* when it last sent by TCP to refresh conntrack */
-	__u64 sent;	   /* bytes redirected to `peer` (handed off ones are not in it) */
+	__u64 sent;	   /* bytes redirected to `peer` (handed off ones are not in it), ever: from
+			      st_pair.fast_bytes when it is put in again */
 	__u32 peer_copied; /* the peer's copied_seq when both were in */
 	__u32 messages;	   /* redirected since a reader's queue was seen empty */
 	__u32 bytes;	   /* the same in bytes */
@@ -120,7 +121,7 @@ struct st_fast {
 	struct st_far far; /* who reads there */
 	__u64 far_netns_cookie;
 	struct st_pair_key client_key; /* of the link's client pair, where its bytes are counted */
-	__u64 far_arm_ns;	       /* as arm_ns */
+	__u64 far_arm_ns;	       /* as arm_ns; 0 = the far end is not linked yet */
 	__u32 far_copied;	       /* as peer_copied */
 	__u32 slot;		       /* index into st_slots */
 	__u8 far_armed;
@@ -154,12 +155,14 @@ struct st_mark {
 /* What the adopting program is asked for: the packet data of a BPF_PROG_TEST_RUN in the netns of
  * the socket, after 14 bytes of Ethernet header. It returns an enum st_fast_reason. */
 enum st_adopt_op {
-	ST_ADOPT_FORGET,  /* its pair never found a server: the row goes */
-	ST_ADOPT_LOOK,	  /* could it be adopted? */
-	ST_ADOPT_INSERT,  /* put it in, unarmed */
-	ST_ADOPT_ARM,	  /* both ends are in: it may send fast once its peer has read */
-	ST_ADOPT_LINK,	  /* `leg`, `far` and `slot` are its link */
-	ST_ADOPT_DISARM,  /* it sends by TCP from now on */
+	ST_ADOPT_FORGET,   /* its pair never found a server: the row goes */
+	ST_ADOPT_LOOK,	   /* could it be adopted? */
+	ST_ADOPT_INSERT,   /* put it in, unarmed */
+	ST_ADOPT_ARM,	   /* both ends are in: it may send fast once its peer has read */
+	ST_ADOPT_LINK,	   /* `leg`, `far` and `slot` are its link, unarmed */
+	ST_ADOPT_ARM_LINK, /* both ends of the relay are linked: it may send to the far one once
+			      that has read */
+	ST_ADOPT_DISARM,   /* it sends by TCP from now on */
 	ST_ADOPT_DRAINED, /* has it read all since it was owed a word? READER_BUSY = bytes wait past
 			     TCP, UNREAD = only bytes of TCP do */
 	ST_ADOPT_RELEASE, /* its senders are disarmed: take it out; READER_BUSY = bytes wait or are

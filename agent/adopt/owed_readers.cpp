@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "agent/adopt/owed_readers.h"
+
+#include <vector>
+
+namespace sidetrack::adopt {
+
+namespace {
+
+constexpr std::chrono::milliseconds kLook{10};
+
+}  // namespace
+
+void OwedReaders::add(std::uint64_t cookie, Clock::time_point now) {
+  owed_.try_emplace(cookie, Owed{.due = now + kLook});
+}
+
+st_adopt_request OwedReaders::request_to(std::uint64_t cookie) {
+  const Pair* pair = pairs_.find(cookie);
+  if (pair == nullptr) {
+    return {};
+  }
+  const bool is_client = client_cookie(*pair) == cookie;
+  return request_for(*pair, is_client ? ST_SIDE_CLIENT : ST_SIDE_SERVER, ST_ADOPT_DRAINED);
+}
+
+// Two looks that find bytes of TCP only: the reader has had time to come by itself. Telling it for
+// nothing does no harm.
+void OwedReaders::look(Clock::time_point now) {
+  std::vector<std::uint64_t> cookies;
+  std::vector<st_adopt_request> requests;
+  for (auto& [cookie, owed] : owed_) {
+    if (owed.due <= now) {
+      owed.due = now + kLook;
+      cookies.push_back(cookie);
+      requests.push_back(request_to(cookie));
+    }
+  }
+  if (cookies.empty()) {
+    return;
+  }
+  const std::vector<st_fast_reason> answers = sockets_.run(requests);
+  for (std::size_t i = 0; i < cookies.size(); ++i) {
+    Owed& owed = owed_.at(cookies[i]);
+    if (answers[i] == ST_FAST_READER_BUSY) {
+      owed.only_tcp_before = false;
+    } else if (answers[i] == ST_FAST_UNREAD && !owed.only_tcp_before) {
+      owed.only_tcp_before = true;
+    } else {
+      // Taken out meanwhile: what came by TCP may be there all the same.
+      const bool was_taken_out = answers[i] == ST_FAST_GONE && requests[i].self.cookie != 0;
+      if (answers[i] == ST_FAST_UNREAD || was_taken_out) {
+        sockets_.nudge(requests[i].self.netns_cookie, cookies[i]);
+      }
+      owed_.erase(cookies[i]);
+    }
+  }
+}
+
+}  // namespace sidetrack::adopt
