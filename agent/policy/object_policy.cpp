@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <array>
 
+#include "agent/policy/keys.h"
 #include "agent/policy/text.h"
 
 namespace sidetrack::policy {
@@ -19,16 +20,16 @@ struct ObjectReader::ListKey {
 
 // Ours come first, each followed by the keys it replaces.
 const ObjectReader::ListKey ObjectReader::kListKeys[] = {
-    {"sidetrack.io/exclude-outbound-ports", {}, ListKind::kPorts, false},
+    {kExcludePortsKey, {}, ListKind::kPorts, false},
     {"traffic.sidecar.istio.io/excludeOutboundPorts", Compat::kIstio, ListKind::kPorts, false},
     {"config.linkerd.io/skip-outbound-ports", Compat::kLinkerd, ListKind::kPorts, false},
     {"traffic.kuma.io/exclude-outbound-ports", Compat::kKuma, ListKind::kPorts, false},
-    {"sidetrack.io/exclude-outbound-cidrs", {}, ListKind::kCidrs, false},
+    {kExcludeCidrsKey, {}, ListKind::kCidrs, false},
     {"traffic.sidecar.istio.io/excludeOutboundIPRanges", Compat::kIstio, ListKind::kCidrs, false},
     {"traffic.kuma.io/exclude-outbound-ips", Compat::kKuma, ListKind::kCidrs, false},
-    {"sidetrack.io/include-outbound-ports", {}, ListKind::kPorts, true},
+    {kIncludePortsKey, {}, ListKind::kPorts, true},
     {"traffic.sidecar.istio.io/includeOutboundPorts", Compat::kIstio, ListKind::kPorts, true},
-    {"sidetrack.io/include-outbound-cidrs", {}, ListKind::kCidrs, true},
+    {kIncludeCidrsKey, {}, ListKind::kCidrs, true},
     {"traffic.sidecar.istio.io/includeOutboundIPRanges", Compat::kIstio, ListKind::kCidrs, true},
 };
 
@@ -39,25 +40,25 @@ ObjectPolicy ObjectReader::read(const std::string& object, const kube::Metadata&
       .object = object, .metadata = metadata, .problems = problems, .policy = policy};
   read_mode(context);
   policy.fast_path = read_toggle<st_fast_path>(
-      context, "sidetrack.io/fast-path",
+      context, kFastPathKey,
       {{"auto", ST_FAST_PATH_AUTO}, {"node", ST_FAST_PATH_NODE}, {"off", ST_FAST_PATH_OFF}});
   policy.on_engine_loss = read_toggle<st_on_engine_loss>(
-      context, "sidetrack.io/on-engine-loss",
+      context, kOnEngineLossKey,
       {{"open", ST_ON_ENGINE_LOSS_OPEN}, {"closed", ST_ON_ENGINE_LOSS_CLOSED}});
   read_lists(context);
   read_tcp(context);
+  policy.stray = check_keys(object, metadata, problems);
   return policy;
 }
 
 // No last good value here: a mode always applies, and one that nobody can read redirects nothing.
 void ObjectReader::read_mode(const Context& context) {
-  constexpr std::string_view kKey = "sidetrack.io/mode";
-  const auto label = context.metadata.labels.find(std::string(kKey));
+  const auto label = context.metadata.labels.find(kModeKey);
   if (label == context.metadata.labels.end()) {
     return;
   }
   Setting<st_mode> setting{.value = ST_MODE_PASSTHROUGH,
-                           .origin = {context.object, std::string(kKey), label->second}};
+                           .origin = {context.object, kModeKey, label->second}};
   if (label->second == "redirect") {
     setting.value = ST_MODE_REDIRECT;
   } else if (label->second == "disabled") {
@@ -66,7 +67,7 @@ void ObjectReader::read_mode(const Context& context) {
     setting.invalid = true;
     context.problems.push_back(
         {.object = context.object,
-         .key = std::string(kKey),
+         .key = kModeKey,
          .value = shorten(label->second),
          .reason = "unknown mode, counts as passthrough; use redirect, passthrough or disabled"});
   }
@@ -205,8 +206,7 @@ std::optional<std::string> ObjectReader::last_good(const std::string& name) cons
 }
 
 void ObjectReader::read_tcp(const Context& context) {
-  constexpr std::string_view kKey = "sidetrack.io/tcp";
-  const auto annotation = context.metadata.annotations.find(std::string(kKey));
+  const auto annotation = context.metadata.annotations.find(kTcpKey);
   if (annotation == context.metadata.annotations.end()) {
     return;
   }
@@ -225,7 +225,7 @@ void ObjectReader::read_tcp(const Context& context) {
     return item_error(item, "not one of keepalive=..., user-timeout=..., congestion=..., nodelay");
   });
   context.problems.push_back({.object = context.object,
-                              .key = std::string(kKey),
+                              .key = kTcpKey,
                               .value = shorten(annotation->second),
                               .reason = checked ? "not applied yet" : checked.error().message,
                               .warning = checked.has_value()});

@@ -29,6 +29,7 @@ struct ObjectPolicy {
   std::optional<Setting<st_on_engine_loss>> on_engine_loss;
   Rules rules;
   std::optional<Origin> broken;  // the first list that does not parse and has no last good value
+  std::optional<Origin> stray;   // the first unknown key that may be a list or a mode
 };
 
 class ObjectReader {

@@ -160,8 +160,8 @@ struct PodIntent {
   std::shared_ptr<const CompiledPolicy> compiled;  // never null; shared by pods with the same lists
   PodState state = PodState::kSkipped;
   // For kSkipped: host_network, own_namespace, has_sidecar, finished, mode_disabled. For kEnrol
-  // when bad input made the mode passthrough: invalid_mode, invalid_annotation, policy_too_large.
-  // Else empty.
+  // when bad input made the mode passthrough: invalid_mode, invalid_annotation, unknown_key,
+  // policy_too_large. Else empty.
   std::string reason;
   std::string reason_detail;
 };

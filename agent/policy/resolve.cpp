@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <set>
 
+#include "agent/policy/keys.h"
 #include "agent/policy/object_policy.h"
 #include "agent/policy/other_mesh.h"
 #include "agent/policy/policy.h"
@@ -145,7 +146,7 @@ class Resolver {
     intent.name = pod.metadata.name;
     intent.container_ports = pod.container_ports;
     intent.compiled = nothing_;
-    const auto netns = pod.metadata.annotations.find("sidetrack.io/netns");
+    const auto netns = pod.metadata.annotations.find(kNetnsKey);
     // In a cluster, users must not choose which network namespace the agent enters.
     if (node_.any_node && netns != pod.metadata.annotations.end()) {
       intent.netns_path = netns->second;
@@ -180,12 +181,11 @@ class Resolver {
     }
     const ObjectPolicy& outer = namespace_policy(pod.metadata.namespace_name);
     const ObjectPolicy own = reader_.read(object_name(pod), pod.metadata, result_.problems);
-    const auto mode =
-        nearest(own.mode, outer.mode, ST_MODE_DISABLED, "sidetrack.io/mode", "disabled");
-    const auto fast_path = nearest(own.fast_path, outer.fast_path, ST_FAST_PATH_AUTO,
-                                   "sidetrack.io/fast-path", "auto");
+    const auto mode = nearest(own.mode, outer.mode, ST_MODE_DISABLED, kModeKey, "disabled");
+    const auto fast_path =
+        nearest(own.fast_path, outer.fast_path, ST_FAST_PATH_AUTO, kFastPathKey, "auto");
     const auto loss = nearest(own.on_engine_loss, outer.on_engine_loss, ST_ON_ENGINE_LOSS_OPEN,
-                              "sidetrack.io/on-engine-loss", "open");
+                              kOnEngineLossKey, "open");
     intent.mode = mode.value;
     intent.mode_origin = mode.origin;
     intent.fast_path = fast_path.value;
@@ -204,6 +204,9 @@ class Resolver {
       intent.reason = "invalid_mode";
       intent.reason_detail =
           fmt::format("{} {}={}", mode.origin.object, mode.origin.key, shorten(mode.origin.value));
+    }
+    if (const auto& stray = own.stray ? own.stray : outer.stray) {
+      leave_alone(*stray, "unknown_key", fmt::format("{} {}", stray->object, stray->key), intent);
     }
     enforce(pod, own.broken ? own.broken : outer.broken, intent);
     return intent;
