@@ -114,6 +114,15 @@ void ObjectFolder::load(const std::string& name, File& file) const {
     return;
   }
   file.identity = content->identity;
+  // Cut, and not yet written again: who wants the objects gone removes the file.
+  if (content->text.find_first_not_of(" \t\r\n") == std::string::npos) {
+    file.problems = {Problem{
+        .object = source,
+        .key = "file",
+        .value = name,
+        .reason = with_fate("is empty; remove it if no objects are meant", file.objects.size())}};
+    return;
+  }
   const TextFormat format = name.ends_with(".json") ? TextFormat::kJson : TextFormat::kYaml;
   TextObjects decoded = decode_text(content->text, format, source);
   file.problems = std::move(decoded.problems);

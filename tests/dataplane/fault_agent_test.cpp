@@ -117,7 +117,7 @@ TEST_F(AgentFault, one_that_cannot_read_its_objects_leaves_all_in_force) {
   EXPECT_EQ(std::memcmp(&before, &held, sizeof(before)), 0);
   expect_connections(3, "redirected");
 
-  ST_ASSERT_OK(objects_->put_text("zz-garbage.yaml", ""));
+  ST_ASSERT_OK(objects_->put_text("zz-garbage.yaml", "# none"));
   ASSERT_NO_FATAL_FAILURE(wait_enrolled());
   EXPECT_TRUE(eventually(kPatience, [&] { return sidetrack_->get_http("/readyz").has_value(); }));
   expect_connections(3, "redirected");

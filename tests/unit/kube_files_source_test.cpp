@@ -273,6 +273,48 @@ TEST_F(FilesSourceTest, what_is_no_readable_file_is_a_problem_and_nothing_hangs)
   EXPECT_TRUE(run_until([&] { return last().problems.empty(); }));
 }
 
+TEST_F(FilesSourceTest, an_empty_file_keeps_its_last_good_objects_and_is_a_problem) {
+  write("a.yaml", node("a"));
+  start();
+  write("a.yaml", " \n");
+  ASSERT_TRUE(run_until([&] { return !last().problems.empty(); }));
+  EXPECT_TRUE(has_node("a"));
+  EXPECT_FALSE(last().complete);
+  EXPECT_EQ(last().problems[0].object, "file " + (folder_ / "a.yaml").string());
+  EXPECT_EQ(last().problems[0].reason,
+            "is empty; remove it if no objects are meant; its 1 last good objects stay in use");
+  write("a.yaml", node("a", "2"));
+  EXPECT_TRUE(run_until([&] { return has_node("a", "2") && last().problems.empty(); }));
+}
+
+TEST_F(FilesSourceTest, an_empty_file_at_the_start_is_not_complete) {
+  write("a.yaml", "");
+  start();
+  EXPECT_FALSE(last().complete);
+  fs::remove(folder_ / "a.yaml");
+  EXPECT_TRUE(run_until([&] { return last().complete && last().problems.empty(); }));
+}
+
+TEST_F(FilesSourceTest, a_file_that_says_it_has_no_objects_removes_them) {
+  write("a.yaml", node("a"));
+  start();
+  write("a.yaml", "# none at present\n");
+  ASSERT_TRUE(run_until([&] { return !has_node("a"); }));
+  EXPECT_TRUE(last().problems.empty());
+}
+
+TEST_F(FilesSourceTest, a_file_that_is_cut_and_written_again_is_read_when_it_is_closed) {
+  write("a.yaml", node("a"));
+  start();
+  std::ofstream file(folder_ / "a.yaml", std::ios::trunc);  // as an editor does
+  file << "# " << std::flush;
+  run_for(milliseconds(1200));  // longer than the look at what inotify cannot tell
+  EXPECT_TRUE(has_node("a") && last().problems.empty());
+  file << "\n" << node("a", "2");
+  file.close();
+  EXPECT_TRUE(run_until([&] { return has_node("a", "2"); }));
+}
+
 TEST_F(FilesSourceTest, equal_content_is_not_delivered_again) {
   write("a.yaml", node("a"));
   start();
