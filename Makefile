@@ -50,7 +50,7 @@ scale: build-ci ## measures 9,000 connections and 1,000 pods on one node (root, 
 	$(Q)ST_SCALE_PODS=1000 $(BUILD)/tests/scale_test
 
 .PHONY: scale-cluster
-scale-cluster: build-ci ## measures source kubernetes with 5,000 pods in a real API server (programs of make test-kubernetes; 3 minutes)
+scale-cluster: build-ci ## measures the agent with 5,000 pods in a real API server, 250 on the node (root, programs of make test-kubernetes; a minute)
 	$(Q)ST_SCALE_CLUSTER=1 $(BUILD)/tests/kube_scale_test
 
 .PHONY: soak

@@ -68,7 +68,7 @@ CniDoor::Node KubernetesNode::door_node() {
           .netns_changed =
               [this] {
                 // A namespace that was let go is gone for the reconciler, connections and all.
-                host_.reconciler.tick(reconcile::Clock::now());
+                host_.reconciler.on_netns_changed(reconcile::Clock::now());
                 host_.apply();
               },
           .ready = [this]() -> Result<void> {

@@ -269,16 +269,24 @@ void Reconciler::reopen_lost(const Entry& entry) {
 }
 
 void Reconciler::tick(Clock::time_point now) {
+  look_at_all(now, kInspectionsPerTick);
+}
+
+void Reconciler::on_netns_changed(Clock::time_point now) {
+  look_at_all(now, 0);
+}
+
+void Reconciler::look_at_all(Clock::time_point now, std::size_t inspections) {
   forget_policy_ids();
   std::size_t index = 0;
   const std::size_t first = entries_.empty() ? 0 : next_inspection_ % entries_.size();
-  next_inspection_ = first + kInspectionsPerTick;
+  next_inspection_ = first + inspections;
   for (auto it = entries_.begin(); it != entries_.end(); ++index) {
     auto& [key, entry] = *it;
     if (entry.facts) {
       const auto file = netns_.identify(entry.path);
       bool same = file == entry.file;
-      if (same && index >= first && index < first + kInspectionsPerTick) {
+      if (same && index >= first && index < first + inspections) {
         // Not to be looked into (out of files, say) is not gone: its file is still there.
         const auto facts = netns_.inspect(entry.path);
         same = !facts || facts->cookie == entry.facts->cookie;

@@ -55,6 +55,9 @@ class Reconciler {
 
   // Every 250 ms: namespaces that went or changed, removals that are due, failed steps again.
   void tick(Clock::time_point now);
+  // What tick() does about namespaces that are gone or others now, by their files alone: nobody
+  // waits for namespaces to be entered. For ADD and DEL of a plugin.
+  void on_netns_changed(Clock::time_point now);
   // Every 2 s: every row compared with the kernel, stale rows removed, policies collected. Returns
   // the number of repairs.
   std::size_t audit(Clock::time_point now);
@@ -94,6 +97,7 @@ class Reconciler {
   using Entries = std::map<std::string, Entry>;
 
   void step(const std::string& key, Entry& entry, Clock::time_point now);
+  void look_at_all(Clock::time_point now, std::size_t inspections);
   [[nodiscard]] bool look_at_netns(const std::string& key, Entry& entry, Clock::time_point now);
   [[nodiscard]] Result<void> write_row(Entry& entry);
   void place_at_engine(Entry& entry, Clock::time_point now);

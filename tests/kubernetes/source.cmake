@@ -30,11 +30,8 @@ st_api_test(kube_faults_test
   LIBS Boost::headers fmt::fmt nlohmann_json::nlohmann_json)
 
 # ST_SCALE_CLUSTER=1 (make scale-cluster) is 5,000 pods; the default is a tenth.
-add_executable(st_source_probe st_source_probe.cpp)
-target_include_directories(st_source_probe PRIVATE ${CMAKE_SOURCE_DIR})
-target_link_libraries(st_source_probe PRIVATE st_options st_kube st_policy Boost::headers fmt::fmt nlohmann_json::nlohmann_json)
-set_target_properties(st_source_probe PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
 st_api_test(kube_scale_test
-  SOURCES ${CMAKE_CURRENT_LIST_DIR}/source_scale_test.cpp
-  LIBS Boost::headers fmt::fmt nlohmann_json::nlohmann_json)
-add_dependencies(kube_scale_test st_source_probe)
+  SOURCES ${CMAKE_CURRENT_LIST_DIR}/agent_scale_test.cpp ${CMAKE_CURRENT_LIST_DIR}/scale_objects.cpp
+          ${CMAKE_SOURCE_DIR}/tests/dataplane/kernel_view.cpp
+  LIBS st_lab fmt::fmt nlohmann_json::nlohmann_json)
+add_dependencies(kube_scale_test sidetrack-agent sidetrack-cni sidetrack-engine)

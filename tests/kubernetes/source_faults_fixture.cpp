@@ -36,11 +36,15 @@ void FaultsTest::SetUp() {
   ST_ASSERT_VALUE(proxy_, FaultProxy::start(api_->pki(), api_->port()));
   node_ = lab::unique_name("node");
   write_token(token_);
+  write_kubeconfig(proxy_->server().url());
+}
+
+void FaultsTest::write_kubeconfig(const std::string& server) const {
   std::ofstream(folder_->file("kubeconfig")) << fmt::format(
       "current-context: a\ncontexts:\n- name: a\n  context: {{cluster: a, user: a}}\n"
       "clusters:\n- name: a\n  cluster: {{server: \"{}\", certificate-authority: \"{}\"}}\n"
       "users:\n- name: a\n  user: {{tokenFile: token}}\n",
-      proxy_->server().url(), api_->pki().authority());
+      server, api_->pki().authority());
 }
 
 kube::KubernetesSettings FaultsTest::settings() const {

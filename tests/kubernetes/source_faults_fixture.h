@@ -27,6 +27,8 @@ class FaultsTest : public testing::Test {
   // Settings that do not try the streaming list.
   [[nodiscard]] kube::KubernetesSettings listing() const;
   void write_token(const std::string& token) const;
+  // That the token above is for `server`, "https://127.0.0.1:PORT"; SetUp() writes the proxy's.
+  void write_kubeconfig(const std::string& server) const;
   [[nodiscard]] static const std::string& token() { return token_; }
 
   void add_pod(const std::string& name) const;

@@ -91,12 +91,14 @@ ProcessSpec Sidetrack::agent_spec() const {
       options_.netns_path.empty() ? "off" : fmt::format("127.0.0.1:{}", kHttpPort);
   ProcessSpec spec{
       .arguments = {built_program("sidetrack-agent"), "run", "--node", options_.node_name,
-                    "--objects", options_.objects_folder, "--state-dir", state_dir(), "--cache-dir",
-                    cache_dir(), "--pin-dir", pin_dir(), "--cgroup", cgroup_path_, "--engine",
-                    options_.engine, "--http", http},
+                    "--state-dir", state_dir(), "--cache-dir", cache_dir(), "--pin-dir", pin_dir(),
+                    "--cgroup", cgroup_path_, "--engine", options_.engine, "--http", http},
       .netns_path = options_.netns_path,
       .cgroup_path = agent_cgroup_,
       .log_file = folder_.file("agent.log")};
+  if (!options_.objects_folder.empty()) {
+    spec.arguments.insert(spec.arguments.end(), {"--objects", options_.objects_folder});
+  }
   if (options_.engine == "embedded") {
     spec.arguments.insert(spec.arguments.end(), {"--engine-cgroup", engine_cgroup_});
   }

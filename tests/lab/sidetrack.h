@@ -39,7 +39,7 @@ class BpfFileSystem {
 [[nodiscard]] bool lacks_a_helper(const std::string& problem);
 
 struct SidetrackOptions {
-  std::string objects_folder{};
+  std::string objects_folder{};  // empty: agent_arguments say where objects come from
   std::string node_name{"node-1"};
   std::string engine{"embedded"};
   std::string netns_path{};  // where agent and engine run: the lab's node; empty: the machine's,

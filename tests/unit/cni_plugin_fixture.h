@@ -1,42 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
-// Runs the built plugin as a runtime does: environment, stdin, stdout, exit status, and how long it
-// took.
+// CniPluginTest: a folder, a socket's name in it, and what a runtime hands to the plugin.
 #pragma once
 
 #include <gtest/gtest.h>
 
-#include <chrono>
 #include <fstream>
 #include <iterator>
 #include <map>
 #include <optional>
 #include <string>
-#include <vector>
 
-#include <nlohmann/json.hpp>
-
-#include "tests/lab/process.h"
 #include "tests/lab/temp_dir.h"
-#include "tests/lab/wait.h"
+#include "tests/unit/cni_plugin_run.h"
 
 namespace sidetrack::cni {
-
-struct Ran {
-  int exit_status = -1;
-  std::string output;  // stdout
-  std::string all;     // stdout and stderr
-  std::chrono::milliseconds took{0};
-
-  // The error's code; 0 if stdout is no error.
-  [[nodiscard]] int code() const {
-    const auto parsed = nlohmann::json::parse(output, nullptr, false);
-    return parsed.is_object() ? parsed.value("code", 0) : 0;
-  }
-  [[nodiscard]] std::string said(const char* key) const {
-    const auto parsed = nlohmann::json::parse(output, nullptr, false);
-    return parsed.is_object() ? parsed.value(key, "") : "";
-  }
-};
 
 class CniPluginTest : public testing::Test {
  protected:
@@ -61,26 +38,11 @@ class CniPluginTest : public testing::Test {
   }
   Ran run(const std::string& command) { return run_with(command, configuration()); }
   Ran run_with(const std::string& command, const std::string& input) {
-    std::vector<std::string> arguments{"env", "-i"};
+    auto all = variables;
     if (!command.empty()) {
-      arguments.push_back("CNI_COMMAND=" + command);
+      all["CNI_COMMAND"] = command;
     }
-    for (const auto& [name, value] : variables) {
-      arguments.push_back(name + "=" + value);
-    }
-    arguments.push_back(lab::built_program("sidetrack-cni"));
-    const auto before = lab::Clock::now();
-    const auto result = lab::run_command({.arguments = arguments, .input = input});
-    const auto took =
-        std::chrono::duration_cast<std::chrono::milliseconds>(lab::Clock::now() - before);
-    if (!result) {
-      ADD_FAILURE() << result.error().message;
-      return {};
-    }
-    return {.exit_status = result->exit_status,
-            .output = result->standard_output,
-            .all = result->output,
-            .took = took};
+    return run_plugin(all, input);
   }
   void write(const std::string& name, const std::string& text) const {
     std::ofstream(folder->file(name), std::ios::binary) << text;

@@ -57,6 +57,18 @@ TEST_F(Netns, that_another_one_replaced_is_seen_by_its_file) {
   EXPECT_TRUE(engines.pods.contains(7009));
 }
 
+TEST_F(Netns, that_changed_is_seen_without_a_look_into_the_others) {
+  netns.add("/netns/other", 7005);
+  apply({intent("web", "/netns/web"), intent("other", "/netns/other")});
+  const int before = netns.inspections;
+  netns.add("/netns/web", 7009);
+  reconciler.on_netns_changed(now);
+  EXPECT_EQ(netns.inspections, before + 1) << "that of the new one";
+  EXPECT_FALSE(kernel.rows.contains(kWeb));
+  EXPECT_TRUE(kernel.rows.contains(7009));
+  EXPECT_TRUE(kernel.rows.contains(7005));
+}
+
 TEST_F(Netns, that_another_one_replaced_is_seen_by_its_cookie) {
   enrol_web();
   netns.places.at("/netns/web").facts.cookie = 7009;  // inode numbers are used again
