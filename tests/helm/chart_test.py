@@ -161,6 +161,96 @@ class Upgrades(unittest.TestCase):
         self.assertNotEqual(annotations({}), annotations({"agent": {"logLevel": "debug"}}))
 
 
+class Checks(unittest.TestCase):
+    """What would fail after the installation, or never finish, is refused before it, with the key that has to change."""
+
+    # The values, and what the refusal says.
+    REFUSED: list[tuple[dict[str, Any], str]] = [
+        ({"agent": {"excludeOutboundPorts": "443,8700-8600"}}, "agent.excludeOutboundPorts: 8700-8600"),
+        ({"agent": {"includeOutboundPorts": "65536"}}, "agent.includeOutboundPorts: 65536"),
+        ({"agent": {"excludeOutboundPorts": 65536}}, "maximum"),
+        ({"agent": {"listenerPorts": "16000-15900"}}, "agent.listenerPorts: 16000-15900"),
+        ({"agent": {"excludeOutboundCidrs": "10.0.0.0/8,10.0.0.0/99"}}, "agent.excludeOutboundCidrs: '10.0.0.0/99'"),
+        ({"agent": {"excludeOutboundCidrs": "10.0.0.256"}}, "'10.0.0.256'"),
+        ({"agent": {"includeOutboundCidrs": "fd00::/129"}}, "agent.includeOutboundCidrs: 'fd00::/129'"),
+        ({"agent": {"excludeOutboundCidrs": "10.0.0.0/8:90-80"}}, "agent.excludeOutboundCidrs: 90-80"),
+        ({"agent": {"excludeOutboundCidrs": "[fd00::/8]:0"}}, "agent.excludeOutboundCidrs: 0"),
+        ({"agent": {"excludeOutboundCidrs": "10.0.0.1,,10.0.0.2"}}, "agent.excludeOutboundCidrs: ''"),
+        ({"agent": {"engine": "external=foo bar"}}, "agent/engine"),
+        ({"agent": {"engine": "external=10.0.0.1"}}, "'10.0.0.1' is no ADDR:PORT"),
+        ({"agent": {"engine": "external=10.0.0.1:70000"}}, "agent.engine: 70000"),
+        ({"agent": {"engine": "external=127.0.0.1:15001"}}, "loopback"),
+        ({"agent": {"httpPort": 15881}}, "agent.httpPort and engine.httpPort are both 15881"),
+        ({"engine": {"drain": "60s"}}, "engine.drain 60s"),
+        ({"engine": {"drain": "2m"}, "terminationGracePeriodSeconds": 119}, "engine.drain 2m"),
+        ({"updateStrategy": {"rollingUpdate": {"maxSurge": 0}}}, "maxUnavailable"),
+        ({"updateStrategy": {"rollingUpdate": {"maxSurge": "0%"}}}, "maxUnavailable"),
+        ({"updateStrategy": {"rollingUpdate": {"maxSurge": None}}}, "maxUnavailable"),
+        ({"updateStrategy": {"rollingUpdate": {"maxUnavailable": 1}}}, "maxSurge"),
+        ({"updateStrategy": {"rollingUpdate": {"maxUnavailable": None}}}, "maxSurge"),
+        ({"agent": {"extraOptions": {"http": "off"}}}, "http"),
+        ({"agent": {"extraOptions": {"fastpath": "off"}}}, "fastpath"),
+    ]
+    ACCEPTED: list[dict[str, Any]] = [
+        {"agent": {"excludeOutboundPorts": 8500}},
+        {"agent": {"excludeOutboundCidrs": "10.0.0.0/8:443, [fd00::/8]:8000-8100,10.1.2.3,::/0,::ffff:10.0.0.1"}},
+        {"agent": {"engine": "external=10.0.0.1:15001,[fd00::1]:15001"}},
+        {"agent": {"httpPort": 15881, "engine": "none"}},
+        {"engine": {"drain": "2m"}, "terminationGracePeriodSeconds": 121},
+        {"updateStrategy": {"rollingUpdate": {"maxSurge": 0, "maxUnavailable": "10%"}}},
+        {"updateStrategy": {"rollingUpdate": {"maxSurge": None, "maxUnavailable": None}}},
+    ]
+
+    def test_what_would_fail_later_is_refused(self):
+        for values, says in self.REFUSED:
+            with self.subTest(values):
+                result = chart.template(values)
+                self.assertNotEqual(result.returncode, 0)
+                self.assertIn(says, result.stderr)
+
+    def test_what_works_is_not(self):
+        for values in self.ACCEPTED:
+            with self.subTest(values):
+                self.assertEqual(chart.template(values).stderr, "")
+
+    def test_a_port_may_be_a_number(self):
+        self.assertIn("exclude-outbound-ports = 8500\n", chart.find(chart.rendered(self.ACCEPTED[0]), "ConfigMap")["data"]["agent.conf"])
+
+    def test_further_options_are_those_that_the_chart_does_not_set(self):
+        table = (chart.ROOT / "docs/configuration.md").read_text().split("## sidetrack-engine")[0]
+        options = set(re.findall(r"^\| .*?`--([a-z-]+)`", table, re.MULTILINE)) | set(re.findall(r"^\| `[^|]*, `--([a-z-]+)`", table, re.MULTILINE))
+        lists = {f"{what}-outbound-{kind}" for what in ("exclude", "include") for kind in ("ports", "cidrs")}
+        objects = chart.rendered({"agent": {"compat": ["istio"]}})
+        lines = chart.find(objects, "ConfigMap")["data"]["agent.conf"].splitlines()
+        ours = {line.split(" = ")[0] for line in lines} | lists
+        ours |= {one.removeprefix("--").split("=")[0] for one in chart.find(objects, "DaemonSet")["spec"]["template"]["spec"]["containers"][0]["args"]}
+        not_of_run_in_a_pod = {"objects", "kubeconfig", "drain", "keep-conflist"}
+        more = set(chart.schema()["properties"]["agent"]["properties"]["extraOptions"]["propertyNames"]["enum"])
+        self.assertEqual(more, options - ours - not_of_run_in_a_pod)
+
+
+class Monitoring(unittest.TestCase):
+    def address(self, container: str, pod_ip: str) -> str | None:
+        """What Prometheus makes of the PodMonitor's relabelings; none: no target."""
+        monitor = chart.find(chart.rendered({"podMonitor": {"enabled": True}}), "PodMonitor")
+        labels = {"__meta_kubernetes_pod_container_name": container, "__meta_kubernetes_pod_ip": pod_ip}
+        for rule in monitor["spec"]["podMetricsEndpoints"][0]["relabelings"]:
+            text = ";".join(labels.get(one, "") for one in rule["sourceLabels"])
+            found = re.fullmatch(rule.get("regex", "(.*)"), text)
+            if rule["action"] == "keep" and not found:
+                return None
+            if rule["action"] == "replace" and found:
+                labels[rule["targetLabel"]] = found.expand(rule.get("replacement", "$1").replace("$1", r"\1"))
+        return labels.get("__address__")
+
+    def test_agent_and_engine_are_scraped_each_at_its_port(self):
+        self.assertEqual(self.address("agent", "192.0.2.1"), "192.0.2.1:15880")
+        self.assertEqual(self.address("engine", "192.0.2.1"), "192.0.2.1:15881")
+        self.assertEqual(self.address("agent", "2001:db8::1"), "[2001:db8::1]:15880")
+        self.assertEqual(self.address("engine", "2001:db8::1"), "[2001:db8::1]:15881")
+        self.assertIsNone(self.address("", "192.0.2.1"))
+
+
 class Schema(unittest.TestCase):
     def test_unknown_keys_are_refused_everywhere(self):
         for path, node in chart.schema_objects(chart.schema()):
@@ -203,6 +293,12 @@ class Documentation(unittest.TestCase):
             config = chart.find(chart.rendered(values), "ConfigMap", "" if name != "monitoring" else "mesh-sidetrack")
             options |= {line.split(" = ")[0] for line in config["data"]["agent.conf"].splitlines()}
         self.assertEqual(options - documented, set())
+
+    def test_every_metric_of_the_engine_is_documented(self):
+        names = set(re.findall(r'"(sidetrack_engine_[a-z_]+)"', (chart.ROOT / "engine/metrics.cpp").read_text()))
+        documented = set(re.findall(r"`(sidetrack_engine_[a-z_]+)`", (chart.ROOT / "docs/metrics.md").read_text()))
+        self.assertGreater(len(names), 10)
+        self.assertEqual(names - documented, set())
 
     def test_dashboard_and_alerts_use_metrics_that_exist(self):
         documented = set(re.findall(r"`((?:sidetrack|process)_[a-z_]+)`", (chart.ROOT / "docs/metrics.md").read_text()))

@@ -29,6 +29,9 @@ st_api_test(kube_faults_test
   SOURCES ${CMAKE_CURRENT_LIST_DIR}/source_faults_test.cpp ${CMAKE_CURRENT_LIST_DIR}/source_writes_test.cpp
   LIBS Boost::headers fmt::fmt nlohmann_json::nlohmann_json)
 
+st_api_test(kube_chart_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/chart_upgrade_test.cpp LIBS fmt::fmt nlohmann_json::nlohmann_json)
+target_compile_definitions(kube_chart_test PRIVATE ST_CHART="${CMAKE_SOURCE_DIR}/helm/sidetrack")
+
 # ST_SCALE_CLUSTER=1 (make scale-cluster) is 5,000 pods; the default is a tenth.
 st_api_test(kube_scale_test
   SOURCES ${CMAKE_CURRENT_LIST_DIR}/agent_scale_test.cpp ${CMAKE_CURRENT_LIST_DIR}/scale_objects.cpp

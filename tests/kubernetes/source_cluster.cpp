@@ -32,22 +32,6 @@ std::filesystem::path cluster_home() {
   return std::filesystem::path(home == nullptr ? "/root" : home) / ".cache/sidetrack-k8s";
 }
 
-Result<std::string> find_program(const std::string& name) {
-  std::string path = (cluster_home() / "bin").string() + ":/usr/local/bin:/usr/bin:/usr/sbin";
-  for (std::size_t at = 0; at < path.size();) {
-    const std::size_t end = std::min(path.find(':', at), path.size());
-    const std::string file = path.substr(at, end - at) + "/" + name;
-    if (access(file.c_str(), X_OK) == 0) {
-      return file;
-    }
-    at = end + 1;
-  }
-  return make_error(ErrorCode::kNotFound,
-                    fmt::format("{} is not in {}/bin nor installed: make test-kubernetes builds "
-                                "the programs of a cluster",
-                                name, cluster_home().string()));
-}
-
 Result<std::uint16_t> free_port() {
   const UniqueFd fd(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
   sockaddr_in address{
@@ -77,6 +61,22 @@ json rule(const std::string& group, const std::vector<std::string>& resources,
 }
 
 }  // namespace
+
+Result<std::string> find_program(const std::string& name) {
+  std::string path = (cluster_home() / "bin").string() + ":/usr/local/bin:/usr/bin:/usr/sbin";
+  for (std::size_t at = 0; at < path.size();) {
+    const std::size_t end = std::min(path.find(':', at), path.size());
+    const std::string file = path.substr(at, end - at) + "/" + name;
+    if (access(file.c_str(), X_OK) == 0) {
+      return file;
+    }
+    at = end + 1;
+  }
+  return make_error(ErrorCode::kNotFound,
+                    fmt::format("{} is not in {}/bin nor installed: make test-kubernetes builds "
+                                "the programs of a cluster",
+                                name, cluster_home().string()));
+}
 
 Result<std::unique_ptr<RealApi>> RealApi::start(const std::vector<std::string>& more_arguments) {
   const auto etcd = find_program("etcd");
@@ -231,11 +231,11 @@ Result<void> RealApi::make_account(const std::string& namespace_name, const std:
   json rules = json::array();
   for (const char* resource : {"pods", "namespaces", "services", "nodes"}) {
     if (resource != without) {
-      rules.push_back(rule("", {resource}, {"get", "list", "watch"}));
+      rules.push_back(rule("", {resource}, {"list", "watch"}));
     }
   }
-  rules.push_back(rule("discovery.k8s.io", {"endpointslices"}, {"get", "list", "watch"}));
-  rules.push_back(rule("", {"events"}, {"create", "patch"}));
+  rules.push_back(rule("discovery.k8s.io", {"endpointslices"}, {"list", "watch"}));
+  rules.push_back(rule("", {"events"}, {"create"}));
   ST_TRY(grant("", namespace_name, rules));
   json daemonsets = rule("apps", {"daemonsets"}, {"get", "list", "watch"});
   daemonsets["resourceNames"] = {"sidetrack"};

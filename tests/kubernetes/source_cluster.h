@@ -20,6 +20,9 @@
 
 namespace sidetrack::tests {
 
+// The path of a cluster's program ("kube-apiserver"). kNotFound: says how it is made.
+[[nodiscard]] Result<std::string> find_program(const std::string& name);
+
 class RealApi {
  public:
   // kNotFound: a program is not there; says which and how it is made.
