@@ -87,11 +87,15 @@ Result<std::uint64_t> tracepoint_id(const std::string& section) {
 // the event under the pin.
 Result<UniqueFd> make_link(const bpf_program* program) {
   const int fd = bpf_program__fd(program);
-  if (bpf_program__type(program) == BPF_PROG_TYPE_TRACING) {
-    UniqueFd link(bpf_raw_tracepoint_open(nullptr, fd));
+  const std::string section = bpf_program__section_name(program);
+  const bool is_raw = bpf_program__type(program) == BPF_PROG_TYPE_RAW_TRACEPOINT;
+  if (is_raw || bpf_program__type(program) == BPF_PROG_TYPE_TRACING) {
+    // "raw_tp/io_uring_create"; a function's program knows its own.
+    UniqueFd link(bpf_raw_tracepoint_open(
+        is_raw ? section.c_str() + section.find('/') + 1 : nullptr, fd));
     return link.valid() ? Result(std::move(link)) : errno_error("attach a program", errno);
   }
-  auto id = tracepoint_id(bpf_program__section_name(program));
+  auto id = tracepoint_id(section);
   ST_TRY(id);
   perf_event_attr event{};
   event.type = PERF_TYPE_TRACEPOINT;
