@@ -30,7 +30,6 @@ struct Attachment {
   std::string pod_namespace;
   std::string pod_name;
   std::string pod_uid;                 // empty: the runtime does not say
-  std::string infra_container_id;      // empty: the runtime does not say
   std::vector<std::string> addresses;  // without prefix length: "10.0.0.7", "fd00::7"
   UniqueFd netns;                      // of type net; whose it is was not checked
 };

@@ -145,7 +145,6 @@ void Session::serve(wire::cni::Add& request, UniqueFd netns) {
                         .pod_namespace = std::move(request.pod_namespace),
                         .pod_name = std::move(request.pod_name),
                         .pod_uid = std::move(request.pod_uid),
-                        .infra_container_id = std::move(request.infra_container_id),
                         .addresses = std::move(request.addresses),
                         .netns = std::move(netns)};
   host_->handler().add(std::move(attachment),

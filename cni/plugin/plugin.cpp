@@ -206,7 +206,6 @@ Outcome Invocation::add() {
                                                  .pod_namespace = pod.namespace_name,
                                                  .pod_name = pod.name,
                                                  .pod_uid = pod.uid,
-                                                 .infra_container_id = pod.infra_container_id,
                                                  .addresses = read_addresses(*previous)},
                                   *netns, enrolled);
   if (!reply.failure) {

@@ -154,11 +154,10 @@ Result<wire::cni::AttachmentId> read_attachment(const Environment& environment) 
 
 Pod read_pod(std::string_view args) {
   Pod pod;
-  const std::array<std::pair<std::string_view, std::string*>, 4> known{
+  const std::array<std::pair<std::string_view, std::string*>, 3> known{
       {{"K8S_POD_NAMESPACE", &pod.namespace_name},
        {"K8S_POD_NAME", &pod.name},
-       {"K8S_POD_UID", &pod.uid},
-       {"K8S_POD_INFRA_CONTAINER_ID", &pod.infra_container_id}}};
+       {"K8S_POD_UID", &pod.uid}}};
   while (!args.empty()) {
     const std::string_view pair = args.substr(0, args.find(';'));
     args.remove_prefix(std::min(pair.size() + 1, args.size()));

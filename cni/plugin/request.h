@@ -33,7 +33,6 @@ struct Pod {
   std::string namespace_name;
   std::string name;
   std::string uid;
-  std::string infra_container_id;
   [[nodiscard]] bool known() const { return !namespace_name.empty() && !name.empty(); }
 };
 

@@ -213,7 +213,6 @@ TEST_P(CniRuntime, containerds_library_is_served) {
     const RecordingHandler& seen = agent->handler();
     ASSERT_EQ(seen.added.size(), 1U);
     EXPECT_EQ(seen.added[0].container_id, "c0ffee");
-    EXPECT_EQ(seen.added[0].infra_container_id, "c0ffee");
     EXPECT_EQ(seen.added[0].pod_uid, "6a1c");
     EXPECT_EQ(seen.added[0].addresses.size(), 2U);
     EXPECT_EQ(seen.claims.size(), has_check() ? 1U : 0U);

@@ -42,7 +42,6 @@ TEST_F(CniPlugin, add_tells_the_agent_and_prints_the_result_byte_for_byte) {
     ASSERT_EQ(agent.handler().added.size(), 5U);
     const Attachment& pod = agent.handler().added[0];
     EXPECT_EQ(pod.container_id, "c0ffee");
-    EXPECT_EQ(pod.infra_container_id, "c0ffee");
     EXPECT_EQ(pod.ifname, "eth0");
     EXPECT_EQ(pod.pod_namespace + "/" + pod.pod_name + " " + pod.pod_uid, "shop/web-0 6a1c");
     EXPECT_EQ(pod.addresses, (std::vector<std::string>{"10.1.0.5", "fd00::5"}));

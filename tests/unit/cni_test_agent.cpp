@@ -102,7 +102,6 @@ void CniServerTest::send_add(ScriptedPlugin& plugin, const std::string& containe
                              .pod_namespace = "shop",
                              .pod_name = "web-0",
                              .pod_uid = "6a1c",
-                             .infra_container_id = container_id,
                              .addresses = {"10.0.0.7"}},
               std::move(fds));
 }

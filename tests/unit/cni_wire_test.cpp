@@ -39,7 +39,6 @@ INSTANTIATE_TEST_SUITE_P(
                       .pod_namespace = "shop",
                       .pod_name = "web-0",
                       .pod_uid = "6a1c",
-                      .infra_container_id = "c0ffee",
                       .addresses = {"10.0.0.7", "fd00::7"}},
                   1},
         RoundTrip{"del", Del{.attachment = kPod}},

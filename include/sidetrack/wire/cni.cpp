@@ -23,7 +23,6 @@ static void fields(V& visit, Add& m) {
   visit("namespace", m.pod_namespace);
   visit("name", m.pod_name);
   visit("uid", m.pod_uid);
-  visit("infra_container_id", m.infra_container_id);
   visit("addresses", m.addresses, kMaxAddresses);
 }
 template <typename V>

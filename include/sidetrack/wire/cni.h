@@ -46,7 +46,6 @@ struct Add {
   std::string pod_namespace;
   std::string pod_name;
   std::string pod_uid;                 // empty: the runtime does not say
-  std::string infra_container_id;      // empty: the runtime does not say
   std::vector<std::string> addresses;  // without prefix length: "10.0.0.7", "fd00::7"
   bool operator==(const Add&) const = default;
 };
