@@ -13,11 +13,10 @@
 namespace sidetrack::engine {
 namespace {
 
-constexpr std::int64_t kMillisecondNs = 1'000'000;
 // How long one endpoint may take to answer while there are others.
-constexpr std::int64_t kConnectTimeoutNs = 3'000 * kMillisecondNs;
+constexpr std::int64_t kConnectTimeoutNs = 3'000'000'000;
 // How long a pod's port range counts as used up before connect() may search it again.
-constexpr std::int64_t kPortsUsedNs = 2'000 * kMillisecondNs;
+constexpr std::int64_t kPortsUsedNs = 2'000'000'000;
 
 // Errors that say something about this machine, not about the endpoint.
 bool is_local_error(int error_number) {
