@@ -210,8 +210,7 @@ admin::KubernetesView KubernetesNode::view() const {
 void KubernetesNode::write_enrolled_namespaces() {
   std::set<std::string> names;
   for (const auto& [name, one] : host_.objects.namespaces) {
-    const auto mode = one.metadata.labels.find("sidetrack.io/mode");
-    if (mode != one.metadata.labels.end() && mode->second != "disabled") {
+    if (policy::enrols_pods(one.metadata)) {
       names.insert(name);
     }
   }

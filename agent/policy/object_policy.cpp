@@ -33,6 +33,33 @@ const ObjectReader::ListKey ObjectReader::kListKeys[] = {
     {"traffic.sidecar.istio.io/includeOutboundIPRanges", Compat::kIstio, ListKind::kCidrs, true},
 };
 
+namespace {
+
+// No last good value here: a mode always applies, and one that nobody can read redirects nothing.
+std::optional<Setting<st_mode>> mode_of(const std::string& object, const kube::Metadata& metadata) {
+  const auto label = metadata.labels.find(kModeKey);
+  if (label == metadata.labels.end()) {
+    return std::nullopt;
+  }
+  const std::string& text = label->second;
+  Setting<st_mode> setting{.value = ST_MODE_PASSTHROUGH, .origin = {object, kModeKey, text}};
+  if (text == "redirect") {
+    setting.value = ST_MODE_REDIRECT;
+  } else if (text == "disabled") {
+    setting.value = ST_MODE_DISABLED;
+  } else if (text != "passthrough") {
+    setting.invalid = true;
+  }
+  return setting;
+}
+
+}  // namespace
+
+bool enrols_pods(const kube::Metadata& of_namespace) {
+  const auto mode = mode_of(of_namespace.name, of_namespace);
+  return mode && mode->value != ST_MODE_DISABLED;
+}
+
 ObjectPolicy ObjectReader::read(const std::string& object, const kube::Metadata& metadata,
                                 std::vector<kube::Problem>& problems) {
   ObjectPolicy policy;
@@ -51,24 +78,13 @@ ObjectPolicy ObjectReader::read(const std::string& object, const kube::Metadata&
   return policy;
 }
 
-// No last good value here: a mode always applies, and one that nobody can read redirects nothing.
 void ObjectReader::read_mode(const Context& context) {
-  const auto label = context.metadata.labels.find(kModeKey);
-  if (label == context.metadata.labels.end()) {
-    return;
-  }
-  Setting<st_mode> setting{.value = ST_MODE_PASSTHROUGH,
-                           .origin = {context.object, kModeKey, label->second}};
-  if (label->second == "redirect") {
-    setting.value = ST_MODE_REDIRECT;
-  } else if (label->second == "disabled") {
-    setting.value = ST_MODE_DISABLED;
-  } else if (label->second != "passthrough") {
-    setting.invalid = true;
+  auto setting = mode_of(context.object, context.metadata);
+  if (setting && setting->invalid) {
     context.problems.push_back(
         {.object = context.object,
-         .key = kModeKey,
-         .value = shorten(label->second),
+         .key = setting->origin.key,
+         .value = shorten(setting->origin.value),
          .reason = "unknown mode, counts as passthrough; use redirect, passthrough or disabled"});
   }
   context.policy.mode = std::move(setting);

@@ -180,6 +180,10 @@ struct Resolution {
 [[nodiscard]] Resolution resolve(const kube::ObjectSet& objects, const NodeSettings& node,
                                  const LastGood& last_good);
 
+// Whether a pod of this namespace that says nothing itself is enrolled: all that the plugin knows
+// while it cannot ask the agent.
+[[nodiscard]] bool enrols_pods(const kube::Metadata& of_namespace);
+
 // Why `policy` and `explain` say what they say: the rule of `rules` that decides, or nothing. The
 // value is the matching item of the list; for ST_REASON_NOT_INCLUDED the whole list.
 [[nodiscard]] std::optional<Origin> deciding_rule(const Rules& rules, st_reason reason,

@@ -30,6 +30,14 @@ auto is_warning(const char* object, const char* key, const char* value) {
                Field("warning", &kube::Problem::warning, true));
 }
 
+TEST(PolicyNamespace, enrols_pods_as_the_resolver_does) {
+  EXPECT_TRUE(enrols_pods({.name = "shop", .labels = {{kMode, "redirect"}}}));
+  EXPECT_TRUE(enrols_pods({.name = "shop", .labels = {{kMode, "passthrough"}}}));
+  EXPECT_TRUE(enrols_pods({.name = "shop", .labels = {{kMode, "redirct"}}}));
+  EXPECT_FALSE(enrols_pods({.name = "shop", .labels = {{kMode, "disabled"}}}));
+  EXPECT_FALSE(enrols_pods({.name = "shop"}));
+}
+
 TEST(PolicyBadMode, counts_as_passthrough) {
   Cluster cluster(Text{{kMode, "redirct"}});
   const Resolution resolution = cluster.resolve();
