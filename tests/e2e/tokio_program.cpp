@@ -4,22 +4,13 @@
 #include <filesystem>
 
 #include "tests/lab/process.h"
+#include "tests/lab/registry.h"
 #include "tests/lab/wait.h"
 
 namespace sidetrack::lab {
 namespace {
 
 const milliseconds kBuild = scaled(milliseconds(100'000));
-
-bool registry_is_away(const std::string& output) {
-  for (const char* sign : {"network error", "Could not resolve host", "Could not connect",
-                           "failed to query replaced source", "Timeout was reached"}) {
-    if (output.find(sign) != std::string::npos) {
-      return true;
-    }
-  }
-  return false;
-}
 
 }  // namespace
 
@@ -37,8 +28,7 @@ Result<std::string> build_tokio_program() {
     return built.error();
   }
   if (built->exit_status != 0) {
-    return make_error(registry_is_away(built->output) ? ErrorCode::kNotFound : ErrorCode::kInternal,
-                      built->output);
+    return fetch_error(built->output);
   }
   return (folder / "debug" / "fast_rust").string();
 }
