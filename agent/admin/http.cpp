@@ -8,7 +8,7 @@
 
 #include <boost/asio/ip/tcp.hpp>
 
-#include "agent/admin/accept_loop.h"
+#include "agent/sys/accept_loop.h"
 
 namespace sidetrack::admin {
 namespace {
@@ -84,8 +84,15 @@ Handler make_health(Views& views, std::function<std::string()> metrics) {
 }
 
 struct HttpServer::Impl {
-  std::unique_ptr<Sessions> sessions;
-  std::shared_ptr<AcceptLoop<Tcp>> loop;  // shared with its pending accept
+  Impl(boost::asio::io_context& context, int family, Handler handler, Limits limits)
+      : sessions(context, family, std::move(handler), limits),
+        loop(context, "admin", [this](UniqueFd socket) {
+          sessions.start(std::move(socket));
+          return sys::Accepting::kMore;
+        }) {}
+
+  Sessions sessions;
+  sys::AcceptLoop loop;
   std::uint16_t port = 0;
 };
 
@@ -111,26 +118,24 @@ Result<std::unique_ptr<HttpServer>> HttpServer::listen(boost::asio::io_context& 
   if (!error) {
     acceptor.listen(64, error);
   }
+  if (!error) {
+    acceptor.non_blocking(true, error);
+  }
   if (error) {
     const auto code =
         error == boost::asio::error::address_in_use ? ErrorCode::kBusy : ErrorCode::kIo;
     return Error{code, error.value(), "listen at " + address + ": " + error.message()};
   }
-  auto impl = std::make_unique<Impl>();
+  auto impl =
+      std::make_unique<Impl>(context, endpoint->protocol().family(), std::move(handler), limits);
   impl->port = acceptor.local_endpoint(error).port();
-  impl->sessions = std::make_unique<Sessions>(std::move(handler), limits);
-  impl->loop = std::make_shared<AcceptLoop<Tcp>>(
-      std::move(acceptor),
-      [&sessions = *impl->sessions](Tcp::socket socket) { sessions.start(std::move(socket)); });
-  impl->loop->next();
+  ST_TRY(impl->loop.start(UniqueFd(acceptor.release())));
   return std::unique_ptr<HttpServer>(new HttpServer(std::move(impl)));
 }
 
 HttpServer::HttpServer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 
-HttpServer::~HttpServer() {
-  impl_->loop->stop();
-}
+HttpServer::~HttpServer() = default;
 
 std::uint16_t HttpServer::port() const {
   return impl_->port;

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The admin socket: the API on a unix socket, mode 0600, for root only (SO_PEERCRED is checked as
-// well). Not for the network. One thread, the io_context's. The socket file goes when the server
-// does.
+// The admin socket: the API on a unix socket for root only. Not for the network. One thread, the
+// io_context's. The socket file goes when the server does.
 #pragma once
 
 #include <memory>
@@ -16,8 +15,7 @@ namespace sidetrack::admin {
 
 class AdminServer {
  public:
-  // Listens at `path`. A socket file that nobody answers at is replaced; kBusy: somebody does;
-  // kExists: the path is not a socket.
+  // Listens at `path`. Errors: see sys/unix_server.h.
   [[nodiscard]] static Result<std::unique_ptr<AdminServer>> listen(boost::asio::io_context& context,
                                                                    const std::string& path,
                                                                    Handler handler,

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include <boost/asio/buffer.hpp>
+#include <boost/asio/generic/stream_protocol.hpp>
 #include <boost/beast/core.hpp>
 #include <boost/beast/http.hpp>
 #include <nlohmann/json.hpp>
@@ -140,8 +141,10 @@ class Sessions::Session : public std::enable_shared_from_this<Session> {
   http::response<http::string_body> message_;
 };
 
-Sessions::Sessions(Handler handler, Limits limits)
-    : state_(std::make_shared<State>(
+Sessions::Sessions(asio::io_context& context, int family, Handler handler, Limits limits)
+    : context_(context),
+      family_(family),
+      state_(std::make_shared<State>(
           State{.handler = std::move(handler), .limits = limits, .live = {}})) {}
 
 Sessions::~Sessions() {
@@ -154,7 +157,14 @@ Sessions::~Sessions() {
   };
 }
 
-void Sessions::start(Socket socket) {
+void Sessions::start(UniqueFd fd) {
+  Socket socket(context_);
+  beast::error_code error;
+  socket.assign(asio::generic::stream_protocol(family_, 0), fd.get(), error);
+  if (error) {
+    return;  // out of memory, as when the connection could not be accepted
+  }
+  static_cast<void>(fd.release());
   if (state_->live.size() < state_->limits.connections) {
     std::make_shared<Session>(std::move(socket), state_)->read();
     return;
@@ -164,9 +174,8 @@ void Sessions::start(Socket socket) {
       "Connection: close\r\n\r\n"
       R"({"error":{"code":"busy","message":"too many connections are open"}})"
       "\n";
-  beast::error_code ignored;
-  socket.non_blocking(true, ignored);
-  socket.write_some(asio::buffer(kFull.data(), kFull.size()), ignored);
+  socket.non_blocking(true, error);
+  socket.write_some(asio::buffer(kFull.data(), kFull.size()), error);
 }
 
 std::size_t Sessions::count() const {

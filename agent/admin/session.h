@@ -8,9 +8,10 @@
 #include <cstddef>
 #include <memory>
 
-#include <boost/asio/generic/stream_protocol.hpp>
+#include <boost/asio/io_context.hpp>
 
 #include "agent/admin/request.h"
+#include "sidetrack/unique_fd.h"
 
 namespace sidetrack::admin {
 
@@ -25,18 +26,21 @@ struct Limits {
 // closes them all.
 class Sessions {
  public:
-  Sessions(Handler handler, Limits limits);
+  // `family`: of the sockets, as for socket().
+  Sessions(boost::asio::io_context& context, int family, Handler handler, Limits limits);
   ~Sessions();
   Sessions(const Sessions&) = delete;
   Sessions& operator=(const Sessions&) = delete;
 
   // Serves the socket; past the limit of connections it is answered 503 and closed.
-  void start(boost::asio::generic::stream_protocol::socket socket);
+  void start(UniqueFd socket);
   [[nodiscard]] std::size_t count() const;
 
  private:
   struct State;
   class Session;
+  boost::asio::io_context& context_;
+  int family_;
   std::shared_ptr<State> state_;  // shared with the sessions, which may outlive us by one callback
 };
 

@@ -86,7 +86,7 @@ class Server {
   Server(const Server&) = delete;
   Server& operator=(const Server&) = delete;
 
-  // Mode 0600, root's processes only (and those of our own uid). Errors: see sys/unix_listener.h.
+  // Errors: see sys/unix_server.h.
   [[nodiscard]] Result<void> listen(const std::string& path);
   // Closes everything and removes the socket's file. Later calls of `done` do nothing.
   void stop();
@@ -95,7 +95,7 @@ class Server {
 
  private:
   struct Impl;
-  std::shared_ptr<Impl> impl_;  // shared with handlers that wait on the loop
+  std::unique_ptr<Impl> impl_;
 };
 
 }  // namespace sidetrack::cni

@@ -2,37 +2,37 @@
 #include "agent/engines/engine_server.h"
 
 #include <spdlog/spdlog.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <optional>
 #include <utility>
 
-#include <boost/asio/posix/stream_descriptor.hpp>
 #include <boost/asio/post.hpp>
-#include <boost/asio/steady_timer.hpp>
 
 #include "agent/engines/messages.h"
 #include "agent/engines/session.h"
-#include "agent/sys/unix_listener.h"
+#include "agent/sys/unix_server.h"
 
 namespace sidetrack::engines {
 namespace {
 
-using boost::system::error_code;
+using sys::Accepting;
 
 // Registered or not; more than engines can ever be, and few enough to be no burden.
 constexpr std::size_t kMaxSessions = 2 * ST_MAX_ENGINES;
-constexpr std::chrono::milliseconds kAcceptPause{100};
 
 }  // namespace
 
 struct EngineServer::Impl final : SessionHost, std::enable_shared_from_this<EngineServer::Impl> {
   Impl(boost::asio::io_context& io, Callbacks calls, const Timings& times)
-      : context(io), callbacks(std::move(calls)), timing(times), listener(io), accept_pause(io) {}
+      : context(io),
+        callbacks(std::move(calls)),
+        timing(times),
+        server(io, "engines", [this](UniqueFd socket, const sys::PeerCredentials& peer) {
+          return on_engine(std::move(socket), peer);
+        }) {}
 
-  void wait_for_engine();
-  void accept_all();
+  [[nodiscard]] Accepting on_engine(UniqueFd socket, const sys::PeerCredentials& peer);
   void stop();
   [[nodiscard]] Session* find(SessionId id) const;
   // Runs `event` from the loop, so that the agent's callbacks never run inside of ours, unless the
@@ -53,9 +53,7 @@ struct EngineServer::Impl final : SessionHost, std::enable_shared_from_this<Engi
   boost::asio::io_context& context;
   Callbacks callbacks;
   Timings timing;
-  boost::asio::posix::stream_descriptor listener;
-  boost::asio::steady_timer accept_pause;
-  std::string path;
+  sys::UnixServer server;
   bool stopped = false;
   Desired state;
   SessionId last_id = 0;
@@ -80,61 +78,22 @@ Session* EngineServer::Impl::find(SessionId id) const {
   return found == sessions.end() ? nullptr : found->get();
 }
 
-void EngineServer::Impl::wait_for_engine() {
-  listener.async_wait(boost::asio::posix::descriptor_base::wait_read,
-                      [weak = weak_from_this()](const error_code& error) {
-                        const auto self = weak.lock();
-                        if (self && !error && !self->stopped) {
-                          self->accept_all();
-                        }
-                      });
-}
-
-void EngineServer::Impl::accept_all() {
-  for (;;) {
-    auto socket = sys::accept_unix(listener.native_handle());
-    if (!socket) {
-      // Out of files: the connection stays in the backlog, and polling would spin.
-      spdlog::warn("component=engines event=accept_failed error=\"{}\"", socket.error().message);
-      accept_pause.expires_after(kAcceptPause);
-      accept_pause.async_wait([weak = weak_from_this()](const error_code& error) {
-        const auto self = weak.lock();
-        if (self && !error && !self->stopped) {
-          self->wait_for_engine();
-        }
-      });
-      return;
-    }
-    if (!socket->valid()) {
-      break;
-    }
-    const auto peer = sys::peer_credentials(socket->get());
-    if (!peer || (peer->uid != 0 && peer->uid != ::geteuid())) {
-      spdlog::warn("component=engines event=peer_rejected uid={}",
-                   peer ? static_cast<std::int64_t>(peer->uid) : -1);
-      continue;
-    }
-    if (sessions.size() >= kMaxSessions) {
-      spdlog::warn("component=engines event=peer_rejected pid={} reason=\"too many sessions\"",
-                   peer->pid);
-      continue;
-    }
-    sessions.push_back(std::make_shared<Session>(context, std::move(*socket), *peer, *this));
-    sessions.back()->start();
+Accepting EngineServer::Impl::on_engine(UniqueFd socket, const sys::PeerCredentials& peer) {
+  if (sessions.size() >= kMaxSessions) {
+    spdlog::warn("component=engines event=peer_rejected pid={} reason=\"too many sessions\"",
+                 peer.pid);
+    return Accepting::kMore;
   }
-  wait_for_engine();
+  sessions.push_back(std::make_shared<Session>(context, std::move(socket), peer, *this));
+  sessions.back()->start();
+  return Accepting::kMore;
 }
 
 void EngineServer::Impl::stop() {
   if (std::exchange(stopped, true)) {
     return;
   }
-  if (listener.is_open()) {
-    ::unlink(path.c_str());
-  }
-  error_code ignored;
-  listener.close(ignored);
-  accept_pause.cancel();
+  server.stop();
   for (const auto& session : std::exchange(sessions, {})) {
     session->abandon();
   }
@@ -217,20 +176,8 @@ EngineServer::~EngineServer() {
 }
 
 Result<void> EngineServer::listen(const std::string& path) {
-  auto socket = sys::listen_unix(path);
-  if (!socket) {
-    return socket.error().within("engine socket");
-  }
-  error_code error;
-  const int fd = socket->get();
-  impl_->listener.assign(fd, error);
-  if (error) {
-    return make_error(ErrorCode::kIo, "engine socket " + path + ": " + error.message());
-  }
-  static_cast<void>(socket->release());
-  impl_->path = path;
-  impl_->wait_for_engine();
-  return {};
+  auto listening = impl_->server.listen(path);
+  return listening ? listening : listening.error().within("engine socket");
 }
 
 void EngineServer::stop() {

@@ -96,8 +96,7 @@ class EngineServer {
   ~EngineServer();
   EngineServer(const EngineServer&) = delete;
   EngineServer& operator=(const EngineServer&) = delete;
-  // Listens on `path` (mode 0600); a stale socket file is replaced. kExists: somebody answers on
-  // it, or it is no socket.
+  // Errors: see sys/unix_server.h.
   [[nodiscard]] Result<void> listen(const std::string& path);
   // Ends all sessions and removes the socket file; no callback runs after it.
   void stop();

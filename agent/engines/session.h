@@ -18,7 +18,7 @@
 
 #include "agent/engines/engine_server.h"
 #include "agent/engines/pod_ledger.h"
-#include "agent/sys/unix_listener.h"
+#include "agent/sys/unix_server.h"
 #include "sidetrack/wire/engine.h"
 #include "sidetrack/wire/framing.h"
 

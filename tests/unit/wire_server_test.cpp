@@ -193,7 +193,7 @@ TEST_F(EngineServerTest, the_socket_is_private_whatever_the_umask) {
 TEST_F(EngineServerTest, replaces_a_stale_socket_but_no_living_one) {
   start();
   EngineServer second(context, callbacks);
-  EXPECT_EQ(second.listen(path).error().code, ErrorCode::kExists);
+  EXPECT_EQ(second.listen(path).error().code, ErrorCode::kBusy);
   server->stop();
   struct stat status {};
   EXPECT_NE(::stat(path.c_str(), &status), 0) << "stop() removes its file";

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "agent/sys/unix_listener.h"
+#include "agent/sys/unix_server.h"
 
+#include <spdlog/spdlog.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -8,6 +9,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <utility>
 
 namespace sidetrack::sys {
 namespace {
@@ -52,7 +54,7 @@ Result<void> remove_stale(const std::string& path, const sockaddr_un& address) {
     return probe.error();
   }
   if (::connect(probe->get(), generic(address), sizeof address) == 0 || errno != ECONNREFUSED) {
-    return make_error(ErrorCode::kExists, "another process listens on " + path);
+    return make_error(ErrorCode::kBusy, "another process listens on " + path);
   }
   if (::unlink(path.c_str()) != 0 && errno != ENOENT) {
     return errno_error("remove " + path, errno);
@@ -60,9 +62,7 @@ Result<void> remove_stale(const std::string& path, const sockaddr_un& address) {
   return {};
 }
 
-}  // namespace
-
-Result<UniqueFd> listen_unix(const std::string& path) {
+Result<UniqueFd> listen_at(const std::string& path) {
   const auto address = address_of(path);
   if (!address) {
     return address.error();
@@ -90,18 +90,6 @@ Result<UniqueFd> listen_unix(const std::string& path) {
   return std::move(*socket);
 }
 
-Result<UniqueFd> accept_unix(int listener) {
-  UniqueFd fd(::accept4(listener, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
-  if (fd.valid()) {
-    return fd;
-  }
-  const int saved = errno;
-  if (saved == EAGAIN || saved == EWOULDBLOCK || saved == EINTR || saved == ECONNABORTED) {
-    return UniqueFd();
-  }
-  return errno_error("accept", saved);
-}
-
 Result<PeerCredentials> peer_credentials(int socket) {
   ucred credentials{};
   socklen_t size = sizeof credentials;
@@ -109,6 +97,49 @@ Result<PeerCredentials> peer_credentials(int socket) {
     return errno_error("SO_PEERCRED", errno);
   }
   return PeerCredentials{.pid = credentials.pid, .uid = credentials.uid};
+}
+
+}  // namespace
+
+UnixServer::UnixServer(boost::asio::io_context& context, std::string component, OnPeer on_peer)
+    : component_(component),
+      on_peer_(std::move(on_peer)),
+      loop_(context, std::move(component),
+            [this](UniqueFd socket) { return on_connection(std::move(socket)); }) {}
+
+UnixServer::~UnixServer() {
+  stop();
+}
+
+Result<void> UnixServer::listen(const std::string& path) {
+  auto socket = listen_at(path);
+  ST_TRY(socket);
+  struct stat status {};
+  if (::lstat(path.c_str(), &status) != 0) {
+    return errno_error("stat " + path, errno);
+  }
+  path_ = path;
+  inode_ = status.st_ino;
+  return loop_.start(std::move(*socket));
+}
+
+void UnixServer::stop() {
+  loop_.stop();
+  struct stat status {};
+  const ino_t ours = std::exchange(inode_, 0);
+  if (ours != 0 && ::lstat(path_.c_str(), &status) == 0 && status.st_ino == ours) {
+    ::unlink(path_.c_str());
+  }
+}
+
+Accepting UnixServer::on_connection(UniqueFd socket) {
+  const auto peer = peer_credentials(socket.get());
+  if (!peer || (peer->uid != 0 && peer->uid != ::geteuid())) {
+    spdlog::warn("component={} event=peer_rejected uid={}", component_,
+                 peer ? static_cast<std::int64_t>(peer->uid) : -1);
+    return Accepting::kMore;
+  }
+  return on_peer_(std::move(socket), *peer);
 }
 
 }  // namespace sidetrack::sys
