@@ -21,9 +21,6 @@ class EnrolledNamespaces {
   // new one. Mode 0644. An error leaves the old list; the next call tries again.
   [[nodiscard]] Result<void> write(const std::set<std::string>& names);
 
-  // Takes the file away (uninstall): no namespace is enrolled then.
-  [[nodiscard]] Result<void> remove();
-
  private:
   std::filesystem::path file_;
   std::optional<std::string> written_;

@@ -7,7 +7,6 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <cstdio>
 #include <utility>
 
 #include <nlohmann/json.hpp>
@@ -15,6 +14,7 @@
 #include "agent/kube/list_splitter.h"
 #include "agent/kube/object_text.h"
 #include "agent/kube/watch_event.h"
+#include "sidetrack/files/whole_file.h"
 #include "sidetrack/unique_fd.h"
 
 namespace sidetrack::kube {
@@ -26,30 +26,6 @@ constexpr off_t kMaxFileSize = 512L * 1024 * 1024;
 
 Error broken(const std::filesystem::path& file, const std::string& why) {
   return make_error(ErrorCode::kInvalid, fmt::format("{}: {}", file.string(), why));
-}
-
-Result<void> write_all(int fd, std::string_view text) {
-  while (!text.empty()) {
-    const ssize_t written = write(fd, text.data(), text.size());
-    if (written < 0 && errno != EINTR) {
-      return errno_error("write", errno);
-    }
-    text.remove_prefix(written < 0 ? 0 : static_cast<std::size_t>(written));
-  }
-  return {};
-}
-
-Result<void> write_temporary(const std::filesystem::path& file, const std::string& text) {
-  const UniqueFd fd(
-      open(file.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600));
-  if (fd.get() < 0) {
-    return errno_error("open", errno);
-  }
-  ST_TRY(write_all(fd.get(), text));
-  if (fsync(fd.get()) != 0) {
-    return errno_error("fsync", errno);
-  }
-  return {};
 }
 
 // Gives the file to `splitter` piece by piece.
@@ -95,24 +71,6 @@ Result<CachedList> read_envelope(Resource resource, const std::string& envelope,
 }
 
 }  // namespace
-
-Result<void> write_atomically(const std::filesystem::path& file, const std::string& text) {
-  std::filesystem::path temporary = file;
-  temporary.replace_filename("." + file.filename().string() + ".tmp");
-  auto written = write_temporary(temporary, text);
-  if (written && rename(temporary.c_str(), file.c_str()) != 0) {
-    written = errno_error("rename", errno);
-  }
-  if (!written) {
-    unlink(temporary.c_str());
-    return written.error().within(file.string());
-  }
-  const UniqueFd folder(open(file.parent_path().c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (folder.get() < 0 || fsync(folder.get()) != 0) {
-    return errno_error(fmt::format("{}: fsync of its folder", file.string()), errno);
-  }
-  return {};
-}
 
 ObjectCache::ObjectCache(std::filesystem::path folder, CacheOwner owner)
     : folder_(std::move(folder)), owner_(std::move(owner)) {}
@@ -213,7 +171,8 @@ void ObjectCache::work() {
     lock.unlock();
     std::error_code error;
     std::filesystem::create_directories(folder_, error);
-    const auto written = write_atomically(file_of(job.key()), job.mapped());
+    files::remove_leftovers(folder_);  // only this thread writes here
+    const auto written = files::replace_file(file_of(job.key()), job.mapped(), {.mode = 0600});
     lock.lock();
     write_error_ = written ? "" : written.error().message;
   }

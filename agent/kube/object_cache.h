@@ -68,8 +68,4 @@ class ObjectCache {
   std::thread writer_;  // started by the first save()
 };
 
-// Writes `text` to a temporary file beside `file`, to the disk, and renames it over `file`.
-[[nodiscard]] Result<void> write_atomically(const std::filesystem::path& file,
-                                            const std::string& text);
-
 }  // namespace sidetrack::kube

@@ -3,7 +3,7 @@
 
 #include <sys/stat.h>
 
-#include "cni/install/file.h"
+#include "sidetrack/files/whole_file.h"
 
 namespace sidetrack::cni::install {
 
@@ -22,14 +22,14 @@ Result<void> Binary::ensure(const Settings& settings) {
   if (seen_ && identity_of(path) == seen_) {
     return {};
   }
-  const auto original = read_file(settings.binary, kMaxBinaryBytes);
+  const auto original = files::read_file(settings.binary, files::kMaxBinaryBytes);
   if (!original) {
     return original.error().within("plugin");
   }
-  const auto copy = read_file(path, kMaxBinaryBytes);
+  const auto copy = files::read_file(path, files::kMaxBinaryBytes);
   const bool fits = copy && !copy->is_link && copy->mode == 0755 && copy->text == original->text;
   if (!fits) {
-    ST_TRY(replace_file(path, original->text, {.mode = 0755}));
+    ST_TRY(files::replace_file(path, original->text, {.mode = 0755}));
   }
   seen_ = identity_of(path);
   return {};

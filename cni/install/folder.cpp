@@ -8,7 +8,7 @@
 #include <system_error>
 #include <utility>
 
-#include "cni/install/file.h"
+#include "sidetrack/files/whole_file.h"
 
 namespace sidetrack::cni::install {
 namespace {
@@ -33,20 +33,20 @@ Result<std::vector<std::string>> names_in(const std::filesystem::path& folder) {
 
 // A copy for people, of what is there without us.
 Result<void> keep_original(const Settings& settings, const std::string& name,
-                           const FileText& file) {
+                           const files::FileText& file) {
   const auto original = without_entry(file.text, settings.entry.type);
   if (!original) {
     return {};
   }
   const std::filesystem::path folder = settings.cache_dir / "cni";
-  if (const auto kept = read_file(folder / name); kept && kept->text == *original) {
+  if (const auto kept = files::read_file(folder / name); kept && kept->text == *original) {
     return {};
   }
   if (::mkdir(folder.c_str(), 0700) != 0 && errno != EEXIST) {
     return errno_error("make " + folder.string(), errno);
   }
-  return replace_file(folder / name, *original,
-                      {.mode = file.mode, .owner = Owner{file.uid, file.gid}});
+  return files::replace_file(folder / name, *original,
+                             {.mode = file.mode, .owner = files::Owner{file.uid, file.gid}});
 }
 
 Cause cause_of(const Facts& before, const std::string& type) {
@@ -62,7 +62,7 @@ std::string last_of(const Facts& before, const std::string& type) {
 }
 
 Result<Applied> apply_in_place(const Settings& settings, const std::string& name,
-                               const FileText& file) {
+                               const files::FileText& file) {
   const auto before = read_list(file.text);
   if (!before) {
     return before.error();
@@ -78,16 +78,16 @@ Result<Applied> apply_in_place(const Settings& settings, const std::string& name
   if (*text != file.text) {
     applied.cause = cause_of(*before, settings.entry.type);
     ST_TRY(keep_original(settings, name, file));
-    ST_TRY(replace_file(
+    ST_TRY(files::replace_file(
         settings.conf_dir / name, *text,
-        {.mode = file.mode, .owner = Owner{file.uid, file.gid}, .expected = file.text}));
+        {.mode = file.mode, .owner = files::Owner{file.uid, file.gid}, .expected = file.text}));
   }
-  ST_TRY(remove_file(settings.conf_dir / kOwnList));
+  ST_TRY(files::remove_file(settings.conf_dir / kOwnList));
   return applied;
 }
 
 Result<Applied> apply_beside(const Settings& settings, const std::string& name,
-                             const FileText& file) {
+                             const files::FileText& file) {
   const bool list = name.ends_with(".conflist");
   const auto before = list ? read_list(file.text) : read_single(file.text);
   if (!before) {
@@ -104,30 +104,31 @@ Result<Applied> apply_beside(const Settings& settings, const std::string& name,
     return text.error();
   }
   const std::filesystem::path own = settings.conf_dir / kOwnList;
-  const auto now = read_file(own);
+  const auto now = files::read_file(own);
   if (!now && now.error().code != ErrorCode::kNotFound) {
     return now.error();
   }
   Applied applied{.file = kOwnList, .source = name, .network = before->name};
   if (!now || now->text != *text) {
     applied.cause = now ? Cause::kCopyOutdated : Cause::kEntryMissing;
-    ST_TRY(replace_file(
-        own, *text,
-        {.mode = file.mode, .owner = Owner{file.uid, file.gid}, .expected = now ? now->text : ""}));
+    ST_TRY(files::replace_file(own, *text,
+                               {.mode = file.mode,
+                                .owner = files::Owner{file.uid, file.gid},
+                                .expected = now ? now->text : ""}));
   }
   return applied;
 }
 
 // Multus calls the plugins of the next configuration, which it reads itself: a list of ours around
 // it would make it call itself.
-bool is_multus(const std::string& name, const FileText& file) {
+bool is_multus(const std::string& name, const files::FileText& file) {
   const auto facts = name.ends_with(".conflist") ? read_list(file.text) : read_single(file.text);
   return facts && (facts->types.front() == "multus" || facts->types.front() == "multus-shim");
 }
 
 struct Chosen {
   std::string name;
-  FileText file;
+  files::FileText file;
 };
 
 // The configuration that makes the pods' network. kNotFound: there is none.
@@ -140,7 +141,7 @@ Result<Chosen> choose(const Settings& settings) {
     if (name == kOwnList) {
       continue;
     }
-    auto file = read_file(settings.conf_dir / name);
+    auto file = files::read_file(settings.conf_dir / name);
     if (!file) {
       return file.error();
     }
@@ -149,7 +150,7 @@ Result<Chosen> choose(const Settings& settings) {
     }
   }
   // Ours embeds what is gone: the node must not look as if it had a network.
-  ST_TRY(remove_file(settings.conf_dir / kOwnList));
+  ST_TRY(files::remove_file(settings.conf_dir / kOwnList));
   return make_error(ErrorCode::kNotFound, "no network configuration in " +
                                               settings.conf_dir.string() +
                                               " yet: the cluster's network plugin writes one");
@@ -157,7 +158,7 @@ Result<Chosen> choose(const Settings& settings) {
 
 Result<void> retract_from(const Settings& settings, const std::string& name) {
   const std::filesystem::path path = settings.conf_dir / name;
-  const auto file = read_file(path);
+  const auto file = files::read_file(path);
   if (!file || file->is_link || !mentions(file->text, settings.entry.type)) {
     return {};
   }
@@ -165,9 +166,9 @@ Result<void> retract_from(const Settings& settings, const std::string& name) {
   if (!text) {
     return text.error().within(path.string());
   }
-  return replace_file(
+  return files::replace_file(
       path, *text,
-      {.mode = file->mode, .owner = Owner{file->uid, file->gid}, .expected = file->text});
+      {.mode = file->mode, .owner = files::Owner{file->uid, file->gid}, .expected = file->text});
 }
 
 }  // namespace
@@ -210,7 +211,7 @@ Result<Applied> apply(const Settings& settings) {
   }
   // Pods could not start with an entry that the plugin refuses to serve.
   if (applied.error().code == ErrorCode::kUnsupported) {
-    ST_TRY(remove_file(settings.conf_dir / kOwnList));
+    ST_TRY(files::remove_file(settings.conf_dir / kOwnList));
     ST_TRY(retract_from(settings, name));
   }
   return applied.error().within((settings.conf_dir / name).string());
@@ -221,7 +222,7 @@ Result<void> retract(const Settings& settings) {
   if (!names) {
     return names.error().code == ErrorCode::kNotFound ? Result<void>() : names.error();
   }
-  Result<void> outcome = remove_file(settings.conf_dir / kOwnList);
+  Result<void> outcome = files::remove_file(settings.conf_dir / kOwnList);
   for (const std::string& name : *names) {
     if (const auto retracted = retract_from(settings, name); outcome && !retracted) {
       outcome = retracted;
@@ -233,7 +234,7 @@ Result<void> retract(const Settings& settings) {
 std::vector<std::string> mentioning(const Settings& settings) {
   std::vector<std::string> found;
   for (const std::string& name : names_in(settings.conf_dir).value_or({})) {
-    const auto file = read_file(settings.conf_dir / name);
+    const auto file = files::read_file(settings.conf_dir / name);
     if (file && mentions(file->text, settings.entry.type)) {
       found.push_back(name);
     }

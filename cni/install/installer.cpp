@@ -14,7 +14,7 @@
 #include <boost/asio/steady_timer.hpp>
 
 #include "cni/install/binary.h"
-#include "cni/install/file.h"
+#include "sidetrack/files/whole_file.h"
 #include "sidetrack/unique_fd.h"
 
 namespace sidetrack::cni::install {
@@ -65,8 +65,8 @@ struct Installer::Impl : std::enable_shared_from_this<Installer::Impl> {
 };
 
 void Installer::Impl::start() {
-  remove_leftovers(settings.conf_dir);
-  remove_leftovers(settings.bin_dir);
+  files::remove_leftovers(settings.conf_dir);
+  files::remove_leftovers(settings.bin_dir);
   const int fd = ::inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
   if (fd >= 0) {
     events.assign(fd);

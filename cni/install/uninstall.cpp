@@ -3,18 +3,18 @@
 #include <system_error>
 #include <thread>
 
-#include "cni/install/file.h"
 #include "cni/install/installer.h"
+#include "sidetrack/files/whole_file.h"
 
 namespace sidetrack::cni::install {
 
 Uninstalled uninstall(const Settings& settings, std::chrono::milliseconds reload) {
   Uninstalled done;
-  remove_leftovers(settings.conf_dir);
-  remove_leftovers(settings.bin_dir);
+  files::remove_leftovers(settings.conf_dir);
+  files::remove_leftovers(settings.bin_dir);
   // The plugin may still be called without an agent: it must not refuse anybody's pods then.
   if (const std::string& list = settings.entry.enrolled_namespaces; !list.empty()) {
-    if (const auto removed = remove_file(list); !removed) {
+    if (const auto removed = files::remove_file(list); !removed) {
       done.left.push_back(removed.error().message);
     }
   }
@@ -35,7 +35,7 @@ Uninstalled uninstall(const Settings& settings, std::chrono::milliseconds reload
   if (had_entry) {
     std::this_thread::sleep_for(reload);
   }
-  if (const auto removed = remove_file(program); !removed) {
+  if (const auto removed = files::remove_file(program); !removed) {
     done.left.push_back(removed.error().message);
   }
   std::error_code ignored;

@@ -36,16 +36,16 @@ ROOMS = {
     "agent/policy/": Room(
         project=("agent/policy/", "agent/kube/model.h", "sidetrack/abi/", "sidetrack/decide.h", "sidetrack/result.h"),
         forbidden=PURE_FORBIDDEN),
-    "agent/kube/": Room(project=("agent/kube/", "agent/sys/", "sidetrack/result.h", "sidetrack/unique_fd.h")),
+    "agent/kube/": Room(project=("agent/kube/", "agent/sys/", "sidetrack/files/", "sidetrack/result.h", "sidetrack/unique_fd.h")),
     "agent/sys/": Room(project=("agent/sys/", "sidetrack/result.h", "sidetrack/unique_fd.h")),
     "agent/pods/": Room(
         project=("agent/pods/", "agent/sys/", "sidetrack/result.h", "sidetrack/unique_fd.h")),
-    "agent/dataplane/": Room(project=("agent/dataplane/", "agent/sys/", "sidetrack_bpf.skel.h", "sidetrack_netns.skel.h") + SHARED, forbidden=()),
+    "agent/dataplane/": Room(project=("agent/dataplane/", "agent/sys/", "sidetrack/cgroup/", "sidetrack/files/", "sidetrack_bpf.skel.h", "sidetrack_netns.skel.h") + SHARED, forbidden=()),
     "agent/adopt/": Room(project=("agent/adopt/", "agent/dataplane/", "agent/pods/", "agent/sys/") + SHARED),
-    "agent/selftest/": Room(project=("agent/selftest/", "agent/dataplane/", "agent/pods/") + SHARED),
+    "agent/selftest/": Room(project=("agent/selftest/", "agent/dataplane/", "agent/pods/", "sidetrack/cgroup/") + SHARED),
     "agent/engines/": Room(
         project=("agent/engines/", "agent/policy/", "agent/sys/", "sidetrack/wire/") + SHARED),
-    "agent/cni/": Room(project=("agent/cni/", "agent/sys/", "cni/install/", "sidetrack/wire/") + SHARED),
+    "agent/cni/": Room(project=("agent/cni/", "agent/sys/", "sidetrack/files/", "sidetrack/wire/") + SHARED),
     "agent/reconcile/": Room(
         project=("agent/reconcile/", "agent/policy/", "agent/pods/", "agent/kube/", "agent/dataplane/", "agent/engines/",
                  "agent/sys/", "agent/admin/views.h") + SHARED),
@@ -54,7 +54,7 @@ ROOMS = {
                  "agent/sys/", "agent/metrics/") + SHARED),
     "agent/metrics/": Room(
         project=("agent/metrics/", "agent/admin/views.h", "agent/reconcile/", "agent/dataplane/", "agent/sys/") + SHARED),
-    "agent/ctl/": Room(project=("agent/ctl/", "agent/admin/", "agent/dataplane/", "agent/policy/", "agent/sys/") + SHARED),
+    "agent/ctl/": Room(project=("agent/ctl/", "agent/admin/", "agent/dataplane/", "agent/policy/", "agent/sys/", "sidetrack/cgroup/", "sidetrack/files/") + SHARED),
     # The one exception to "only agent/dataplane uses libbpf": doctor reads which programs, also of other products, sit on the
     # hooks, when there may be neither an agent nor a data plane of ours.
     "agent/ctl/hooks.": Room(
@@ -66,5 +66,5 @@ ROOMS = {
     "cni/": Room(
         project=("cni/json/", "cni/plugin/", "cni/versions.h", "sidetrack/wire/", "sidetrack/result.h", "sidetrack/unique_fd.h")),
     # The agent's, never the plugin's.
-    "cni/install/": Room(project=("cni/install/", "cni/json/", "cni/versions.h", "sidetrack/result.h", "sidetrack/unique_fd.h")),
+    "cni/install/": Room(project=("cni/install/", "cni/json/", "cni/versions.h", "sidetrack/files/", "sidetrack/result.h", "sidetrack/unique_fd.h")),
 }

@@ -10,8 +10,8 @@
 #include <set>
 #include <string>
 
-#include "cni/install/file.h"
 #include "cni/install/settings.h"
+#include "sidetrack/files/whole_file.h"
 #include "tests/lab/temp_dir.h"
 #include "tests/lab/wait.h"
 
@@ -39,7 +39,7 @@ class CniFolderTest : public testing::Test {
     std::ofstream(settings.conf_dir / name, std::ios::binary) << text;
   }
   [[nodiscard]] std::string get(const std::string& name) const {
-    return read_file(settings.conf_dir / name).value_or({}).text;
+    return files::read_file(settings.conf_dir / name).value_or({}).text;
   }
   [[nodiscard]] std::set<std::string> names() const {
     std::set<std::string> all;

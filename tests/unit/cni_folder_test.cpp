@@ -35,7 +35,8 @@ TEST_F(CniFolder, the_first_configuration_by_bytes_gets_the_entry) {
   EXPECT_EQ(get("10-B.conflist"), with_entry(list("b", "upper"), settings.entry).value_or("?"));
   EXPECT_EQ(get("10-a.conflist"), list("a"));
   EXPECT_EQ(get("05-x.conflist.bak"), list("x"));
-  EXPECT_EQ(read_file(settings.cache_dir / "cni" / "10-B.conflist")->text, list("b", "upper"));
+  EXPECT_EQ(files::read_file(settings.cache_dir / "cni" / "10-B.conflist")->text,
+            list("b", "upper"));
 }
 
 TEST_F(CniFolder, mode_and_owner_stay_and_equal_content_is_not_written) {
@@ -45,7 +46,7 @@ TEST_F(CniFolder, mode_and_owner_stay_and_equal_content_is_not_written) {
   const bool root = ::geteuid() == 0;
   ASSERT_EQ(root ? ::chown(path.c_str(), 12, 34) : 0, 0);
   ST_ASSERT_OK(apply(settings));
-  ST_ASSERT_VALUE(const auto now, read_file(path));
+  ST_ASSERT_VALUE(const auto now, files::read_file(path));
   EXPECT_EQ(now.mode, 0640U);
   EXPECT_EQ(now.uid, root ? 12U : ::geteuid());
   EXPECT_EQ(now.gid, root ? 34U : now.gid);
@@ -116,7 +117,7 @@ TEST_F(CniFolder, a_link_is_not_replaced) {
   std::filesystem::create_symlink(elsewhere, settings.conf_dir / "10-a.conflist");
   ST_ASSERT_OK(apply(settings));
   EXPECT_TRUE(std::filesystem::is_symlink(settings.conf_dir / "10-a.conflist"));
-  EXPECT_EQ(read_file(elsewhere)->text, list("a"));
+  EXPECT_EQ(files::read_file(elsewhere)->text, list("a"));
   EXPECT_EQ(get(kOwnList), with_entry(list("a"), settings.entry).value_or("?"));
   ST_ASSERT_OK(retract(settings));
   EXPECT_EQ(names(), std::set<std::string>{"10-a.conflist"});

@@ -75,8 +75,8 @@ TEST_F(CniInstaller, installs_program_and_entry_and_then_rests) {
   std::ofstream(settings.conf_dir / ".sidetrack-aB3dEf.tmp") << "of a killed agent";
   start();
   EXPECT_TRUE(has_entry("10-a.conflist")) << "at once";
-  EXPECT_EQ(read_file(settings.bin_dir / "sidetrack-cni")->text, "the program");
-  EXPECT_EQ(read_file(settings.bin_dir / "sidetrack-cni")->mode, 0755U);
+  EXPECT_EQ(files::read_file(settings.bin_dir / "sidetrack-cni")->text, "the program");
+  EXPECT_EQ(files::read_file(settings.bin_dir / "sidetrack-cni")->mode, 0755U);
   run_for(milliseconds(200));
   EXPECT_EQ(rewrites(), 1U) << "our own writes are no reason to write";
   ASSERT_EQ(changes.size(), 1U);
@@ -126,7 +126,7 @@ TEST_F(CniInstaller, never_names_a_program_that_is_not_there) {
   EXPECT_NE(installer->status().problem.find("plugin"), std::string::npos);
   std::ofstream(settings.binary) << "second build";
   until("the entry", [this] { return has_entry("10-a.conflist"); });
-  EXPECT_EQ(read_file(settings.bin_dir / "sidetrack-cni")->text, "second build");
+  EXPECT_EQ(files::read_file(settings.bin_dir / "sidetrack-cni")->text, "second build");
   std::filesystem::remove(settings.bin_dir / "sidetrack-cni");
   until("a new copy", [this] { return has_program(); });
 }

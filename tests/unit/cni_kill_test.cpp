@@ -112,7 +112,7 @@ TEST_F(CniKill, never_leaves_half_a_configuration) {
   RecordProperty("kills", static_cast<int>(kills));
   std::cout << *done << " rewrites, " << kills << " kills, " << looks << " looks, "
             << names().size() - 1 << " files left over\n";
-  remove_leftovers(settings.conf_dir);
+  files::remove_leftovers(settings.conf_dir);
   EXPECT_EQ(names(), std::set<std::string>{"10-a.conflist"});
 }
 

@@ -14,7 +14,7 @@
 
 #include "sidetrack/result.h"
 
-namespace sidetrack::cni::install {
+namespace sidetrack::files {
 
 inline constexpr std::size_t kMaxTextBytes = std::size_t{1} << 20;
 inline constexpr std::size_t kMaxBinaryBytes = std::size_t{64} << 20;
@@ -55,4 +55,4 @@ struct Replacement {
 // Removes temporary files that a killed process left.
 void remove_leftovers(const std::filesystem::path& folder);
 
-}  // namespace sidetrack::cni::install
+}  // namespace sidetrack::files

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "cni/install/file.h"
+#include "sidetrack/files/whole_file.h"
 
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -11,7 +11,7 @@
 
 #include "sidetrack/unique_fd.h"
 
-namespace sidetrack::cni::install {
+namespace sidetrack::files {
 namespace {
 
 constexpr std::string_view kPrefix = ".sidetrack-";
@@ -168,4 +168,4 @@ void remove_leftovers(const std::filesystem::path& folder) {
   }
 }
 
-}  // namespace sidetrack::cni::install
+}  // namespace sidetrack::files
