@@ -15,14 +15,6 @@
 
 namespace sidetrack::ctl {
 
-// One mount of /proc/self/mountinfo.
-struct Mount {
-  std::string root;  // which part of the file system is mounted
-  std::string point;
-  std::string type;
-};
-[[nodiscard]] std::vector<Mount> parse_mountinfo(const std::string& text);
-
 // A BPF program on one of our hooks.
 struct HookedProgram {
   std::string hook;  // "cgroup/connect4"
@@ -41,7 +33,7 @@ struct Host {
 void check_kernel(const Host& host, Findings& findings);
 void check_mounts(const Host& host, const std::string& pin_dir, Findings& findings);
 void check_sysctls(const Host& host, Findings& findings);
-// The mount point of cgroup2; "" if there is none.
+// Where the whole of cgroup2 is mounted; "" if there is none.
 [[nodiscard]] std::string cgroup2_dir(const Host& host);
 
 // The agent's status (docs/api.md, /v1/status) and pods.

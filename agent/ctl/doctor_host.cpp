@@ -9,6 +9,8 @@
 #include "agent/ctl/doctor.h"
 #include "agent/dataplane/dataplane.h"
 #include "sidetrack/abi/types.h"
+#include "sidetrack/cgroup/process_cgroup.h"
+#include "sidetrack/files/mounts.h"
 
 namespace sidetrack::ctl {
 namespace {
@@ -41,29 +43,23 @@ void check_config(const Host& host, Findings& findings) {
   }
 }
 
-const Mount* find_cgroup2(const std::vector<Mount>& mounts) {
-  for (const auto& mount : mounts) {
-    if (mount.type == "cgroup2") {
-      return &mount;
-    }
-  }
-  return nullptr;
+std::string mountinfo_of(const Host& host) {
+  return read_all(host.root + "/proc/self/mountinfo");
 }
 
 bool is_below(const std::string& path, const std::string& folder) {
   return path == folder || (path.starts_with(folder) && path[folder.size()] == '/');
 }
 
-void check_cgroup2(const Host& host, const std::vector<Mount>& mounts, Findings& findings) {
-  const auto* mount = find_cgroup2(mounts);
-  if (mount == nullptr) {
-    findings.push_back({Severity::kError, "node",
-                        "no cgroup2 is mounted: there is nothing to attach the programs to",
-                        "mount -t cgroup2 none /sys/fs/cgroup/unified, or boot with "
+void check_cgroup2(const Host& host, const std::string& mountinfo, Findings& findings) {
+  const auto dir = cgroup::find_hierarchy(mountinfo);
+  if (!dir) {
+    findings.push_back({Severity::kError, "node", dir.error().message,
+                        "the programs need it to be attached to; systemd mounts it with "
                         "systemd.unified_cgroup_hierarchy=1"});
     return;
   }
-  const auto id = dataplane::cgroup_id(host.root + mount->point);
+  const auto id = dataplane::cgroup_id(host.root + *dir);
   if (!id) {
     findings.push_back(
         {Severity::kWarning, "node", id.error().message, "run doctor as root on the node itself"});
@@ -71,38 +67,19 @@ void check_cgroup2(const Host& host, const std::vector<Mount>& mounts, Findings&
     findings.push_back(
         {Severity::kWarning, "node",
          fmt::format("{} is cgroup {}, not the root: this process sees a part of the tree only",
-                     mount->point, *id),
+                     *dir, *id),
          "run doctor on the node itself, or give the agent's container the host's cgroup "
          "namespace"});
   } else {
     findings.push_back(
-        {Severity::kOk, "node", fmt::format("cgroup2 root at {} (id {})", mount->point, *id), ""});
+        {Severity::kOk, "node", fmt::format("cgroup2 root at {} (id {})", *dir, *id), ""});
   }
 }
 
 }  // namespace
 
-std::vector<Mount> parse_mountinfo(const std::string& text) {
-  std::vector<Mount> mounts;
-  std::istringstream lines(text);
-  for (std::string line; std::getline(lines, line);) {
-    std::istringstream words(line);
-    Mount mount;
-    std::string skipped;
-    words >> skipped >> skipped >> skipped >> mount.root >> mount.point;
-    while (words >> skipped && skipped != "-") {
-    }
-    if (words >> mount.type) {
-      mounts.push_back(std::move(mount));
-    }
-  }
-  return mounts;
-}
-
 std::string cgroup2_dir(const Host& host) {
-  const auto mounts = parse_mountinfo(read_all(host.root + "/proc/self/mountinfo"));
-  const auto* mount = find_cgroup2(mounts);
-  return mount == nullptr ? "" : mount->point;
+  return cgroup::find_hierarchy(mountinfo_of(host)).value_or("");
 }
 
 void check_kernel(const Host& host, Findings& findings) {
@@ -130,9 +107,9 @@ void check_kernel(const Host& host, Findings& findings) {
 }
 
 void check_mounts(const Host& host, const std::string& pin_dir, Findings& findings) {
-  const auto mounts = parse_mountinfo(read_all(host.root + "/proc/self/mountinfo"));
-  check_cgroup2(host, mounts, findings);
-  for (const auto& mount : mounts) {
+  const auto mountinfo = mountinfo_of(host);
+  check_cgroup2(host, mountinfo, findings);
+  for (const auto& mount : files::parse_mountinfo(mountinfo)) {
     if (mount.type == "bpf" && is_below(pin_dir, mount.point)) {
       findings.push_back({Severity::kOk, "node", "bpffs at " + mount.point, ""});
       return;

@@ -3,15 +3,15 @@
 
 #include <fcntl.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include <cerrno>
-#include <filesystem>
-#include <fstream>
 #include <optional>
 #include <utility>
 
 #include "agent/dataplane/bpf_calls.h"
 #include "agent/dataplane/dataplane.h"
+#include "sidetrack/cgroup/process_cgroup.h"
 #include "sidetrack/unique_fd.h"
 #include "sidetrack_netns.skel.h"
 
@@ -22,8 +22,6 @@
 namespace sidetrack::dataplane {
 
 namespace {
-
-namespace fs = std::filesystem;
 
 Result<UniqueFd> make_socket() {
   UniqueFd fd(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
@@ -103,7 +101,8 @@ Result<std::uint64_t> NetnsCookies::told_here() {
   if (auto told = ask(); !told || *told) {
     return told ? Result<std::uint64_t>(**told) : told.error();
   }
-  for (const std::string& dir : {own_cgroup(cgroup_dir_), cgroup_dir_}) {
+  const std::string own = cgroup::folder_of_process(::getpid()).value_or(cgroup_dir_);
+  for (const std::string& dir : {own, cgroup_dir_}) {
     auto teller = Teller::attach(dir);
     ST_TRY(teller);
     teller_ = std::move(*teller);
@@ -125,21 +124,6 @@ Result<std::optional<std::uint64_t>> NetnsCookies::ask() const {
   ST_TRY(cookie);
   return map_lookup<std::uint64_t>(bpf_map__fd(teller_->skeleton->maps.st_told), "st_told",
                                    *cookie);
-}
-
-std::string own_cgroup(const std::string& from) {
-  fs::path root = fs::path(from).lexically_normal();
-  while (root.has_parent_path() && cgroup_id(root.parent_path().string())) {
-    root = root.parent_path();
-  }
-  std::ifstream lines("/proc/self/cgroup");
-  for (std::string line; std::getline(lines, line);) {
-    if (line.rfind("0::", 0) == 0) {
-      const std::string folder = (root / fs::path(line.substr(3)).relative_path()).string();
-      return fs::exists(folder + "/cgroup.procs") ? folder : from;
-    }
-  }
-  return from;
 }
 
 }  // namespace sidetrack::dataplane

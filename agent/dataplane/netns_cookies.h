@@ -35,8 +35,4 @@ class NetnsCookies {
   std::unique_ptr<Teller> teller_;
 };
 
-// The folder of the cgroup that this process is in, found from any folder of the same mount; that
-// folder itself if this process's is not to be seen there.
-[[nodiscard]] std::string own_cgroup(const std::string& from);
-
 }  // namespace sidetrack::dataplane

@@ -3,15 +3,15 @@
 
 #include <bpf/bpf.h>
 #include <fcntl.h>
-#include <mntent.h>
 #include <sys/file.h>
 
-#include <cstdio>
 #include <filesystem>
-#include <memory>
+#include <fstream>
+#include <sstream>
 #include <string_view>
 
 #include "agent/dataplane/impl.h"
+#include "sidetrack/files/mounts.h"
 
 namespace sidetrack::dataplane {
 
@@ -56,12 +56,13 @@ std::uint32_t pinned_connect(const std::string& pin_dir) {
 }
 
 std::vector<std::string> bpf_file_systems() {
+  std::ifstream file("/proc/self/mountinfo");
+  std::ostringstream text;
+  text << file.rdbuf();
   std::vector<std::string> points;
-  const std::unique_ptr<FILE, int (*)(FILE*)> mounts(setmntent("/proc/self/mounts", "re"),
-                                                     endmntent);
-  while (const mntent* entry = mounts ? getmntent(mounts.get()) : nullptr) {
-    if (std::string_view(entry->mnt_type) == "bpf") {
-      points.emplace_back(entry->mnt_dir);
+  for (const files::Mount& mount : files::parse_mountinfo(text.str())) {
+    if (mount.type == "bpf") {
+      points.push_back(mount.point);
     }
   }
   return points;

@@ -23,6 +23,7 @@
 
 #include "agent/dataplane/netns_cookies.h"
 #include "agent/pods/netns.h"
+#include "sidetrack/cgroup/process_cgroup.h"
 
 namespace sidetrack::selftest {
 
@@ -157,7 +158,7 @@ Rig::~Rig() {
 }
 
 Result<void> Rig::enter_cgroup(const std::string& parent) {
-  home_cgroup_ = dataplane::own_cgroup(parent);
+  home_cgroup_ = cgroup::folder_of_process(getpid()).value_or(parent);
   const std::string cgroup = parent + "/" + kName + std::to_string(getpid());
   if (mkdir(cgroup.c_str(), 0755) != 0) {
     return errno_error("make cgroup " + cgroup, errno);

@@ -9,6 +9,7 @@
 #include <set>
 
 #include "agent/dataplane/netns_cookies.h"
+#include "sidetrack/cgroup/process_cgroup.h"
 #include "sidetrack_bpf.skel.h"
 #include "tests/lab/cgroup.h"
 #include "tests/lab/netns.h"
@@ -32,7 +33,7 @@ struct Destroy {
 };
 
 TEST_F(OlderKernel, a_program_tells_the_cookie_that_the_kernel_has) {
-  ST_ASSERT_VALUE(const std::string root, find_cgroup2_root());
+  ST_ASSERT_VALUE(const std::string root, cgroup::find_hierarchy());
   dataplane::NetnsCookies cookies(root);
   std::set<std::uint64_t> seen;
   for (int i = 0; i < 3; ++i) {
@@ -49,9 +50,8 @@ TEST_F(OlderKernel, a_cookie_is_told_after_a_move_to_another_cgroup) {
   ST_ASSERT_VALUE(const TestCgroup cgroup, TestCgroup::create("told"));
   dataplane::NetnsCookies cookies(cgroup.path());
   ST_ASSERT_VALUE(const std::uint64_t before, cookies.told_here());
-  const std::string home = dataplane::own_cgroup(cgroup.path());
+  ST_ASSERT_VALUE(const std::string home, cgroup::folder_of_process(::getpid()));
   ST_ASSERT_OK(write_existing(cgroup.path() + "/cgroup.procs", std::to_string(::getpid())));
-  EXPECT_EQ(dataplane::own_cgroup(cgroup.path()), cgroup.path());
   ST_ASSERT_VALUE(const std::uint64_t after, cookies.told_here());
   ST_ASSERT_OK(write_existing(home + "/cgroup.procs", std::to_string(::getpid())));
   EXPECT_EQ(before, after);

@@ -11,6 +11,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "sidetrack/cgroup/process_cgroup.h"
 #include "tests/dataplane/fault_node.h"
 
 namespace sidetrack::lab {
@@ -143,7 +144,7 @@ TEST_F(Uninstall, cuts_nothing_that_outlasts_the_drain) {
 }
 
 TEST_F(Uninstall, touches_no_cgroup_but_its_own) {
-  ST_ASSERT_VALUE(const std::string root, find_cgroup2_root());
+  ST_ASSERT_VALUE(const std::string root, cgroup::find_hierarchy());
   const std::string made = root + "/sidetrack-engine";
   const bool was_there = std::filesystem::exists(made);
   ASSERT_NO_FATAL_FAILURE(stop_agent());

@@ -11,9 +11,9 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
-#include <sstream>
 #include <vector>
 
+#include "sidetrack/cgroup/process_cgroup.h"
 #include "tests/lab/temp_dir.h"
 #include "tests/lab/wait.h"
 
@@ -61,23 +61,6 @@ void remove_tree(const std::string& path) {
 
 }  // namespace
 
-Result<std::string> find_cgroup2_root() {
-  std::ifstream mounts("/proc/self/mountinfo");
-  for (std::string line; std::getline(mounts, line);) {
-    const std::size_t separator = line.find(" - ");
-    if (separator == std::string::npos || line.compare(separator + 3, 8, "cgroup2 ") != 0) {
-      continue;
-    }
-    std::istringstream fields(line);
-    std::string field;
-    for (int i = 0; i < 5; ++i) {
-      fields >> field;
-    }
-    return field;
-  }
-  return make_error(ErrorCode::kNotFound, "no cgroup2 mount in /proc/self/mountinfo");
-}
-
 Result<std::uint64_t> cgroup_id(const std::string& path) {
   alignas(file_handle) char storage[sizeof(file_handle) + sizeof(std::uint64_t)] = {};
   auto* handle = reinterpret_cast<file_handle*>(storage);
@@ -92,7 +75,7 @@ Result<std::uint64_t> cgroup_id(const std::string& path) {
 }
 
 Result<TestCgroup> TestCgroup::create(std::string_view name) {
-  auto root = find_cgroup2_root();
+  auto root = cgroup::find_hierarchy();
   if (!root) {
     return root.error();
   }

@@ -17,9 +17,6 @@
 
 namespace sidetrack::lab {
 
-// Where cgroup2 is mounted. kNotFound: nowhere.
-[[nodiscard]] Result<std::string> find_cgroup2_root();
-
 // The kernel's 64-bit id of a cgroup folder (bpf_get_current_cgroup_id).
 [[nodiscard]] Result<std::uint64_t> cgroup_id(const std::string& path);
 

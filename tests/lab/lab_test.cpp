@@ -13,6 +13,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "sidetrack/cgroup/process_cgroup.h"
 #include "tests/lab/cgroup.h"
 #include "tests/lab/echo_server.h"
 #include "tests/lab/pod_shell.h"
@@ -230,7 +231,7 @@ TEST_F(LabTest, processes_are_in_cgroup_and_netns) {
 }
 
 TEST_F(LabTest, nothing_is_left_behind) {
-  ST_ASSERT_VALUE(const std::string root, find_cgroup2_root());
+  ST_ASSERT_VALUE(const std::string root, cgroup::find_hierarchy());
   const std::string temporary = std::filesystem::temp_directory_path().string();
   ST_ASSERT_VALUE(auto folder, TempDir::create("left"));
   EXPECT_EQ(own_entries("/run/netns").size(), 3U);

@@ -16,6 +16,7 @@
 #include <thread>
 
 #include "agent/dataplane/netns_cookies.h"
+#include "sidetrack/cgroup/process_cgroup.h"
 #include "tests/lab/cgroup.h"
 #include "tests/lab/process.h"
 #include "tests/lab/temp_dir.h"
@@ -103,7 +104,7 @@ Result<std::uint64_t> Netns::cookie() const {
   return call([]() -> Result<std::uint64_t> {
     static std::mutex one_at_a_time;
     const std::lock_guard lock(one_at_a_time);
-    auto root = find_cgroup2_root();
+    auto root = cgroup::find_hierarchy();
     ST_TRY(root);
     static dataplane::NetnsCookies cookies(*root);
     return cookies.here();

@@ -12,15 +12,11 @@
 #include <sstream>
 #include <vector>
 
+#include "sidetrack/files/mounts.h"
 #include "sidetrack/unique_fd.h"
 
 namespace sidetrack::cgroup {
 namespace {
-
-struct Mount {
-  std::string root;
-  std::string point;
-};
 
 Result<std::string> contents(const std::string& path) {
   std::ifstream file(path);
@@ -32,21 +28,9 @@ Result<std::string> contents(const std::string& path) {
   return text.str();
 }
 
-// "41 31 0:38 / /sys/fs/cgroup rw,relatime - cgroup2 cgroup2 rw"
-std::vector<Mount> cgroup2_mounts(const std::string& mountinfo) {
-  std::vector<Mount> mounts;
-  std::istringstream lines(mountinfo);
-  for (std::string line; std::getline(lines, line);) {
-    std::istringstream words(line);
-    std::string id;
-    std::string parent;
-    std::string device;
-    Mount mount;
-    words >> id >> parent >> device >> mount.root >> mount.point;
-    if (line.find(" - cgroup2 ") != std::string::npos) {
-      mounts.push_back(mount);
-    }
-  }
+std::vector<files::Mount> cgroup2_mounts(const std::string& mountinfo) {
+  std::vector<files::Mount> mounts = files::parse_mountinfo(mountinfo);
+  std::erase_if(mounts, [](const files::Mount& mount) { return mount.type != "cgroup2"; });
   return mounts;
 }
 
@@ -63,7 +47,7 @@ Result<std::string> find_folder(const std::string& cgroup, const std::string& mo
   if (path.empty()) {
     return make_error(ErrorCode::kNotFound, "the process is in no cgroup2");
   }
-  for (const Mount& mount : cgroup2_mounts(mountinfo)) {
+  for (const files::Mount& mount : cgroup2_mounts(mountinfo)) {
     if (mount.root == "/") {
       return mount.point + path;
     }
@@ -75,14 +59,18 @@ Result<std::string> find_folder(const std::string& cgroup, const std::string& mo
 }
 
 Result<std::string> find_hierarchy(const std::string& mountinfo) {
-  for (const Mount& mount : cgroup2_mounts(mountinfo)) {
+  const auto mounts = cgroup2_mounts(mountinfo);
+  for (const files::Mount& mount : mounts) {
     if (mount.root == "/") {
       return mount.point;
     }
   }
   return make_error(
       ErrorCode::kUnsupported,
-      "no cgroup2 file system is mounted: mount -t cgroup2 none /sys/fs/cgroup/unified");
+      mounts.empty()
+          ? "no cgroup2 file system is mounted: mount -t cgroup2 none /sys/fs/cgroup/unified"
+          : fmt::format("{} shows only the part {} of cgroup2: mount the host's whole cgroup2",
+                        mounts.front().point, mounts.front().root));
 }
 
 Result<std::string> find_hierarchy() {
