@@ -5,13 +5,14 @@
 #include <fmt/core.h>
 
 #include <algorithm>
-#include <cctype>
 #include <charconv>
 #include <sstream>
 #include <thread>
 #include <utility>
 
 #include <boost/program_options.hpp>
+
+#include "sidetrack/cli/origins.h"
 
 namespace sidetrack::engine {
 namespace {
@@ -94,28 +95,22 @@ Result<LogLevel> parse_level(const std::string& text) {
                     fmt::format("--log-level '{}': error, warn, info or debug is meant", text));
 }
 
-std::string option_of(const po::options_description& options, const std::string& variable) {
-  constexpr std::string_view kPrefix = "SIDETRACK_";
-  if (!variable.starts_with(kPrefix)) {
-    return "";
-  }
-  std::string name = variable.substr(kPrefix.size());
-  std::transform(name.begin(), name.end(), name.begin(), [](unsigned char c) {
-    return c == '_' ? '-' : static_cast<char>(std::tolower(c));
-  });
-  return options.find_nothrow(name, false) != nullptr ? name : "";
-}
-
 // Adds what the command line does not set: the first value of an option stays.
 void store_environment(const po::options_description& options,
-                       const std::vector<std::string>& environment, po::variables_map& values) {
+                       const std::vector<std::string>& environment, po::variables_map& values,
+                       cli::Origins& origins) {
   po::parsed_options parsed(&options);
   for (const std::string& item : environment) {
     const auto equals = item.find('=');
     const std::string name =
-        equals == std::string::npos ? "" : option_of(options, item.substr(0, equals));
-    if (!name.empty() && name != "help" && name != "version") {
-      parsed.options.emplace_back(name, std::vector<std::string>{item.substr(equals + 1)});
+        equals == std::string::npos ? "" : cli::option_of_variable(item.substr(0, equals));
+    if (name.empty() || options.find_nothrow(name, false) == nullptr || name == "help" ||
+        name == "version") {
+      continue;
+    }
+    parsed.options.emplace_back(name, std::vector<std::string>{item.substr(equals + 1)});
+    if (values.count(name) == 0 || values[name].defaulted()) {
+      origins.note(name, item.substr(0, equals));
     }
   }
   po::store(parsed, values);
@@ -214,12 +209,14 @@ Result<Options> parse_options(const std::vector<std::string>& arguments,
   po::positional_options_description positional;
   positional.add("command", -1);
   po::variables_map values;
+  cli::Origins origins;
   try {
     po::store(po::command_line_parser(arguments).options(all).positional(positional).run(), values);
-    store_environment(options, environment, values);
+    store_environment(options, environment, values, origins);
     po::notify(values);
   } catch (const po::error& error) {
-    return make_error(ErrorCode::kInvalid, std::string(error.what()) + " (see --help)");
+    return origins.explain(
+        make_error(ErrorCode::kInvalid, std::string(error.what()) + " (see --help)"));
   }
   if (values.count("help") != 0 || values.count("version") != 0) {
     Options result;
@@ -239,7 +236,8 @@ Result<Options> parse_options(const std::vector<std::string>& arguments,
     return make_error(ErrorCode::kInvalid,
                       fmt::format("'{}' belongs to no option (see --help)", words[1]));
   }
-  return interpret(values);
+  auto read = interpret(values);
+  return read ? read : Result<Options>(origins.explain(read.error()));
 }
 
 }  // namespace sidetrack::engine

@@ -15,6 +15,8 @@
 namespace sidetrack::ctl {
 namespace {
 
+constexpr double kMostSeconds = 365.0 * 86400;
+
 using Utf8 = boost::locale::utf::utf_traits<char>;
 
 // What could steer a terminal or reverse what is read: controls, also those of U+0080 to U+009F,
@@ -182,22 +184,32 @@ std::string printable(std::string_view text, std::size_t most_columns) {
   return out;
 }
 
-double parse_duration(std::string_view text) {
+Result<double> parse_duration(std::string_view text) {
+  const auto wrong = [text](const char* why) {
+    return make_error(ErrorCode::kInvalid,
+                      fmt::format("'{}': a time such as 30s, 5m or 2h is meant, {}",
+                                  printable(text, kMostCellColumns), why));
+  };
   double value = 0;
   const char* const last = text.data() + text.size();
-  const auto [end, error] = std::from_chars(text.data(), last, value);
-  if (error != std::errc{} || !std::isfinite(value) || value < 0) {
-    return -1;
+  const auto [end, error] = std::from_chars(text.data(), last, value, std::chars_format::fixed);
+  constexpr const char* kLimits = "more than 0 and at most 365d";
+  if (error == std::errc::result_out_of_range) {
+    return wrong(kLimits);
+  }
+  if (error != std::errc{} || !std::isfinite(value)) {
+    return wrong("a number first");
   }
   const std::string_view unit(end, static_cast<std::size_t>(last - end));
-  static constexpr std::array<std::pair<std::string_view, double>, 6> kUnits = {
-      {{"", 1}, {"s", 1}, {"ms", 0.001}, {"m", 60}, {"h", 3600}, {"d", 86400}}};
+  static constexpr std::array<std::pair<std::string_view, double>, 5> kUnits = {
+      {{"s", 1}, {"ms", 0.001}, {"m", 60}, {"h", 3600}, {"d", 86400}}};
   for (const auto& [name, factor] : kUnits) {
     if (unit == name) {
-      return value * factor;
+      return value > 0 && value * factor <= kMostSeconds ? Result<double>(value * factor)
+                                                         : wrong(kLimits);
     }
   }
-  return -1;
+  return wrong("with the unit ms, s, m, h or d");
 }
 
 }  // namespace sidetrack::ctl

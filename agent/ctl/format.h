@@ -8,6 +8,8 @@
 #include <string_view>
 #include <vector>
 
+#include "sidetrack/result.h"
+
 namespace sidetrack::ctl {
 
 enum class Colour { kNone, kRed, kYellow, kGreen, kBold };
@@ -57,7 +59,8 @@ inline constexpr std::size_t kMostCellColumns = 120;
 // terminal, are shown as \x1b, and what is over-long is cut, with how much is left out.
 [[nodiscard]] std::string printable(std::string_view text, std::size_t most_columns = kMostColumns);
 
-// "90", "90s", "5m", "2h", "1d", "250ms" in seconds; negative if it is not a duration.
-[[nodiscard]] double parse_duration(std::string_view text);
+// "90s", "5m", "1.5h", "1d", "250ms" in seconds, up to a year. kInvalid: the message names the text
+// and what is meant.
+[[nodiscard]] Result<double> parse_duration(std::string_view text);
 
 }  // namespace sidetrack::ctl

@@ -94,7 +94,8 @@ po::options_description own_options(const std::string& names, const char* title 
     options.add_options()("follow,f", "go on with new ones until interrupted");
   }
   if (has("since")) {
-    options.add_options()("since", po::value<std::string>(), "only the last 30s, 5m, 2h, ...");
+    options.add_options()("since", po::value<std::string>(),
+                          "only the last 30s, 5m, 2h, ... (ms, s, m, h, d)");
   }
   if (has("pin-dir")) {
     options.add_options()("pin-dir",
@@ -127,10 +128,11 @@ Result<void> read_values(const po::variables_map& values, Options& options) {
     options.pin_dir = values["pin-dir"].as<std::string>();
   }
   if (values.count("since") > 0) {
-    options.since_s = parse_duration(values["since"].as<std::string>());
-    if (options.since_s < 0) {
-      return usage("--since must be a duration such as 30s, 5m or 2h", options.command);
+    const auto since = parse_duration(values["since"].as<std::string>());
+    if (!since) {
+      return usage("--since " + since.error().message, options.command);
     }
+    options.since_s = *since;
   }
   return {};
 }

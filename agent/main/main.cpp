@@ -33,8 +33,8 @@ int exit_code_of(const Error& error) {
   return error.code == ErrorCode::kInvalid ? kUsage : kRuntime;
 }
 
-int fail(const Error& error) {
-  fmt::print(stderr, "sidetrack-agent: {}\n", error.message);
+int fail(const Error& error, const cli::Origins& origins = {}) {
+  fmt::print(stderr, "sidetrack-agent: {}\n", origins.explain(error).message);
   return exit_code_of(error);
 }
 
@@ -86,13 +86,13 @@ int run(const Options& options, const Agent::Reload& reload) {
   if (options.standby) {
     // Whoever waits seems fine to whoever rolls out: what would fail then is to fail now.
     if (auto fits = dataplane::Dataplane::check_pins(options.pin_dir); !fits) {
-      return fail(fits.error());
+      return fail(fits.error(), options.origins);
     }
   }
   const Traces traces(options);
   auto lock = wait_for_lock(options);
   if (!lock) {
-    return fail(lock.error());
+    return fail(lock.error(), options.origins);
   }
   if (!*lock) {
     return kDone;
@@ -103,20 +103,20 @@ int run(const Options& options, const Agent::Reload& reload) {
     if (agent.error().code == ErrorCode::kInvalid) {
       traces.undo();
     }
-    return fail(agent.error());
+    return fail(agent.error(), options.origins);
   }
   if (auto started = (*agent)->start(); !started) {
-    return fail(started.error());
+    return fail(started.error(), options.origins);
   }
   context.run();
   if ((*agent)->failure()) {
-    return fail(*(*agent)->failure());
+    return fail(*(*agent)->failure(), options.origins);
   }
   if ((*agent)->was_removed()) {
     agent->reset();
     lock->reset();
     const auto done = uninstall(options);
-    return done ? int{kDone} : fail(done.error());
+    return done ? int{kDone} : fail(done.error(), options.origins);
   }
   return kDone;
 }
@@ -124,11 +124,11 @@ int run(const Options& options, const Agent::Reload& reload) {
 int self_test(const Options& options) {
   const auto dir = attach_dir(options);
   if (!dir) {
-    return fail(dir.error());
+    return fail(dir.error(), options.origins);
   }
   const auto report = selftest::run({.cgroup_dir = *dir, .pin_dir = options.pin_dir});
   if (!report) {
-    return fail(report.error());
+    return fail(report.error(), options.origins);
   }
   fmt::print("{}", options.json ? selftest::to_json(*report) : selftest::to_table(*report));
   return report->passed() ? kDone : kRuntime;
@@ -154,7 +154,7 @@ int main_of(int argc, char** argv) {
       return kDone;
     case Command::kUninstall: {
       const auto done = uninstall(*options);
-      return done ? int{kDone} : fail(done.error());
+      return done ? int{kDone} : fail(done.error(), options->origins);
     }
     case Command::kSelfTest:
       return self_test(*options);

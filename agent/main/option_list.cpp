@@ -3,8 +3,6 @@
 
 #include <unistd.h>
 
-#include <algorithm>
-#include <cctype>
 #include <cstdlib>
 #include <sstream>
 
@@ -133,19 +131,6 @@ po::options_description every_option() {
       .add(uninstall_options())
       .add(self_test_options());
   return options;
-}
-
-std::string option_of_environment(const po::options_description& options,
-                                  const std::string& variable) {
-  constexpr std::string_view kPrefix = "SIDETRACK_";
-  if (variable.rfind(kPrefix, 0) != 0) {
-    return "";
-  }
-  std::string name = variable.substr(kPrefix.size());
-  std::transform(name.begin(), name.end(), name.begin(), [](unsigned char c) {
-    return static_cast<char>(c == '_' ? '-' : std::tolower(c));
-  });
-  return options.find_nothrow(name, false) != nullptr ? name : "";
 }
 
 std::string help_text(Command command) {

@@ -16,9 +16,4 @@ namespace sidetrack::agent {
 [[nodiscard]] boost::program_options::options_description options_of(Command command);
 [[nodiscard]] boost::program_options::options_description every_option();
 
-// SIDETRACK_STATE_DIR -> state-dir, if there is such an option, else ""; others are not ours to
-// judge.
-[[nodiscard]] std::string option_of_environment(
-    const boost::program_options::options_description& options, const std::string& variable);
-
 }  // namespace sidetrack::agent

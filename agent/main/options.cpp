@@ -6,7 +6,9 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <optional>
+#include <utility>
 
 #include <boost/program_options.hpp>
 
@@ -132,13 +134,28 @@ Result<po::variables_map> parse_words(const std::vector<std::string>& words, Com
   return values;
 }
 
+// What an error is to be told of the options in `parsed` that nothing set before.
+void note_origins(const po::variables_map& before, const po::parsed_options& parsed,
+                  const std::function<std::string(const std::string&)>& origin_of,
+                  cli::Origins& origins) {
+  for (const po::option& option : parsed.options) {
+    if (!before.contains(option.string_key) || before[option.string_key].defaulted()) {
+      origins.note(option.string_key, origin_of(option.string_key));
+    }
+  }
+}
+
 // Adds what the command line does not say, also options of the other command: both may share an
 // environment and a file.
-Result<void> add_environment_and_file(po::variables_map& values) {
+Result<void> add_environment_and_file(po::variables_map& values, cli::Origins& origins) {
   const po::options_description all = every_option();
-  po::store(po::parse_environment(
-                all, [&](const std::string& name) { return option_of_environment(all, name); }),
-            values);
+  // Other variables of this prefix are not ours to judge.
+  const auto environment = po::parse_environment(all, [&](const std::string& variable) {
+    const std::string option = cli::option_of_variable(variable);
+    return all.find_nothrow(option, false) != nullptr ? option : "";
+  });
+  note_origins(values, environment, cli::variable_of_option, origins);
+  po::store(environment, values);
   if (values.contains("config")) {
     const auto path = values["config"].as<std::string>();
     std::ifstream file(path);
@@ -146,7 +163,10 @@ Result<void> add_environment_and_file(po::variables_map& values) {
     if (!file || std::filesystem::is_directory(path, error)) {
       return invalid("config", path, "a file that can be read is meant");
     }
-    po::store(po::parse_config_file(file, all), values);
+    const auto lines = po::parse_config_file(file, all);
+    note_origins(
+        values, lines, [&path](const std::string&) { return "--config " + path; }, origins);
+    po::store(lines, values);
   }
   return {};
 }
@@ -170,19 +190,27 @@ Result<Options> parse_options(int argc, const char* const* argv) {
   const Command command = first == "run"         ? Command::kRun
                           : first == "uninstall" ? Command::kUninstall
                                                  : Command::kSelfTest;
+  cli::Origins origins;
   try {
     auto values = parse_words({argv + 2, argv + argc}, command);
     ST_TRY(values);
     if (values->contains("help")) {
       return Options{.command = Command::kHelp, .help_of = command};
     }
-    ST_TRY(add_environment_and_file(*values));
+    if (auto added = add_environment_and_file(*values, origins); !added) {
+      return origins.explain(added.error());
+    }
     po::notify(*values);
-    return interpret(*values, command);
+    auto options = interpret(*values, command);
+    if (!options) {
+      return origins.explain(options.error());
+    }
+    options->origins = std::move(origins);
+    return options;
   } catch (const po::error& error) {
-    return make_error(
+    return origins.explain(make_error(
         ErrorCode::kInvalid,
-        fmt::format("{} (sidetrack-agent {} --help lists the options)", error.what(), first));
+        fmt::format("{} (sidetrack-agent {} --help lists the options)", error.what(), first)));
   }
 }
 

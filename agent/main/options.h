@@ -12,6 +12,7 @@
 #include "agent/policy/policy.h"
 #include "agent/policy/services.h"
 #include "agent/reconcile/row.h"
+#include "sidetrack/cli/origins.h"
 #include "sidetrack/result.h"
 
 namespace sidetrack::agent {
@@ -71,6 +72,7 @@ struct Options {
   std::chrono::seconds drain{30};  // uninstall
   bool keep_conflist = false;      // uninstall
   bool json = false;               // self-test
+  cli::Origins origins;            // of what the command line does not say
 };
 
 // kInvalid: the message names the option, its value and what is allowed.

@@ -61,7 +61,7 @@ ROOMS = {
         project=("agent/ctl/",) + SHARED, forbidden=(r"bpf/libbpf\.h", r".*\.skel\.h")),
     "agent/": Room(project=("agent/", "sidetrack/")),
     "agent/main/": Room(project=("agent/", "cni/install/", "sidetrack/")),
-    "engine/": Room(project=("engine/", "sidetrack/cgroup/", "sidetrack/wire/") + SHARED),
+    "engine/": Room(project=("engine/", "sidetrack/cgroup/", "sidetrack/cli/", "sidetrack/wire/") + SHARED),
     "probe/": Room(project=("probe/", "sidetrack/result.h")),
     "cni/": Room(
         project=("cni/json/", "cni/plugin/", "cni/versions.h", "sidetrack/wire/", "sidetrack/result.h", "sidetrack/unique_fd.h")),

@@ -32,13 +32,27 @@ TEST(CtlFormat, bytes_are_binary) {
 }
 
 TEST(CtlFormat, durations_are_parsed_with_units) {
-  EXPECT_EQ(parse_duration("90"), 90);
-  EXPECT_EQ(parse_duration("5m"), 300);
-  EXPECT_EQ(parse_duration("1.5h"), 5400);
-  EXPECT_EQ(parse_duration("250ms"), 0.25);
-  EXPECT_LT(parse_duration(""), 0);
-  EXPECT_LT(parse_duration("5 minutes"), 0);
-  EXPECT_LT(parse_duration("-5m"), 0);
+  EXPECT_EQ(parse_duration("90s").value(), 90);
+  EXPECT_EQ(parse_duration("5m").value(), 300);
+  EXPECT_EQ(parse_duration("1.5h").value(), 5400);
+  EXPECT_EQ(parse_duration("250ms").value(), 0.25);
+  EXPECT_EQ(parse_duration("365d").value(), 365 * 86400);
+}
+
+TEST(CtlFormat, what_is_no_duration_is_refused_with_a_reason) {
+  const auto why = [](const char* text) {
+    const auto parsed = parse_duration(text);
+    return parsed ? "none" : parsed.error().message;
+  };
+  EXPECT_EQ(why("5"), "'5': a time such as 30s, 5m or 2h is meant, with the unit ms, s, m, h or d");
+  EXPECT_THAT(why("5 minutes"), ::testing::HasSubstr("with the unit"));
+  EXPECT_THAT(why("1e9s"), ::testing::HasSubstr("with the unit"));
+  for (const char* text : {"", "m", "soon", "infs", "nand"}) {
+    EXPECT_THAT(why(text), ::testing::HasSubstr("a number first")) << text;
+  }
+  for (const char* text : {"0s", "-5m", "366d", "99999999999999999999d"}) {
+    EXPECT_THAT(why(text), ::testing::HasSubstr("more than 0 and at most 365d")) << text;
+  }
 }
 
 TEST(CtlFormat, table_aligns_columns_and_marks_empty_cells) {
@@ -110,7 +124,8 @@ TEST(CtlOptions, wrong_ones_are_named) {
   EXPECT_FALSE(parse_options({"explain", "shop/web-0"}));
   EXPECT_FALSE(parse_options({"status", "-o", "xml"}));
   EXPECT_FALSE(parse_options({"status", "-f"}));
-  EXPECT_FALSE(parse_options({"flows", "--since", "soon"}));
+  EXPECT_THAT(parse_options({"flows", "--since", "5"}).error().message,
+              ::testing::HasSubstr("--since '5': a time such as 30s, 5m or 2h is meant"));
   EXPECT_FALSE(parse_options({"status", "--nope"}));
 }
 

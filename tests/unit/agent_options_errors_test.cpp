@@ -160,7 +160,26 @@ TEST_F(OptionsTest, refuse_an_option_in_a_file_that_there_is_not) {
 
 TEST_F(OptionsTest, refuse_bad_values_of_the_environment) {
   set("SIDETRACK_LISTENERS_PER_POD", "99");
-  refuses(run_with(), "--listeners-per-pod '99'");
+  refuses(run_with(),
+          "--listeners-per-pod '99': 1 to 8 is meant (--listeners-per-pod is set by "
+          "SIDETRACK_LISTENERS_PER_POD)");
+  set("SIDETRACK_LISTENERS_PER_POD", "four");
+  refuses(run_with(), "(--listeners-per-pod is set by SIDETRACK_LISTENERS_PER_POD)");
+  set("SIDETRACK_LISTENERS_PER_POD", "4");
+  set("SIDETRACK_CONFIG", "/nowhere");
+  refuses(run_with(), "(--config is set by SIDETRACK_CONFIG)");
+}
+
+TEST_F(OptionsTest, of_the_command_line_are_not_blamed_on_the_environment) {
+  set("SIDETRACK_LOG_LEVEL", "info");
+  const auto options = run_with({"--log-level", "loud"});
+  ASSERT_FALSE(options);
+  EXPECT_EQ(options.error().message, "--log-level 'loud': error, warn, info or debug is meant");
+}
+
+TEST_F(OptionsTest, of_a_file_are_named_with_it) {
+  const std::string file = config("log-level = loud\n");
+  refuses(run_with({"--config", file}), "(--log-level is set by --config " + file + ")");
 }
 
 }  // namespace

@@ -68,6 +68,15 @@ TEST(EngineOptions, names_what_it_refuses) {
   EXPECT_THAT(message({"run", "--threads", "0"}), HasSubstr("--threads '0': 1 to 256"));
 }
 
+TEST(EngineOptions, name_the_variable_that_is_wrong) {
+  const auto of_environment = parse_options({"run"}, {"SIDETRACK_DRAIN=30"});
+  ASSERT_FALSE(of_environment);
+  EXPECT_THAT(of_environment.error().message, HasSubstr("(--drain is set by SIDETRACK_DRAIN)"));
+  const auto of_words = parse_options({"run", "--drain", "30"}, {"SIDETRACK_DRAIN=30s"});
+  ASSERT_FALSE(of_words);
+  EXPECT_THAT(of_words.error().message, ::testing::Not(HasSubstr("SIDETRACK_DRAIN")));
+}
+
 std::string why_not(const HttpAddress& address) {
   boost::asio::io_context context;
   HttpServer server(context, address, {});
