@@ -178,9 +178,9 @@ void check_others(const std::vector<dataplane::OtherInstallation>& others, Findi
     const bool known = !other.pin_dir.empty();
     findings.push_back(
         {Severity::kError, "programs",
-         fmt::format("another Sidetrack is attached to the same cgroup: program st_connect4 (id "
+         fmt::format("another Sidetrack is attached to cgroup {}: program st_connect4 (id "
                      "{}){}: each redirects what the other has redirected",
-                     other.program_id,
+                     other.cgroup_dir, other.program_id,
                      known ? fmt::format(", pinned at {}{}", other.pin_dir,
                                          other.agent_runs ? ", its agent runs" : ", no agent runs")
                            : ", its pins are not to be seen from here"),

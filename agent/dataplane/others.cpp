@@ -10,6 +10,7 @@
 #include <sstream>
 #include <string_view>
 
+#include "agent/dataplane/dataplane.h"
 #include "agent/dataplane/impl.h"
 #include "sidetrack/files/mounts.h"
 
@@ -95,19 +96,41 @@ bool is_locked(const std::string& pin_dir) {
   return fd.valid() && ::flock(fd.get(), LOCK_SH | LOCK_NB) != 0 && errno == EWOULDBLOCK;
 }
 
-}  // namespace
+// The cgroups above, the nearest first, as far as they are to be seen from here.
+std::vector<std::string> cgroups_above(const std::string& cgroup_dir) {
+  std::vector<std::string> dirs;
+  std::error_code error;
+  fs::path dir = fs::canonical(cgroup_dir, error);
+  while (!error && dir.has_relative_path() && cgroup_id(dir.parent_path().string())) {
+    dir = dir.parent_path();
+    dirs.push_back(dir.string());
+  }
+  return dirs;
+}
 
-Result<std::vector<OtherInstallation>> other_installations(const std::string& cgroup_dir,
-                                                           const std::string& pin_dir) {
+// Each folder by itself: one that goes meanwhile ends only its own listing.
+void list_below(const std::string& cgroup_dir, std::vector<std::string>& dirs) {
+  std::error_code error;
+  fs::directory_iterator entry(cgroup_dir, error);
+  for (; !error && entry != fs::directory_iterator(); entry.increment(error)) {
+    std::error_code ignored;
+    if (entry->is_directory(ignored) &&
+        !entry->path().filename().string().starts_with(kSelfTestCgroup)) {
+      dirs.push_back(entry->path().string());
+      list_below(entry->path().string(), dirs);
+    }
+  }
+}
+
+Result<void> add_others_on(const std::string& cgroup_dir, Relation relation, std::uint32_t ours,
+                           std::vector<OtherInstallation>& others) {
   auto programs = programs_on(cgroup_dir, BPF_CGROUP_INET4_CONNECT);
   ST_TRY(programs);
-  const std::uint32_t ours = pinned_connect(pin_dir);
-  std::vector<OtherInstallation> others;
   for (const std::uint32_t id : *programs) {
     if (id == ours || !has_name(id, "st_connect4")) {
       continue;
     }
-    OtherInstallation other{.program_id = id};
+    OtherInstallation other{.cgroup_dir = cgroup_dir, .relation = relation, .program_id = id};
     for (const std::string& point : bpf_file_systems()) {
       if (other.pin_dir.empty()) {
         other.pin_dir = find_pin_dir(point, id);
@@ -115,6 +138,28 @@ Result<std::vector<OtherInstallation>> other_installations(const std::string& cg
     }
     other.agent_runs = !other.pin_dir.empty() && is_locked(other.pin_dir);
     others.push_back(std::move(other));
+  }
+  return {};
+}
+
+}  // namespace
+
+Result<std::vector<OtherInstallation>> other_installations(const std::string& cgroup_dir,
+                                                           const std::string& pin_dir) {
+  const std::uint32_t ours = pinned_connect(pin_dir);
+  std::vector<OtherInstallation> others;
+  ST_TRY(add_others_on(cgroup_dir, Relation::kSame, ours, others));
+  for (const std::string& dir : cgroups_above(cgroup_dir)) {
+    ST_TRY(add_others_on(dir, Relation::kAbove, ours, others));
+  }
+  std::vector<std::string> below;
+  list_below(cgroup_dir, below);
+  for (const std::string& dir : below) {
+    // One that went meanwhile has none.
+    if (auto added = add_others_on(dir, Relation::kBelow, ours, others);
+        !added && added.error().code != ErrorCode::kNotFound) {
+      return added.error();
+    }
   }
   return others;
 }

@@ -11,14 +11,21 @@
 
 namespace sidetrack::dataplane {
 
+enum class Relation : std::uint8_t { kSame, kAbove, kBelow };
+
 struct OtherInstallation {
+  std::string cgroup_dir;  // what it is attached to
+  Relation relation = Relation::kSame;
   std::uint32_t program_id = 0;  // its st_connect4
   std::string pin_dir;           // empty: in no bpf file system that this process sees
   bool agent_runs = false;       // only known with a pin_dir
 };
 
-// Those attached to the cgroup itself (what an ancestor has counts for the ancestor) whose program
-// no link in `pin_dir` holds.
+// A self-test's cgroup, with its process id behind. Its programs see no connection but its own.
+inline constexpr const char* kSelfTestCgroup = "sidetrack-selftest-";
+
+// Those attached to the cgroup itself, to one above it or to one below it, in this order, whose
+// program no link in `pin_dir` holds. Self-tests do not count.
 [[nodiscard]] Result<std::vector<OtherInstallation>> other_installations(
     const std::string& cgroup_dir, const std::string& pin_dir);
 

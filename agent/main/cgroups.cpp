@@ -128,7 +128,7 @@ Result<std::vector<dataplane::OtherInstallation>> others_that_stay(const Options
   }
 }
 
-// Two installations on one cgroup would redirect each connection twice.
+// Two installations that see the same connect() would redirect it twice.
 Result<void> check_others(const Options& options, const Cgroups& cgroups) {
   auto others = others_that_stay(options, cgroups);
   if (!others && others.error().code == ErrorCode::kPermission) {
@@ -144,18 +144,28 @@ Result<void> check_others(const Options& options, const Cgroups& cgroups) {
       "look for its agent and its --pin-dir (bpftool prog show id {}; a container may have a bpf "
       "file system of its own) and uninstall it there",
       other.program_id);
+  const bool same = other.relation == dataplane::Relation::kSame;
   if (!other.pin_dir.empty()) {
     where = fmt::format(", pinned at {}{}", other.pin_dir,
                         other.agent_runs ? ", its agent runs" : ", no agent runs");
-    action = fmt::format(
-        "{}take it over with --pin-dir {}, or remove it: sidetrack-agent uninstall --pin-dir {}",
-        other.agent_runs ? "end that agent; then " : "", other.pin_dir, other.pin_dir);
+    action =
+        fmt::format("{}{}remove it: sidetrack-agent uninstall --pin-dir {}",
+                    other.agent_runs ? "end that agent; then " : "",
+                    same ? fmt::format("take it over with --pin-dir {}, or ", other.pin_dir) : "",
+                    other.pin_dir);
   }
   return make_error(
       ErrorCode::kInvalid,
-      fmt::format("another Sidetrack is attached to cgroup {}: program st_connect4 (id {}){}. Both "
-                  "would redirect the same connections: {}",
-                  cgroups.attach_dir, other.program_id, where, action));
+      fmt::format(
+          "another Sidetrack is attached to cgroup {}{}: program st_connect4 (id {}){}. Both would "
+          "redirect the same connections: {}{}",
+          other.cgroup_dir,
+          same ? ""
+               : fmt::format(", {} our {}",
+                             other.relation == dataplane::Relation::kAbove ? "above" : "below",
+                             cgroups.attach_dir),
+          other.program_id, where, action,
+          same ? "" : ", or give the two a --cgroup of which neither holds the other"));
 }
 
 // Whether kubelet made our cgroup: then the engine is another container of our pod, and taking it

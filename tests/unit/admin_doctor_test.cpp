@@ -108,10 +108,12 @@ TEST(Doctor, another_sidetrack_is_named_once_with_what_to_do) {
                  {.hook = "sockops", .id = 6, .name = "st_sockops"}},
                 {}, findings);
   EXPECT_TRUE(findings.empty());
-  check_others({{.program_id = 5, .pin_dir = "/sys/fs/bpf/b", .agent_runs = true}}, findings);
+  check_others(
+      {{.cgroup_dir = "/cg/pods", .program_id = 5, .pin_dir = "/sys/fs/bpf/b", .agent_runs = true}},
+      findings);
   EXPECT_FALSE(is_healthy(findings));
   const auto text = text_of_findings(findings);
-  EXPECT_THAT(text, HasSubstr("error   another Sidetrack is attached to the same cgroup: program "
+  EXPECT_THAT(text, HasSubstr("error   another Sidetrack is attached to cgroup /cg/pods: program "
                               "st_connect4 (id 5), pinned at /sys/fs/bpf/b, its agent runs"));
   EXPECT_THAT(text, HasSubstr("-> end one of the two agents; then sidetrack-agent uninstall "
                               "--pin-dir /sys/fs/bpf/b\n"));
