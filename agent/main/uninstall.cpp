@@ -7,7 +7,9 @@
 #include <algorithm>
 #include <chrono>
 #include <filesystem>
+#include <optional>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "agent/dataplane/dataplane.h"
@@ -16,6 +18,7 @@
 #include "agent/main/instance_lock.h"
 #include "agent/main/kubernetes_node.h"
 #include "cni/install/installer.h"
+#include "sidetrack/files/whole_file.h"
 
 namespace sidetrack::agent {
 
@@ -89,11 +92,24 @@ void remove_file(const std::string& path) {
   }
 }
 
+void remove_state(const std::string& state_dir) {
+  std::error_code error;
+  for (const char* name : {"/admin.sock", "/engine.sock", "/cni.sock", "/agent.lock"}) {
+    remove_file(state_dir + name);
+  }
+  if (fs::is_empty(state_dir, error) && fs::remove(state_dir, error)) {
+    fmt::print("removed {}\n", state_dir);
+  }
+}
+
 // What source `kubernetes` and the plugin keep over a reboot. The folder may be a mount point of a
 // container: then it stays, empty.
 void remove_cache(const std::string& cache_dir) {
   std::error_code error;
-  remove_file(cache_dir + "/enrolled-namespaces");
+  files::remove_leftovers(cache_dir);
+  for (const char* name : {"/enrolled-namespaces", "/fast-path-workloads.json"}) {
+    remove_file(cache_dir + name);
+  }
   if (fs::remove_all(cache_dir + "/kubernetes", error) > 0 && !error) {
     fmt::print("removed {}/kubernetes\n", cache_dir);
   }
@@ -120,11 +136,17 @@ void retract_plugin(const Options& options) {
 
 Result<void> uninstall(const Options& options) {
   std::error_code error;
-  const bool had_state = fs::exists(options.state_dir, error);
-  auto lock = InstanceLock::acquire(options.state_dir);
-  if (!lock) {
-    return lock.error().code == ErrorCode::kBusy ? lock.error().within("stop it first")
-                                                 : lock.error();
+  // No folder, no agent with these options; one with other options but the same pins is refused
+  // below.
+  const bool has_state = fs::exists(options.state_dir, error);
+  std::optional<InstanceLock> lock;
+  if (has_state) {
+    auto held = InstanceLock::acquire(options.state_dir);
+    if (!held) {
+      return held.error().code == ErrorCode::kBusy ? held.error().within("stop it first")
+                                                   : held.error();
+    }
+    lock = std::move(*held);
   }
   std::vector<std::uint64_t> engine_cgroups;
   if (fs::exists(options.pin_dir + "/v1/links", error)) {
@@ -148,11 +170,8 @@ Result<void> uninstall(const Options& options) {
   }
   const auto outcome = made->empty() ? Result(Outcome::kRemoved) : remove_cgroup(*made);
   ST_TRY(outcome);
-  for (const char* name : {"/admin.sock", "/engine.sock", "/cni.sock", "/agent.lock"}) {
-    remove_file(options.state_dir + name);
-  }
-  if (fs::is_empty(options.state_dir, error) && fs::remove(options.state_dir, error) && had_state) {
-    fmt::print("removed {}\n", options.state_dir);
+  if (has_state) {
+    remove_state(options.state_dir);
   }
   remove_cache(options.cache_dir);
   fmt::print("{} of Sidetrack is left in the kernel\n",

@@ -101,6 +101,7 @@ TEST_F(Uninstall, takes_everything_away_and_says_what) {
   std::filesystem::create_directories(sidetrack_->cache_dir() + "/kubernetes");
   std::ofstream(sidetrack_->cache_dir() + "/kubernetes/pods") << "x";
   std::ofstream(sidetrack_->cache_dir() + "/enrolled-namespaces") << "shop\n";
+  std::ofstream(sidetrack_->cache_dir() + "/fast-path-workloads.json") << "{}\n";
   ST_ASSERT_VALUE(const auto done, run_command({.arguments = command("10s")}));
   EXPECT_EQ(done.exit_status, 0) << done.output;
   EXPECT_FALSE(std::filesystem::exists(sidetrack_->cache_dir()));
@@ -219,6 +220,26 @@ TEST_F(Uninstall, refuses_a_cgroup_that_is_none) {
   EXPECT_EQ(done.exit_status, 2) << done.output;
   EXPECT_NE(done.output.find("--cgroup /nope"), std::string::npos) << done.output;
   EXPECT_TRUE(std::filesystem::exists(sidetrack_->pin_dir()));
+}
+
+TEST_F(Uninstall, makes_no_state_folder) {
+  const std::string missing = folder_->file("missing");
+  const auto with_missing_state = [&] {
+    std::vector<std::string> arguments = command("0s");
+    std::replace(arguments.begin(), arguments.end(), sidetrack_->state_dir(), missing + "/state");
+    return run_command({.arguments = arguments});
+  };
+  // Whatever the folder: the pins are an agent's.
+  ST_ASSERT_VALUE(const auto refused, with_missing_state());
+  EXPECT_EQ(refused.exit_status, 1) << refused.output;
+  EXPECT_FALSE(std::filesystem::exists(missing));
+  expect_connections(5, "redirected");
+
+  ASSERT_NO_FATAL_FAILURE(stop_agent());
+  ST_ASSERT_VALUE(const auto done, with_missing_state());
+  EXPECT_EQ(done.exit_status, 0) << done.output;
+  EXPECT_FALSE(std::filesystem::exists(missing));
+  EXPECT_FALSE(std::filesystem::exists(sidetrack_->pin_dir()));
 }
 
 TEST_F(Uninstall, says_so_when_there_is_nothing) {
