@@ -39,6 +39,26 @@ Result<std::uint32_t> RealKernel::acquire_policy(const policy::CompiledPolicy& c
   return dataplane_.acquire_policy(compiled.fingerprint(), to_content(compiled));
 }
 
+Result<std::vector<std::pair<std::uint64_t, st_pod>>> RealKernel::pods() {
+  auto rows = dataplane_.pods();
+  if (rows) {
+    std::erase_if(*rows, [this](const auto& row) { return guests_.contains(row.first); });
+  }
+  return rows;
+}
+
+Result<void> RealKernel::add_guest(std::uint64_t netns_cookie) {
+  guests_.insert(netns_cookie);
+  st_pod row{};
+  row.mode = ST_MODE_DISABLED;
+  return dataplane_.upsert_pod(netns_cookie, row);
+}
+
+Result<void> RealKernel::remove_guest(std::uint64_t netns_cookie) {
+  guests_.erase(netns_cookie);
+  return dataplane_.erase_pod(netns_cookie);
+}
+
 std::optional<reconcile::EngineListeners> RealEngines::listeners(std::uint64_t netns_cookie) const {
   std::optional<reconcile::EngineListeners> newest;
   engines::SessionId newest_id = 0;

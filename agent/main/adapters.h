@@ -2,6 +2,8 @@
 // The reconciler's view of the real data plane, engines and namespaces.
 #pragma once
 
+#include <set>
+
 #include "agent/dataplane/dataplane.h"
 #include "agent/dataplane/netns_cookies.h"
 #include "agent/engines/engine_server.h"
@@ -25,13 +27,18 @@ class RealKernel : public reconcile::KernelTables {
   Result<std::optional<st_pod>> pod(std::uint64_t netns_cookie) override {
     return dataplane_.pod(netns_cookie);
   }
-  Result<std::vector<std::pair<std::uint64_t, st_pod>>> pods() override {
-    return dataplane_.pods();
-  }
+  // Without the guests'.
+  Result<std::vector<std::pair<std::uint64_t, st_pod>>> pods() override;
   void collect_policies() override { dataplane_.collect_policies(); }
+
+  // A namespace of our own, which is no pod's: known to the kernel, and not enrolled.
+  Result<void> add_guest(std::uint64_t netns_cookie);
+  // Its namespace is gone.
+  Result<void> remove_guest(std::uint64_t netns_cookie);
 
  private:
   dataplane::Dataplane& dataplane_;
+  std::set<std::uint64_t> guests_;
 };
 
 class RealEngines : public reconcile::EngineControl {
@@ -58,6 +65,9 @@ class RealNetns : public reconcile::NetnsReader {
     return pods::inspect_netns(path, [this] { return cookies_->here(); });
   }
   std::optional<reconcile::FileId> identify(const std::string& path) override;
+  Result<pods::NewNetns> make() {
+    return pods::make_netns([this] { return cookies_->here(); });
+  }
 
  private:
   std::unique_ptr<dataplane::NetnsCookies> cookies_;

@@ -100,7 +100,7 @@ Agent::Agent(asio::io_context& context, const Options& options, Cgroups cgroups,
                    .external_v6 = options.external.v6.port != 0,
                    .node_netns_cookie = node.cookie},
                   kernel_, engines_, netns_),
-      fast_path_(context, options_, cgroups_.attach_dir, *dataplane_, reconciler_,
+      fast_path_(context, options_, cgroups_.attach_dir, *dataplane_, kernel_, netns_, reconciler_,
                  snapshot_.objects, node.cookie),
       metrics_(*this),
       signals_(context, SIGTERM, SIGINT, SIGHUP),
@@ -327,7 +327,9 @@ void Agent::reload() {
     spdlog::error("component=agent event=reload_refused detail=\"{}\"", options.error().message);
   } else {
     spdlog::set_level(spdlog::level::from_str(options->log_level));
-    node_settings_ = settings_of(*options);
+    policy::NodeSettings settings = settings_of(*options);
+    node_settings_.rules = std::move(settings.rules);
+    node_settings_.compat = std::move(settings.compat);
     spdlog::info("component=agent event=reloaded");
   }
   source().refresh();

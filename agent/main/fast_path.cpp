@@ -52,11 +52,14 @@ std::optional<adopt::Pod> FastPath::KnownPods::pod(std::uint64_t netns_cookie) {
 }
 
 FastPath::FastPath(boost::asio::io_context& context, const Options& options, std::string cgroup_dir,
-                   dataplane::Dataplane& dataplane, const reconcile::Reconciler& reconciler,
-                   const kube::ObjectSet& objects, std::uint64_t node_netns_cookie)
+                   dataplane::Dataplane& dataplane, RealKernel& kernel, RealNetns& netns,
+                   const reconcile::Reconciler& reconciler, const kube::ObjectSet& objects,
+                   std::uint64_t node_netns_cookie)
     : options_(options),
       cgroup_dir_(std::move(cgroup_dir)),
       dataplane_(dataplane),
+      kernel_(kernel),
+      netns_(netns),
       path_of_([&reconciler](std::uint64_t cookie) { return reconciler.netns_path(cookie); }),
       pods_(dataplane, reconciler, objects),
       workloads_(options.fast_path.on ? workloads_file(options.cache_dir) : ""),
@@ -121,9 +124,7 @@ Result<void> FastPath::begin(bool has_adopted) {
   }
   if (problem_.empty()) {
     problem_ = kSelfTestRunning;
-    const auto started =
-        self_test_.start({.cgroup_dir = cgroup_dir_, .pin_dir = options_.pin_dir},
-                         [this](const Result<selftest::Report>& report) { on_self_test(report); });
+    const auto started = start_self_test();
     if (started) {
       // What is adopted by an earlier agent has passed one; nothing more is until this one passes.
       adoption_.set_settings({.enabled = has_adopted, .probation = options_.fast_path.probation},
@@ -134,6 +135,28 @@ Result<void> FastPath::begin(bool has_adopted) {
   }
   turn_off(problem_);
   return write_config(false, false);
+}
+
+// In a namespace that the kernel is told of before: its connections are nobody's to ask about.
+Result<void> FastPath::start_self_test() {
+  auto netns = netns_.make();
+  ST_TRY(netns);
+  ST_TRY(kernel_.add_guest(netns->cookie));
+  const auto forget = [this, cookie = netns->cookie] {
+    if (auto gone = kernel_.remove_guest(cookie); !gone) {
+      spdlog::warn("component=adopt event=row_stays netns_cookie={} detail=\"{}\"", cookie,
+                   gone.error().message);
+    }
+  };
+  auto started = self_test_.start({.cgroup_dir = cgroup_dir_, .pin_dir = options_.pin_dir},
+                                  netns->fd, [this, forget](const auto& report) {
+                                    forget();
+                                    on_self_test(report);
+                                  });
+  if (!started) {
+    forget();
+  }
+  return started;
 }
 
 void FastPath::turn_off(std::string problem) {

@@ -13,6 +13,7 @@
 #include "agent/adopt/visitor.h"
 #include "agent/dataplane/dataplane.h"
 #include "agent/kube/model.h"
+#include "agent/main/adapters.h"
 #include "agent/main/options.h"
 #include "agent/main/self_test_child.h"
 #include "agent/reconcile/reconciler.h"
@@ -23,8 +24,9 @@ class FastPath {
  public:
   // All references must outlive it; `objects` is read when it is needed.
   FastPath(boost::asio::io_context& context, const Options& options, std::string cgroup_dir,
-           dataplane::Dataplane& dataplane, const reconcile::Reconciler& reconciler,
-           const kube::ObjectSet& objects, std::uint64_t node_netns_cookie);
+           dataplane::Dataplane& dataplane, RealKernel& kernel, RealNetns& netns,
+           const reconcile::Reconciler& reconciler, const kube::ObjectSet& objects,
+           std::uint64_t node_netns_cookie);
 
   // Begins the self-test, and switches the fast path on when it passes. What an earlier agent
   // adopted goes on meanwhile. A kernel that cannot have it is no error.
@@ -74,6 +76,7 @@ class FastPath {
   void turn_off(std::string problem);
   Result<void> begin(bool has_adopted);
   void stop_watching();
+  [[nodiscard]] Result<void> start_self_test();
   void on_self_test(const Result<selftest::Report>& report);
   [[nodiscard]] Result<void> write_config(bool on, bool charges_reader);
   void scan(adopt::Clock::time_point now);
@@ -87,6 +90,8 @@ class FastPath {
   const Options& options_;
   std::string cgroup_dir_;
   dataplane::Dataplane& dataplane_;
+  RealKernel& kernel_;
+  RealNetns& netns_;
   std::function<std::optional<std::string>(std::uint64_t)> path_of_;
   KnownPods pods_;
   adopt::Workloads workloads_;

@@ -126,7 +126,8 @@ int self_test(const Options& options) {
   if (!dir) {
     return fail(dir.error(), options.origins);
   }
-  const auto report = selftest::run({.cgroup_dir = *dir, .pin_dir = options.pin_dir});
+  const auto report =
+      selftest::run({.cgroup_dir = *dir, .pin_dir = options.pin_dir, .netns = options.netns});
   if (!report) {
     return fail(report.error(), options.origins);
   }

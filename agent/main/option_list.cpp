@@ -93,7 +93,9 @@ po::options_description uninstall_options() {
 
 po::options_description self_test_options() {
   po::options_description options("Options of self-test", kLineLength, kTextWidth);
-  options.add_options()("output,o", text_value("table"), "table or json");
+  options.add_options()("output,o", text_value("table"), "table or json")(
+      "netns", po::value<std::string>(),
+      "file of the network namespace to use, in which nobody else is; default one of its own");
   return options;
 }
 
@@ -138,7 +140,9 @@ std::string help_text(Command command) {
   if (command == Command::kRun) {
     text << "sidetrack-agent run [options]: follows Kubernetes objects, of the API or in a folder "
             "(--objects DIR), and keeps the\nkernel in step.\n"
-            "SIGHUP reads objects and options again; SIGTERM ends it, and what is pinned goes on "
+            "SIGHUP reads the objects again, and from --config FILE log-level, compat and the "
+            "outbound "
+            "lists; other options\nneed a restart. SIGTERM ends it, and what is pinned goes on "
             "enforcing.\n\n"
          << run_options() << "\n"
          << common_options()
@@ -154,7 +158,8 @@ std::string help_text(Command command) {
   } else if (command == Command::kSelfTest) {
     text << "sidetrack-agent self-test [options]: tries whether sockets can skip TCP on this "
             "kernel.\n"
-            "Makes a network namespace, a cgroup and pins of its own and takes them away again; "
+            "Makes a network namespace (--netns: uses that one), a cgroup and pins of its own and "
+            "takes them away again; "
             "pods are not touched.\nExit codes: 0 all passed, 1 something failed, 3 this kernel "
             "cannot load the programs.\n\n"
          << self_test_options() << "\n"

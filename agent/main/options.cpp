@@ -107,6 +107,7 @@ Result<Options> interpret(const po::variables_map& values, Command command) {
     return invalid("output", text("output"), "table or json is meant");
   }
   options.json = text("output") == "json";
+  options.netns = text("netns");
   std::vector<std::string> warnings;
   ST_TRY(policy::parse_node_rules(options.lists, warnings));
   return options;
@@ -152,7 +153,7 @@ Result<void> add_environment_and_file(po::variables_map& values, cli::Origins& o
   // Other variables of this prefix are not ours to judge.
   const auto environment = po::parse_environment(all, [&](const std::string& variable) {
     const std::string option = cli::option_of_variable(variable);
-    return all.find_nothrow(option, false) != nullptr ? option : "";
+    return !option.empty() && all.find_nothrow(option, false) != nullptr ? option : "";
   });
   note_origins(values, environment, cli::variable_of_option, origins);
   po::store(environment, values);

@@ -72,6 +72,7 @@ struct Options {
   std::chrono::seconds drain{30};  // uninstall
   bool keep_conflist = false;      // uninstall
   bool json = false;               // self-test
+  std::string netns;               // self-test; empty: one of its own
   cli::Origins origins;            // of what the command line does not say
 };
 

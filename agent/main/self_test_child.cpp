@@ -13,9 +13,14 @@
 
 #include <boost/asio/buffer.hpp>
 
-#include "sidetrack/unique_fd.h"
-
 namespace sidetrack::agent {
+
+namespace {
+
+// The descriptor that the child finds its namespace at.
+constexpr int kNetns = STDERR_FILENO + 1;
+
+}  // namespace
 
 SelfTestChild::~SelfTestChild() {
   if (pid_ > 0) {
@@ -25,7 +30,8 @@ SelfTestChild::~SelfTestChild() {
   }
 }
 
-Result<void> SelfTestChild::start(const selftest::Places& places, Done done) {
+Result<void> SelfTestChild::start(const selftest::Places& places, const UniqueFd& netns,
+                                  Done done) {
   int pipes[2] = {-1, -1};
   if (pipe2(pipes, O_CLOEXEC) != 0) {
     return errno_error("make a pipe", errno);
@@ -36,10 +42,14 @@ Result<void> SelfTestChild::start(const selftest::Places& places, Done done) {
   posix_spawn_file_actions_init(&actions);
   posix_spawn_file_actions_adddup2(&actions, writing.get(), STDOUT_FILENO);
   posix_spawn_file_actions_adddup2(&actions, writing.get(), STDERR_FILENO);
+  posix_spawn_file_actions_adddup2(&actions, netns.get(), kNetns);
   // It may outlive an agent that is killed, whose successor needs the port.
-  posix_spawn_file_actions_addclosefrom_np(&actions, STDERR_FILENO + 1);
-  std::string words[] = {"sidetrack-agent", "self-test",       "--output",  "json",
-                         "--cgroup",        places.cgroup_dir, "--pin-dir", places.pin_dir};
+  posix_spawn_file_actions_addclosefrom_np(&actions, kNetns + 1);
+  std::string words[] = {"sidetrack-agent", "self-test",
+                         "--output",        "json",
+                         "--cgroup",        places.cgroup_dir,
+                         "--pin-dir",       places.pin_dir,
+                         "--netns",         fmt::format("/proc/self/fd/{}", kNetns)};
   char* arguments[std::size(words) + 1] = {};
   for (std::size_t i = 0; i < std::size(words); ++i) {
     arguments[i] = words[i].data();

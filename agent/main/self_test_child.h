@@ -11,6 +11,7 @@
 #include <boost/asio/posix/stream_descriptor.hpp>
 
 #include "agent/selftest/self_test.h"
+#include "sidetrack/unique_fd.h"
 
 namespace sidetrack::agent {
 
@@ -23,8 +24,9 @@ class SelfTestChild {
   SelfTestChild(const SelfTestChild&) = delete;
   SelfTestChild& operator=(const SelfTestChild&) = delete;
 
-  // `done` is called once, from the context.
-  [[nodiscard]] Result<void> start(const selftest::Places& places, Done done);
+  // In the namespace `netns`, whatever places.netns says. `done` is called once, from the context.
+  [[nodiscard]] Result<void> start(const selftest::Places& places, const UniqueFd& netns,
+                                   Done done);
 
  private:
   void read_more();

@@ -9,6 +9,7 @@
 #include <cerrno>
 #include <fstream>
 #include <thread>
+#include <utility>
 
 namespace sidetrack::pods {
 
@@ -61,6 +62,25 @@ Result<NetnsFacts> inspect_netns(const std::string& path, const CookieReader& re
   });
   visitor.join();
   return facts;
+}
+
+Result<NewNetns> make_netns(const CookieReader& read_cookie) {
+  Result<NewNetns> made = make_error(ErrorCode::kInternal, "not made");
+  std::thread maker([&] {
+    if (unshare(CLONE_NEWNET) != 0) {
+      made = errno_error("make a network namespace", errno);
+      return;
+    }
+    auto fd = open_netns("/proc/thread-self/ns/net");
+    const auto cookie = read_cookie();
+    if (fd && cookie) {
+      made = NewNetns{.fd = std::move(*fd), .cookie = *cookie};
+    } else {
+      made = fd ? cookie.error() : fd.error();
+    }
+  });
+  maker.join();
+  return made;
 }
 
 Result<NetnsFacts> inspect_own_netns(const CookieReader& read_cookie) {

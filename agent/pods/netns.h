@@ -29,6 +29,13 @@ using CookieReader = std::function<Result<std::uint64_t>()>;
 [[nodiscard]] Result<NetnsFacts> inspect_netns(const std::string& path,
                                                const CookieReader& read_cookie);
 
+struct NewNetns {
+  UniqueFd fd;  // keeps it alive
+  std::uint64_t cookie = 0;
+};
+// A namespace of its own, with nobody in it.
+[[nodiscard]] Result<NewNetns> make_netns(const CookieReader& read_cookie);
+
 // The namespace that this process is in.
 [[nodiscard]] Result<NetnsFacts> inspect_own_netns(const CookieReader& read_cookie);
 

@@ -22,6 +22,7 @@
 #include <fstream>
 
 #include "agent/dataplane/netns_cookies.h"
+#include "agent/dataplane/others.h"
 #include "agent/pods/netns.h"
 #include "sidetrack/cgroup/process_cgroup.h"
 
@@ -32,7 +33,6 @@ namespace {
 namespace fs = std::filesystem;
 using Clock = std::chrono::steady_clock;
 
-constexpr const char* kName = "sidetrack-selftest-";
 constexpr std::chrono::seconds kPatience{2};
 constexpr std::chrono::seconds kArming{10};
 
@@ -85,7 +85,8 @@ bool try_io_uring() {
 }
 
 void clean_up(const Places& places) {
-  remove_stale(places.cgroup_dir, kName, [](const std::string& dir) { rmdir(dir.c_str()); });
+  remove_stale(places.cgroup_dir, dataplane::kSelfTestCgroup,
+               [](const std::string& dir) { rmdir(dir.c_str()); });
   const fs::path pins(places.pin_dir);
   remove_stale(pins.parent_path(), pin_prefix(pins),
                [](const std::string& dir) { (void)dataplane::Dataplane::uninstall(dir); });
@@ -138,7 +139,7 @@ Result<std::unique_ptr<Rig>> Rig::make(const Places& places) {
   if (!rig->fast_path_problem().empty()) {
     return rig;
   }
-  ST_TRY(rig->enter_netns());
+  ST_TRY(rig->enter_netns(places.netns));
   // Here, where no sentinel minds: an agent's own would demote the node.
   rig->has_io_uring_ = try_io_uring();
   ST_TRY(rig->set_enabled(true));
@@ -159,7 +160,7 @@ Rig::~Rig() {
 
 Result<void> Rig::enter_cgroup(const std::string& parent) {
   home_cgroup_ = cgroup::folder_of_process(getpid()).value_or(parent);
-  const std::string cgroup = parent + "/" + kName + std::to_string(getpid());
+  const std::string cgroup = parent + "/" + dataplane::kSelfTestCgroup + std::to_string(getpid());
   if (mkdir(cgroup.c_str(), 0755) != 0) {
     return errno_error("make cgroup " + cgroup, errno);
   }
@@ -167,9 +168,17 @@ Result<void> Rig::enter_cgroup(const std::string& parent) {
   return write_pid(cgroup);
 }
 
-Result<void> Rig::enter_netns() {
-  if (unshare(CLONE_NEWNET) != 0) {
-    return errno_error("make a network namespace", errno);
+Result<void> Rig::enter_netns(const std::string& path) {
+  if (path.empty()) {
+    if (unshare(CLONE_NEWNET) != 0) {
+      return errno_error("make a network namespace", errno);
+    }
+  } else {
+    auto netns = pods::open_netns(path);
+    ST_TRY(netns);
+    if (setns(netns->get(), CLONE_NEWNET) != 0) {
+      return errno_error("enter netns " + path, errno);
+    }
   }
   dataplane::NetnsCookies cookies(cgroup_);
   auto facts = pods::inspect_own_netns([&] { return cookies.here(); });

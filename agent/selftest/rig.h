@@ -51,7 +51,7 @@ class Rig {
  private:
   Rig() = default;
   Result<void> enter_cgroup(const std::string& parent);
-  Result<void> enter_netns();
+  Result<void> enter_netns(const std::string& path);
   Result<Ends> open_adopted();
   Result<void> adopt(const Ends& ends) const;
   Result<void> enrol();

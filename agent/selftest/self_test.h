@@ -29,6 +29,7 @@ struct Report {
 struct Places {
   std::string cgroup_dir;  // a child of it is made for the test
   std::string pin_dir;     // a sibling of it
+  std::string netns;       // the network namespace to use; empty: one of its own
 };
 
 // Takes some seconds, and the whole process: it enters a network namespace of its own and, for a

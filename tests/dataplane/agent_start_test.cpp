@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <filesystem>
 
+#include <nlohmann/json.hpp>
+
 #include "tests/dataplane/fault_node.h"
 
 namespace sidetrack::lab {
@@ -110,25 +112,69 @@ TEST_F(AgentStart, refuses_a_cgroup_that_another_sidetrack_has) {
                                           "--state-dir", state, "--pin-dir", pins}}));
 }
 
-TEST_F(AgentStart, minds_no_sidetrack_on_a_cgroup_above) {
-  ST_ASSERT_OK(sidetrack_->start_agent());
+TEST_F(AgentStart, refuses_a_cgroup_below_or_above_another_sidetracks) {
   ST_ASSERT_VALUE(const std::string below, cgroup_->child("below"));
-  const std::string state = folder_->file("below");
-  const std::string pins = sidetrack_->pin_dir() + "-below";
-  ProcessSpec spec = with("--cgroup", below);
-  for (const auto& [option, value] : {std::pair<const char*, std::string>{"--engine", "none"},
-                                      {"--state-dir", state},
-                                      {"--pin-dir", pins},
-                                      {"--http", "off"}}) {
-    replace(spec, option, value);
-  }
-  ST_ASSERT_VALUE(auto agent, Process::start(spec));
-  EXPECT_TRUE(eventually(kPatience, [&] { return std::filesystem::exists(state + "/admin.sock"); }))
-      << agent->output();
-  ST_ASSERT_VALUE(const int ended, agent->terminate());
+  const std::string second_pins = sidetrack_->pin_dir() + "-second";
+  const auto second_on = [&](const std::string& cgroup) {
+    ProcessSpec spec = with("--cgroup", cgroup);
+    replace(spec, "--engine", "none");
+    replace(spec, "--state-dir", folder_->file("second"));
+    replace(spec, "--pin-dir", second_pins);
+    replace(spec, "--http", "off");
+    return spec;
+  };
+  const auto uninstall_second = [&] {
+    return run_command({.arguments = {built_program("sidetrack-agent"), "uninstall", "--state-dir",
+                                      folder_->file("second"), "--pin-dir", second_pins}});
+  };
+  const auto expect_second_refused = [&](const std::string& cgroup,
+                                         const std::vector<std::string>& words) {
+    ST_ASSERT_VALUE(auto agent, Process::start(second_on(cgroup)));
+    ST_ASSERT_VALUE(const int status, agent->wait());
+    EXPECT_EQ(status, 2) << agent->output();
+    for (const std::string& word : words) {
+      EXPECT_NE(agent->output().find(word), std::string::npos) << word << "\n" << agent->output();
+    }
+    EXPECT_FALSE(std::filesystem::exists(second_pins));
+  };
+
+  ST_ASSERT_OK(sidetrack_->start_agent());
+  expect_second_refused(below, {cgroup_->path() + ", above our " + below, "its agent runs",
+                                "sidetrack-agent uninstall --pin-dir " + sidetrack_->pin_dir(),
+                                "or give the two a --cgroup of which neither holds the other"});
+  ST_ASSERT_VALUE(const int ended, sidetrack_->agent().terminate());
   EXPECT_EQ(ended, 0);
-  ST_ASSERT_OK(run_command({.arguments = {built_program("sidetrack-agent"), "uninstall",
-                                          "--state-dir", state, "--pin-dir", pins}}));
+  ST_ASSERT_OK(sidetrack_->uninstall());
+
+  ST_ASSERT_VALUE(auto second, Process::start(second_on(below)));
+  const std::string socket = folder_->file("second") + "/admin.sock";
+  ASSERT_TRUE(eventually(kPatience, [&] { return std::filesystem::exists(socket); }))
+      << second->output();
+  expect_refusal(sidetrack_->agent_spec(), 2,
+                 {below + ", below our " + cgroup_->path(), "pinned at " + second_pins});
+  ST_ASSERT_OK(second->terminate());
+  ST_ASSERT_OK(uninstall_second());
+}
+
+TEST_F(AgentStart, its_self_test_is_no_unknown_namespace) {
+  make_sidetrack({.fast_path = true});
+  const auto started = sidetrack_->start_agent();
+  if (!started && started.error().code == ErrorCode::kUnsupported) {
+    GTEST_SKIP() << "no fast path on this kernel: " << started.error().message;
+  }
+  ST_ASSERT_OK(started);
+  ST_ASSERT_VALUE(Counts counts, KernelView(sidetrack_->pin_dir()).counted(0));
+  EXPECT_GT(counts["not_enrolled"], 0U) << "the self-test has connected";
+  EXPECT_EQ(counts["unknown_netns"], 0U);
+  EXPECT_EQ(sidetrack_->agent().output().find("unknown_netns"), std::string::npos)
+      << sidetrack_->agent().output();
+  // Its row has gone with it, and was nobody's to repair.
+  ASSERT_TRUE(eventually(
+      kPatience, [&] { return KernelView(sidetrack_->pin_dir()).pod(cookie_).has_value(); }));
+  ST_ASSERT_VALUE(const auto rows, sidetrack_->dump_map("st_pods"));
+  EXPECT_EQ(rows.size(), 2U) << "the node's and web's: " << rows;
+  ST_ASSERT_VALUE(const auto status, sidetrack_->get("/v1/status"));
+  EXPECT_EQ(status.value("repairs", -1), 0);
 }
 
 TEST_F(AgentStart, refuses_the_engines_cgroup_where_every_pod_is) {

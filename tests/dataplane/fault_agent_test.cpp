@@ -283,6 +283,23 @@ TEST_F(AgentFault, sighup_reads_the_objects_again) {
   expect_connections(5, "redirected");
 }
 
+TEST_F(AgentFault, sighup_reads_the_nodes_lists_again_and_no_other_option) {
+  ST_ASSERT_VALUE(const TempDir folder, TempDir::create("config"));
+  const std::string file = folder.file("agent.conf");
+  ST_ASSERT_OK(write_atomically(file, "log-level = info\n"));
+  ASSERT_NO_FATAL_FAILURE(start_sidetrack({.agent_arguments = {"--config", file}}));
+  expect_connections(3, "redirected");
+  ST_ASSERT_OK(write_atomically(
+      file, fmt::format("exclude-outbound-ports = {}\nnamespace = shop\n", kEcho)));
+  ST_ASSERT_OK(sidetrack_->agent().signal(SIGHUP));
+  EXPECT_TRUE(eventually_explains("excluded_port")) << explain() << sidetrack_->logs();
+  expect_connections(3, "excluded_port");
+  ST_ASSERT_OK(write_atomically(file, "exclude-outbound-ports = many\n"));
+  ST_ASSERT_OK(sidetrack_->agent().signal(SIGHUP));
+  ST_ASSERT_OK(sidetrack_->agent().wait_for_output("event=reload_refused"));
+  expect_connections(3, "excluded_port");
+}
+
 TEST_F(AgentFault, answers_health_readiness_and_metrics) {
   ASSERT_NO_FATAL_FAILURE(start_sidetrack());
   expect_connections(7, "redirected");
