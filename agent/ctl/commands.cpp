@@ -11,7 +11,7 @@
 #include "agent/admin/request.h"
 #include "agent/ctl/client.h"
 #include "agent/ctl/render.h"
-#include "agent/dataplane/dataplane.h"
+#include "agent/dataplane/pinned.h"
 
 namespace sidetrack::ctl {
 namespace {

@@ -14,6 +14,7 @@
 #include "agent/ctl/hooks.h"
 #include "agent/ctl/render.h"
 #include "agent/dataplane/dataplane.h"
+#include "agent/dataplane/pinned.h"
 
 namespace sidetrack::ctl {
 namespace {

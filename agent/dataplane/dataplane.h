@@ -13,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include "agent/dataplane/adopter.h"
 #include "sidetrack/abi/fast.h"
 #include "sidetrack/abi/types.h"
 #include "sidetrack/decide.h"
@@ -70,24 +71,6 @@ struct CounterRow {
 // How the sentinel sees calls (bpf/lib/sentinel.h). kAuto: kFentry where the kernel allows it, else
 // kTracepoint.
 enum class Sentinel : std::uint8_t { kOff, kAuto, kFentry, kTracepoint };
-
-// The program that adopts one socket (bpf/adopt.bpf.c). Any thread, in any network namespace.
-class Adopter {
- public:
-  Adopter(int program_fd, int nudge_link_fd, __u64* nudged_cookie)
-      : program_fd_(program_fd), nudge_link_fd_(nudge_link_fd), nudged_cookie_(nudged_cookie) {}
-  // Runs in the calling thread's network namespace: that of `request.self`.
-  [[nodiscard]] Result<st_fast_reason> run(const st_adopt_request& request) const;
-  // Walks all TCP sockets of the calling thread's namespace, for rare cases: gives adopted ones the
-  // buffer that they need, and tells whoever watches the socket of this cookie (0 = none) that it
-  // is readable, if it is. One thread at a time.
-  [[nodiscard]] Result<void> nudge(std::uint64_t cookie) const;
-
- private:
-  int program_fd_;
-  int nudge_link_fd_;
-  __u64* nudged_cookie_;
-};
 
 struct PairRow {
   st_pair_key key{};
@@ -193,17 +176,6 @@ class Dataplane {
   explicit Dataplane(std::unique_ptr<Impl> impl);
   std::unique_ptr<Impl> impl_;
 };
-
-// The emergency switch: one map cell, by its pin; works without an agent.
-[[nodiscard]] Result<void> set_bypass(const std::string& pin_dir, bool on);
-[[nodiscard]] Result<bool> bypass(const std::string& pin_dir);
-
-// For uninstall: by the pins alone, nothing is loaded or attached. What is not pinned counts as
-// zero. From now on no connection is redirected; open ones go on.
-[[nodiscard]] Result<void> stop_redirecting(const std::string& pin_dir);
-// Redirected connections that are still open, by the kernel's own count.
-[[nodiscard]] Result<std::uint64_t> open_redirected(const std::string& pin_dir);
-[[nodiscard]] Result<std::vector<std::uint64_t>> pinned_engine_cgroups(const std::string& pin_dir);
 
 // The cgroup id (kernfs inode number) of a cgroup2 folder.
 [[nodiscard]] Result<std::uint64_t> cgroup_id(const std::string& dir);

@@ -15,6 +15,7 @@
 
 #include "agent/dataplane/bpf_calls.h"
 #include "agent/dataplane/impl.h"
+#include "agent/dataplane/pinned.h"
 
 namespace sidetrack::dataplane {
 
@@ -122,6 +123,8 @@ Result<void> stop_redirecting(const std::string& pin_dir) {
   if (!fd) {
     return fd.error().error_number == ENOENT ? Result<void>() : fd.error();
   }
+  const auto lock = lock_pins(pin_dir);
+  ST_TRY(lock);
   auto keys = map_keys<std::uint64_t>(fd->get(), "st_pods");
   ST_TRY(keys);
   for (const std::uint64_t cookie : *keys) {

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 
+#include "agent/dataplane/pinned.h"
 #include "agent/main/agent.h"
 #include "agent/main/clocks.h"
 #include "agent/main/names.h"

@@ -14,6 +14,7 @@
 
 #include "agent/dataplane/dataplane.h"
 #include "agent/dataplane/others.h"
+#include "agent/dataplane/pinned.h"
 #include "agent/main/cgroups.h"
 #include "agent/main/instance_lock.h"
 #include "agent/main/kubernetes_node.h"

@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: Apache-2.0
+// What works by the pins alone, with or without an agent: nothing is loaded or attached. What is
+// not pinned counts as zero. Any thread.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "sidetrack/result.h"
+
+namespace sidetrack::dataplane {
+
+// The emergency switch: one map cell.
+[[nodiscard]] Result<void> set_bypass(const std::string& pin_dir, bool on);
+[[nodiscard]] Result<bool> bypass(const std::string& pin_dir);
+
+// From now on no connection is redirected; open ones go on. kBusy: an agent has the pins.
+[[nodiscard]] Result<void> stop_redirecting(const std::string& pin_dir);
+// Redirected connections that are still open, by the kernel's own count.
+[[nodiscard]] Result<std::uint64_t> open_redirected(const std::string& pin_dir);
+[[nodiscard]] Result<std::vector<std::uint64_t>> pinned_engine_cgroups(const std::string& pin_dir);
+
+}  // namespace sidetrack::dataplane
