@@ -13,7 +13,6 @@
 #include "agent/ctl/commands.h"
 #include "agent/ctl/hooks.h"
 #include "agent/ctl/render.h"
-#include "agent/dataplane/dataplane.h"
 #include "agent/dataplane/pinned.h"
 
 namespace sidetrack::ctl {

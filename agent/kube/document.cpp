@@ -26,6 +26,10 @@ std::string unescape_token(std::string_view token) {
 
 }  // namespace
 
+Error file_too_large() {
+  return make_error(ErrorCode::kFull, fmt::format("is larger than {} MiB", kMaxFileBytes >> 20U));
+}
+
 std::uint32_t LineTable::add(std::uint32_t parent, std::string key, int line) {
   entries_.push_back(Entry{.parent = parent, .line = line, .key = std::move(key)});
   return static_cast<std::uint32_t>(entries_.size() - 1);

@@ -22,6 +22,9 @@ inline constexpr std::size_t kMaxDocumentDepth = 64;
 inline constexpr std::size_t kMaxFileNodes = 1'000'000;
 inline constexpr std::size_t kMaxExpandedBytes = 2 * kMaxFileBytes;
 
+// Of more than kMaxFileBytes. kFull.
+[[nodiscard]] Error file_too_large();
+
 class LineTable {
  public:
   // The line (from 1) of `pointer`, or of its nearest ancestor that is written in the text. 0 for

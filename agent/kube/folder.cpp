@@ -92,7 +92,7 @@ Result<ObjectFolder::Content> ObjectFolder::read(const std::string& name) const 
     }
     content.text.append(buffer.data(), count < 0 ? 0 : static_cast<std::size_t>(count));
   }
-  return make_error(ErrorCode::kFull, fmt::format("is larger than {} MiB", kMaxFileBytes >> 20U));
+  return file_too_large();
 }
 
 bool ObjectFolder::changed(const std::string& name, const File& file) const {

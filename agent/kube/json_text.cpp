@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <fmt/format.h>
 
 #include <cstddef>
 #include <exception>
@@ -121,9 +120,7 @@ class Handler : public nlohmann::json_sax<json> {
 Parsed parse_json(std::string_view text) {
   Parsed parsed;
   if (text.size() > kMaxFileBytes) {
-    parsed.error = LineNote{.line = 1,
-                            .text = {},
-                            .reason = fmt::format("is larger than {} MiB", kMaxFileBytes >> 20U)};
+    parsed.error = LineNote{.line = 1, .text = {}, .reason = file_too_large().message};
     return parsed;
   }
   if (text.find_first_not_of(" \t\r\n") == std::string_view::npos) {

@@ -218,9 +218,7 @@ std::string shown_line(std::string_view text, int number) {
 Parsed parse_yaml(std::string_view text) {
   Parsed parsed;
   if (text.size() > kMaxFileBytes) {
-    parsed.error = LineNote{.line = 1,
-                            .text = {},
-                            .reason = fmt::format("is larger than {} MiB", kMaxFileBytes >> 20U)};
+    parsed.error = LineNote{.line = 1, .text = {}, .reason = file_too_large().message};
     return parsed;
   }
   try {
