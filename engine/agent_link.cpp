@@ -15,6 +15,7 @@
 
 #include "engine/log.h"
 #include "sidetrack/cgroup/process_cgroup.h"
+#include "sidetrack/cli/rights.h"
 
 namespace sidetrack::engine {
 namespace {
@@ -72,7 +73,7 @@ void AgentLink::connect() {
   welcome_.reset();
   in_snapshot_ = false;
   if (const auto connected = open_socket(); !connected) {
-    disconnected(connected.error().message);
+    disconnected(cli::with_rights(connected.error(), "CAP_SYS_ADMIN").message);
     return;
   }
   send(wire::Hello{.build = settings_.build, .pid = ::getpid()});

@@ -19,6 +19,7 @@
 #include "agent/main/uninstall.h"
 #include "agent/selftest/self_test.h"
 #include "sidetrack/cgroup/process_cgroup.h"
+#include "sidetrack/cli/rights.h"
 
 namespace sidetrack::agent {
 
@@ -34,7 +35,9 @@ int exit_code_of(const Error& error) {
 }
 
 int fail(const Error& error, const cli::Origins& origins = {}) {
-  fmt::print(stderr, "sidetrack-agent: {}\n", origins.explain(error).message);
+  const Error explained = cli::with_rights(origins.explain(error),
+                                           "CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON and CAP_SYS_ADMIN");
+  fmt::print(stderr, "sidetrack-agent: {}\n", explained.message);
   return exit_code_of(error);
 }
 
@@ -100,7 +103,7 @@ int run(const Options& options, const Agent::Reload& reload) {
   boost::asio::io_context context(1);
   auto agent = Agent::create(context, options, reload);
   if (!agent) {
-    if (agent.error().code == ErrorCode::kInvalid) {
+    if (agent.error().code == ErrorCode::kInvalid || agent.error().code == ErrorCode::kPermission) {
       traces.undo();
     }
     return fail(agent.error(), options.origins);

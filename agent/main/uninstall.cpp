@@ -72,6 +72,13 @@ Result<std::string> made_engine_cgroup(const Options& options,
   return *used ? std::string() : *dir;
 }
 
+// Not to be seen is not gone: "nothing is left" would be said of what is there.
+Result<bool> is_there(const std::string& path) {
+  std::error_code error;
+  const bool found = fs::exists(path, error);
+  return error ? Result<bool>(errno_error("look at " + path, error.value())) : found;
+}
+
 enum class Outcome { kRemoved, kKept };
 
 Result<Outcome> remove_cgroup(const std::string& dir) {
@@ -136,12 +143,12 @@ void retract_plugin(const Options& options) {
 }  // namespace
 
 Result<void> uninstall(const Options& options) {
-  std::error_code error;
   // No folder, no agent with these options; one with other options but the same pins is refused
   // below.
-  const bool has_state = fs::exists(options.state_dir, error);
+  const auto has_state = is_there(options.state_dir);
+  ST_TRY(has_state);
   std::optional<InstanceLock> lock;
-  if (has_state) {
+  if (*has_state) {
     auto held = InstanceLock::acquire(options.state_dir);
     if (!held) {
       return held.error().code == ErrorCode::kBusy ? held.error().within("stop it first")
@@ -149,8 +156,10 @@ Result<void> uninstall(const Options& options) {
     }
     lock = std::move(*held);
   }
+  const auto has_pins = is_there(options.pin_dir + "/v1/links");
+  ST_TRY(has_pins);
   std::vector<std::uint64_t> engine_cgroups;
-  if (fs::exists(options.pin_dir + "/v1/links", error)) {
+  if (*has_pins) {
     auto pinned = dataplane::pinned_engine_cgroups(options.pin_dir);
     ST_TRY(pinned);
     engine_cgroups = *pinned;
@@ -161,7 +170,7 @@ Result<void> uninstall(const Options& options) {
   // pods' connections would be refused.
   ST_TRY(dataplane::stop_redirecting(options.pin_dir));
   retract_plugin(options);
-  if (fs::exists(options.pin_dir + "/v1/links", error)) {
+  if (*has_pins) {
     ST_TRY(drain(options));
     auto removed = dataplane::Dataplane::uninstall(options.pin_dir);
     ST_TRY(removed);
@@ -171,7 +180,7 @@ Result<void> uninstall(const Options& options) {
   }
   const auto outcome = made->empty() ? Result(Outcome::kRemoved) : remove_cgroup(*made);
   ST_TRY(outcome);
-  if (has_state) {
+  if (*has_state) {
     remove_state(options.state_dir);
   }
   remove_cache(options.cache_dir);

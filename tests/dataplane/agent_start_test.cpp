@@ -236,5 +236,39 @@ TEST_F(AgentStart, says_what_it_needs_when_it_is_not_privileged) {
   expect_refusal(spec, 1, {"CAP_BPF"});
 }
 
+TEST_F(AgentStart, tells_a_user_who_is_not_root_what_to_do_and_leaves_nothing) {
+  ST_ASSERT_OK(sidetrack_->start_agent());
+  // A folder that everybody may use, with programs that everybody may run.
+  ST_ASSERT_VALUE(const TempDir open, TempDir::create("nobody"));
+  std::filesystem::permissions(open.path(), std::filesystem::perms::all);
+  for (const char* program : {"sidetrack-agent", "sidetrackctl"}) {
+    std::filesystem::copy_file(built_program(program), open.file(program));
+  }
+  const std::string agent = open.file("sidetrack-agent");
+  const std::string state = open.file("state");
+  const auto as_nobody = [](std::vector<std::string> words) {
+    words.insert(words.begin(), {"setpriv", "--reuid=65534", "--regid=65534", "--clear-groups",
+                                 "--inh-caps=-all", "--"});
+    return run_command({.arguments = words});
+  };
+  for (const std::vector<std::string>& words :
+       {std::vector<std::string>{agent, "run", "--objects", open.path().string(), "--state-dir",
+                                 state, "--cgroup", cgroup_->path()},
+        {agent, "uninstall", "--state-dir", state, "--pin-dir", sidetrack_->pin_dir()},
+        {agent, "uninstall", "--state-dir", sidetrack_->state_dir()},
+        {agent, "self-test", "--cgroup", cgroup_->path()}}) {
+    ST_ASSERT_VALUE(const auto done, as_nobody(words));
+    EXPECT_EQ(done.exit_status, 1) << words[1] << ": " << done.output;
+    EXPECT_NE(done.output.find("run it as root, not as user 65534"), std::string::npos)
+        << words[1] << ": " << done.output;
+    EXPECT_NE(done.output.find("CAP_SYS_ADMIN"), std::string::npos) << done.output;
+    EXPECT_FALSE(std::filesystem::exists(state)) << words[1];
+  }
+  ST_ASSERT_VALUE(const auto status, as_nobody({open.file("sidetrackctl"), "--state-dir",
+                                                sidetrack_->state_dir(), "status"}));
+  EXPECT_EQ(status.exit_status, 3);
+  EXPECT_NE(status.output.find("run this with sudo"), std::string::npos) << status.output;
+}
+
 }  // namespace
 }  // namespace sidetrack::lab
