@@ -91,8 +91,8 @@ Result<UniqueFd> make_link(const bpf_program* program) {
   const bool is_raw = bpf_program__type(program) == BPF_PROG_TYPE_RAW_TRACEPOINT;
   if (is_raw || bpf_program__type(program) == BPF_PROG_TYPE_TRACING) {
     // "raw_tp/io_uring_create"; a function's program knows its own.
-    UniqueFd link(bpf_raw_tracepoint_open(
-        is_raw ? section.c_str() + section.find('/') + 1 : nullptr, fd));
+    UniqueFd link(
+        bpf_raw_tracepoint_open(is_raw ? section.c_str() + section.find('/') + 1 : nullptr, fd));
     return link.valid() ? Result(std::move(link)) : errno_error("attach a program", errno);
   }
   auto id = tracepoint_id(section);
