@@ -79,5 +79,19 @@ TEST_F(FastDeviations, d24_splice_on_bytes_that_skipped_tcp_ends_the_connection)
   EXPECT_EQ(receive_text(fast.server, 99), "ECONNABORTED");
 }
 
+// The one way to read bytes in the wrong order: that splice is the pod's first, and cannot be held.
+TEST_F(FastDeviations, d24_splice_takes_bytes_of_tcp_before_those_that_skipped_it) {
+  spoil();  // the server's pod is demoted
+  Ends ends = open_fast();
+  EXPECT_EQ(send_text(ends.client, "first"), "sent");
+  set_option(ends.client, SOL_SOCKET, SO_ZEROCOPY, 1);  // by TCP
+  EXPECT_EQ(send_text(ends.client, "then"), "sent");
+  EXPECT_TRUE(eventually(kPatience, [&] { return is_acknowledged(ends.client); }));
+  EXPECT_EQ(scenarios::splice_some(ends.server), "4");
+  EXPECT_EQ(receive_text(ends.client, 9), "ECONNRESET");
+  EXPECT_EQ(receive_text(ends.server, 99), "'first'");
+  EXPECT_EQ(receive_text(ends.server, 99), "ECONNABORTED");
+}
+
 }  // namespace
 }  // namespace sidetrack::lab

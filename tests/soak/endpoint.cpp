@@ -1,75 +1,37 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tests/soak/endpoint.h"
 
-#include <linux/sock_diag.h>
-#include <linux/tcp.h>
 #include <netinet/in.h>
-#include <poll.h>
+#include <netinet/tcp.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
-#include <cstring>
 #include <utility>
-
-#include <nlohmann/json.hpp>
-
-#include "tests/soak/clock.h"
 
 namespace sidetrack::soak {
 
 namespace {
 
 constexpr int kTurns = 16;
-constexpr std::size_t kMostBytes = 131072;
-constexpr std::int64_t kGapWorthTelling = 180;
-constexpr std::int64_t kStallMs = 1000;
-constexpr std::int64_t kGiveUpMs = 15'000;
-constexpr std::uint64_t kReadPauseMs = 25;
 constexpr std::uint64_t kSends = 2;  // on average, until a pause
 constexpr std::uint64_t kSendPauseMs = 8;
 constexpr std::uint64_t kGreedySends = 64;  // more than a window
 constexpr std::uint64_t kGreedyPauseMs = 100;
 
-std::string name_of_errno(int number) {
-  const char* name = ::strerrorname_np(number);
-  return name == nullptr ? "?" : name;
-}
-
-std::string hex_of(std::span<const char> bytes) {
-  constexpr char kDigits[] = "0123456789abcdef";
-  std::string text;
-  for (const char byte : bytes.first(std::min<std::size_t>(bytes.size(), 16))) {
-    text += kDigits[(static_cast<unsigned char>(byte) >> 4U) & 15U];
-    text += kDigits[static_cast<unsigned char>(byte) & 15U];
-  }
-  return text;
-}
-
-tcp_info info_of(int fd) {
-  tcp_info info{};
-  socklen_t size = sizeof(info);
-  (void)::getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size);
-  return info;
-}
-
-// One thread per process: where received and expected bytes are compared.
-std::vector<char>& scratch(std::size_t which) {
-  static std::array<std::vector<char>, 2> buffers{std::vector<char>(kMostBytes),
-                                                  std::vector<char>(kMostBytes)};
-  return buffers[which];
-}
-
 }  // namespace
 
-Endpoint::Endpoint(UniqueFd fd, std::optional<Hello> hello, std::uint64_t style, Now now, Tell tell)
+Endpoint::Endpoint(UniqueFd fd, std::optional<Hello> hello, std::uint64_t style, Manner manner,
+                   Now now, Tell tell)
     : fd_(std::move(fd)),
       side_(hello ? kClient : kServer),
       tell_(std::move(tell)),
       random_(style),
+      manner_(manner),
       connecting_(hello.has_value()),
-      begin_ms_(now.ms),
+      begin_ms_(hello ? now.ms : established_ms(fd_.get(), now)),
       moved_ms_(now.ms),
       moved_awake_ms_(now.awake_ms) {
   choose_style(random_());
@@ -87,6 +49,11 @@ void Endpoint::choose_style(std::uint64_t style) {
   read_size_ = kSizes[(style >> 8U) % kSizes.size()];
   peeks_ = (style >> 16U) % 8 == 0;
   greedy_ = (style >> 20U) % 4 == 0;
+  if (manner_.habit == Habit::kAsks || manner_.habit == Habit::kSplices) {
+    // What these take at once says nothing of whether more waits.
+    reader_ = Reader::kLevel;
+    peeks_ = manner_.habit == Habit::kAsks;
+  }
   const int on = 1;
   if ((style >> 24U) % 4 != 0) {
     ::setsockopt(fd_.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
@@ -176,90 +143,6 @@ bool Endpoint::may_read(Now now) const {
 bool Endpoint::may_send(Now now) const {
   return writable_ && !fin_sent_ && now.ms >= send_after_ms_ &&
          (out_begin_ < out_.size() || made_ < goal_);
-}
-
-bool Endpoint::read_some(Now now) {
-  std::vector<char>& buffer = scratch(0);
-  // Never more than the hello before it is known where the stream begins.
-  const std::size_t asked = hello_ ? read_size_ : sizeof(Hello) - hello_bytes_.size();
-  ssize_t count = 0;
-  std::size_t size = asked;
-  if (peeks_) {
-    count = ::recv(fd_.get(), buffer.data(), asked, MSG_PEEK);
-    size = count > 0 ? static_cast<std::size_t>(count) : asked;
-  }
-  if (count >= 0) {
-    count = ::recv(fd_.get(), buffer.data(), size, 0);
-  }
-  if (count > 0) {
-    check(std::span(buffer.data(), static_cast<std::size_t>(count)), now);
-    after_read(static_cast<std::size_t>(count), asked, now);
-    return true;
-  }
-  if (count == 0) {
-    eof_ = true;
-    moved(now);
-    on_eof(now);
-    return false;
-  }
-  readable_ = false;
-  if (errno != EAGAIN) {
-    end(name_of_errno(errno), now);
-  }
-  return false;
-}
-
-// Also decides when epoll is asked again: see Reader.
-void Endpoint::after_read(std::size_t got, std::size_t asked, Now now) {
-  moved(now);
-  if (reader_ == Reader::kLevel || (reader_ == Reader::kShortRead && got < asked && !hang_up_)) {
-    readable_ = false;
-  }
-  if (random_() % 32 == 0) {
-    read_after_ms_ = now.ms + static_cast<std::int64_t>(random_() % kReadPauseMs);
-  }
-}
-
-bool Endpoint::take_hello(std::span<const char> bytes) {
-  hello_bytes_.insert(hello_bytes_.end(), bytes.begin(), bytes.end());
-  if (hello_bytes_.size() < sizeof(Hello)) {
-    return true;
-  }
-  Hello hello;
-  std::memcpy(&hello, hello_bytes_.data(), sizeof(hello));
-  if (hello.magic != kMagic || hello.kind > Kind::kRude || hello.ender > kServer) {
-    return false;
-  }
-  start(hello);
-  return true;
-}
-
-void Endpoint::check(std::span<const char> bytes, Now now) {
-  if (!hello_) {
-    if (!take_hello(bytes)) {
-      nlohmann::json told = describe(now);
-      told["what"] = "corrupt";
-      told["got"] = hex_of(hello_bytes_);
-      tell_(told);
-      end("CORRUPT", now);
-    }
-    return;
-  }
-  const std::span<char> wanted(scratch(1).data(), bytes.size());
-  expects_.fill(wanted);
-  const auto differs = std::mismatch(bytes.begin(), bytes.end(), wanted.begin()).first;
-  if (differs != bytes.end()) {
-    const auto offset = static_cast<std::size_t>(differs - bytes.begin());
-    nlohmann::json told = describe(now);
-    told["what"] = "corrupt";
-    told["at"] = received_ + offset;
-    told["got"] = hex_of(bytes.subspan(offset));
-    told["wanted"] = hex_of(wanted.subspan(offset));
-    tell_(told);
-    end("CORRUPT", now);
-    return;
-  }
-  received_ += bytes.size();
 }
 
 void Endpoint::make_bytes() {
@@ -387,84 +270,6 @@ void Endpoint::finish_sending(Now now) {
   if (fin_sent_ && eof_) {
     end("", now);
   }
-}
-
-void Endpoint::moved(Now now) {
-  longest_gap_ms_ = std::max(longest_gap_ms_, now.awake_ms - moved_awake_ms_);
-  if (now.awake_ms - moved_awake_ms_ >= kGapWorthTelling) {
-    nlohmann::json told = describe(now);
-    told["what"] = "gap";
-    told["from"] = moved_ms_;
-    tell_(told);
-  }
-  moved_ms_ = now.ms;
-  moved_awake_ms_ = now.awake_ms;
-  told_stall_ = false;
-}
-
-void Endpoint::watch(Now now) {
-  const std::int64_t gap = now.awake_ms - moved_awake_ms_;
-  if (gap >= kStallMs && !told_stall_) {
-    told_stall_ = true;
-    nlohmann::json told = describe(now);
-    told["what"] = "stall";
-    told["from"] = moved_ms_;
-    tell_(told);
-  }
-  if (gap >= kGiveUpMs) {
-    end("STALLED", now);
-  }
-}
-
-nlohmann::json Endpoint::describe(Now now) const {
-  constexpr std::array kReaders{"level", "drain", "short_read"};
-  const tcp_info info = info_of(fd_.get());
-  pollfd wanted{fd_.get(), POLLIN | POLLOUT, 0};
-  (void)::poll(&wanted, 1, 0);
-  char next = 0;
-  const ssize_t waits = ::recv(fd_.get(), &next, 1, MSG_PEEK | MSG_DONTWAIT);
-  std::array<std::uint32_t, SK_MEMINFO_VARS> memory{};
-  socklen_t size = sizeof(memory);
-  (void)::getsockopt(fd_.get(), SOL_SOCKET, SO_MEMINFO, memory.data(), &size);
-  const std::size_t hello_size = side_ == kClient ? sizeof(Hello) : 0;
-  const std::uint64_t by_tcp =
-      info.tcpi_bytes_sent - info.tcpi_bytes_retrans + info.tcpi_notsent_bytes;
-  return {{"id", hello_ ? hello_->id : 0},
-          {"kind", hello_ ? kKindNames.at(static_cast<std::size_t>(hello_->kind)) : "none"},
-          {"side", side_ == kClient ? "client" : "server"},
-          {"begin", begin_ms_},
-          {"now", monotonic_ms()},  // not as of this turn: kills are looked up by it
-          {"gap", now.awake_ms - moved_awake_ms_},
-          {"longest_gap", longest_gap_ms_},
-          {"sent", sent_},
-          {"received", received_},
-          {"tcp_sent", by_tcp < hello_size ? 0 : by_tcp - hello_size},
-          {"connecting", connecting_},
-          {"reader", kReaders.at(static_cast<std::size_t>(reader_))},
-          {"state", info.tcpi_state},
-          {"poll", wanted.revents},
-          {"unread", waits > 0},
-          {"unacked", info.tcpi_unacked},
-          {"retransmits", info.tcpi_total_retrans},
-          {"probes", info.tcpi_probes},
-          {"receive_memory", memory[SK_MEMINFO_RMEM_ALLOC]},
-          {"receive_buffer", memory[SK_MEMINFO_RCVBUF]},
-          {"fin_sent", fin_sent_},
-          {"not_sent", info.tcpi_notsent_bytes}};
-}
-
-void Endpoint::end(const std::string& error, Now now) {
-  nlohmann::json told = describe(now);
-  told["what"] = "end";
-  told["error"] = error;
-  tell_(told);
-  const bool resets = error == "STALLED" || error == "CORRUPT" ||
-                      (error.empty() && hello_ && hello_->kind == Kind::kAbort);
-  if (resets) {
-    const linger abort{.l_onoff = 1, .l_linger = 0};
-    ::setsockopt(fd_.get(), SOL_SOCKET, SO_LINGER, &abort, sizeof(abort));
-  }
-  fd_.reset();
 }
 
 }  // namespace sidetrack::soak

@@ -8,6 +8,7 @@
 #include <functional>
 #include <optional>
 #include <random>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -18,6 +19,8 @@
 #include "tests/soak/script.h"
 
 namespace sidetrack::soak {
+
+constexpr std::size_t kMostBytes = 131072;  // in one call
 
 // `awake_ms` stands still while this process got no CPU: a busy machine is no stall.
 struct Now {
@@ -31,7 +34,8 @@ class Endpoint {
 
   // A client's socket, connecting; `hello` is what it is to do.
   // A server's: no hello, it comes first.
-  Endpoint(UniqueFd fd, std::optional<Hello> hello, std::uint64_t style, Now now, Tell tell);
+  Endpoint(UniqueFd fd, std::optional<Hello> hello, std::uint64_t style, Manner manner, Now now,
+           Tell tell);
 
   [[nodiscard]] int fd() const { return fd_.get(); }
   // What to ask epoll for now.
@@ -47,6 +51,10 @@ class Endpoint {
  private:
   enum class Reader : std::uint8_t { kLevel, kDrain, kShortRead };
 
+  static std::string name_of_errno(int number);
+  // When an accepted connection began.
+  static std::int64_t established_ms(int fd, Now now);
+
   void choose_style(std::uint64_t style);
   void start(const Hello& hello);
   bool take_hello(std::span<const char> bytes);
@@ -54,6 +62,10 @@ class Endpoint {
   [[nodiscard]] bool may_read(Now now) const;
   [[nodiscard]] bool may_send(Now now) const;
   bool read_some(Now now);
+  // Up to `size` bytes in the manner of this application; what recv() would return.
+  ssize_t take(std::span<char> buffer, std::size_t size, Now now);
+  ssize_t take_after_asking(std::span<char> buffer, std::size_t size, Now now);
+  ssize_t take_by_splice(std::span<char> buffer, std::size_t size);
   void check(std::span<const char> bytes, Now now);
   void after_read(std::size_t got, std::size_t asked, Now now);
   bool send_some(Now now);
@@ -66,6 +78,7 @@ class Endpoint {
   void moved(Now now);
   void watch(Now now);
   [[nodiscard]] nlohmann::json describe(Now now) const;
+  void tell(const char* what, nlohmann::json told) const;
   // `error`: "" = as the script wants it, "EOF", an errno's name.
   void end(const std::string& error, Now now);
 
@@ -74,6 +87,7 @@ class Endpoint {
   std::optional<Hello> hello_;
   Tell tell_;
   std::mt19937_64 random_;
+  Manner manner_;
   Reader reader_ = Reader::kLevel;
   std::size_t read_size_ = 65536;
   bool peeks_ = false;   // MSG_PEEK before each read
@@ -108,6 +122,7 @@ class Endpoint {
   std::int64_t moved_ms_;
   std::int64_t moved_awake_ms_;
   std::int64_t longest_gap_ms_ = 0;
+  std::string in_gap_;  // as it was in the middle of the gap; empty = none
   bool told_stall_ = false;
 };
 

@@ -17,7 +17,8 @@ constexpr std::int64_t kGraceMs = 300;  // between a process's end and its socke
 constexpr std::int64_t kEdgeMs = 50;
 constexpr std::int64_t kAwayMs = 200;  // ST_FAST_AWAY_NS, and a moment
 constexpr std::int64_t kForgetMs = 60'000;
-constexpr std::int64_t kBeatMs = 1300;  // a dead engine is believed alive: ST_HEARTBEAT_STALE_NS
+constexpr std::int64_t kTakeOutMs = 2000;  // from the first odd call to the sockets being out
+constexpr std::int64_t kBeatMs = 1300;     // a dead engine is believed alive: ST_HEARTBEAT_STALE_NS
 
 // What may be seen when something happened during the connection, and why. A connection that is
 // only on its way to be accepted is reset like one that was.
@@ -54,7 +55,32 @@ bool is_scripted(const std::string& kind, const std::string& error) {
   return kind == "rude" && (error == "RUDE_EOF" || error == "ECONNRESET" || error == "EPIPE");
 }
 
+// What was seen in the middle of a gap.
+std::string kind_of_gap(const json& told) {
+  const json seen = json::parse(told.value("in_gap", ""), nullptr, false);
+  if (!seen.is_object()) {
+    return "not seen";
+  }
+  if (seen.at("unread") == true) {
+    return "bytes wait";
+  }
+  if (told.at("retransmits") != seen.at("retransmits")) {
+    return "sent again";
+  }
+  if (seen.at("not_sent") != 0) {
+    return "window closed";
+  }
+  return seen.at("unacked") != 0 ? "not acknowledged" : "nothing to do";
+}
+
 }  // namespace
+
+std::string Source::group(const json& told) const {
+  if (is_control) {
+    return "control";
+  }
+  return told.value("mptcp", false) ? "sockets of MPTCP" : world;
+}
 
 std::size_t Judge::open(const Incident& incident) {
   incidents_.push_back(incident);
@@ -89,13 +115,26 @@ void Judge::look_at(const Line& line) {
   const auto& what = line.told.at("what").get_ref<const std::string&>();
   if (what == "gap") {
     ++(line.source.is_control ? totals_.control_gaps : totals_.gaps);
+    ++totals_.gap_kinds[line.source.group(line.told) + ": " + kind_of_gap(line.told)];
   } else if (what == "end") {
     look_at_end(line);
   } else if (what == "stall") {
     look_at_stall(line);
+  } else if (what == "small" || what == "large") {
+    look_at_answer(line);
   } else if (what == "corrupt") {
     add_finding("corrupt bytes: " + line.source.world + " " + line.told.dump());
   }
+}
+
+// Of FIONREAD: see Endpoint.
+void Judge::look_at_answer(const Line& line) {
+  if (line.told.at("what") == "small" &&
+      line.told.at("since_first").get<std::int64_t>() <= kTakeOutMs) {
+    ++totals_.small_answers;
+    return;
+  }
+  add_finding("FIONREAD: " + line.source.world + " " + line.told.dump());
 }
 
 void Judge::look_at_end(const Line& line) {
@@ -120,7 +159,7 @@ void Judge::look_at_end(const Line& line) {
 
 // Of a connection that was reset nobody knows what of its last bytes TCP had sent.
 void Judge::count_bytes(const Line& line) {
-  const std::string group = line.source.is_control ? "control" : line.source.world;
+  const std::string group = line.source.group(line.told);
   const auto sent = line.told.at("sent").get<std::uint64_t>();
   totals_.bytes[group] += sent;
   totals_.retransmits[group] += line.told.at("retransmits").get<std::uint64_t>();

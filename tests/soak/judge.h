@@ -17,7 +17,8 @@ namespace sidetrack::soak {
 
 enum class Cause { kClientKilled, kServerKilled, kEngineKilled, kAgentKilled };
 
-// When something was gone: from the kill until its successor was ready. CLOCK_MONOTONIC.
+// When something was gone: from the kill until its successor was ready. kSplices: an application
+// has begun to splice, until its sockets are off the fast path. CLOCK_MONOTONIC.
 struct Incident {
   Cause cause = Cause::kClientKilled;
   std::string world{};  // of agent and engine: all
@@ -30,6 +31,9 @@ struct Source {
   std::string world;
   bool by_engine = false;   // its connections may go through an engine
   bool is_control = false;  // this one is plain TCP, whatever happens
+
+  // Under which name a line of it is counted.
+  [[nodiscard]] std::string group(const nlohmann::json& told) const;
 };
 
 class Judge {
@@ -55,6 +59,8 @@ class Judge {
     std::map<std::string, std::uint64_t> fast_bytes{};   // of these, past TCP
     std::map<std::string, std::uint64_t> retransmits{};  // segments of TCP
     std::uint64_t matched = 0;                           // connections whose two ends agree
+    std::map<std::string, std::uint64_t> gap_kinds{};    // by "world: what was seen"
+    std::uint64_t small_answers = 0;                     // of the first FIONREADs
     std::uint64_t gaps = 0;                              // pauses that were longer than scripted
     std::uint64_t control_gaps = 0;
     std::int64_t control_gap_ms = 0;
@@ -81,6 +87,7 @@ class Judge {
   void look_at(const Line& line);
   void look_at_end(const Line& line);
   void look_at_stall(const Line& line);
+  void look_at_answer(const Line& line);
   void count_bytes(const Line& line);
   void compare_ends(const Line& line);
   // Why the error is no finding; nullopt: it is one.

@@ -93,6 +93,14 @@ TEST(SoakJudge, an_agent_that_dies_excuses_only_what_stood_still_from_then_on) {
   EXPECT_EQ(judged({killed}, {{kPass, ended("STALLED")}}).size(), 1U);
 }
 
+TEST(SoakJudge, fionread_may_say_too_little_at_first_and_never_too_much) {
+  const json small{{"what", "small"}, {"since_first", 500}};
+  const json later{{"what", "small"}, {"since_first", 5000}};
+  EXPECT_TRUE(judged({}, {{kPass, small}}).empty());
+  EXPECT_EQ(judged({}, {{kPass, later}}).size(), 1U);
+  EXPECT_EQ(judged({}, {{kPass, {{"what", "large"}}}}).size(), 1U);
+}
+
 TEST(SoakJudge, a_corrupt_byte_is_a_finding_whatever_happened) {
   const Incident killed{.cause = Cause::kEngineKilled, .from_ms = 0};
   EXPECT_EQ(judged({killed}, {{kMesh, {{"what", "corrupt"}}}}).size(), 1U);

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// st_soak_peer server SEED PORT...
-// st_soak_peer client SEED COUNT ADDRESS/PORT...
-// An application of the soak. A server says {"what":"ready"} and serves until it is ended. A client
-// keeps COUNT connections open, each to one of the addresses; on SIGTERM it finishes and ends.
-// Both say how each connection ended, and what was wrong, in one line of JSON each.
+// st_soak_peer server HABIT LATE_MS SEED PORT...
+// st_soak_peer client HABIT LATE_MS SEED COUNT ADDRESS/PORT...
+// An application of the soak, with a habit (script.h) that begins LATE_MS after its start. A server
+// says {"what":"ready"} and serves until it is ended. A client keeps COUNT connections open, each
+// to one of the addresses; on SIGTERM it finishes and ends. Both say how each connection ended, and
+// what was wrong, in one line of JSON each.
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <sys/epoll.h>
@@ -81,7 +82,10 @@ Address parse(const std::string& text) {
 
 class Loop {
  public:
-  Loop() : epoll_(::epoll_create1(EPOLL_CLOEXEC)), now_{.ms = monotonic_ms(), .awake_ms = 0} {}
+  explicit Loop(Manner manner)
+      : epoll_(::epoll_create1(EPOLL_CLOEXEC)),
+        manner_(manner),
+        now_{.ms = monotonic_ms(), .awake_ms = 0} {}
 
   [[nodiscard]] Now now() const { return now_; }
   [[nodiscard]] std::size_t size() const { return open_.size(); }
@@ -89,12 +93,12 @@ class Loop {
   void add(UniqueFd fd, std::optional<Hello> hello, std::uint64_t style, std::uint16_t port) {
     const int number = fd.get();
     Open& open = open_[number];
-    open.endpoint =
-        std::make_unique<Endpoint>(std::move(fd), hello, style, now_, [port](const json& told) {
-          json line = told;
-          line["port"] = port;
-          say(line);
-        });
+    open.endpoint = std::make_unique<Endpoint>(std::move(fd), hello, style, manner_, now_,
+                                               [port](const json& told) {
+                                                 json line = told;
+                                                 line["port"] = port;
+                                                 say(line);
+                                               });
     open.asked = open.endpoint->interest(now_);
     control(EPOLL_CTL_ADD, number, open.asked);
   }
@@ -159,13 +163,19 @@ class Loop {
   }
 
   UniqueFd epoll_;
+  Manner manner_;
   Now now_;
   bool busy_ = false;
   std::unordered_map<int, Open> open_;
 };
 
-UniqueFd listen_on(std::uint16_t port) {
-  UniqueFd fd(::socket(AF_INET6, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+UniqueFd make_socket(int family, bool mptcp) {
+  return UniqueFd(::socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC,
+                           mptcp ? IPPROTO_MPTCP : IPPROTO_TCP));
+}
+
+UniqueFd listen_on(std::uint16_t port, bool mptcp) {
+  UniqueFd fd = make_socket(AF_INET6, mptcp);
   const int on = 1;
   ::setsockopt(fd.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
   const sockaddr_in6 address{.sin6_family = AF_INET6,
@@ -180,14 +190,14 @@ UniqueFd listen_on(std::uint16_t port) {
   return fd;
 }
 
-int run_server(std::uint64_t seed, const std::vector<std::string>& ports) {
+int run_server(std::uint64_t seed, Manner manner, const std::vector<std::string>& ports) {
   std::mt19937_64 random(seed);
-  Loop loop;
+  Loop loop(manner);
   std::unordered_map<int, std::uint16_t> port_of;
   std::vector<UniqueFd> listeners;
   for (const std::string& text : ports) {
     const auto port = static_cast<std::uint16_t>(std::atoi(text.c_str()));
-    listeners.push_back(listen_on(port));
+    listeners.push_back(listen_on(port, manner.habit == Habit::kMptcp));
     port_of[listeners.back().get()] = port;
     loop.add_listener(listeners.back().get());
   }
@@ -220,8 +230,12 @@ Hello draw_hello(std::mt19937_64& random) {
 
 class Client {
  public:
-  Client(std::uint64_t seed, std::size_t count, std::vector<Address> targets)
-      : random_(seed), count_(count), targets_(std::move(targets)) {}
+  Client(std::uint64_t seed, Manner manner, std::size_t count, std::vector<Address> targets)
+      : loop_(manner),
+        manner_(manner),
+        random_(seed),
+        count_(count),
+        targets_(std::move(targets)) {}
 
   int run() {
     bool hurried = false;
@@ -243,7 +257,8 @@ class Client {
     const Address& target = targets_[next_target_++ % targets_.size()];
     next_ms_ = loop_.now().ms + static_cast<std::int64_t>(random_() % 30);
     const Hello hello = draw_hello(random_);
-    UniqueFd fd(::socket(target.storage.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+    UniqueFd fd =
+        make_socket(target.storage.ss_family, manner_.habit == Habit::kMptcp && random_() % 2 == 0);
     if (::connect(fd.get(), reinterpret_cast<const sockaddr*>(&target.storage), target.size) != 0 &&
         errno != EINPROGRESS) {
       // As SO_ERROR would tell it later.
@@ -266,6 +281,7 @@ class Client {
   }
 
   Loop loop_;
+  Manner manner_;
   std::mt19937_64 random_;
   std::size_t count_;
   std::vector<Address> targets_;
@@ -273,19 +289,30 @@ class Client {
   std::int64_t next_ms_ = 0;
 };
 
+Manner parse_manner(const std::string& habit, const std::string& late_ms) {
+  const auto* const name = std::find(kHabitNames.begin(), kHabitNames.end(), habit);
+  if (name == kHabitNames.end()) {
+    fail("no habit: " + habit);
+  }
+  return {.habit = static_cast<Habit>(name - kHabitNames.begin()),
+          .from_ms = monotonic_ms() + std::atoll(late_ms.c_str())};
+}
+
 int run(const std::vector<std::string>& words) {
-  if (words.size() < 3) {
-    std::fprintf(stderr, "usage: st_soak_peer server|client SEED ...\n");
+  if (words.size() < 5) {
+    std::fprintf(stderr, "usage: st_soak_peer server|client HABIT LATE_MS SEED ...\n");
     return 2;
   }
-  const std::uint64_t seed = std::strtoull(words[1].c_str(), nullptr, 10);
+  const Manner manner = parse_manner(words[1], words[2]);
+  const std::uint64_t seed = std::strtoull(words[3].c_str(), nullptr, 10);
   if (words[0] == "server") {
-    return run_server(seed, {words.begin() + 2, words.end()});
+    return run_server(seed, manner, {words.begin() + 4, words.end()});
   }
   std::signal(SIGTERM, [](int) { stop_asked = 1; });
   std::vector<Address> targets;
-  std::transform(words.begin() + 3, words.end(), std::back_inserter(targets), parse);
-  return Client(seed, std::strtoull(words[2].c_str(), nullptr, 10), std::move(targets)).run();
+  std::transform(words.begin() + 5, words.end(), std::back_inserter(targets), parse);
+  return Client(seed, manner, std::strtoull(words[4].c_str(), nullptr, 10), std::move(targets))
+      .run();
 }
 
 }  // namespace

@@ -23,6 +23,20 @@ enum class Kind : std::uint8_t {
 inline constexpr std::array<std::string_view, 6> kKindNames{"ping",   "short", "half_close",
                                                             "stream", "abort", "rude"};
 
+// How an application takes its bytes.
+enum class Habit : std::uint8_t {
+  kPlain,
+  kAsks,     // with FIONREAD how many wait, first
+  kSplices,  // into a pipe
+  kMptcp,    // from sockets that may be MPTCP's
+};
+inline constexpr std::array<std::string_view, 4> kHabitNames{"plain", "asks", "splices", "mptcp"};
+
+struct Manner {
+  Habit habit = Habit::kPlain;
+  std::int64_t from_ms = 0;  // when it begins, CLOCK_MONOTONIC
+};
+
 constexpr std::uint32_t kMagic = 0x534f414b;
 
 // The first bytes of a connection, as they are in memory: both ends are on one machine.

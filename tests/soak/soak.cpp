@@ -15,7 +15,8 @@ namespace {
 using lab::milliseconds;
 
 constexpr std::int64_t kTickMs = 20;
-constexpr std::int64_t kSettleMs = 4000;  // of the calm last quarter, before what is held is noted
+constexpr std::int64_t kTakeOutMs = 5000;  // from the first FIONREAD to its pod's sockets being out
+constexpr std::int64_t kSettleMs = 4000;   // of the calm last quarter, before what is held is noted
 
 }  // namespace
 
@@ -23,6 +24,7 @@ Result<void> Soak::run() {
   ST_TRY(set_up_node());
   ST_TRY(start_all());
   const std::int64_t begin = monotonic_ms();
+  asks_begun_ms_ = begin + kAsksLateMs + kTakeOutMs;
   const std::int64_t whole = options_.seconds * 1000;
   ST_TRY(run_for(begin + whole * 3 / 4, false));
   // Agent and engine are left alone now, so that growth can be seen.
@@ -40,6 +42,7 @@ Result<void> Soak::run() {
   ST_TRY(wait_until_up());
   held_before_ = {{"agent", held_by(*agent_)}, {"engine", held_by(*engine_)}};
   ST_TRY(run_for(begin + whole, true));
+  check_demoted();
   return wind_down();
 }
 
@@ -90,7 +93,8 @@ void Soak::kill_one(bool calm) {
   const std::int64_t now = monotonic_ms();
   Down down{};
   Incident incident{.cause = Cause::kClientKilled, .world = world.name, .from_ms = now};
-  switch (draw % (calm ? 7 : 11)) {
+  // The agent takes out the sockets of those that begin to ask.
+  switch (draw % (calm || now < asks_begun_ms_ ? 7 : 11)) {
     case 0:
     case 1:
     case 2:

@@ -99,15 +99,33 @@ void Soak::check_growth() {
 
 void Soak::check_shares() {
   const Judge::Totals& totals = judge_.totals();
-  for (const auto& [group, bytes] : totals.bytes) {
-    const std::uint64_t fast = totals.fast_bytes.at(group);
-    if (group == "control" ? fast != 0
-                           : static_cast<double>(fast) < kLeastShare * static_cast<double>(bytes)) {
-      judge_.add_finding(fmt::format("{}: {} of {} bytes skipped TCP", group, fast, bytes));
+  for (const World& world : worlds_) {
+    const std::uint64_t bytes = totals.bytes.at(world.name);
+    const std::uint64_t fast = totals.fast_bytes.at(world.name);
+    if (world.habit == Habit::kPlain &&
+        static_cast<double>(fast) < kLeastShare * static_cast<double>(bytes)) {
+      judge_.add_finding(fmt::format("{}: {} of {} bytes skipped TCP", world.name, fast, bytes));
     }
+  }
+  if (const auto fast = totals.fast_bytes.at("control"); fast != 0) {
+    judge_.add_finding(fmt::format("control: {} bytes skipped TCP", fast));
   }
   if (handoff_messages_ == 0) {
     judge_.add_finding("no message was handed off");
+  }
+}
+
+void Soak::check_demoted() {
+  for (const World& world : worlds_) {
+    if (world.habit != Habit::kAsks && world.habit != Habit::kSplices) {
+      continue;
+    }
+    for (const std::string& name : world.pods) {
+      const auto pod = sidetrack_->pod(name);
+      if (!pod || pod->value("fast_path_connections", std::uint64_t{1}) != 0) {
+        judge_.add_finding("not demoted: " + (pod ? pod->dump() : name));
+      }
+    }
   }
 }
 
@@ -131,6 +149,8 @@ std::string Soak::summary() const {
   text +=
       fmt::format("longest gap: {} ms, of plain TCP: {} ms; gaps: {}, of plain TCP: {}\n",
                   totals.longest_gap_ms, totals.control_gap_ms, totals.gaps, totals.control_gaps);
+  text += fmt::format("seen in gaps: {}\n", list(totals.gap_kinds));
+  text += fmt::format("FIONREAD said too little, at first: {}\n", totals.small_answers);
   text += fmt::format("held: {}\n", growth_);
   text += fmt::format("findings: {}\n", findings().size());
   return text;

@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // The node of the soak: pods, policy, programs.
 #include <fmt/format.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <sys/utsname.h>
 
 #include <csignal>
+#include <cstdio>
 
 #include <nlohmann/json.hpp>
 
@@ -17,10 +21,20 @@ using lab::kPatience;
 using lab::milliseconds;
 using lab::scaled;
 
-constexpr std::size_t kConnections = 8;  // that each client keeps open
-
 std::string target(const std::string& address, std::uint16_t port) {
   return fmt::format("{}/{}", address, port);
+}
+
+// Children of MPTCP listeners in a sockmap crash kernels before 6.18 (docs/kernels.md). None is put
+// there on purpose: this is for the day on which one is.
+bool mptcp_is_safe() {
+  utsname kernel{};
+  unsigned major = 0;
+  unsigned minor = 0;
+  ::uname(&kernel);
+  return std::sscanf(kernel.release, "%u.%u", &major, &minor) == 2 &&
+         std::pair(major, minor) >= std::pair(6U, 18U) &&
+         UniqueFd(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, IPPROTO_MPTCP)).valid();
 }
 
 }  // namespace
@@ -36,25 +50,19 @@ Result<void> Soak::set_up_node() {
   auto made = lab::Lab::create("soak");
   ST_TRY(made);
   lab_ = std::move(*made);
-  for (const auto& [name, mode] :
-       {std::pair("pass", "passthrough"), std::pair("mesh", "redirect")}) {
-    auto client = lab_->add_pod(fmt::format("{}-c", name));
-    auto server = lab_->add_pod(fmt::format("{}-s", name));
-    if (!client || !server) {
-      return (client ? server : client).error();
+  ST_TRY(add_two_pods({.name = "pass", .home_mode = "passthrough", .other_modes = {"disabled"}}));
+  ST_TRY(add_two_pods(
+      {.name = "mesh", .home_mode = "redirect", .other_modes = {"disabled", "passthrough"}}));
+  for (const Habit habit : {Habit::kAsks, Habit::kSplices, Habit::kMptcp}) {
+    if (habit == Habit::kMptcp && !mptcp_is_safe()) {
+      fmt::print("soak: no MPTCP, which this kernel's sockmap may not survive\n");
+      continue;
     }
-    const std::string service = fmt::format("10.96.0.{}", 10 + worlds_.size());
-    ST_TRY(lab_->add_service_address(service, **server));
-    std::vector<std::string> others{"disabled"};
-    if (std::string_view(mode) == "redirect") {
-      others.emplace_back("passthrough");
-    }
-    ST_TRY(add_world({.name = name,
-                      .home_mode = mode,
-                      .other_modes = others,
-                      .targets = {target((*server)->v4, 9000), target((*server)->v6, 9001),
-                                  target(service, 9000), target((*server)->v4, kControlPort)}},
-                     **client, **server));
+    ST_TRY(add_two_pods({.name = std::string(kHabitNames.at(static_cast<std::size_t>(habit))),
+                         .home_mode = "passthrough",
+                         .other_modes = {"disabled"},
+                         .habit = habit,
+                         .connections = 4}));
   }
   auto pod = lab_->add_pod("loop");
   ST_TRY(pod);
@@ -64,6 +72,19 @@ Result<void> Soak::set_up_node() {
        .other_modes = {"disabled", "redirect"},
        .targets = {target("127.0.0.1", 9000), target((*pod)->v4, 9001), target("::1", 9000)}},
       **pod, **pod);
+}
+
+Result<void> Soak::add_two_pods(World world) {
+  auto client = lab_->add_pod(world.name + "-c");
+  auto server = lab_->add_pod(world.name + "-s");
+  if (!client || !server) {
+    return (client ? server : client).error();
+  }
+  const std::string service = fmt::format("10.96.0.{}", 10 + worlds_.size());
+  ST_TRY(lab_->add_service_address(service, **server));
+  world.targets = {target((*server)->v4, 9000), target((*server)->v6, 9001), target(service, 9000),
+                   target((*server)->v4, kControlPort)};
+  return add_world(std::move(world), **client, **server);
 }
 
 Result<void> Soak::add_world(World world, const lab::Pod& client, const lab::Pod& server) {
@@ -90,18 +111,22 @@ Result<void> Soak::go_home(const World& world) {
 }
 
 void Soak::make_actors(World& world) {
-  const auto spec = [this, seed = random_()](const std::string& role, const std::string& place,
-                                             const std::vector<std::string>& words) {
+  const auto spec = [this, seed = random_(), habit = world.habit](
+                        const std::string& role, const std::string& place,
+                        const std::vector<std::string>& words) {
     return [=, this](std::uint64_t starts) {
       lab::ProcessSpec made{
-          .arguments = {lab::lab_program("st_soak_peer"), role, std::to_string(seed + starts)},
+          .arguments = {lab::lab_program("st_soak_peer"), role,
+                        std::string(kHabitNames.at(static_cast<std::size_t>(habit))),
+                        std::to_string(starts == 0 && habit == Habit::kAsks ? kAsksLateMs : 0),
+                        std::to_string(seed + starts)},
           .netns_path = place,
           .cgroup_path = cgroup_->path()};
       made.arguments.insert(made.arguments.end(), words.begin(), words.end());
       return made;
     };
   };
-  std::vector<std::string> words{std::to_string(kConnections)};
+  std::vector<std::string> words{std::to_string(world.connections)};
   words.insert(words.end(), world.targets.begin(), world.targets.end());
   world.client =
       std::make_unique<Actor>(world.name + " client", spec("client", world.client_place, words));
