@@ -139,12 +139,14 @@ Reply Invocation::ask_agent(const wire::cni::Message& request, UniqueFd netns,
                             Deadline deadline) const {
   const auto answer = ask(config_.socket, request, std::move(netns), deadline);
   if (!answer) {
-    const std::string own = config_.own_namespace.empty() ? "sidetrack" : config_.own_namespace;
+    const std::string own =
+        config_.own_namespace.empty() ? "sidetrack-system" : config_.own_namespace;
     return {.failure = Failure{wire::cni::kTryAgainLater,
                                "the agent of this node does not answer on " + config_.socket +
                                    ": " + answer.error().message,
                                "see `kubectl -n " + own +
-                                   " get pods -o wide`, run `sidetrackctl doctor` on the node"}};
+                                   " get pods -o wide` for the agent of the node, run "
+                                   "`sidetrackctl doctor` in its container"}};
   }
   if (const auto* const failed = std::get_if<wire::cni::Failed>(&*answer)) {
     return {.failure = Failure{failed->code, failed->message, failed->details}, .answered = true};

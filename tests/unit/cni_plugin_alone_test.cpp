@@ -105,6 +105,12 @@ TEST_F(CniPluginAlone, deny_refuses_pods_of_enrolled_namespaces_only) {
   EXPECT_EQ(run("ADD").exit_status, 0) << "no list: nothing was ever enrolled";
 }
 
+TEST_F(CniPluginAlone, names_the_namespace_of_the_documentation_where_it_knows_none) {
+  keys = ", \"statusChecksAgent\": true";
+  EXPECT_NE(run("STATUS").said("details").find("kubectl -n sidetrack-system get pods"),
+            std::string::npos);
+}
+
 TEST_F(CniPluginAlone, deny_never_refuses_system_pods_or_the_agents_own) {
   deny("kube-system\nmesh\n");
   for (const char* name : {"kube-system", "mesh"}) {
