@@ -115,6 +115,19 @@ TEST_F(RulesTest, bad_list_without_a_last_good_value_makes_the_pod_passthrough) 
   EXPECT_TRUE(status["problems"].empty()) << status["problems"];
 }
 
+TEST_F(RulesTest, misspelt_list_leaves_the_pod_alone_and_is_told) {
+  enrol_neighbour();
+  constexpr const char* kMisspelt = "sidetrack.io/exclude-outbound-port";
+  annotate(kMisspelt, "7000");
+  const json problem = problem_of("Namespace/shop", kMisspelt);
+  EXPECT_NE(problem["reason"].get<std::string>().find(kExcludePorts), std::string::npos) << problem;
+  ST_ASSERT_OK(sidetrack_->wait_for_pod("shop/web", "enrolled", "passthrough"));
+  ST_ASSERT_VALUE(auto pod, sidetrack_->pod("shop/web"));
+  EXPECT_EQ(pod["reason"], "unknown_key");
+  EXPECT_EQ(role_of_connect(*shell_, api_->v4, kEchoToo), "observed");
+  EXPECT_EQ(role_of_connect(*control_, api_->v4, kEcho), "redirected") << "the neighbour";
+}
+
 TEST_F(RulesTest, bad_value_of_one_pod_does_not_touch_its_neighbour_in_the_namespace) {
   ST_ASSERT_OK(objects_->put(PodSpec{.namespace_name = "shop",
                                      .name = "second",
