@@ -25,6 +25,15 @@ namespace sidetrack::agent {
 
 namespace {
 
+// SIG_BLOCK, SIG_UNBLOCK. One that comes before the agent can take it waits until it can: nobody who
+// asks for a reload means to end it.
+void hold_hangups(int how) {
+  sigset_t hangup;
+  sigemptyset(&hangup);
+  sigaddset(&hangup, SIGHUP);
+  pthread_sigmask(how, &hangup, nullptr);
+}
+
 enum ExitCode { kDone = 0, kRuntime = 1, kUsage = 2, kUnsupported = 3 };
 
 int exit_code_of(const Error& error) {
@@ -111,6 +120,7 @@ int run(const Options& options, const Agent::Reload& reload) {
   if (auto started = (*agent)->start(); !started) {
     return fail(started.error(), options.origins);
   }
+  hold_hangups(SIG_UNBLOCK);
   context.run();
   if ((*agent)->failure()) {
     return fail(*(*agent)->failure(), options.origins);
@@ -149,6 +159,9 @@ int main_of(int argc, char** argv) {
       !joined && joined.error().code != ErrorCode::kPermission) {
     return fail(joined.error());
   }
+  if (options->command != Command::kRun) {
+    hold_hangups(SIG_UNBLOCK);
+  }
   switch (options->command) {
     case Command::kHelp:
       fmt::print("{}", help_text(options->help_of));
@@ -173,6 +186,7 @@ int main_of(int argc, char** argv) {
 }  // namespace sidetrack::agent
 
 int main(int argc, char** argv) {
+  sidetrack::agent::hold_hangups(SIG_BLOCK);
   std::signal(SIGPIPE, SIG_IGN);
   try {
     return sidetrack::agent::main_of(argc, argv);

@@ -3,11 +3,14 @@
 
 #include <fcntl.h>
 #include <linux/magic.h>
+#include <linux/nsfs.h>
 #include <sched.h>
+#include <sys/ioctl.h>
 #include <sys/vfs.h>
 
 #include <cerrno>
 #include <fstream>
+#include <string>
 #include <thread>
 #include <utility>
 
@@ -34,14 +37,24 @@ Result<NetnsFacts> inspect_here(const CookieReader& read_cookie) {
 }  // namespace
 
 Result<UniqueFd> open_netns(const std::string& path) {
-  UniqueFd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC));
-  if (!fd.valid()) {
+  // Objects name the path, and to open a FIFO waits, a device does something. O_PATH does neither.
+  const UniqueFd place(open(path.c_str(), O_PATH | O_CLOEXEC));
+  if (!place.valid()) {
     return errno_error("netns " + path, errno);
   }
   struct statfs filesystem {};
-  if (fstatfs(fd.get(), &filesystem) != 0 || filesystem.f_type != NSFS_MAGIC) {
+  if (fstatfs(place.get(), &filesystem) != 0 || filesystem.f_type != NSFS_MAGIC) {
     return make_error(ErrorCode::kInvalid,
                       "netns " + path + ": not a network namespace (nothing is mounted there)");
+  }
+  const std::string same = "/proc/self/fd/" + std::to_string(place.get());
+  UniqueFd fd(open(same.c_str(), O_RDONLY | O_CLOEXEC));
+  if (!fd.valid()) {
+    return errno_error("netns " + path, errno);
+  }
+  if (ioctl(fd.get(), NS_GET_NSTYPE) != CLONE_NEWNET) {
+    return make_error(ErrorCode::kInvalid,
+                      "netns " + path + ": a namespace of another kind, not of networks");
   }
   return fd;
 }

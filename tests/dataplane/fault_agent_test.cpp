@@ -300,6 +300,33 @@ TEST_F(AgentFault, sighup_reads_the_nodes_lists_again_and_no_other_option) {
   expect_connections(3, "excluded_port");
 }
 
+TEST_F(AgentFault, sighup_while_it_starts_ends_nothing_and_is_not_lost) {
+  ASSERT_NO_FATAL_FAILURE(make_sidetrack());
+  ST_ASSERT_VALUE(auto agent, Process::start(sidetrack_->agent_spec()));
+  // It has only begun: programs are to be loaded yet.
+  const std::string lock = sidetrack_->state_dir() + "/agent.lock";
+  ASSERT_TRUE(eventually(kPatience, [&] { return ::access(lock.c_str(), F_OK) == 0; }))
+      << agent->output();
+  ST_ASSERT_OK(agent->signal(SIGHUP));
+  ST_ASSERT_OK(agent->wait_for_output("event=reloaded"));
+  EXPECT_TRUE(agent->running()) << agent->output();
+  ST_ASSERT_VALUE(const int status, agent->terminate());
+  EXPECT_EQ(status, 0);
+}
+
+TEST_F(AgentFault, a_path_that_is_no_namespace_stops_nothing) {
+  start_sidetrack();
+  const std::string fifo = folder_->file("fifo");
+  ASSERT_EQ(::mkfifo(fifo.c_str(), 0600), 0);
+  ST_ASSERT_OK(objects_->put(PodSpec{.namespace_name = "shop", .name = "odd", .netns_path = fifo}));
+  ST_ASSERT_OK(sidetrack_->wait_for_pod("shop/odd", "drift", "redirect"));
+  ST_ASSERT_VALUE(const auto pod, sidetrack_->pod("shop/odd"));
+  EXPECT_NE(pod.value("reason_detail", "").find(fifo + ": not a network namespace"),
+            std::string::npos)
+      << pod;
+  expect_connections(5, "redirected");
+}
+
 TEST_F(AgentFault, answers_health_readiness_and_metrics) {
   ASSERT_NO_FATAL_FAILURE(start_sidetrack());
   expect_connections(7, "redirected");

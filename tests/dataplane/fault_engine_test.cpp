@@ -178,6 +178,16 @@ TEST_F(EngineFault, an_engine_short_of_files_is_full_until_connections_close) {
   expect_connections(20, "redirected");
 }
 
+TEST_F(EngineFault, sighup_cuts_nothing) {
+  start_echo();
+  start_sidetrack();
+  const int stream = open_stream(*shell_);
+  ST_ASSERT_OK(sidetrack_->engine().signal(SIGHUP));
+  expect_alive(*shell_, stream);
+  expect_connections(5, "redirected");
+  EXPECT_TRUE(sidetrack_->engine().running()) << sidetrack_->logs();
+}
+
 TEST_F(EngineFault, a_new_engine_takes_over_and_cuts_nothing) {
   start_echo();
   ASSERT_NO_FATAL_FAILURE(start_sidetrack());

@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+// Which files count as a network namespace: objects name them, and none may stop the agent.
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <sys/stat.h>
+
+#include "agent/pods/netns.h"
+#include "tests/lab/temp_dir.h"
+
+namespace sidetrack::pods {
+namespace {
+
+ErrorCode refusal_of(const std::string& path) {
+  const auto fd = open_netns(path);
+  return fd ? ErrorCode::kInternal : fd.error().code;
+}
+
+TEST(OpenNetns, takes_a_network_namespace) {
+  const auto fd = open_netns("/proc/self/ns/net");
+  ASSERT_TRUE(fd) << fd.error().message;
+  EXPECT_EQ(fcntl(fd->get(), F_GETFL) & O_PATH, 0) << "setns() needs more than a place";
+  EXPECT_NE(fcntl(fd->get(), F_GETFD) & FD_CLOEXEC, 0);
+}
+
+TEST(OpenNetns, does_not_wait_for_whom_a_fifo_waits) {
+  auto folder = lab::TempDir::create("netns");
+  ASSERT_TRUE(folder) << folder.error().message;
+  const std::string fifo = folder->file("fifo");
+  ASSERT_EQ(mkfifo(fifo.c_str(), 0600), 0);
+  EXPECT_EQ(refusal_of(fifo), ErrorCode::kInvalid);
+}
+
+TEST(OpenNetns, refuses_what_is_something_else) {
+  EXPECT_EQ(refusal_of("/dev/null"), ErrorCode::kInvalid);
+  EXPECT_EQ(refusal_of("/proc/self/ns"), ErrorCode::kInvalid);
+  EXPECT_EQ(refusal_of("/proc/self/ns/uts"), ErrorCode::kInvalid) << "of another kind";
+  EXPECT_EQ(refusal_of("/nope"), ErrorCode::kNotFound);
+}
+
+}  // namespace
+}  // namespace sidetrack::pods
