@@ -101,11 +101,10 @@ Result<void> HttpServer::check(const std::string& address) {
   return {};
 }
 
-Result<std::unique_ptr<HttpServer>> HttpServer::listen(boost::asio::io_context& context,
-                                                       const std::string& address, Handler handler,
-                                                       Limits limits) {
+Result<UniqueFd> HttpServer::bind(const std::string& address) {
   const auto endpoint = parse_endpoint(address);
   ST_TRY(endpoint);
+  boost::asio::io_context context;
   Tcp::acceptor acceptor(context);
   boost::system::error_code error;
   acceptor.open(endpoint->protocol(), error);
@@ -126,8 +125,20 @@ Result<std::unique_ptr<HttpServer>> HttpServer::listen(boost::asio::io_context& 
         error == boost::asio::error::address_in_use ? ErrorCode::kBusy : ErrorCode::kIo;
     return Error{code, error.value(), "listen at " + address + ": " + error.message()};
   }
-  auto impl =
-      std::make_unique<Impl>(context, endpoint->protocol().family(), std::move(handler), limits);
+  return UniqueFd(acceptor.release());
+}
+
+Result<std::unique_ptr<HttpServer>> HttpServer::listen(boost::asio::io_context& context,
+                                                       const std::string& address, Handler handler,
+                                                       Limits limits) {
+  const auto endpoint = parse_endpoint(address);
+  ST_TRY(endpoint);
+  auto socket = bind(address);
+  ST_TRY(socket);
+  const int family = endpoint->protocol().family();
+  Tcp::acceptor acceptor(context, endpoint->protocol(), socket->release());
+  auto impl = std::make_unique<Impl>(context, family, std::move(handler), limits);
+  boost::system::error_code error;
   impl->port = acceptor.local_endpoint(error).port();
   ST_TRY(impl->loop.start(UniqueFd(acceptor.release())));
   return std::unique_ptr<HttpServer>(new HttpServer(std::move(impl)));

@@ -13,6 +13,7 @@
 #include "agent/admin/session.h"
 #include "agent/admin/views.h"
 #include "sidetrack/result.h"
+#include "sidetrack/unique_fd.h"
 
 namespace sidetrack::admin {
 
@@ -23,6 +24,8 @@ class HttpServer {
  public:
   // kInvalid: not a text that listen() takes.
   [[nodiscard]] static Result<void> check(const std::string& address);
+  // A socket that listens there already; connections wait. Errors as of listen().
+  [[nodiscard]] static Result<UniqueFd> bind(const std::string& address);
   // Listens at "127.0.0.1:15880" or "[::1]:15880". kInvalid: not such a text; kBusy: the port is
   // taken.
   [[nodiscard]] static Result<std::unique_ptr<HttpServer>> listen(boost::asio::io_context& context,

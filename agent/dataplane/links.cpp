@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "agent/dataplane/impl.h"
+#include "agent/dataplane/pinned.h"
 
 namespace sidetrack::dataplane {
 
@@ -69,6 +70,16 @@ std::uint64_t linked_cgroup(const std::string& path) {
   const UniqueFd link(bpf_obj_get(path.c_str()));
   const auto info = link.valid() ? link_info(link.get()) : Result(LinkInfo{});
   return info ? info->cgroup_id : 0;
+}
+
+std::uint64_t pinned_cgroup(const std::string& pin_dir) {
+  for (const Hook& hook : hooks()) {
+    const std::uint64_t id = hook.engine ? 0 : linked_cgroup(links_dir(pin_dir) + "/" + hook.program);
+    if (id != 0) {
+      return id;
+    }
+  }
+  return 0;
 }
 
 void Dataplane::Impl::for_each_place(

@@ -12,6 +12,7 @@
 
 #include "agent/dataplane/dataplane.h"
 #include "agent/dataplane/impl.h"
+#include "agent/dataplane/pinned.h"
 #include "sidetrack/files/mounts.h"
 
 namespace sidetrack::dataplane {
@@ -89,13 +90,6 @@ std::string find_pin_dir(const std::string& point, std::uint32_t program_id) {
   return "";
 }
 
-// Its agent holds a lock on the folder (lock_pins). Ours is shared and given back at once; an
-// agent that starts just then tries again.
-bool is_locked(const std::string& pin_dir) {
-  const UniqueFd fd(::open(pin_dir.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  return fd.valid() && ::flock(fd.get(), LOCK_SH | LOCK_NB) != 0 && errno == EWOULDBLOCK;
-}
-
 // The cgroups above, the nearest first, as far as they are to be seen from here.
 std::vector<std::string> cgroups_above(const std::string& cgroup_dir) {
   std::vector<std::string> dirs;
@@ -136,7 +130,7 @@ Result<void> add_others_on(const std::string& cgroup_dir, Relation relation, std
         other.pin_dir = find_pin_dir(point, id);
       }
     }
-    other.agent_runs = !other.pin_dir.empty() && is_locked(other.pin_dir);
+    other.agent_runs = !other.pin_dir.empty() && are_in_use(other.pin_dir);
     others.push_back(std::move(other));
   }
   return {};

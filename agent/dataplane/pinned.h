@@ -20,5 +20,9 @@ namespace sidetrack::dataplane {
 // Redirected connections that are still open, by the kernel's own count.
 [[nodiscard]] Result<std::uint64_t> open_redirected(const std::string& pin_dir);
 [[nodiscard]] Result<std::vector<std::uint64_t>> pinned_engine_cgroups(const std::string& pin_dir);
+// The cgroup that the pinned programs are attached to; 0: none any more, or nothing is pinned.
+[[nodiscard]] std::uint64_t pinned_cgroup(const std::string& pin_dir);
+// Whether an agent runs that has these pins.
+[[nodiscard]] bool are_in_use(const std::string& pin_dir);
 
 }  // namespace sidetrack::dataplane

@@ -104,6 +104,13 @@ Result<UniqueFd> lock_pins(const std::string& pin_dir) {
   return fd;
 }
 
+// Its agent holds a lock on the folder (lock_pins). Ours is shared and given back at once; an
+// agent that starts just then tries again.
+bool are_in_use(const std::string& pin_dir) {
+  const UniqueFd fd(open(pin_dir.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  return fd.valid() && flock(fd.get(), LOCK_SH | LOCK_NB) != 0 && errno == EWOULDBLOCK;
+}
+
 Result<void> set_bypass(const std::string& pin_dir, bool on) {
   auto fd = open_map(pin_dir, "st_bypass");
   ST_TRY(fd);

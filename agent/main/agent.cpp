@@ -50,18 +50,9 @@ policy::NodeSettings settings_of(const Options& options) {
 
 Result<std::unique_ptr<Agent>> Agent::create(asio::io_context& context, const Options& options,
                                              Reload reload) {
-  std::error_code error;
-  if (options.source == "files" && !std::filesystem::is_directory(options.objects_dir, error)) {
-    return make_error(ErrorCode::kInvalid, fmt::format("--objects {}: {}", options.objects_dir,
-                                                       error ? error.message() : "not a folder"));
-  }
-  if (options.http != "off") {
-    if (auto address = admin::HttpServer::check(options.http); !address) {
-      return make_error(ErrorCode::kInvalid, "--http " + address.error().message + ", or off");
-    }
-  }
-  auto cgroups = prepare_cgroups(options);
+  auto cgroups = find_cgroups(options);
   ST_TRY(cgroups);
+  ST_TRY(make_engine_cgroup(*cgroups));
   auto cookies = std::make_unique<dataplane::NetnsCookies>(cgroups->attach_dir);
   auto node = pods::inspect_own_netns([&] { return cookies->here(); });
   ST_TRY(node);

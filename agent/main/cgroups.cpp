@@ -13,6 +13,7 @@
 
 #include "agent/dataplane/dataplane.h"
 #include "agent/dataplane/others.h"
+#include "agent/dataplane/pinned.h"
 #include "agent/pods/pod_cgroup.h"
 #include "sidetrack/cgroup/process_cgroup.h"
 
@@ -128,6 +129,20 @@ Result<std::vector<dataplane::OtherInstallation>> others_that_stay(const Options
   }
 }
 
+// To take over programs that are attached elsewhere is to stop redirecting there, without a word.
+Result<void> check_pins(const Options& options, const Cgroups& cgroups) {
+  const std::uint64_t pinned = dataplane::pinned_cgroup(options.pin_dir);
+  if (pinned == 0 || pinned == cgroups.attach_id) {
+    return {};
+  }
+  return make_error(
+      ErrorCode::kInvalid,
+      fmt::format("the programs pinned in {} are attached to cgroup {}, not to {}: run "
+                  "sidetrack-agent uninstall --pin-dir {} first, or choose that --cgroup",
+                  options.pin_dir, dataplane::cgroup_folder(pinned, cgroups.attach_dir),
+                  cgroups.attach_dir, options.pin_dir));
+}
+
 // Two installations that see the same connect() would redirect it twice.
 Result<void> check_others(const Options& options, const Cgroups& cgroups) {
   auto others = others_that_stay(options, cgroups);
@@ -218,7 +233,7 @@ Result<std::string> default_engine_cgroup(const Options& options) {
   return *attach + "/sidetrack-engine";
 }
 
-Result<Cgroups> prepare_cgroups(const Options& options) {
+Result<Cgroups> find_cgroups(const Options& options) {
   Cgroups cgroups;
   auto attach = attach_dir(options);
   ST_TRY(attach);
@@ -226,6 +241,7 @@ Result<Cgroups> prepare_cgroups(const Options& options) {
   auto attach_id = dataplane::cgroup_id(cgroups.attach_dir);
   ST_TRY(attach_id);
   cgroups.attach_id = *attach_id;
+  ST_TRY(check_pins(options, cgroups));
   ST_TRY(check_others(options, cgroups));
   if (options.engine == reconcile::EngineKind::kNone) {
     return cgroups;
@@ -244,8 +260,8 @@ Result<Cgroups> prepare_cgroups(const Options& options) {
     auto made = default_engine_cgroup(options);
     ST_TRY(made);
     cgroups.engine_dir = *made;
-    if (mkdir(cgroups.engine_dir.c_str(), 0755) != 0 && errno != EEXIST) {
-      return errno_error("make cgroup " + cgroups.engine_dir, errno);
+    if (std::error_code error; !fs::exists(cgroups.engine_dir, error)) {
+      return cgroups;
     }
   }
   auto engine_id = id_of_option("--engine-cgroup", cgroups.engine_dir);
@@ -253,6 +269,19 @@ Result<Cgroups> prepare_cgroups(const Options& options) {
   cgroups.engine_id = *engine_id;
   ST_TRY(check_engine_dir(options, cgroups, cgroups.engine_dir));
   return cgroups;
+}
+
+Result<void> make_engine_cgroup(Cgroups& cgroups) {
+  if (cgroups.engine_dir.empty() || cgroups.engine_id != 0) {
+    return {};
+  }
+  if (mkdir(cgroups.engine_dir.c_str(), 0755) != 0 && errno != EEXIST) {
+    return errno_error("make cgroup " + cgroups.engine_dir, errno);
+  }
+  auto id = dataplane::cgroup_id(cgroups.engine_dir);
+  ST_TRY(id);
+  cgroups.engine_id = *id;
+  return {};
 }
 
 Result<std::string> container_cgroup(const Options& options, const Cgroups& cgroups,

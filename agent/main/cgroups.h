@@ -19,9 +19,11 @@ struct Cgroups {
   std::uint64_t engine_id = 0;
 };
 
-// Finds or checks both; makes the engine's if it is ours to make. kInvalid: a choice that would
-// redirect the engine to itself, or capture nothing; the message says which and why.
-[[nodiscard]] Result<Cgroups> prepare_cgroups(const Options& options);
+// Finds and checks both, makes nothing. kInvalid: a choice that would redirect the engine to itself,
+// capture nothing, or meet another installation; the message says which and why.
+[[nodiscard]] Result<Cgroups> find_cgroups(const Options& options);
+// The engine's, where it is ours to make and missing (engine_id is 0).
+[[nodiscard]] Result<void> make_engine_cgroup(Cgroups& cgroups);
 
 // The cgroup of the engine's container, checked as --engine-cgroup is; `pid` is the engine's.
 [[nodiscard]] Result<std::string> container_cgroup(const Options& options, const Cgroups& cgroups,

@@ -8,10 +8,13 @@
 #include <unistd.h>
 
 #include <filesystem>
+#include <fstream>
 
 namespace sidetrack::agent {
 
 namespace {
+
+constexpr char kSeparator = '\t';
 
 // Whatever is wrong with the folder, unless it is our rights, the option is wrong.
 Error unusable(const std::string& state_dir, int error_number) {
@@ -25,12 +28,25 @@ Error unusable(const std::string& state_dir, int error_number) {
 
 }  // namespace
 
-Result<InstanceLock> InstanceLock::acquire(const std::string& state_dir) {
+InstanceLock::Holder InstanceLock::holder(const std::string& state_dir) {
+  std::ifstream file(state_dir + "/agent.lock");
+  Holder holder;
+  std::getline(file, holder.process, kSeparator);
+  std::getline(file, holder.http, kSeparator);
+  std::getline(file, holder.pin_dir);
+  return holder;
+}
+
+Result<InstanceLock> InstanceLock::acquire(const std::string& state_dir, const Holder& self) {
   std::error_code error;
   // Only a folder that we make gets our mode: an existing one, /run say, is not ours to close.
   const bool made = std::filesystem::create_directories(state_dir, error);
   if (error || (made && chmod(state_dir.c_str(), 0700) != 0)) {
     return unusable(state_dir, error ? error.value() : errno);
+  }
+  // Whoever has the lock makes sockets beside it.
+  if (access(state_dir.c_str(), W_OK) != 0) {
+    return unusable(state_dir, errno);
   }
   const std::string path = state_dir + "/agent.lock";
   UniqueFd fd(open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
@@ -38,14 +54,14 @@ Result<InstanceLock> InstanceLock::acquire(const std::string& state_dir) {
     return unusable(state_dir, errno);
   }
   if (flock(fd.get(), LOCK_EX | LOCK_NB) != 0) {
-    char pid[32] = {};
-    const ssize_t size = pread(fd.get(), pid, sizeof(pid) - 1, 0);
+    const std::string process = holder(state_dir).process;
     return make_error(ErrorCode::kBusy, fmt::format("another agent (process {}) holds {}",
-                                                    size > 0 ? pid : "unknown", path));
+                                                    process.empty() ? "unknown" : process, path));
   }
-  const std::string pid = std::to_string(getpid());
+  const std::string text = fmt::format("{}{}{}{}{}\n", getpid(), kSeparator, self.http, kSeparator,
+                                       self.pin_dir);
   if (ftruncate(fd.get(), 0) != 0 ||
-      pwrite(fd.get(), pid.data(), pid.size(), 0) != static_cast<ssize_t>(pid.size())) {
+      pwrite(fd.get(), text.data(), text.size(), 0) != static_cast<ssize_t>(text.size())) {
     return errno_error("lock " + path, errno);
   }
   return InstanceLock(std::move(fd));

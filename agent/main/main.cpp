@@ -1,20 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 // sidetrack-agent: options, lock, then the event loop.
 #include <fmt/format.h>
-#include <spdlog/spdlog.h>
 
 #include <csignal>
 #include <exception>
 
 #include <boost/asio/io_context.hpp>
-#include <boost/asio/signal_set.hpp>
-#include <boost/asio/steady_timer.hpp>
 
 #include "agent/main/agent.h"
 #include "agent/main/cgroups.h"
-#include "agent/main/instance_lock.h"
 #include "agent/main/log.h"
 #include "agent/main/options.h"
+#include "agent/main/standby.h"
 #include "agent/main/traces.h"
 #include "agent/main/uninstall.h"
 #include "agent/selftest/self_test.h"
@@ -50,59 +47,19 @@ int fail(const Error& error, const cli::Origins& origins = {}) {
   return exit_code_of(error);
 }
 
-// Waits until no other agent holds the lock. Nothing if a signal ended the wait.
-Result<std::optional<InstanceLock>> wait_for_lock(const Options& options) {
-  auto lock = InstanceLock::acquire(options.state_dir);
-  if (lock) {
-    return std::optional<InstanceLock>(std::move(*lock));
-  }
-  if (lock.error().code != ErrorCode::kBusy || !options.standby) {
-    return lock.error().code == ErrorCode::kBusy
-               ? make_error(ErrorCode::kBusy,
-                            lock.error().message + "; --standby waits for it to end")
-               : lock.error();
-  }
-  spdlog::info("component=agent event=standby ready=false detail=\"{}\"", lock.error().message);
-  boost::asio::io_context context;
-  boost::asio::signal_set signals(context, SIGTERM, SIGINT);
-  boost::asio::steady_timer timer(context);
-  std::optional<InstanceLock> held;
-  Result<void> outcome;
-  std::function<void()> try_again = [&] {
-    auto again = InstanceLock::acquire(options.state_dir);
-    if (again || again.error().code != ErrorCode::kBusy) {
-      if (again) {
-        held = std::move(*again);
-      } else {
-        outcome = again.error();
-      }
-      context.stop();
-      return;
-    }
-    timer.expires_after(std::chrono::milliseconds(50));
-    timer.async_wait([&](const boost::system::error_code& error) {
-      if (!error) {
-        try_again();
-      }
-    });
-  };
-  signals.async_wait([&](const boost::system::error_code&, int) { context.stop(); });
-  try_again();
-  context.run();
-  ST_TRY(outcome);
-  return held;
+// What this start made goes, if it was not there before.
+int fail_start(const Error& error, const Options& options, const Traces& traces) {
+  traces.undo();
+  return fail(error, options.origins);
 }
 
 int run(const Options& options, const Agent::Reload& reload) {
   start_log(options.log_level, options.log_format);
-  if (options.standby) {
-    // Whoever waits seems fine to whoever rolls out: what would fail then is to fail now.
-    if (auto fits = dataplane::Dataplane::check_pins(options.pin_dir); !fits) {
-      return fail(fits.error(), options.origins);
-    }
+  if (const auto fits = check_start(options); !fits) {
+    return fail(fits.error(), options.origins);
   }
   const Traces traces(options);
-  auto lock = wait_for_lock(options);
+  auto lock = take_lock(options);
   if (!lock) {
     return fail(lock.error(), options.origins);
   }
@@ -112,18 +69,17 @@ int run(const Options& options, const Agent::Reload& reload) {
   boost::asio::io_context context(1);
   auto agent = Agent::create(context, options, reload);
   if (!agent) {
-    if (agent.error().code == ErrorCode::kInvalid || agent.error().code == ErrorCode::kPermission) {
-      traces.undo();
-    }
-    return fail(agent.error(), options.origins);
+    return fail_start(agent.error(), options, traces);
   }
-  if (auto started = (*agent)->start(); !started) {
-    return fail(started.error(), options.origins);
+  if (const auto started = (*agent)->start(); !started) {
+    agent->reset();
+    return fail_start(started.error(), options, traces);
   }
   hold_hangups(SIG_UNBLOCK);
   context.run();
-  if ((*agent)->failure()) {
-    return fail(*(*agent)->failure(), options.origins);
+  if (const auto failure = (*agent)->failure()) {
+    agent->reset();
+    return fail_start(*failure, options, traces);
   }
   if ((*agent)->was_removed()) {
     agent->reset();

@@ -5,6 +5,7 @@
 
 #include <filesystem>
 
+#include "agent/dataplane/dataplane.h"
 #include "agent/main/cgroups.h"
 
 namespace sidetrack::agent {
@@ -20,6 +21,8 @@ Traces::Traces(const Options& options) {
        folder = folder.parent_path()) {
     folders_.push_back(folder.string());
   }
+  // Not to be seen is not missing.
+  pin_dir_ = fs::exists(options.pin_dir + "/v1", error) || error ? "" : options.pin_dir;
   if (options.engine == reconcile::EngineKind::kEmbedded && options.engine_cgroup_dir.empty()) {
     if (const auto made = default_engine_cgroup(options); made && !fs::exists(*made, error)) {
       folders_.push_back(*made);
@@ -28,6 +31,9 @@ Traces::Traces(const Options& options) {
 }
 
 void Traces::undo() const {
+  if (!pin_dir_.empty()) {
+    (void)dataplane::Dataplane::uninstall(pin_dir_);
+  }
   if (!lock_file_.empty()) {
     (void)unlink(lock_file_.c_str());
   }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a start makes before it is known whether it can go on: the state folder and the engine's
-// cgroup. A refused configuration changes nothing, so they are taken back.
+// What a start makes before it is known whether it can go on: the state folder, the engine's cgroup
+// and pins. One that fails changes nothing, so they are taken back.
 #pragma once
 
 #include <string>
@@ -19,6 +19,7 @@ class Traces {
 
  private:
   std::string lock_file_;             // empty: it was there
+  std::string pin_dir_;               // as well
   std::vector<std::string> folders_;  // the deepest first
 };
 
