@@ -110,25 +110,6 @@ Result<void> check_engine_dir(const Options& options, const Cgroups& cgroups,
                                                             : Result<void>();
 }
 
-// The kernel detaches a program some milliseconds after its last pin went: one that was just
-// uninstalled is no reason to refuse.
-Result<std::vector<dataplane::OtherInstallation>> others_that_stay(const Options& options,
-                                                                   const Cgroups& cgroups) {
-  constexpr std::chrono::seconds kPatience{2};
-  const auto deadline = std::chrono::steady_clock::now() + kPatience;
-  for (;;) {
-    auto others = dataplane::other_installations(cgroups.attach_dir, options.pin_dir);
-    ST_TRY(others);
-    const bool may_go = std::any_of(others->begin(), others->end(),
-                                    [](const auto& one) { return one.pin_dir.empty(); });
-    if (!may_go || std::chrono::steady_clock::now() >= deadline) {
-      return others;
-    }
-    std::this_thread::sleep_for(
-        std::chrono::milliseconds(20));  // waits for the kernel, with a deadline
-  }
-}
-
 // To take over programs that are attached elsewhere is to stop redirecting there, without a word.
 Result<void> check_pins(const Options& options, const Cgroups& cgroups) {
   const std::uint64_t pinned = dataplane::pinned_cgroup(options.pin_dir);
@@ -145,7 +126,7 @@ Result<void> check_pins(const Options& options, const Cgroups& cgroups) {
 
 // Two installations that see the same connect() would redirect it twice.
 Result<void> check_others(const Options& options, const Cgroups& cgroups) {
-  auto others = others_that_stay(options, cgroups);
+  auto others = others_that_stay(options, cgroups.attach_dir);
   if (!others && others.error().code == ErrorCode::kPermission) {
     return {};  // loading the programs fails next, and says which rights are needed
   }
@@ -225,6 +206,23 @@ Result<std::string> attach_dir(const Options& options) {
   auto id = id_of_option("--cgroup", options.cgroup_dir);
   ST_TRY(id);
   return options.cgroup_dir;
+}
+
+Result<std::vector<dataplane::OtherInstallation>> others_that_stay(const Options& options,
+                                                                   const std::string& dir) {
+  constexpr std::chrono::seconds kPatience{2};
+  const auto deadline = std::chrono::steady_clock::now() + kPatience;
+  for (;;) {
+    auto others = dataplane::other_installations(dir, options.pin_dir);
+    ST_TRY(others);
+    const bool may_go = std::any_of(others->begin(), others->end(),
+                                    [](const auto& one) { return one.pin_dir.empty(); });
+    if (!may_go || std::chrono::steady_clock::now() >= deadline) {
+      return others;
+    }
+    std::this_thread::sleep_for(
+        std::chrono::milliseconds(20));  // waits for the kernel, with a deadline
+  }
 }
 
 Result<std::string> default_engine_cgroup(const Options& options) {

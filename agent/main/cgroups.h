@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "agent/dataplane/others.h"
 #include "agent/main/options.h"
 #include "sidetrack/result.h"
 
@@ -34,6 +35,11 @@ struct Cgroups {
 
 // Where the agent makes the engine's cgroup when none is named.
 [[nodiscard]] Result<std::string> default_engine_cgroup(const Options& options);
+
+// Other installations that see connects of `dir`. The kernel detaches a program some milliseconds
+// after its last pin went: one that was just uninstalled is waited for.
+[[nodiscard]] Result<std::vector<dataplane::OtherInstallation>> others_that_stay(
+    const Options& options, const std::string& dir);
 
 // Moves a process. Nothing to do if it is there already.
 [[nodiscard]] Result<void> move_to_cgroup(const std::string& dir, std::int64_t pid);

@@ -90,13 +90,35 @@ int run(const Options& options, const Agent::Reload& reload) {
   return kDone;
 }
 
+volatile std::sig_atomic_t g_signal = 0;
+
+// What the self-test made is taken away at its end, also when a signal brings that about; a second
+// one ends it at once.
+void note_signals() {
+  struct sigaction action {};
+  action.sa_handler = [](int signal) { g_signal = signal; };
+  action.sa_flags = static_cast<int>(SA_RESETHAND);
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP}) {
+    sigaction(signal, &action, nullptr);
+  }
+}
+
 int self_test(const Options& options) {
   const auto dir = attach_dir(options);
   if (!dir) {
     return fail(dir.error(), options.origins);
   }
-  const auto report =
-      selftest::run({.cgroup_dir = *dir, .pin_dir = options.pin_dir, .netns = options.netns});
+  note_signals();
+  const auto report = selftest::run({.cgroup_dir = *dir,
+                                     .pin_dir = options.pin_dir,
+                                     .netns = options.netns,
+                                     .is_over = [] { return g_signal != 0; }});
+  if (g_signal != 0) {
+    constexpr int kSignalled = 128;  // as a shell shows it
+    fmt::print(stderr, "sidetrack-agent: ended by signal {}; what the self-test made is gone\n",
+               int{g_signal});
+    return kSignalled + g_signal;
+  }
   if (!report) {
     return fail(report.error(), options.origins);
   }

@@ -26,7 +26,7 @@ SelfTestChild::~SelfTestChild() {
   if (pid_ > 0) {
     kill(pid_, SIGKILL);
     waitpid(pid_, nullptr, 0);
-    selftest::clean_up(places_);
+    (void)selftest::clean_up(places_);
   }
 }
 

@@ -18,6 +18,7 @@
 #include "agent/main/cgroups.h"
 #include "agent/main/instance_lock.h"
 #include "agent/main/kubernetes_node.h"
+#include "agent/selftest/self_test.h"
 #include "cni/install/installer.h"
 #include "sidetrack/files/whole_file.h"
 
@@ -140,6 +141,35 @@ void retract_plugin(const Options& options) {
                                           : "not wholly out of " + options.cni.conf_dir);
 }
 
+// Programs of others that are still attached where ours were, a line each.
+Result<std::vector<std::string>> left_in_kernel(const Options& options,
+                                                const std::string& attached_to) {
+  auto others = others_that_stay(options, attached_to);
+  ST_TRY(others);
+  std::vector<std::string> left;
+  for (const dataplane::OtherInstallation& other : *others) {
+    if (other.relation != dataplane::Relation::kSame) {
+      continue;  // it has a cgroup of its own, with its own agent
+    }
+    left.push_back(fmt::format(
+        "left program st_connect4 (id {}) on cgroup {}: {}", other.program_id, other.cgroup_dir,
+        other.pin_dir.empty()
+            ? "its pins are in no bpf file system that this process sees"
+            : fmt::format("{}remove it with sidetrack-agent uninstall --pin-dir {}",
+                          other.agent_runs ? "another agent's; end that, then " : "",
+                          other.pin_dir)));
+  }
+  return left;
+}
+
+// What self-tests that were killed have left beside us.
+void remove_self_tests(const Options& options, const std::string& attached_to) {
+  for (const std::string& path :
+       selftest::clean_up({.cgroup_dir = attached_to, .pin_dir = options.pin_dir})) {
+    fmt::print("removed {}\n", path);
+  }
+}
+
 }  // namespace
 
 Result<void> uninstall(const Options& options) {
@@ -184,6 +214,19 @@ Result<void> uninstall(const Options& options) {
     remove_state(options.state_dir);
   }
   remove_cache(options.cache_dir);
+  // Without cgroup2 nothing can be attached.
+  if (const auto attached_to = attach_dir(options)) {
+    remove_self_tests(options, *attached_to);
+    auto left = left_in_kernel(options, *attached_to);
+    ST_TRY(left);
+    for (const std::string& line : *left) {
+      fmt::print("{}\n", line);
+    }
+    if (!left->empty()) {
+      return make_error(ErrorCode::kBusy, "another Sidetrack is attached to cgroup " +
+                                              *attached_to + "; ours is gone");
+    }
+  }
   fmt::print("{} of Sidetrack is left in the kernel\n",
              *outcome == Outcome::kKept ? "nothing but this cgroup" : "nothing");
   return {};

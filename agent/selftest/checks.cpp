@@ -14,6 +14,7 @@
 #include <cerrno>
 #include <chrono>
 #include <functional>
+#include <utility>
 #include <vector>
 
 #include "agent/selftest/rig.h"
@@ -315,11 +316,13 @@ Seen check_sentinel(Rig& rig, dataplane::Sentinel sentinel) {
   return std::string("splice, FIONREAD, io_uring and O_NONBLOCK cleared end it before they run");
 }
 
-void add(Report& report, const char* name, const std::function<Seen()>& check) {
+using NamedCheck = std::pair<const char*, std::function<Seen()>>;
+
+void add(Report& report, const NamedCheck& check) {
   const auto begin = Clock::now();
-  const Seen seen = check();
+  const Seen seen = check.second();
   report.checks.push_back(
-      {.name = name,
+      {.name = check.first,
        .passed = static_cast<bool>(seen),
        .detail = seen ? *seen : seen.error().message,
        .milliseconds = std::chrono::duration<double, std::milli>(Clock::now() - begin).count()});
@@ -337,17 +340,24 @@ Result<Report> run(const Places& places) {
     return report;
   }
   ST_TRY(rig.prepare(kConnections));
-  add(report, "integrity", [&] { return check_integrity(rig); });
-  add(report, "order", [&] { return check_order(rig); });
-  add(report, "half_close", [&] { return check_half_close(rig); });
-  add(report, "back_pressure", [&] { return check_back_pressure(rig, report.charges_reader); });
-  add(report, "short_messages", [&] { return check_short_messages(rig); });
-  add(report, "wake_up", [&] { return check_wake_up(rig); });
-  add(report, "close_unread", [&] { return check_close(rig); });
-  add(report, "sentinel", [&] { return check_sentinel(rig, dataplane::Sentinel::kTracepoint); });
+  std::vector<NamedCheck> checks = {
+      {"integrity", [&] { return check_integrity(rig); }},
+      {"order", [&] { return check_order(rig); }},
+      {"half_close", [&] { return check_half_close(rig); }},
+      {"back_pressure", [&] { return check_back_pressure(rig, report.charges_reader); }},
+      {"short_messages", [&] { return check_short_messages(rig); }},
+      {"wake_up", [&] { return check_wake_up(rig); }},
+      {"close_unread", [&] { return check_close(rig); }},
+      {"sentinel", [&] { return check_sentinel(rig, dataplane::Sentinel::kTracepoint); }}};
   if (rig.has_fentry()) {
-    add(report, "sentinel_fentry",
-        [&] { return check_sentinel(rig, dataplane::Sentinel::kFentry); });
+    checks.emplace_back("sentinel_fentry",
+                        [&] { return check_sentinel(rig, dataplane::Sentinel::kFentry); });
+  }
+  for (const NamedCheck& check : checks) {
+    if (places.is_over && places.is_over()) {
+      return make_error(ErrorCode::kBusy, "ended by a signal");
+    }
+    add(report, check);
   }
   return report;
 }

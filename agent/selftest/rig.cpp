@@ -42,9 +42,9 @@ Result<void> write_pid(const std::string& cgroup) {
   return procs ? Result<void>() : errno_error("enter cgroup " + cgroup, errno);
 }
 
-// What runs that were killed left behind.
+// What runs that were killed left behind; `remove` says whether it could.
 void remove_stale(const std::string& folder, const std::string& prefix,
-                  void (*remove)(const std::string&)) {
+                  bool (*remove)(const std::string&), std::vector<std::string>& removed) {
   std::error_code error;
   for (const auto& entry : fs::directory_iterator(folder, error)) {
     const std::string name = entry.path().filename();
@@ -53,8 +53,8 @@ void remove_stale(const std::string& folder, const std::string& prefix,
     }
     // In a container the next run may get the same process id.
     const int pid = std::atoi(name.c_str() + prefix.size());
-    if (pid == getpid() || kill(pid, 0) != 0) {
-      remove(entry.path());
+    if ((pid == getpid() || kill(pid, 0) != 0) && remove(entry.path())) {
+      removed.push_back(entry.path());
     }
   }
 }
@@ -84,12 +84,17 @@ bool try_io_uring() {
   return UniqueFd(static_cast<int>(syscall(SYS_io_uring_setup, 1, &parameters))).valid();
 }
 
-void clean_up(const Places& places) {
-  remove_stale(places.cgroup_dir, dataplane::kSelfTestCgroup,
-               [](const std::string& dir) { rmdir(dir.c_str()); });
+std::vector<std::string> clean_up(const Places& places) {
+  std::vector<std::string> removed;
   const fs::path pins(places.pin_dir);
-  remove_stale(pins.parent_path(), pin_prefix(pins),
-               [](const std::string& dir) { (void)dataplane::Dataplane::uninstall(dir); });
+  remove_stale(
+      pins.parent_path(), pin_prefix(pins),
+      [](const std::string& dir) { return dataplane::Dataplane::uninstall(dir).has_value(); },
+      removed);
+  remove_stale(
+      places.cgroup_dir, dataplane::kSelfTestCgroup,
+      [](const std::string& dir) { return rmdir(dir.c_str()) == 0; }, removed);
+  return removed;
 }
 
 bool becomes(const UniqueFd& fd, short events) {
@@ -129,7 +134,7 @@ Result<std::string> receive(const UniqueFd& fd, std::size_t length) {
 
 Result<std::unique_ptr<Rig>> Rig::make(const Places& places) {
   std::unique_ptr<Rig> rig(new Rig);
-  clean_up(places);
+  (void)clean_up(places);
   ST_TRY(rig->enter_cgroup(places.cgroup_dir));
   const fs::path pins(places.pin_dir);
   rig->pin_dir_ = pins.parent_path().string() + "/" + pin_prefix(pins) + std::to_string(getpid());

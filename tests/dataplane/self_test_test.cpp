@@ -113,6 +113,17 @@ TEST_F(SelfTest, one_that_was_killed_is_cleaned_up_by_one_with_its_process_id) {
   EXPECT_TRUE(nothing_is_left());
 }
 
+TEST_F(SelfTest, a_signal_ends_it_and_it_leaves_nothing) {
+  for (const int signal : {SIGINT, SIGTERM}) {
+    ST_ASSERT_VALUE(auto running, Process::start({.arguments = command()}));
+    EXPECT_TRUE(eventually(kPatience, [&] { return !nothing_is_left(); })) << running->output();
+    ST_ASSERT_OK(running->signal(signal));
+    ST_ASSERT_VALUE(const int status, running->wait());
+    EXPECT_EQ(status, 128 + signal) << running->output();
+    EXPECT_TRUE(nothing_is_left()) << running->output();
+  }
+}
+
 TEST_F(SelfTest, without_capabilities_it_says_so) {
   auto arguments = command();
   arguments.insert(arguments.begin(), {"setpriv", "--bounding-set=-all", "--inh-caps=-all"});

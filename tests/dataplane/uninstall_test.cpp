@@ -205,8 +205,14 @@ TEST_F(Uninstall, leaves_the_engines_cgroup_of_another_installation) {
       run_command({.arguments = {built_program("sidetrack-agent"), "uninstall", "--state-dir",
                                  folder_->file("other"), "--pin-dir",
                                  sidetrack_->pin_dir() + "-other", "--cgroup", cgroup_->path()}}));
-  EXPECT_EQ(done.exit_status, 0) << done.output;
+  EXPECT_EQ(done.exit_status, 1) << done.output;
   EXPECT_TRUE(std::filesystem::exists(made)) << done.output;
+  EXPECT_EQ(done.output.find("nothing of Sidetrack"), std::string::npos) << done.output;
+  for (const std::string& word :
+       {"on cgroup " + cgroup_->path(), std::string("another agent's"),
+        "sidetrack-agent uninstall --pin-dir " + sidetrack_->pin_dir() + "\n"}) {
+    EXPECT_NE(done.output.find(word), std::string::npos) << word << "\n" << done.output;
+  }
   ST_ASSERT_OK(agent->terminate());
   ST_ASSERT_VALUE(const auto own, run_command({.arguments = command("0s")}));
   EXPECT_NE(own.output.find("removed " + made), std::string::npos) << own.output;
@@ -234,12 +240,35 @@ TEST_F(Uninstall, makes_no_state_folder) {
   EXPECT_EQ(refused.exit_status, 1) << refused.output;
   EXPECT_FALSE(std::filesystem::exists(missing));
   expect_connections(5, "redirected");
+  ST_ASSERT_VALUE(const auto status, sidetrack_->get("/v1/status"));
+  EXPECT_EQ(status.value("repairs", -1), 0) << "it had changed something";
 
   ASSERT_NO_FATAL_FAILURE(stop_agent());
   ST_ASSERT_VALUE(const auto done, with_missing_state());
   EXPECT_EQ(done.exit_status, 0) << done.output;
   EXPECT_FALSE(std::filesystem::exists(missing));
   EXPECT_FALSE(std::filesystem::exists(sidetrack_->pin_dir()));
+}
+
+TEST_F(Uninstall, takes_away_what_a_killed_self_test_left) {
+  ASSERT_NO_FATAL_FAILURE(stop_agent());
+  ST_ASSERT_VALUE(auto self_test,
+                  Process::start({.arguments = {built_program("sidetrack-agent"), "self-test",
+                                                "--cgroup", cgroup_->path(), "--pin-dir",
+                                                sidetrack_->pin_dir()}}));
+  const std::string number = std::to_string(self_test->pid());
+  const std::string pins = sidetrack_->pin_dir() + "-selftest-" + number;
+  const std::string cgroup = cgroup_->path() + "/sidetrack-selftest-" + number;
+  ASSERT_TRUE(eventually(kPatience, [&] { return std::filesystem::exists(pins + "/v1/maps"); }))
+      << self_test->output();
+  self_test->kill_hard();
+  ASSERT_TRUE(std::filesystem::exists(cgroup));
+  ST_ASSERT_VALUE(const auto done, run_command({.arguments = command("0s")}));
+  EXPECT_EQ(done.exit_status, 0) << done.output;
+  for (const std::string& path : {pins, cgroup}) {
+    EXPECT_FALSE(std::filesystem::exists(path)) << done.output;
+    EXPECT_NE(done.output.find("removed " + path + "\n"), std::string::npos) << done.output;
+  }
 }
 
 TEST_F(Uninstall, says_so_when_there_is_nothing) {
