@@ -13,9 +13,9 @@
 
 #include <boost/asio/post.hpp>
 
-#include "engine/log.h"
 #include "sidetrack/cgroup/process_cgroup.h"
 #include "sidetrack/cli/rights.h"
+#include "sidetrack/log/log.h"
 
 namespace sidetrack::engine {
 namespace {
@@ -107,7 +107,7 @@ void AgentLink::disconnected(const std::string& reason) {
   engine_.links().detach();
   if (!std::exchange(away_logged_, true)) {
     log_event(
-        LogLevel::kWarn, "agent_away",
+        LogLevel::kWarn, "engine", "agent_away",
         {{"socket", settings_.socket_path}, {"reason", reason}, {"connections_go_on", "true"}});
   }
   retry_timer_.expires_after(backoff_);
@@ -266,7 +266,7 @@ Result<void> AgentLink::on(const wire::Welcome& welcome, std::vector<UniqueFd>& 
   served_ = true;
   away_logged_ = false;
   backoff_ = kLeastBackoff;
-  log_event(LogLevel::kInfo, "registered", {{"slot", std::to_string(welcome.slot)}});
+  log_event(LogLevel::kInfo, "engine", "registered", {{"slot", std::to_string(welcome.slot)}});
   if (draining_) {
     send(wire::Draining{});
   }
@@ -312,7 +312,8 @@ Result<void> AgentLink::on(const wire::Pod& pod, std::vector<UniqueFd>& fds) {
     return {};
   }
   const auto served = engine_.add_pod(pod.netns_cookie, std::move(fds.front()), plan_for(pod));
-  log_event(served ? LogLevel::kDebug : LogLevel::kWarn, served ? "pod_served" : "pod_failed",
+  log_event(served ? LogLevel::kDebug : LogLevel::kWarn, "engine",
+            served ? "pod_served" : "pod_failed",
             {{"namespace", pod.namespace_name},
              {"pod", pod.name},
              {"netns_cookie", std::to_string(pod.netns_cookie)},

@@ -16,9 +16,9 @@
 #include "engine/engine.h"
 #include "engine/heartbeat.h"
 #include "engine/http_server.h"
-#include "engine/log.h"
 #include "engine/metrics.h"
 #include "engine/original_destination.h"
+#include "sidetrack/log/log.h"
 
 namespace sidetrack::engine {
 namespace {
@@ -63,21 +63,21 @@ class Daemon {
       fail(started.error());
       return exit_code_;
     }
-    log_event(LogLevel::kInfo, "started",
+    log_event(LogLevel::kInfo, "engine", "started",
               {{"version", ST_VERSION},
                {"threads", std::to_string(options_.threads)},
                {"files_limit", std::to_string(heartbeat_.files_limit())}});
     wait_for_signal();
     agent_.start();
     context_.run();
-    log_event(LogLevel::kInfo, "stopped",
+    log_event(LogLevel::kInfo, "engine", "stopped",
               {{"connections_cut", std::to_string(engine_.totals().connections)}});
     return exit_code_;
   }
 
  private:
   void fail(const Error& error) {
-    log_event(LogLevel::kError, "failed", {{"reason", error.message}});
+    log_event(LogLevel::kError, "engine", "failed", {{"reason", error.message}});
     exit_code_ = error.code == ErrorCode::kInvalid ? 2 : 1;
     context_.stop();
   }
@@ -99,7 +99,7 @@ class Daemon {
   void begin_drain() {
     draining_ = true;
     drain_began_ = Clock::now();
-    log_event(LogLevel::kInfo, "draining",
+    log_event(LogLevel::kInfo, "engine", "draining",
               {{"connections", std::to_string(engine_.totals().connections)}});
     agent_.drain();
     poll_drain();

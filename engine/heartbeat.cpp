@@ -8,7 +8,7 @@
 #include <cerrno>
 #include <chrono>
 
-#include "engine/log.h"
+#include "sidetrack/log/log.h"
 
 namespace sidetrack::engine {
 namespace {
@@ -96,7 +96,8 @@ void Heartbeat::beat() {
   const std::uint64_t percent = files_used() * 100 / files_limit_;
   if (const bool full = percent >= (full_ ? kNotFullPercent : kFullPercent); full != full_) {
     full_ = full;
-    log_event(full ? LogLevel::kWarn : LogLevel::kInfo, full ? "files_full" : "files_free",
+    log_event(full ? LogLevel::kWarn : LogLevel::kInfo, "engine",
+              full ? "files_full" : "files_free",
               {{"used", std::to_string(files_used())}, {"limit", std::to_string(files_limit_)}});
   }
   if (cell_ == nullptr || !healthy()) {

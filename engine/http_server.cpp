@@ -11,7 +11,7 @@
 #include <boost/beast/core.hpp>
 #include <boost/beast/http.hpp>
 
-#include "engine/log.h"
+#include "sidetrack/log/log.h"
 
 namespace sidetrack::engine {
 namespace {
@@ -130,7 +130,7 @@ struct HttpServer::Impl {
       return failure;
     }
     log_event(
-        LogLevel::kWarn, "http_busy",
+        LogLevel::kWarn, "engine", "http_busy",
         {{"address", address.address},
          {"port", std::to_string(address.port)},
          {"reason", error.message()},
@@ -146,7 +146,7 @@ struct HttpServer::Impl {
       later(&Impl::listen_again);
       return;
     }
-    log_event(LogLevel::kInfo, "http_listening",
+    log_event(LogLevel::kInfo, "engine", "http_listening",
               {{"address", address.address}, {"port", std::to_string(address.port)}});
     accept();
   }

@@ -8,9 +8,9 @@
 #include <vector>
 
 #include "engine/daemon.h"
-#include "engine/log.h"
 #include "engine/options.h"
 #include "sidetrack/cgroup/process_cgroup.h"
+#include "sidetrack/log/log.h"
 
 namespace {
 
@@ -35,11 +35,11 @@ int run(const std::vector<std::string>& arguments) {
     case Options::Command::kRun:
       break;
   }
-  sidetrack::engine::start_log(options->log_level, options->log_format);
+  sidetrack::start_log(options->log_level, options->log_format);
   if (const auto joined = sidetrack::cgroup::join_host_namespace(); !joined) {
     // Our own cgroup is on our container's mount, too.
-    sidetrack::engine::log_event(sidetrack::engine::LogLevel::kDebug, "cgroup_namespace",
-                                 {{"detail", joined.error().message}});
+    sidetrack::log_event(sidetrack::LogLevel::kDebug, "engine", "cgroup_namespace",
+                         {{"detail", joined.error().message}});
   }
   return sidetrack::engine::run_daemon(*options);
 }

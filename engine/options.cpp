@@ -82,14 +82,8 @@ Result<std::optional<HttpAddress>> parse_http(const std::string& text) {
 }
 
 Result<LogLevel> parse_level(const std::string& text) {
-  static constexpr std::pair<std::string_view, LogLevel> kLevels[] = {{"debug", LogLevel::kDebug},
-                                                                      {"info", LogLevel::kInfo},
-                                                                      {"warn", LogLevel::kWarn},
-                                                                      {"error", LogLevel::kError}};
-  for (const auto& [name, level] : kLevels) {
-    if (text == name) {
-      return level;
-    }
+  if (const auto level = log_level_of(text)) {
+    return *level;
   }
   return make_error(ErrorCode::kInvalid,
                     fmt::format("--log-level '{}': error, warn, info or debug is meant", text));

@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "engine/log.h"
+#include "sidetrack/log/log.h"
 #include "sidetrack/result.h"
 
 namespace sidetrack::engine {

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "agent/adopt/adoption.h"
 
-#include <spdlog/spdlog.h>
-
 #include <algorithm>
 #include <set>
+
+#include "sidetrack/log/log.h"
 
 namespace sidetrack::adopt {
 
@@ -300,10 +300,11 @@ void Adoption::on_conflict(std::uint64_t netns_cookie, std::uint64_t cookie) {
     return;  // ended already, or out before anything went wrong
   }
   const bool destroyed = sockets_.destroy(netns_cookie, cookie);
-  spdlog::error(
-      "component=adopt event=conflict netns_cookie={} socket_cookie={} destroyed={} "
-      "detail=\"splice met bytes that had skipped TCP\"",
-      netns_cookie, cookie, destroyed);
+  log_event(LogLevel::kError, "adopt", "conflict",
+            {{"netns_cookie", netns_cookie},
+             {"socket_cookie", cookie},
+             {"destroyed", destroyed},
+             {"detail", "splice met bytes that had skipped TCP"}});
   if (pair == nullptr) {
     ++refused_[ST_FAST_CONFLICT];
   } else if (destroyed) {

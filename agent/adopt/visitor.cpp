@@ -3,7 +3,6 @@
 
 #include <netinet/tcp.h>
 #include <sched.h>
-#include <spdlog/spdlog.h>
 
 #include <map>
 #include <thread>
@@ -11,6 +10,7 @@
 
 #include "agent/pods/netns.h"
 #include "agent/sys/sock_diag.h"
+#include "sidetrack/log/log.h"
 
 namespace sidetrack::adopt {
 
@@ -61,7 +61,7 @@ std::vector<st_fast_reason> Visitor::run(const std::vector<st_adopt_request>& re
     for (const std::size_t i : stop.requests) {
       const auto answer = adopter_.run(requests[i]);
       if (!answer) {
-        spdlog::error("component=adopt event=run_failed detail=\"{}\"", answer.error().message);
+        log_event(LogLevel::kError, "adopt", "run_failed", {{"detail", answer.error().message}});
       }
       answers[i] = answer ? *answer : ST_FAST_INTERNAL;
     }
@@ -107,16 +107,16 @@ Result<void> Visitor::visit(std::uint64_t netns_cookie,
 void Visitor::nudge(std::uint64_t netns_cookie, std::uint64_t socket_cookie) {
   const auto done = visit(netns_cookie, [&] { return adopter_.nudge(socket_cookie); });
   if (!done) {
-    spdlog::error("component=adopt event=nudge_failed socket_cookie={} detail=\"{}\"",
-                  socket_cookie, done.error().message);
+    log_event(LogLevel::kError, "adopt", "nudge_failed",
+              {{"socket_cookie", socket_cookie}, {"detail", done.error().message}});
   }
 }
 
 void Visitor::widen(std::uint64_t netns_cookie) {
   const auto done = visit(netns_cookie, [&] { return adopter_.nudge(0); });
   if (!done && done.error().code != ErrorCode::kNotFound) {
-    spdlog::error("component=adopt event=widen_failed netns_cookie={} detail=\"{}\"", netns_cookie,
-                  done.error().message);
+    log_event(LogLevel::kError, "adopt", "widen_failed",
+              {{"netns_cookie", netns_cookie}, {"detail", done.error().message}});
   }
 }
 
@@ -129,8 +129,8 @@ bool Visitor::destroy(std::uint64_t netns_cookie, std::uint64_t socket_cookie) {
     return {};
   });
   if (!done) {
-    spdlog::error("component=adopt event=destroy_failed socket_cookie={} detail=\"{}\"",
-                  socket_cookie, done.error().message);
+    log_event(LogLevel::kError, "adopt", "destroy_failed",
+              {{"socket_cookie", socket_cookie}, {"detail", done.error().message}});
   }
   return destroyed;
 }

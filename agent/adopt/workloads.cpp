@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "agent/adopt/workloads.h"
 
-#include <spdlog/spdlog.h>
-
 #include <cerrno>
 #include <cstdio>
 #include <fstream>
@@ -10,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "agent/adopt/pair.h"
+#include "sidetrack/log/log.h"
 
 namespace sidetrack::adopt {
 
@@ -42,7 +41,7 @@ void Workloads::load() {
   }
   const nlohmann::json document = nlohmann::json::parse(in, nullptr, false);
   if (!document.is_object()) {
-    spdlog::warn("component=adopt event=unreadable file={} detail=\"begun anew\"", file_);
+    log_event(LogLevel::kWarn, "adopt", "unreadable", {{"file", file_}, {"detail", "begun anew"}});
     return;
   }
   for (const auto& [workload, reason] : document.items()) {
@@ -76,13 +75,13 @@ void Workloads::demote(const std::string& workload, st_fast_reason reason) {
   if (workload.empty() || demoted_.size() >= kMost || !demoted_.emplace(workload, reason).second) {
     return;
   }
-  spdlog::info("component=adopt event=workload_demoted workload={} reason={}", workload,
-               name_of(reason));
+  log_event(LogLevel::kInfo, "adopt", "workload_demoted",
+            {{"workload", workload}, {"reason", name_of(reason)}});
   if (file_.empty()) {
     return;
   }
   if (auto saved = save(); !saved) {
-    spdlog::warn("component=adopt event=not_saved detail=\"{}\"", saved.error().message);
+    log_event(LogLevel::kWarn, "adopt", "not_saved", {{"detail", saved.error().message}});
   }
 }
 

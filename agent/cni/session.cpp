@@ -3,7 +3,6 @@
 
 #include <linux/nsfs.h>
 #include <sched.h>
-#include <spdlog/spdlog.h>
 #include <sys/ioctl.h>
 
 #include <set>
@@ -12,6 +11,8 @@
 #include <variant>
 
 #include <boost/asio/post.hpp>
+
+#include "sidetrack/log/log.h"
 
 namespace sidetrack::cni {
 namespace {
@@ -59,8 +60,8 @@ void Session::arm(std::chrono::milliseconds within) {
   timer_.expires_after(within);
   timer_.async_wait([self = shared_from_this()](const error_code& error) {
     if (!error && !self->ended_) {
-      spdlog::warn("component=cni event=timeout command={} answered={}", self->command_,
-                   self->answered_);
+      log_event(LogLevel::kWarn, "cni", "timeout",
+                {{"command", self->command_}, {"answered", self->answered_}});
       self->end();
     }
   });
@@ -79,13 +80,13 @@ void Session::wait_readable() {
 void Session::on_readable() {
   auto received = reader_.read(socket_.native_handle());
   if (!received) {
-    spdlog::warn("component=cni event=bad_request error=\"{}\"", received.error().message);
+    log_event(LogLevel::kWarn, "cni", "bad_request", {{"error", received.error().message}});
     end();
     return;
   }
   for (wire::Frame& frame : received->frames) {
     if (std::exchange(asked_, true)) {
-      spdlog::warn("component=cni event=bad_request error=\"more than one request\"");
+      log_event(LogLevel::kWarn, "cni", "bad_request", {{"error", "more than one request"}});
       end();
       return;
     }
@@ -190,7 +191,7 @@ void Session::answer(const Result<void>& outcome, std::uint32_t failure_code) {
 }
 
 void Session::refuse(std::string message, std::string details) {
-  spdlog::warn("component=cni event=refused command={} reason=\"{}\"", command_, message);
+  log_event(LogLevel::kWarn, "cni", "refused", {{"command", command_}, {"reason", message}});
   send(wire::cni::Failed{.code = wire::cni::kProtocolError,
                          .message = std::move(message),
                          .details = std::move(details)},
@@ -204,7 +205,7 @@ void Session::send(const wire::cni::Message& message, std::uint32_t code) {
   auto body = wire::cni::encode(message);
   const auto pushed = body ? writer_.push(std::move(*body)) : Result<void>(body.error());
   if (!pushed) {
-    spdlog::error("component=cni event=answer_lost error=\"{}\"", pushed.error().message);
+    log_event(LogLevel::kError, "cni", "answer_lost", {{"error", pushed.error().message}});
     end();
     return;
   }

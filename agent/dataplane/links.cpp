@@ -74,7 +74,8 @@ std::uint64_t linked_cgroup(const std::string& path) {
 
 std::uint64_t pinned_cgroup(const std::string& pin_dir) {
   for (const Hook& hook : hooks()) {
-    const std::uint64_t id = hook.engine ? 0 : linked_cgroup(links_dir(pin_dir) + "/" + hook.program);
+    const std::uint64_t id =
+        hook.engine ? 0 : linked_cgroup(links_dir(pin_dir) + "/" + hook.program);
     if (id != 0) {
       return id;
     }

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "agent/engines/engine_server.h"
 
-#include <spdlog/spdlog.h>
-
 #include <algorithm>
 #include <optional>
 #include <utility>
@@ -12,6 +10,7 @@
 #include "agent/engines/messages.h"
 #include "agent/engines/session.h"
 #include "agent/sys/unix_server.h"
+#include "sidetrack/log/log.h"
 
 namespace sidetrack::engines {
 namespace {
@@ -80,8 +79,8 @@ Session* EngineServer::Impl::find(SessionId id) const {
 
 Accepting EngineServer::Impl::on_engine(UniqueFd socket, const sys::PeerCredentials& peer) {
   if (sessions.size() >= kMaxSessions) {
-    spdlog::warn("component=engines event=peer_rejected pid={} reason=\"too many sessions\"",
-                 peer.pid);
+    log_event(LogLevel::kWarn, "engines", "peer_rejected",
+              {{"pid", peer.pid}, {"reason", "too many sessions"}});
     return Accepting::kMore;
   }
   sessions.push_back(std::make_shared<Session>(context, std::move(socket), peer, *this));
@@ -106,8 +105,8 @@ Result<SessionHost::Admission> EngineServer::Impl::admit(std::int64_t pid,
   if (!welcome) {
     return welcome.error();
   }
-  spdlog::info("component=engines event=engine_registered session={} pid={} version=\"{}\" slot={}",
-               id, pid, build, welcome->slot);
+  log_event(LogLevel::kInfo, "engines", "engine_registered",
+            {{"session", id}, {"pid", pid}, {"version", build}, {"slot", welcome->slot}});
   return Admission{.id = id, .welcome = *welcome};
 }
 
@@ -158,9 +157,8 @@ void EngineServer::Impl::on_link(SessionId session, const Link& link) {
 void EngineServer::Impl::on_ended(Session& session, const std::string& reason) {
   const SessionId id = session.info().id;
   const bool known = session.was_registered();
-  spdlog::log(known ? spdlog::level::info : spdlog::level::warn,
-              "component=engines event=session_ended session={} pid={} reason=\"{}\"", id,
-              session.info().pid, reason);
+  log_event(known ? LogLevel::kInfo : LogLevel::kWarn, "engines", "session_ended",
+            {{"session", id}, {"pid", session.info().pid}, {"reason", reason}});
   std::erase_if(sessions, [&session](const auto& other) { return other.get() == &session; });
   if (known) {
     callbacks.on_lost(id);  // this runs from the loop already

@@ -3,7 +3,6 @@
 
 #include <arpa/inet.h>
 #include <fmt/format.h>
-#include <spdlog/spdlog.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -16,6 +15,7 @@
 #include "agent/admin/api.h"
 #include "agent/main/clocks.h"
 #include "agent/main/names.h"
+#include "sidetrack/log/log.h"
 
 namespace sidetrack::agent {
 
@@ -41,7 +41,7 @@ policy::NodeSettings settings_of(const Options& options) {
     settings.rules = *rules;
   }
   for (const std::string& warning : warnings) {
-    spdlog::warn("component=options event=warning detail=\"{}\"", warning);
+    log_event(LogLevel::kWarn, "options", "warning", {{"detail", warning}});
   }
   return settings;
 }
@@ -166,7 +166,7 @@ Result<void> Agent::listen() {
         context_, options_.http, admin::make_health(*this, [this] { return metrics_.text(); }));
     ST_TRY(http);
     http_ = std::move(*http);
-    spdlog::info("component=http event=listening port={}", http_->port());
+    log_event(LogLevel::kInfo, "http", "listening", {{"port", http_->port()}});
   }
   return {};
 }
@@ -196,7 +196,7 @@ Result<void> Agent::start() {
       return;  // the first one clears away what an earlier agent left: nobody's fault
     }
     if (repairs != 0) {
-      spdlog::warn("component=reconcile event=repaired rows={}", repairs);
+      log_event(LogLevel::kWarn, "reconcile", "repaired", {{"rows", repairs}});
       note_repairs(repairs, fmt::format("{} rows of st_pods were not as written", repairs));
     }
   });
@@ -211,13 +211,16 @@ Result<void> Agent::start() {
     every(kExternalLook, [this] {
       const bool was_up = external_->up();
       if (external_->look(clock_ns(CLOCK_MONOTONIC)) != was_up) {
-        spdlog::warn("component=engine event={} kind=external detail=\"{}\"",
-                     was_up ? "lost" : "up", external_->problem());
+        log_event(LogLevel::kWarn, "engine", was_up ? "lost" : "up",
+                  {{"kind", "external"}, {"detail", external_->problem()}});
       }
     });
   }
-  spdlog::info("component=agent event=started pid={} node={} cgroup={} pin_dir={}", getpid(),
-               options_.node_name, cgroups_.attach_dir, options_.pin_dir);
+  log_event(LogLevel::kInfo, "agent", "started",
+            {{"pid", getpid()},
+             {"node", options_.node_name},
+             {"cgroup", cgroups_.attach_dir},
+             {"pin_dir", options_.pin_dir}});
   return {};
 }
 
@@ -265,9 +268,10 @@ void Agent::wait_for_signals() {
 }
 
 void Agent::end(int signal) {
-  spdlog::info("component=agent event=stopping signal={} detail=\"{}\"", signal,
-               was_removed_ ? "our DaemonSet is gone: everything is taken back"
-                            : "pinned programs keep enforcing");
+  log_event(LogLevel::kInfo, "agent", "stopping",
+            {{"signal", signal},
+             {"detail", was_removed_ ? "our DaemonSet is gone: everything is taken back"
+                                     : "pinned programs keep enforcing"}});
   context_.stop();
 }
 
@@ -292,14 +296,13 @@ void Agent::check_programs() {
   auto repaired = dataplane_->repair();
   if (!repaired) {
     program_errors_.push_back(repaired.error().message);
-    spdlog::error("component=dataplane event=repair_failed detail=\"{}\"",
-                  repaired.error().message);
+    log_event(LogLevel::kError, "dataplane", "repair_failed",
+              {{"detail", repaired.error().message}});
     return;
   }
   for (const std::string& name : *repaired) {
-    spdlog::warn(
-        "component=dataplane event=reattached program={} detail=\"something had detached it\"",
-        name);
+    log_event(LogLevel::kWarn, "dataplane", "reattached",
+              {{"program", name}, {"detail", "something had detached it"}});
     note_repairs(1, "program " + name + " was detached");
   }
 }
@@ -315,13 +318,13 @@ void Agent::note_repairs(std::uint64_t count, std::string what) {
 void Agent::reload() {
   auto options = reload_();
   if (!options) {
-    spdlog::error("component=agent event=reload_refused detail=\"{}\"", options.error().message);
+    log_event(LogLevel::kError, "agent", "reload_refused", {{"detail", options.error().message}});
   } else {
-    spdlog::set_level(spdlog::level::from_str(options->log_level));
+    set_log_level(options->log_level);
     policy::NodeSettings settings = settings_of(*options);
     node_settings_.rules = std::move(settings.rules);
     node_settings_.compat = std::move(settings.compat);
-    spdlog::info("component=agent event=reloaded");
+    log_event(LogLevel::kInfo, "agent", "reloaded");
   }
   source().refresh();
   if (synced_) {
@@ -332,14 +335,13 @@ void Agent::reload() {
 void Agent::on_event(const st_event& event) {
   switch (event.kind) {
     case ST_EVENT_UNKNOWN_NETNS:
-      spdlog::info(
-          "component=kernel event=unknown_netns netns_cookie={} detail=\"a connect from a "
-          "namespace that is no pod of ours\"",
-          event.netns_cookie);
+      log_event(LogLevel::kInfo, "kernel", "unknown_netns",
+                {{"netns_cookie", event.netns_cookie},
+                 {"detail", "a connect from a namespace that is no pod of ours"}});
       break;
     case ST_EVENT_LISTENER_LOST:
-      spdlog::info("component=kernel event=listener_lost netns_cookie={} socket_cookie={}",
-                   event.netns_cookie, event.socket_cookie);
+      log_event(LogLevel::kInfo, "kernel", "listener_lost",
+                {{"netns_cookie", event.netns_cookie}, {"socket_cookie", event.socket_cookie}});
       reconciler_.on_listener_lost(event.netns_cookie, reconcile::Clock::now());
       break;
     case ST_EVENT_LISTENER_BACK:

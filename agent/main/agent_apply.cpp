@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // From what the source delivers to the kernel and the engines.
-#include <spdlog/spdlog.h>
+
+#include <fmt/format.h>
 
 #include <cstdint>
 #include <ctime>
@@ -8,6 +9,7 @@
 
 #include "agent/main/agent.h"
 #include "agent/main/clocks.h"
+#include "sidetrack/log/log.h"
 
 namespace sidetrack::agent {
 
@@ -36,11 +38,11 @@ void Agent::on_snapshot(const kube::Snapshot& snapshot) {
   take(snapshot);
   if (is_held()) {
     problems_ = snapshot_.problems;
-    spdlog::error(
-        "component=agent event=held problems={} detail=\"the objects cannot be read completely: "
-        "what "
-        "the earlier agent enforced stays in force\"",
-        problems_.size());
+    log_event(LogLevel::kError, "agent", "held",
+              {{"problems", problems_.size()},
+               {"detail",
+                "the objects cannot be read completely: what the earlier agent enforced stays in "
+                "force"}});
     return;
   }
   apply();
@@ -89,14 +91,18 @@ void Agent::apply() {
   }
   last_apply_s_ = static_cast<double>(clock_ns(CLOCK_MONOTONIC) - begin) / 1e9;
   metrics_.observe_policy_apply(last_apply_s_);
-  spdlog::info("component=agent event=applied pods={} services={} problems={} seconds={:.4f}",
-               snapshot_.objects.pods.size(), snapshot_.objects.services.size(), problems_.size(),
-               last_apply_s_);
+  log_event(LogLevel::kInfo, "agent", "applied",
+            {{"pods", snapshot_.objects.pods.size()},
+             {"services", snapshot_.objects.services.size()},
+             {"problems", problems_.size()},
+             {"seconds", fmt::format("{:.4f}", last_apply_s_)}});
   for (std::size_t i = 0; has_news && i < problems_.size(); ++i) {
     const kube::Problem& problem = problems_[i];
-    spdlog::warn(
-        "component=policy event=problem object=\"{}\" key=\"{}\" value=\"{}\" reason=\"{}\"",
-        problem.object, problem.key, problem.value, problem.reason);
+    log_event(LogLevel::kWarn, "policy", "problem",
+              {{"object", problem.object},
+               {"key", problem.key},
+               {"value", problem.value},
+               {"reason", problem.reason}});
   }
 }
 

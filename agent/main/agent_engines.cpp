@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // The agent and its engines: who may register, and what they tell.
-#include <spdlog/spdlog.h>
 
 #include <cerrno>
 #include <csignal>
@@ -8,6 +7,7 @@
 
 #include "agent/main/agent.h"
 #include "agent/main/clocks.h"
+#include "sidetrack/log/log.h"
 
 namespace sidetrack::agent {
 
@@ -33,8 +33,8 @@ engines::Callbacks Agent::engine_callbacks() {
           },
       .on_failed =
           [this](engines::SessionId, std::uint64_t cookie, const std::string& reason) {
-            spdlog::warn("component=engine event=listen_failed netns_cookie={} reason=\"{}\"",
-                         cookie, reason);
+            log_event(LogLevel::kWarn, "engine", "listen_failed",
+                      {{"netns_cookie", cookie}, {"reason", reason}});
             reconciler_.on_listen_failed(cookie, reason);
           },
       .on_draining =
@@ -90,7 +90,7 @@ Result<engines::Welcome> Agent::welcome(std::int64_t pid) {
   }
   cells[slot].pid = static_cast<std::uint64_t>(pid);
   slots_.insert(slot);
-  spdlog::info("component=engine event=registered pid={} slot={}", pid, slot);
+  log_event(LogLevel::kInfo, "engine", "registered", {{"pid", pid}, {"slot", slot}});
   return engines::Welcome{.slot = slot,
                           .engines_fd = dataplane_->engines_fd(),
                           .slots_fd = fast_path_.slots_fd(),
@@ -107,7 +107,7 @@ void Agent::forget_lost_engines() {
   }
   for (const std::uint16_t slot : slots_) {
     if (!alive.contains(slot)) {
-      spdlog::warn("component=engine event=lost slot={}", slot);
+      log_event(LogLevel::kWarn, "engine", "lost", {{"slot", slot}});
     }
   }
   slots_ = std::move(alive);

@@ -20,8 +20,8 @@ struct Cgroups {
   std::uint64_t engine_id = 0;
 };
 
-// Finds and checks both, makes nothing. kInvalid: a choice that would redirect the engine to itself,
-// capture nothing, or meet another installation; the message says which and why.
+// Finds and checks both, makes nothing. kInvalid: a choice that would redirect the engine to
+// itself, capture nothing, or meet another installation; the message says which and why.
 [[nodiscard]] Result<Cgroups> find_cgroups(const Options& options);
 // The engine's, where it is ours to make and missing (engine_id is 0).
 [[nodiscard]] Result<void> make_engine_cgroup(Cgroups& cgroups);

@@ -1,14 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "agent/main/fast_path.h"
 
-#include <spdlog/spdlog.h>
-
 #include <algorithm>
 #include <cerrno>
 #include <filesystem>
 #include <utility>
 
 #include "sidetrack/fast_rules.h"
+#include "sidetrack/log/log.h"
 
 namespace sidetrack::agent {
 
@@ -23,8 +22,8 @@ std::string workloads_file(const std::string& cache_dir) {
   std::error_code error;
   std::filesystem::create_directories(cache_dir, error);
   if (error) {
-    spdlog::warn("component=adopt event=no_cache_dir path={} detail=\"{}\"", cache_dir,
-                 error.message());
+    log_event(LogLevel::kWarn, "adopt", "no_cache_dir",
+              {{"path", cache_dir}, {"detail", error.message()}});
     return "";
   }
   return cache_dir + "/fast-path-workloads.json";
@@ -84,8 +83,8 @@ Result<void> FastPath::watch() {
   const auto watching = dataplane_.set_sentinel(options_.fast_path.sentinel);
   ST_TRY(watching);
   watching_ = true;
-  spdlog::info("component=adopt event=watching sentinel={}",
-               *watching == dataplane::Sentinel::kFentry ? "fentry" : "tracepoint");
+  log_event(LogLevel::kInfo, "adopt", "watching",
+            {{"sentinel", *watching == dataplane::Sentinel::kFentry ? "fentry" : "tracepoint"}});
   return {};
 }
 
@@ -144,8 +143,8 @@ Result<void> FastPath::start_self_test() {
   ST_TRY(kernel_.add_guest(netns->cookie));
   const auto forget = [this, cookie = netns->cookie] {
     if (auto gone = kernel_.remove_guest(cookie); !gone) {
-      spdlog::warn("component=adopt event=row_stays netns_cookie={} detail=\"{}\"", cookie,
-                   gone.error().message);
+      log_event(LogLevel::kWarn, "adopt", "row_stays",
+                {{"netns_cookie", cookie}, {"detail", gone.error().message}});
     }
   };
   auto started = self_test_.start({.cgroup_dir = cgroup_dir_, .pin_dir = options_.pin_dir},
@@ -161,7 +160,7 @@ Result<void> FastPath::start_self_test() {
 
 void FastPath::turn_off(std::string problem) {
   problem_ = std::move(problem);
-  spdlog::warn("component=adopt event=off detail=\"{}\"", problem_);
+  log_event(LogLevel::kWarn, "adopt", "off", {{"detail", problem_}});
   adoption_.set_settings({.enabled = false, .probation = options_.fast_path.probation},
                          adopt::Clock::now());
   stop_watching();
@@ -174,7 +173,7 @@ void FastPath::stop_watching() {
     return;
   }
   if (auto off = dataplane_.set_sentinel(dataplane::Sentinel::kOff); !off) {
-    spdlog::error("component=adopt event=sentinel_stays detail=\"{}\"", off.error().message);
+    log_event(LogLevel::kError, "adopt", "sentinel_stays", {{"detail", off.error().message}});
     return;
   }
   watching_ = false;
@@ -194,7 +193,7 @@ void FastPath::on_self_test(const Result<selftest::Report>& report) {
   }
   adoption_.set_settings({.enabled = true, .probation = options_.fast_path.probation},
                          adopt::Clock::now());
-  spdlog::info("component=adopt event=on charges_reader={}", report->charges_reader);
+  log_event(LogLevel::kInfo, "adopt", "on", {{"charges_reader", report->charges_reader}});
 }
 
 // Before a pair is looked at for the first time: from then on its pods are on probation.
@@ -222,8 +221,8 @@ void FastPath::on_event(const st_event& event) {
   switch (event.kind) {
     case ST_EVENT_DEMOTED: {
       const auto reason = static_cast<st_fast_reason>(event.socket_cookie);
-      spdlog::info("component=adopt event=demoted netns_cookie={} reason={}", event.netns_cookie,
-                   adopt::name_of(reason));
+      log_event(LogLevel::kInfo, "adopt", "demoted",
+                {{"netns_cookie", event.netns_cookie}, {"reason", adopt::name_of(reason)}});
       adoption_.on_demoted(event.netns_cookie, reason, now);
       break;
     }
@@ -270,7 +269,7 @@ void FastPath::find_marked(adopt::Clock::time_point now) {
   }
   const auto marks = dataplane_.marks();
   if (!marks) {
-    spdlog::error("component=adopt event=list_failed detail=\"{}\"", marks.error().message);
+    log_event(LogLevel::kError, "adopt", "list_failed", {{"detail", marks.error().message}});
     return;
   }
   adoption_.on_marks(*marks, now);
@@ -300,7 +299,7 @@ void FastPath::scan(adopt::Clock::time_point now) {
   }
   const auto rows = dataplane_.pairs();
   if (!rows) {
-    spdlog::error("component=adopt event=list_failed detail=\"{}\"", rows.error().message);
+    log_event(LogLevel::kError, "adopt", "list_failed", {{"detail", rows.error().message}});
     return;
   }
   paired_ = counters->paired;
@@ -335,7 +334,7 @@ void FastPath::forget_remote(const std::vector<dataplane::PairRow>& rows) {
     } else if (auto done = dataplane_.adopter().run(
                    {.op = ST_ADOPT_FORGET, .key = row.key, .self = client});
                !done) {
-      spdlog::error("component=adopt event=run_failed detail=\"{}\"", done.error().message);
+      log_event(LogLevel::kError, "adopt", "run_failed", {{"detail", done.error().message}});
     } else if (*done == ST_FAST_NONE) {
       ++remote_;
     }

@@ -58,8 +58,8 @@ Result<InstanceLock> InstanceLock::acquire(const std::string& state_dir, const H
     return make_error(ErrorCode::kBusy, fmt::format("another agent (process {}) holds {}",
                                                     process.empty() ? "unknown" : process, path));
   }
-  const std::string text = fmt::format("{}{}{}{}{}\n", getpid(), kSeparator, self.http, kSeparator,
-                                       self.pin_dir);
+  const std::string text =
+      fmt::format("{}{}{}{}{}\n", getpid(), kSeparator, self.http, kSeparator, self.pin_dir);
   if (ftruncate(fd.get(), 0) != 0 ||
       pwrite(fd.get(), text.data(), text.size(), 0) != static_cast<ssize_t>(text.size())) {
     return errno_error("lock " + path, errno);

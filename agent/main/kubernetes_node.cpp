@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "agent/main/kubernetes_node.h"
 
-#include <spdlog/spdlog.h>
-
 #include <algorithm>
 #include <filesystem>
 #include <set>
 #include <utility>
+
+#include "sidetrack/log/log.h"
 
 namespace sidetrack::agent {
 
@@ -116,23 +116,23 @@ Result<void> KubernetesNode::listen() {
 }
 
 void KubernetesNode::install_plugin() {
-  installer_.emplace(context_, installer_settings(options_),
-                     cni::install::Callbacks{
-                         .on_conflict =
-                             [this](const std::string& text) {
-                               spdlog::error("component=cni event=conflict detail=\"{}\"", text);
-                               source_->create_event(events_.degraded(text));
-                             },
-                         .on_change =
-                             [](const cni::install::Status& status) {
-                               if (status.problem.empty()) {
-                                 spdlog::info("component=cni event=installed file={} network={}",
-                                              status.file, status.network);
-                               } else {
-                                 spdlog::warn("component=cni event=not_installed detail=\"{}\"",
-                                              status.problem);
-                               }
-                             }});
+  installer_.emplace(
+      context_, installer_settings(options_),
+      cni::install::Callbacks{
+          .on_conflict =
+              [this](const std::string& text) {
+                log_event(LogLevel::kError, "cni", "conflict", {{"detail", text}});
+                source_->create_event(events_.degraded(text));
+              },
+          .on_change =
+              [](const cni::install::Status& status) {
+                if (status.problem.empty()) {
+                  log_event(LogLevel::kInfo, "cni", "installed",
+                            {{"file", status.file}, {"network", status.network}});
+                } else {
+                  log_event(LogLevel::kWarn, "cni", "not_installed", {{"detail", status.problem}});
+                }
+              }});
   installer_->start();
 }
 
@@ -215,7 +215,8 @@ void KubernetesNode::write_enrolled_namespaces() {
     }
   }
   if (auto written = enrolled_.write(names); !written) {
-    spdlog::warn("component=cni event=enrolled_list_failed detail=\"{}\"", written.error().message);
+    log_event(LogLevel::kWarn, "cni", "enrolled_list_failed",
+              {{"detail", written.error().message}});
   }
 }
 

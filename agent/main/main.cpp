@@ -9,7 +9,6 @@
 
 #include "agent/main/agent.h"
 #include "agent/main/cgroups.h"
-#include "agent/main/log.h"
 #include "agent/main/options.h"
 #include "agent/main/standby.h"
 #include "agent/main/traces.h"
@@ -22,8 +21,8 @@ namespace sidetrack::agent {
 
 namespace {
 
-// SIG_BLOCK, SIG_UNBLOCK. One that comes before the agent can take it waits until it can: nobody who
-// asks for a reload means to end it.
+// SIG_BLOCK, SIG_UNBLOCK. One that comes before the agent can take it waits until it can: nobody
+// who asks for a reload means to end it.
 void hold_hangups(int how) {
   sigset_t hangup;
   sigemptyset(&hangup);
@@ -109,10 +108,10 @@ int self_test(const Options& options) {
     return fail(dir.error(), options.origins);
   }
   note_signals();
-  const auto report = selftest::run({.cgroup_dir = *dir,
-                                     .pin_dir = options.pin_dir,
-                                     .netns = options.netns,
-                                     .is_over = [] { return g_signal != 0; }});
+  const auto report = selftest::run(
+      {.cgroup_dir = *dir, .pin_dir = options.pin_dir, .netns = options.netns, .is_over = [] {
+         return g_signal != 0;
+       }});
   if (g_signal != 0) {
     constexpr int kSignalled = 128;  // as a shell shows it
     fmt::print(stderr, "sidetrack-agent: ended by signal {}; what the self-test made is gone\n",

@@ -89,15 +89,15 @@ Result<Options> interpret(const po::variables_map& values, Command command) {
                    fmt::format("1 to {} is meant", int{ST_MAX_LISTENERS}));
   }
   options.listeners_per_pod = static_cast<std::uint16_t>(listeners);
-  options.log_level = text("log-level");
-  options.log_format = text("log-format");
-  if (options.log_level != "error" && options.log_level != "warn" && options.log_level != "info" &&
-      options.log_level != "debug") {
-    return invalid("log-level", options.log_level, "error, warn, info or debug is meant");
+  const auto level = log_level_of(text("log-level"));
+  if (!level) {
+    return invalid("log-level", text("log-level"), "error, warn, info or debug is meant");
   }
-  if (options.log_format != "text" && options.log_format != "json") {
-    return invalid("log-format", options.log_format, "text or json is meant");
+  options.log_level = *level;
+  if (text("log-format") != "text" && text("log-format") != "json") {
+    return invalid("log-format", text("log-format"), "text or json is meant");
   }
+  options.log_format = text("log-format") == "json" ? LogFormat::kJson : LogFormat::kText;
   ST_TRY(parse_engine(text("engine"), options));
   ST_TRY(parse_listener_ports(text("listener-ports"), options));
   ST_TRY(parse_compat(text("compat"), options));

@@ -13,6 +13,7 @@
 #include "agent/policy/services.h"
 #include "agent/reconcile/row.h"
 #include "sidetrack/cli/origins.h"
+#include "sidetrack/log/log.h"
 #include "sidetrack/result.h"
 
 namespace sidetrack::agent {
@@ -67,8 +68,8 @@ struct Options {
   std::vector<policy::Compat> compat;
   std::string namespace_name;  // the agent's own
   std::string http;            // "ADDR:PORT" or "off"
-  std::string log_level;
-  std::string log_format;
+  LogLevel log_level = LogLevel::kInfo;
+  LogFormat log_format = LogFormat::kText;
   std::chrono::seconds drain{30};  // uninstall
   bool keep_conflist = false;      // uninstall
   bool json = false;               // self-test

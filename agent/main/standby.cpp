@@ -2,7 +2,6 @@
 #include "agent/main/standby.h"
 
 #include <fmt/format.h>
-#include <spdlog/spdlog.h>
 #include <sys/un.h>
 
 #include <chrono>
@@ -21,6 +20,7 @@
 #include "agent/kube/kubeconfig.h"
 #include "agent/main/cgroups.h"
 #include "agent/main/traces.h"
+#include "sidetrack/log/log.h"
 
 namespace sidetrack::agent {
 
@@ -63,8 +63,7 @@ Result<void> check_beside(const Options& options, const InstanceLock::Holder& ot
 }
 
 // Waits until `acquire` says something else than kBusy, or a signal comes.
-Result<std::optional<InstanceLock>> wait_for(
-    const std::function<Result<InstanceLock>()>& acquire) {
+Result<std::optional<InstanceLock>> wait_for(const std::function<Result<InstanceLock>()>& acquire) {
   boost::asio::io_context context;
   boost::asio::signal_set signals(context, SIGTERM, SIGINT);
   boost::asio::steady_timer timer(context);
@@ -142,7 +141,8 @@ Result<std::optional<InstanceLock>> take_lock(const Options& options) {
     return make_error(ErrorCode::kBusy, lock.error().message + "; --standby waits for it to end");
   }
   ST_TRY(check_beside(options, InstanceLock::holder(options.state_dir)));
-  spdlog::info("component=agent event=standby ready=false detail=\"{}\"", lock.error().message);
+  log_event(LogLevel::kInfo, "agent", "standby",
+            {{"ready", "false"}, {"detail", lock.error().message}});
   return wait_for(acquire);
 }
 

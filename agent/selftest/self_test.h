@@ -28,9 +28,9 @@ struct Report {
 };
 
 struct Places {
-  std::string cgroup_dir;  // a child of it is made for the test
-  std::string pin_dir;     // a sibling of it
-  std::string netns;       // the network namespace to use; empty: one of its own
+  std::string cgroup_dir;         // a child of it is made for the test
+  std::string pin_dir;            // a sibling of it
+  std::string netns;              // the network namespace to use; empty: one of its own
   std::function<bool()> is_over;  // asked between checks: whether to end; empty: never
 };
 

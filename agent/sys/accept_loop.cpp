@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "agent/sys/accept_loop.h"
 
-#include <spdlog/spdlog.h>
 #include <sys/socket.h>
 
 #include <cerrno>
@@ -10,6 +9,8 @@
 
 #include <boost/asio/posix/stream_descriptor.hpp>
 #include <boost/asio/steady_timer.hpp>
+
+#include "sidetrack/log/log.h"
 
 namespace sidetrack::sys {
 namespace {
@@ -78,8 +79,8 @@ void AcceptLoop::Impl::accept_all() {
   while (!stopped && !held) {
     auto connection = accept_next(listener.native_handle());
     if (!connection) {
-      spdlog::warn("component={} event=accept_failed error=\"{}\"", component,
-                   connection.error().message);
+      log_event(LogLevel::kWarn, component, "accept_failed",
+                {{"error", connection.error().message}});
       wait_a_while();
       return;
     }

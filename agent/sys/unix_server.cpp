@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "agent/sys/unix_server.h"
 
-#include <spdlog/spdlog.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -10,6 +9,8 @@
 #include <cerrno>
 #include <cstring>
 #include <utility>
+
+#include "sidetrack/log/log.h"
 
 namespace sidetrack::sys {
 namespace {
@@ -135,8 +136,8 @@ void UnixServer::stop() {
 Accepting UnixServer::on_connection(UniqueFd socket) {
   const auto peer = peer_credentials(socket.get());
   if (!peer || (peer->uid != 0 && peer->uid != ::geteuid())) {
-    spdlog::warn("component={} event=peer_rejected uid={}", component_,
-                 peer ? static_cast<std::int64_t>(peer->uid) : -1);
+    log_event(LogLevel::kWarn, component_, "peer_rejected",
+              {{"uid", peer ? static_cast<std::int64_t>(peer->uid) : -1}});
     return Accepting::kMore;
   }
   return on_peer_(std::move(socket), *peer);

@@ -127,9 +127,9 @@ TEST_F(AgentStandby, does_not_wait_for_one_agent_to_meet_another) {
   set(spec, "--http", "127.0.0.1:0");
   expect_refusal_of_standby(spec, 1, {"--pin-dir " + sidetrack_->pin_dir(), "another agent's"});
   ST_ASSERT_OK(first->terminate());
-  ST_ASSERT_OK(run_command({.arguments = {built_program("sidetrack-agent"), "uninstall",
-                                          "--state-dir", state, "--cgroup", cgroup.path(),
-                                          "--pin-dir", sidetrack_->pin_dir() + "-first"}}));
+  ST_ASSERT_OK(run_command(
+      {.arguments = {built_program("sidetrack-agent"), "uninstall", "--state-dir", state,
+                     "--cgroup", cgroup.path(), "--pin-dir", sidetrack_->pin_dir() + "-first"}}));
 }
 
 TEST_F(AgentStandby, waits_for_who_has_the_address_that_it_wants) {

@@ -252,10 +252,10 @@ TEST_F(Uninstall, makes_no_state_folder) {
 
 TEST_F(Uninstall, takes_away_what_a_killed_self_test_left) {
   ASSERT_NO_FATAL_FAILURE(stop_agent());
-  ST_ASSERT_VALUE(auto self_test,
-                  Process::start({.arguments = {built_program("sidetrack-agent"), "self-test",
-                                                "--cgroup", cgroup_->path(), "--pin-dir",
-                                                sidetrack_->pin_dir()}}));
+  ST_ASSERT_VALUE(
+      auto self_test,
+      Process::start({.arguments = {built_program("sidetrack-agent"), "self-test", "--cgroup",
+                                    cgroup_->path(), "--pin-dir", sidetrack_->pin_dir()}}));
   const std::string number = std::to_string(self_test->pid());
   const std::string pins = sidetrack_->pin_dir() + "-selftest-" + number;
   const std::string cgroup = cgroup_->path() + "/sidetrack-selftest-" + number;

@@ -16,7 +16,7 @@ class Room:
     forbidden: tuple[str, ...] = (r"bpf/.*", r".*\.skel\.h")
 
 
-SHARED = ("sidetrack/abi/", "sidetrack/decide.h", "sidetrack/fast_rules.h", "sidetrack/result.h", "sidetrack/unique_fd.h")
+SHARED = ("sidetrack/abi/", "sidetrack/decide.h", "sidetrack/fast_rules.h", "sidetrack/log/", "sidetrack/result.h", "sidetrack/unique_fd.h")
 PURE_FORBIDDEN = (
     r"bpf/.*", r".*\.skel\.h", r"sys/.*", r"unistd\.h", r"fcntl\.h", r"poll\.h", r"sched\.h", r"signal\.h",
     r"thread", r"mutex", r"shared_mutex", r"atomic", r"condition_variable", r"future", r"chrono", r"ctime", r"time\.h",
@@ -37,7 +37,7 @@ ROOMS = {
         project=("agent/policy/", "agent/kube/model.h", "sidetrack/abi/", "sidetrack/decide.h", "sidetrack/result.h"),
         forbidden=PURE_FORBIDDEN),
     "agent/kube/": Room(project=("agent/kube/", "agent/sys/", "sidetrack/files/", "sidetrack/result.h", "sidetrack/unique_fd.h")),
-    "agent/sys/": Room(project=("agent/sys/", "sidetrack/result.h", "sidetrack/unique_fd.h")),
+    "agent/sys/": Room(project=("agent/sys/", "sidetrack/log/", "sidetrack/result.h", "sidetrack/unique_fd.h")),
     "agent/pods/": Room(
         project=("agent/pods/", "agent/sys/", "sidetrack/result.h", "sidetrack/unique_fd.h")),
     "agent/dataplane/": Room(project=("agent/dataplane/", "agent/sys/", "sidetrack/cgroup/", "sidetrack/files/", "sidetrack_bpf.skel.h", "sidetrack_netns.skel.h") + SHARED, forbidden=()),

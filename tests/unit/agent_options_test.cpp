@@ -34,8 +34,8 @@ TEST_F(OptionsTest, have_the_documented_defaults) {
   EXPECT_EQ(options.listeners_per_pod, 4);
   EXPECT_TRUE(options.compat.empty());
   EXPECT_EQ(options.http, "127.0.0.1:15880");
-  EXPECT_EQ(options.log_level, "info");
-  EXPECT_EQ(options.log_format, "text");
+  EXPECT_EQ(options.log_level, LogLevel::kInfo);
+  EXPECT_EQ(options.log_format, LogFormat::kText);
   EXPECT_EQ(options.drain, std::chrono::seconds(30));
   EXPECT_FALSE(options.lists.exclude_ports.has_value());
 }
@@ -54,8 +54,8 @@ TEST_F(OptionsTest, take_paths_and_names_as_they_are) {
   EXPECT_EQ(options.cgroup_dir, "/g");
   EXPECT_EQ(options.engine_cgroup_dir, "/g/e");
   EXPECT_EQ(options.http, "off");
-  EXPECT_EQ(options.log_level, "debug");
-  EXPECT_EQ(options.log_format, "json");
+  EXPECT_EQ(options.log_level, LogLevel::kDebug);
+  EXPECT_EQ(options.log_format, LogFormat::kJson);
   EXPECT_TRUE(options.standby);
 }
 
