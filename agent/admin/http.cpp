@@ -31,7 +31,8 @@ std::string why_not_ready(const StatusView& status) {
   }
   for (const auto& problem : status.problems) {
     if (problem.severity == "error") {
-      why += fmt::format("{} {}: {}\n", problem.object, problem.key, problem.reason);
+      why += fmt::format("{}{}{}: {}\n", problem.object, problem.key.empty() ? "" : " ",
+                         problem.key, problem.reason);
     }
   }
   return why;

@@ -3,6 +3,8 @@
 
 #include <fmt/format.h>
 
+#include <cerrno>
+
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/local/stream_protocol.hpp>
 #include <boost/beast/core.hpp>
@@ -83,7 +85,7 @@ Error unreachable(const std::string& path, const beast::error_code& error) {
         "(doctor and bypass work without it).";
   }
   return Error{
-      ErrorCode::kIo, error.value(),
+      ErrorCode::kIo, error == beast::error::timeout ? ETIMEDOUT : error.value(),
       fmt::format("the agent cannot be reached at {}: {}. {}", path, error.message(), hint)};
 }
 
@@ -116,7 +118,7 @@ std::string about_versions(const std::string& server) {
 
 }  // namespace
 
-Result<nlohmann::json> Client::get(const std::string& target) const {
+Result<nlohmann::json> Client::get(const std::string& target, const std::string& key) const {
   if (socket_path_.size() > 107) {
     return make_error(ErrorCode::kInvalid,
                       "socket path " + socket_path_ + " is longer than 107 bytes");
@@ -126,10 +128,15 @@ Result<nlohmann::json> Client::get(const std::string& target) const {
     return unreachable(socket_path_, error);
   }
   auto body = nlohmann::json::parse(exchange.body(), nullptr, false);
-  if (exchange.status() == 200 && !body.is_discarded()) {
+  const bool is_ours = body.is_object() && body.contains(key);
+  if (exchange.status() == 200 && is_ours) {
     return body;
   }
-  std::string message = fmt::format("the agent answered {}", exchange.status());
+  std::string message =
+      exchange.status() == 200
+          ? fmt::format("what answers at {} is no agent of a version that we know: no \"{}\" in it",
+                        socket_path_, key)
+          : fmt::format("the agent answered {}", exchange.status());
   if (body.is_object() && body.contains("error") && body["error"].is_object()) {
     message = body["error"].value("message", message);
   }

@@ -18,9 +18,10 @@ class Client {
                   std::chrono::milliseconds deadline = std::chrono::seconds(5))
       : socket_path_(std::move(socket_path)), deadline_(deadline) {}
 
-  // kIo: the agent could not be reached, the message says what to do. Otherwise the error that the
-  // agent answered with.
-  [[nodiscard]] Result<nlohmann::json> get(const std::string& target) const;
+  // The answer, an object that has `key`. kIo: the agent could not be reached, the message says
+  // what to do; with error_number ETIMEDOUT it runs and does not answer. Otherwise the error that
+  // the agent answered with.
+  [[nodiscard]] Result<nlohmann::json> get(const std::string& target, const std::string& key) const;
   [[nodiscard]] const std::string& socket_path() const { return socket_path_; }
 
  private:

@@ -20,11 +20,16 @@ using admin::percent_encode;
 using nlohmann::json;
 using Renderer = std::function<std::string(const json&)>;
 
+struct Question {
+  std::string target;
+  std::string key;  // that the answer has
+};
+
 // Asks the agent and prints the answer; returns it through `answer` for those who want to look at
 // it.
-int ask(const Options& options, const Streams& streams, const std::string& target,
+int ask(const Options& options, const Streams& streams, const Question& question,
         const Renderer& render, json* answer = nullptr) {
-  const auto reply = Client(admin_socket(options)).get(target);
+  const auto reply = Client(admin_socket(options)).get(question.target, question.key);
   if (!reply) {
     return fail(reply.error(), streams);
   }
@@ -47,14 +52,14 @@ Result<std::string> pod_query(const std::string& name) {
 }
 
 int run_status(const Options& options, const Streams& streams) {
-  return ask(options, streams, "/v1/status",
+  return ask(options, streams, {"/v1/status", "agent"},
              [&](const json& status) { return render_status(status, streams.painter, now_s()); });
 }
 
 int run_pods(const Options& options, const Streams& streams) {
   json answer;
   const int code = ask(
-      options, streams, "/v1/pods?namespace=" + percent_encode(options.namespace_name),
+      options, streams, {"/v1/pods?namespace=" + percent_encode(options.namespace_name), "pods"},
       [&](const json& pods) {
         return list_of(pods, "pods").empty() ? "" : render_pods(pods, streams.painter);
       },
@@ -76,7 +81,7 @@ int run_policy(const Options& options, const Streams& streams) {
   if (!query) {
     return fail(query.error(), streams);
   }
-  return ask(options, streams, "/v1/policy?" + *query,
+  return ask(options, streams, {"/v1/policy?" + *query, "entries"},
              [&](const json& policy) { return render_policy(policy, streams.painter); });
 }
 
@@ -88,13 +93,13 @@ int run_explain(const Options& options, const Streams& streams) {
   json answer;
   const int code = ask(
       options, streams,
-      "/v1/explain?" + *query + "&destination=" + percent_encode(options.arguments[1]),
+      {"/v1/explain?" + *query + "&destination=" + percent_encode(options.arguments[1]), "verdict"},
       [&](const json& explain) { return render_explain(explain, streams.painter); }, &answer);
   return code == kExitFine && !flag_of(answer, "agrees_with_kernel") ? kExitFindings : code;
 }
 
 int run_counters(const Options& options, const Streams& streams) {
-  auto reply = Client(admin_socket(options)).get("/v1/counters");
+  auto reply = Client(admin_socket(options)).get("/v1/counters", "counters");
   if (!reply) {
     return fail(reply.error(), streams);
   }
@@ -151,8 +156,7 @@ int run_bypass(const Options& options, const Streams& streams) {
                 << place << "\n";
   } else {
     streams.out << "bypass is " << streams.painter.paint("off", Colour::kGreen)
-                << ": new connections go as their policy says.\n"
-                << (word.empty() ? "" : "Undo: sidetrackctl bypass on" + place + "\n");
+                << ": new connections go as their policy says.\n";
   }
   return kExitFine;
 }

@@ -4,6 +4,7 @@
 #include <sys/utsname.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <optional>
 #include <ostream>
 
@@ -28,14 +29,17 @@ Host this_host() {
 
 // The agent's status, or nothing and a finding.
 std::optional<json> ask_agent(const Client& client, Findings& findings) {
-  const auto status = client.get("/v1/status");
+  const auto status = client.get("/v1/status", "agent");
   if (!status) {
+    const bool hangs = status.error().error_number == ETIMEDOUT;
     findings.push_back({Severity::kError, "agent", status.error().message,
-                        "start sidetrack-agent; until then what is pinned goes on as it is, with "
-                        "the policy of before"});
+                        std::string(hangs ? "if it stays so, end it and start it again"
+                                          : "start sidetrack-agent") +
+                            "; until then what is pinned goes on as it is, with the policy of "
+                            "before"});
     return std::nullopt;
   }
-  const auto pods = client.get("/v1/pods");
+  const auto pods = client.get("/v1/pods", "pods");
   check_status(*status, pods ? *pods : json::object(), findings);
   return *status;
 }
@@ -58,7 +62,9 @@ void check_hooks(const Host& host, const std::string& pin_dir, const std::option
          "start sidetrack-agent, or name its folder with --pin-dir"});
   } else {
     findings.push_back({Severity::kOk, "programs",
-                        std::to_string(ours.size()) + " programs are pinned at " + pin_dir, ""});
+                        std::to_string(ours.size()) + " programs are pinned at " + pin_dir +
+                            ", those of the fast path included",
+                        ""});
   }
   if (cgroup.empty()) {
     return;

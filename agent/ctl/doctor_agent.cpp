@@ -134,7 +134,7 @@ void check_problems(const json& status, Findings& findings) {
     const auto value = text_of(problem, "value");
     findings.push_back(
         {text_of(problem, "severity") == "error" ? Severity::kError : Severity::kWarning, "objects",
-         fmt::format("{} {}{}{}", text_of(problem, "object"), text_of(problem, "key"),
+         fmt::format("{}{}{}", subject_of(problem),
                      value.empty() ? "" : " \"" + printable(value, kMostCellColumns) + "\"",
                      because(text_of(problem, "reason"))),
          text_of(problem, "action")});

@@ -47,7 +47,7 @@ int follow(const Options& options, const Streams& streams, double since) {
   std::uint64_t after = 0;
   bool header_due = options.format == Format::kTable;
   while (interrupted == 0) {
-    const auto page = client.get(target_of(options, since, after));
+    const auto page = client.get(target_of(options, since, after), "flows");
     if (!page) {
       return fail(page.error(), streams);
     }
@@ -76,7 +76,7 @@ int run_flows(const Options& options, const Streams& streams) {
   if (options.follow) {
     return follow(options, streams, since);
   }
-  const auto page = Client(admin_socket(options)).get(target_of(options, since, 0));
+  const auto page = Client(admin_socket(options)).get(target_of(options, since, 0), "flows");
   if (!page) {
     return fail(page.error(), streams);
   }

@@ -86,6 +86,11 @@ std::string close_of(const json& flow) {
 
 }  // namespace
 
+std::string subject_of(const json& problem) {
+  const auto key = text_of(problem, "key");
+  return text_of(problem, "object") + (key.empty() ? "" : " " + key);
+}
+
 std::string text_of(const json& object, const char* key) {
   const auto found = object.is_object() ? object.find(key) : object.end();
   return object.is_object() && found != object.end() && found->is_string()
@@ -142,8 +147,7 @@ std::string render_pods(const json& answer, const Painter& painter) {
     }
     if (const auto reason = text_of(pod, "fast_path_reason");
         !reason.empty() && count_of(pod, "fast_path_connections") == 0) {
-      details += printable(pod_name(pod)) + ": its latest connection uses TCP, " +
-                 printable(reason) + "\n";
+      details += printable(pod_name(pod)) + ": not on the fast path, " + printable(reason) + "\n";
     }
   }
   if (table.empty()) {

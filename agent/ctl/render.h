@@ -25,6 +25,8 @@ namespace sidetrack::ctl {
 
 // The field, or the fallback if it is missing or of another kind.
 [[nodiscard]] std::string text_of(const nlohmann::json& object, const char* key);
+// What a problem of /v1/status is of: "Pod/shop/web sidetrack.io/mode", or the object alone.
+[[nodiscard]] std::string subject_of(const nlohmann::json& problem);
 [[nodiscard]] std::uint64_t count_of(const nlohmann::json& object, const char* key);
 [[nodiscard]] double seconds_of(const nlohmann::json& object, const char* key);
 [[nodiscard]] bool flag_of(const nlohmann::json& object, const char* key);

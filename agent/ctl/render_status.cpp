@@ -110,7 +110,7 @@ std::string problem_lines(const json& status, const Painter& painter) {
     const auto severity = text_of(problem, "severity");
     out += fmt::format(
         "  {} ", painter.paint(severity, severity == "error" ? Colour::kRed : Colour::kYellow));
-    out += printable(fmt::format("{} {}", text_of(problem, "object"), text_of(problem, "key")));
+    out += printable(subject_of(problem));
     if (const auto value = text_of(problem, "value"); !value.empty()) {
       out += fmt::format(" \"{}\"", printable(value, kMostCellColumns));
     }

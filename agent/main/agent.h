@@ -81,6 +81,7 @@ class Agent : public admin::Views {
   // Whether `snapshot_` must wait: it is not complete, and an earlier agent left rows that it would
   // undo. They stay in force until there is a complete one.
   [[nodiscard]] bool is_held() const;
+  [[nodiscard]] std::string held_reason() const;
   void on_snapshot(const kube::Snapshot& snapshot);
   void take(const kube::Snapshot& snapshot);
   [[nodiscard]] Result<void> listen_for_engines();

@@ -39,10 +39,7 @@ void Agent::on_snapshot(const kube::Snapshot& snapshot) {
   if (is_held()) {
     problems_ = snapshot_.problems;
     log_event(LogLevel::kError, "agent", "held",
-              {{"problems", problems_.size()},
-               {"detail",
-                "the objects cannot be read completely: what the earlier agent enforced stays in "
-                "force"}});
+              {{"problems", problems_.size()}, {"detail", held_reason()}});
     return;
   }
   apply();
@@ -54,6 +51,13 @@ bool Agent::is_held() const {
   }
   // What source kubernetes has on its disk is old, but it is whole.
   return kubernetes_ ? !kubernetes_->knows_all() : inherited_;
+}
+
+std::string Agent::held_reason() const {
+  return inherited_ ? "the objects cannot be read completely since this agent started: what the "
+                      "earlier one enforced stays in force, unchanged"
+                    : "the objects cannot be read completely since this agent started: nothing is "
+                      "enforced until they can";
 }
 
 Result<void> Agent::open_doors() {

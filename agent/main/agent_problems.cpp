@@ -44,9 +44,7 @@ std::vector<admin::ProblemView> Agent::problem_views(
     views.push_back({.severity = "error",
                      .object = "node",
                      .key = "held",
-                     .reason =
-                         "the objects cannot be read completely since this agent started: what "
-                         "the earlier one enforced stays in force, unchanged",
+                     .reason = held_reason(),
                      .action = "correct what the other problems name"});
   }
   if (std::all_of(engines.begin(), engines.end(),

@@ -172,10 +172,13 @@ std::string help_text(Command command) {
            "--objects DIR; SIGHUP reads them again\n"
            "  sidetrack-agent uninstall [options]           removes everything that it made, after "
            "connections have drained\n"
-           "  sidetrack-agent --help | --version\n\n"
+           "  sidetrack-agent self-test [options]           tries whether sockets can skip TCP on "
+           "this kernel\n"
+           "  sidetrack-agent COMMAND --help | --version\n\n"
         << common_options() << "\n"
         << run_options() << "\n"
-        << uninstall_options()
+        << uninstall_options() << "\n"
+        << self_test_options()
         << "\nExample: sidetrack-agent run --objects /etc/sidetrack/objects & sidetrack-engine run "
            "& sidetrackctl status\n";
   }

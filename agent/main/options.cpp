@@ -7,7 +7,10 @@
 #include <filesystem>
 #include <fstream>
 #include <functional>
+#include <istream>
+#include <map>
 #include <optional>
+#include <sstream>
 #include <utility>
 
 #include <boost/program_options.hpp>
@@ -33,6 +36,15 @@ Result<void> check_source(const Options& options) {
     return make_error(ErrorCode::kInvalid,
                       "--objects DIR is missing: the folder of Kubernetes objects to follow");
   }
+  const std::pair<const char*, const std::string&> of_kubernetes[] = {
+      {"kubeconfig", options.kubeconfig},
+      {"daemonset", options.daemonset},
+      {"cni-conf-dir", options.cni.conf_dir}};
+  for (const auto& [name, value] : of_kubernetes) {
+    if (options.source == "files" && !value.empty()) {
+      return invalid(name, value, "only source kubernetes has a use for it");
+    }
+  }
   if (options.source == "kubernetes" && !options.objects_dir.empty()) {
     return invalid("objects", options.objects_dir, "only source files reads a folder");
   }
@@ -55,6 +67,10 @@ Result<Options> interpret(const po::variables_map& values, Command command) {
   options.kubeconfig = text("kubeconfig");
   const std::string implied = options.objects_dir.empty() ? "kubernetes" : "files";
   options.source = values.contains("source") ? text("source") : implied;
+  options.daemonset = text("daemonset");
+  options.cni = {.conf_dir = text("cni-conf-dir"),
+                 .bin_dir = text("cni-bin-dir"),
+                 .binary = text("cni-binary")};
   if (command == Command::kRun) {
     ST_TRY(check_source(options));
   }
@@ -63,10 +79,6 @@ Result<Options> interpret(const po::variables_map& values, Command command) {
     return invalid("node", "", "the name of this node is meant, as spec.nodeName has it");
   }
   options.namespace_name = text("namespace");
-  options.daemonset = text("daemonset");
-  options.cni = {.conf_dir = text("cni-conf-dir"),
-                 .bin_dir = text("cni-bin-dir"),
-                 .binary = text("cni-binary")};
   if (command == Command::kRun) {
     ST_TRY(parse_on_agent_down(text("cni-on-agent-down"), options.cni));
   }
@@ -146,6 +158,41 @@ void note_origins(const po::variables_map& before, const po::parsed_options& par
   }
 }
 
+// Line by line, so that what is wrong with one can name it.
+Result<void> add_file(std::istream& file, const std::string& path, po::variables_map& values,
+                      cli::Origins& origins) {
+  const po::options_description all = every_option();
+  std::map<std::string, std::string> places;
+  po::parsed_options options(&all);
+  std::string line;
+  for (int number = 1; std::getline(file, line); ++number) {
+    const std::string place = fmt::format("{}:{}", path, number);
+    try {
+      std::istringstream text(line);
+      for (po::option& option : po::parse_config_file(text, all).options) {
+        if (const auto [first, is_new] = places.emplace(option.string_key, place); !is_new) {
+          return make_error(ErrorCode::kInvalid,
+                            fmt::format("--config {}: option '{}' again, after {}", place,
+                                        option.string_key, first->second));
+        }
+        options.options.push_back(std::move(option));
+      }
+    } catch (const po::error& error) {
+      return make_error(ErrorCode::kInvalid, fmt::format("--config {}: {}", place, error.what()));
+    }
+    if (const auto begin = line.find_first_not_of(" \t\r");
+        begin != std::string::npos && line[begin] == '[') {
+      return make_error(ErrorCode::kInvalid,
+                        fmt::format("--config {}: the file has no sections", place));
+    }
+  }
+  note_origins(
+      values, options, [&](const std::string& option) { return "--config " + places[option]; },
+      origins);
+  po::store(options, values);
+  return {};
+}
+
 // Adds what the command line does not say, also options of the other command: both may share an
 // environment and a file.
 Result<void> add_environment_and_file(po::variables_map& values, cli::Origins& origins) {
@@ -164,10 +211,7 @@ Result<void> add_environment_and_file(po::variables_map& values, cli::Origins& o
     if (!file || std::filesystem::is_directory(path, error)) {
       return invalid("config", path, "a file that can be read is meant");
     }
-    const auto lines = po::parse_config_file(file, all);
-    note_origins(
-        values, lines, [&path](const std::string&) { return "--config " + path; }, origins);
-    po::store(lines, values);
+    return add_file(file, path, values, origins);
   }
   return {};
 }

@@ -70,15 +70,17 @@ class OtherAgent {
  public:
   explicit OtherAgent(const std::string& path) : acceptor_(context_, Local::endpoint(path)) {}
 
-  void answer_once() {
+  void answer_once(
+      const std::string& status = "404 Not Found",
+      const std::string& body = R"({"error": {"code": "not_found", "message": "no such path"}})") {
     Local::socket socket(context_);
     acceptor_.accept(socket);
     std::array<char, 4096> request{};
     socket.read_some(boost::asio::buffer(request));
-    const std::string body = R"({"error": {"code": "not_found", "message": "no such path"}})";
     const std::string text =
-        "HTTP/1.1 404 Not Found\r\nServer: sidetrack-agent/9.8.7\r\nContent-Length: " +
-        std::to_string(body.size()) + "\r\n\r\n" + body;
+        "HTTP/1.1 " + status +
+        "\r\nServer: sidetrack-agent/9.8.7\r\nContent-Length: " + std::to_string(body.size()) +
+        "\r\n\r\n" + body;
     boost::asio::write(socket, boost::asio::buffer(text));
   }
 
@@ -95,6 +97,17 @@ TEST(CtlVersions, an_agent_of_another_version_is_named_when_it_does_not_know_wha
   const auto outcome = run("counters --state-dir " + folder.path());
   EXPECT_EQ(outcome.code, 1);
   EXPECT_THAT(outcome.output, HasSubstr("no such path (the agent is version 9.8.7, this "));
+}
+
+TEST(CtlVersions, an_answer_that_says_nothing_is_no_status) {
+  for (const char* body : {"{}", "[]", "null", "{\"pods\": []}"}) {
+    const test::TemporaryFolder folder;
+    OtherAgent agent(folder.file("admin.sock"));
+    std::jthread answering([&agent, body] { agent.answer_once("200 OK", body); });
+    const auto outcome = run("status --state-dir " + folder.path());
+    EXPECT_EQ(outcome.code, 1) << body;
+    EXPECT_THAT(outcome.output, HasSubstr("no \"agent\" in it")) << body;
+  }
 }
 
 TEST_F(Ctl, an_error_of_the_same_version_does_not_speak_of_versions) {

@@ -64,7 +64,7 @@ TEST(CtlRender, pods_fit_a_screen_of_120_columns) {
   view.reason_detail = "open netns /run/netns/cni-5e2f0c6f-0a0d: No such file or directory";
   const auto text = render_pods(admin::to_json(std::vector{view}), kPlain);
   EXPECT_THAT(text, HasSubstr("  15900-15903  "));
-  EXPECT_THAT(text, HasSubstr("its latest connection uses TCP, fp_other_namespace\n"));
+  EXPECT_THAT(text, HasSubstr("not on the fast path, fp_other_namespace\n"));
   EXPECT_THAT(text, HasSubstr("\n\nshop/checkout-7d9c5b6f4-x8k2p: " + view.reason_detail + "\n"));
   std::istringstream lines(text);
   for (std::string line; std::getline(lines, line);) {
@@ -122,6 +122,11 @@ TEST(CtlRender, answers_of_another_shape_do_no_harm) {
   EXPECT_NO_THROW(static_cast<void>(render_flows(odd, kPlain, 0)));
   EXPECT_NO_THROW(static_cast<void>(render_pods(odd, kPlain)));
   EXPECT_NO_THROW(static_cast<void>(render_counters(odd, kPlain)));
+}
+
+TEST(Subject, of_a_problem_has_no_hole_where_there_is_no_key) {
+  EXPECT_EQ(subject_of({{"object", "Namespace/shop"}, {"key", ""}}), "Namespace/shop");
+  EXPECT_EQ(subject_of({{"object", "Pod/shop/web"}, {"key", "mode"}}), "Pod/shop/web mode");
 }
 
 }  // namespace

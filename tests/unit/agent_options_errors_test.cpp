@@ -179,7 +179,27 @@ TEST_F(OptionsTest, of_the_command_line_are_not_blamed_on_the_environment) {
 
 TEST_F(OptionsTest, of_a_file_are_named_with_it) {
   const std::string file = config("log-level = loud\n");
-  refuses(run_with({"--config", file}), "(--log-level is set by --config " + file + ")");
+  refuses(run_with({"--config", file}), "(--log-level is set by --config " + file + ":1)");
+}
+
+TEST_F(OptionsTest, name_the_line_of_a_file_that_is_wrong) {
+  const auto says = [this](const std::string& text, const std::string& words) {
+    const std::string file = config("# ours\n" + text);
+    refuses(run_with({"--config", file}), "--config " + file + words);
+  };
+  says("objectz = /o\n", ":2: unrecognised option 'objectz'");
+  says("\nlog-level info\n", ":3: the options configuration file contains an invalid line");
+  says("log-level = info\nlog-level = warn\n", ":3: option 'log-level' again, after ");
+  says("[agent]\nlog-level = info\n", ":2: the file has no sections");
+  says("\n\nlog-level = loud\n", ":4)");
+}
+
+TEST_F(OptionsTest, refuse_with_files_what_only_the_api_has_a_use_for) {
+  refuses(run_with({"--daemonset", "sidetrack"}),
+          "--daemonset 'sidetrack': only source kubernetes has a use for it");
+  refuses(run_with({"--cni-conf-dir", "/etc/cni/net.d"}), "--cni-conf-dir '/etc/cni/net.d': only");
+  refuses(run_with({"--kubeconfig", "/k"}), "--kubeconfig '/k': only");
+  EXPECT_TRUE(parse({"uninstall", "--cni-conf-dir", "/etc/cni/net.d"}));
 }
 
 }  // namespace
