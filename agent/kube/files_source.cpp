@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "agent/kube/files_source.h"
 
+#include <unistd.h>
+
 #include <chrono>
+#include <functional>
 #include <map>
 #include <optional>
 #include <set>
@@ -30,12 +33,13 @@ constexpr milliseconds kCheck{1000};
 
 }  // namespace
 
-// What lives from start() to stop().
+// What lives from start() to stop(). One thread: that of `io`.
 class FilesSource::Run : public std::enable_shared_from_this<FilesSource::Run> {
  public:
-  Run(asio::io_context& io, const std::filesystem::path& path, Listener listener)
+  using Deliver = std::function<void(std::shared_ptr<const Snapshot>)>;
+  Run(asio::io_context& io, const std::filesystem::path& path, Deliver deliver)
       : path_(path),
-        listener_(std::move(listener)),
+        deliver_(std::move(deliver)),
         folder_(path),
         watch_(path),
         events_(io),
@@ -59,10 +63,8 @@ class FilesSource::Run : public std::enable_shared_from_this<FilesSource::Run> {
 
   void stop() {
     stopped_ = true;
-    listener_ = nullptr;
     boost::system::error_code ignored;
-    events_.cancel(ignored);
-    events_.release();  // the descriptor is the watch's
+    events_.close(ignored);
     gather_.cancel();
     check_.cancel();
   }
@@ -82,7 +84,7 @@ class FilesSource::Run : public std::enable_shared_from_this<FilesSource::Run> {
     }
     watching_ = watched.has_value();
     if (watch_.fd() >= 0 && !events_.is_open()) {
-      events_.assign(watch_.fd());
+      events_.assign(dup(watch_.fd()));
       wait_for_events();
     }
     folder_.rescan();
@@ -180,29 +182,27 @@ class FilesSource::Run : public std::enable_shared_from_this<FilesSource::Run> {
   }
 
   void deliver() {
-    Snapshot now = folder_.snapshot();
+    auto now = std::make_shared<Snapshot>(folder_.snapshot());
     if (watch_problem_) {
-      now.problems.push_back(*watch_problem_);
+      now->problems.push_back(*watch_problem_);
     }
     if (stopped_ ||
-        (delivered_ && delivered_->objects == now.objects && delivered_->problems == now.problems &&
-         delivered_->complete == now.complete)) {
+        (delivered_ && delivered_->objects == now->objects &&
+         delivered_->problems == now->problems && delivered_->complete == now->complete)) {
       return;
     }
     delivered_ = std::move(now);
-    const Listener listener = listener_;  // it may call stop()
-    const Snapshot snapshot = *delivered_;
-    listener(snapshot);
+    deliver_(delivered_);
   }
 
   std::filesystem::path path_;
-  Listener listener_;
+  Deliver deliver_;
   ObjectFolder folder_;
   FolderWatch watch_;
   asio::posix::stream_descriptor events_;
   asio::steady_timer gather_;
   asio::steady_timer check_;
-  std::optional<Snapshot> delivered_;
+  std::shared_ptr<const Snapshot> delivered_;
   std::optional<Problem> watch_problem_;
   std::set<std::string> dirty_;
   std::map<std::string, steady_clock::time_point> being_written_;
@@ -214,8 +214,9 @@ class FilesSource::Run : public std::enable_shared_from_this<FilesSource::Run> {
   bool stopped_ = false;
 };
 
-FilesSource::FilesSource(asio::io_context& io, std::filesystem::path folder)
-    : io_(io), folder_(std::move(folder)) {}
+FilesSource::FilesSource(asio::io_context& io, asio::io_context& reading,
+                         std::filesystem::path folder)
+    : io_(io), reading_(reading), folder_(std::move(folder)) {}
 
 FilesSource::~FilesSource() {
   stop();
@@ -223,19 +224,29 @@ FilesSource::~FilesSource() {
 
 void FilesSource::start(Listener listener) {
   stop();
-  run_ = std::make_shared<Run>(io_, folder_, std::move(listener));
+  listener_ = std::make_shared<Listener>(std::move(listener));
+  run_ = std::make_shared<Run>(
+      reading_, folder_,
+      [&io = io_, weak = std::weak_ptr(listener_)](std::shared_ptr<const Snapshot> snapshot) {
+        asio::post(io, [weak, snapshot = std::move(snapshot)] {
+          if (const auto wanted = weak.lock()) {
+            (*wanted)(*snapshot);
+          }
+        });
+      });
   run_->start();
 }
 
 void FilesSource::refresh() {
   if (run_) {
-    run_->refresh();
+    asio::post(reading_, [run = run_] { run->refresh(); });
   }
 }
 
 void FilesSource::stop() {
+  listener_.reset();  // what is on its way is for nobody
   if (run_) {
-    run_->stop();
+    asio::post(reading_, [run = std::move(run_)] { run->stop(); });
     run_.reset();
   }
 }

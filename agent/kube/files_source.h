@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // FilesSource: the objects of a folder (docs/files-source.md), delivered at the start and within 50
-// ms of a change. Everything runs on the io_context's thread. Once a second it looks for what
-// inotify cannot tell: a folder that came back, a link whose target changed.
+// ms of a change. It reads where `reading` runs (a large file takes seconds); the listener runs on
+// the thread of `io`, as all calls must. Once a second it looks for what inotify cannot tell: a
+// folder that came back, a link whose target changed.
 #pragma once
 
 #include <filesystem>
@@ -17,8 +18,9 @@ namespace sidetrack::kube {
 
 class FilesSource : public Source {
  public:
-  // `io` must outlive this.
-  FilesSource(boost::asio::io_context& io, std::filesystem::path folder);
+  // Both must outlive this; they may be the same.
+  FilesSource(boost::asio::io_context& io, boost::asio::io_context& reading,
+              std::filesystem::path folder);
   FilesSource(const FilesSource&) = delete;
   FilesSource& operator=(const FilesSource&) = delete;
   ~FilesSource() override;
@@ -34,9 +36,10 @@ class FilesSource : public Source {
   class Run;
 
   boost::asio::io_context& io_;
+  boost::asio::io_context& reading_;
   std::filesystem::path folder_;
-  // Shared with the handlers that wait in the io_context: they may run after this is gone.
-  std::shared_ptr<Run> run_;
+  std::shared_ptr<Listener> listener_;
+  std::shared_ptr<Run> run_;  // shared with the handlers that wait in `reading`
 };
 
 }  // namespace sidetrack::kube

@@ -111,7 +111,8 @@ Agent::~Agent() {
 
 Result<void> Agent::make_source() {
   if (options_.source == "files") {
-    files_ = std::make_unique<kube::FilesSource>(context_, options_.objects_dir);
+    files_ =
+        std::make_unique<kube::FilesSource>(context_, reading_.context(), options_.objects_dir);
     return {};
   }
   auto node = KubernetesNode::create(context_, options_,
@@ -184,22 +185,7 @@ Result<void> Agent::start() {
       kubernetes_->tick();
     }
   });
-  every(kAudit, [this] {
-    if (!synced_) {
-      return;  // rows that an earlier agent left stay until we know what is wanted
-    }
-    if (kubernetes_) {
-      kubernetes_->tell();
-    }
-    const std::size_t repairs = reconciler_.audit(reconcile::Clock::now());
-    if (!std::exchange(audited_, true)) {
-      return;  // the first one clears away what an earlier agent left: nobody's fault
-    }
-    if (repairs != 0) {
-      log_event(LogLevel::kWarn, "reconcile", "repaired", {{"rows", repairs}});
-      note_repairs(repairs, fmt::format("{} rows of st_pods were not as written", repairs));
-    }
-  });
+  every(kAudit, [this] { audit(); });
   every(kProgramCheck, [this] { check_programs(); });
   every(FastPath::kTick, [this] {
     // Before pods are known nobody could visit their sockets, and they would pass for gone.
@@ -222,6 +208,23 @@ Result<void> Agent::start() {
              {"cgroup", cgroups_.attach_dir},
              {"pin_dir", options_.pin_dir}});
   return {};
+}
+
+void Agent::audit() {
+  if (!synced_) {
+    return;  // rows that an earlier agent left stay until we know what is wanted
+  }
+  if (kubernetes_) {
+    kubernetes_->tell();
+  }
+  const std::size_t repairs = reconciler_.audit(reconcile::Clock::now());
+  if (!std::exchange(audited_, true)) {
+    return;  // the first one clears away what an earlier agent left: nobody's fault
+  }
+  if (repairs != 0) {
+    log_event(LogLevel::kWarn, "reconcile", "repaired", {{"rows", repairs}});
+    note_repairs(repairs, fmt::format("{} rows of st_pods were not as written", repairs));
+  }
 }
 
 void Agent::every(std::chrono::milliseconds period, std::function<void()> work) {

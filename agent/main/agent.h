@@ -28,6 +28,7 @@
 #include "agent/main/options.h"
 #include "agent/metrics/metrics.h"
 #include "agent/reconcile/reconciler.h"
+#include "agent/sys/loop_thread.h"
 
 namespace sidetrack::agent {
 
@@ -95,6 +96,7 @@ class Agent : public admin::Views {
   void end(int signal);
   // Runs `work` now and then every `period`.
   void every(std::chrono::milliseconds period, std::function<void()> work);
+  void audit();
   void check_programs();
   // Something else had changed the kernel's state: counted, and shown as a problem for a while.
   void note_repairs(std::uint64_t count, std::string what);
@@ -125,6 +127,7 @@ class Agent : public admin::Views {
   std::unique_ptr<ExternalWatch> external_;
   FastPath fast_path_;
   std::unique_ptr<KubernetesNode> kubernetes_;  // with source kubernetes
+  sys::LoopThread reading_;                     // for it
   std::unique_ptr<kube::FilesSource> files_;    // else
   metrics::Metrics metrics_;
   std::unique_ptr<admin::AdminServer> admin_;

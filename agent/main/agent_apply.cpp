@@ -89,7 +89,9 @@ void Agent::apply() {
     context_.stop();
     return;
   }
-  synced_ = true;
+  if (!std::exchange(synced_, true) && files_) {
+    audit();  // at once: from now on a row that differs is somebody's doing
+  }
   if (kubernetes_) {
     kubernetes_->applied();
   }

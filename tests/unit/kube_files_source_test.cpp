@@ -13,9 +13,11 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include <boost/asio/io_context.hpp>
+#include <boost/asio/post.hpp>
 
 #include "agent/kube/files_source.h"
 
@@ -44,7 +46,7 @@ class FilesSourceTest : public testing::Test {
   }
 
   void start() {
-    source_ = std::make_unique<FilesSource>(io_, folder_);
+    source_ = std::make_unique<FilesSource>(io_, io_, folder_);
     source_->start([this](const Snapshot& snapshot) { snapshots_.push_back(snapshot); });
     ASSERT_TRUE(run_until([&] { return !snapshots_.empty(); }));
   }
@@ -88,7 +90,7 @@ TEST_F(FilesSourceTest, delivers_an_empty_folder) {
 }
 
 TEST_F(FilesSourceTest, never_calls_from_within_start) {
-  source_ = std::make_unique<FilesSource>(io_, folder_);
+  source_ = std::make_unique<FilesSource>(io_, io_, folder_);
   source_->start([this](const Snapshot& snapshot) { snapshots_.push_back(snapshot); });
   EXPECT_TRUE(snapshots_.empty());
 }
@@ -343,7 +345,7 @@ TEST_F(FilesSourceTest, nothing_comes_after_stop) {
 }
 
 TEST_F(FilesSourceTest, the_listener_may_stop_the_source) {
-  source_ = std::make_unique<FilesSource>(io_, folder_);
+  source_ = std::make_unique<FilesSource>(io_, io_, folder_);
   int calls = 0;
   source_->start([&](const Snapshot&) {
     ++calls;
@@ -392,6 +394,32 @@ TEST_F(FilesSourceTest, reads_a_thousand_pods_in_a_second) {
 #ifdef __OPTIMIZE__
   EXPECT_LT(took, milliseconds(1000));
 #endif  // with sanitizers it takes what it takes
+}
+
+TEST_F(FilesSourceTest, a_large_file_holds_up_nobody_else) {
+  std::string services;
+  for (int i = 0; i < 20'000; ++i) {
+    services += "---\n" + node("node-" + std::to_string(i));
+  }
+  write("large.yaml", services);
+  boost::asio::io_context reading;
+  source_ = std::make_unique<FilesSource>(io_, reading, folder_);
+  source_->start([this](const Snapshot& snapshot) { snapshots_.push_back(snapshot); });
+  std::jthread reader([&reading] { reading.run(); });
+  // The loop's other work goes on while the file is read.
+  int turns = 0;
+  std::function<void()> turn = [&] {
+    ++turns;
+    if (snapshots_.empty()) {
+      boost::asio::post(io_, turn);
+    }
+  };
+  boost::asio::post(io_, turn);
+  const bool came = run_until([&] { return !snapshots_.empty(); }, milliseconds(60'000));
+  source_->stop();
+  ASSERT_TRUE(came);
+  EXPECT_EQ(last().objects.nodes.size(), 20'000U);
+  EXPECT_GT(turns, 1000);
 }
 
 }  // namespace
