@@ -7,6 +7,7 @@
 #include <array>
 #include <numeric>
 #include <string_view>
+#include <vector>
 
 #include "agent/policy/text.h"
 
@@ -66,25 +67,74 @@ std::size_t distance(std::string_view one, std::string_view other) {
   return row.back();
 }
 
-const Known& nearest(std::string_view key) {
+// The key that may have been meant: the nearest, if at most a third of its letters differ.
+const Known* meant_by(std::string_view key) {
   const std::string name = plain(key.substr(kPrefix.size()));
-  const auto far = [&name](const Known& known) {
-    return distance(name, plain(known.key.substr(kPrefix.size())));
-  };
-  return *std::min_element(kKnown.begin(), kKnown.end(),
-                           [&far](const Known& a, const Known& b) { return far(a) < far(b); });
+  const Known* nearest = nullptr;
+  std::size_t least = 0;
+  for (const Known& known : kKnown) {
+    const std::string other = plain(known.key.substr(kPrefix.size()));
+    const std::size_t far = distance(name, other);
+    if (far <= std::max<std::size_t>(other.size() / 3, 1) && (nearest == nullptr || far < least)) {
+      nearest = &known;
+      least = far;
+    }
+  }
+  return nearest;
 }
 
-// A list, or a mode that takes the pod out. Names are judged generously: a pod that is left alone
-// by mistake loses nothing that it had before.
-bool may_exclude(std::string_view key, const std::string& value, const Known& meant) {
-  const std::string name = plain(key.substr(kPrefix.size()));
-  constexpr std::array<std::string_view, 5> kOfLists = {"clude", "skip", "port", "cidr", "range"};
-  return std::any_of(
-             kOfLists.begin(), kOfLists.end(),
-             [&name](std::string_view word) { return name.find(word) != std::string::npos; }) ||
-         meant.key.find("clude") != std::string_view::npos || value == "disabled" ||
-         value == "passthrough" || (meant.key == kModeKey && value != "redirect");
+// "skip-outboundPorts": "skip", "outbound", "ports".
+std::vector<std::string> words_of(std::string_view name) {
+  std::vector<std::string> words(1);
+  bool small = false;
+  for (const char character : name) {
+    const bool capital = character >= 'A' && character <= 'Z';
+    const std::string letter = plain({&character, 1});
+    if (letter.empty() || (capital && small)) {
+      words.emplace_back();
+    }
+    words.back() += letter;
+    small = character >= 'a' && character <= 'z';
+  }
+  return words;
+}
+
+template <std::size_t N>
+bool is_one_of(std::string_view word, const std::array<std::string_view, N>& words) {
+  return std::find(words.begin(), words.end(), word) != words.end();
+}
+
+// A list, or what takes the pod out of the mesh. A word inside another ("support") is none, and a
+// key near `mode` (`node`) counts by its value.
+bool may_exclude(std::string_view key, const std::string& value, const Known* meant) {
+  constexpr std::array<std::string_view, 12> kOfLists = {
+      "exclude", "excluded", "excludes", "include", "included", "includes",
+      "skip",    "port",     "ports",    "cidr",    "cidrs",    "range"};
+  constexpr std::array<std::string_view, 2> kModes = {"disabled", "passthrough"};
+  constexpr std::array<std::string_view, 7> kOff = {"off",    "false",  "no",     "none",
+                                                    "bypass", "direct", "disable"};
+  const auto words = words_of(key.substr(kPrefix.size()));
+  const auto is_near = [&value](std::string_view mode) {
+    return distance(plain(value), mode) <= mode.size() / 3;
+  };
+  return std::any_of(words.begin(), words.end(),
+                     [&kOfLists](const std::string& word) { return is_one_of(word, kOfLists); }) ||
+         (meant != nullptr && meant->key.find("clude") != std::string_view::npos) ||
+         is_one_of(value, kModes) ||
+         (meant != nullptr && meant->key == kModeKey &&
+          (is_one_of(plain(value), kOff) || std::any_of(kModes.begin(), kModes.end(), is_near)));
+}
+
+std::string what_is_wrong(std::string_view key, Place place, const Known* meant) {
+  if (meant == nullptr) {
+    return fmt::format("unknown {}", name_of(place));
+  }
+  if (meant->key == key) {
+    return fmt::format("is of no effect as {}, it is read as {} only", name_of(place),
+                       name_of(meant->place));
+  }
+  return fmt::format("unknown {}; the nearest known key is the {} {}", name_of(place),
+                     name_of(meant->place), meant->key);
 }
 
 void check(Place place, const std::map<std::string, std::string>& entries,
@@ -93,22 +143,18 @@ void check(Place place, const std::map<std::string, std::string>& entries,
   for (auto entry = entries.lower_bound(std::string(kPrefix));
        entry != entries.end() && entry->first.starts_with(kPrefix); ++entry) {
     const auto& [key, value] = *entry;
-    const Known& meant = nearest(key);
-    if (meant.key == key && meant.place == place) {
+    const Known* meant = meant_by(key);
+    if (meant != nullptr && meant->key == key && meant->place == place) {
       continue;
     }
     const bool excludes = may_exclude(key, value, meant);
-    const std::string wrong = meant.key == key
-                                  ? fmt::format("is of no effect as {}, it is read as {} only",
-                                                name_of(place), name_of(meant.place))
-                                  : fmt::format("unknown {}; the nearest known key is the {} {}",
-                                                name_of(place), name_of(meant.place), meant.key);
     problems.push_back({.object = object,
                         .key = key,
                         .value = shorten(value),
-                        .reason = wrong + (excludes ? "; as it may be meant to exclude something, "
-                                                      "nothing is redirected"
-                                                    : "; it is not used")});
+                        .reason = what_is_wrong(key, place, meant) +
+                                  (excludes ? "; as it may be meant to exclude something, "
+                                              "nothing is redirected"
+                                            : "; it is not used")});
     if (excludes && !stray) {
       stray = Origin{object, key, value};
     }

@@ -73,6 +73,8 @@ INSTANTIATE_TEST_SUITE_P(
         Stray{On::kLabels, "moode", "passthrough",
               "nearest known key is the label sidetrack.io/mode"},
         Stray{On::kLabels, "mod", "off", "nearest known key is the label sidetrack.io/mode"},
+        Stray{On::kLabels, "modes", "passthru", "nearest known key is the label sidetrack.io/mode"},
+        Stray{On::kAnnotations, "outboundPort", "8500", "unknown annotation"},
         Stray{On::kLabels, "inject", "disabled", "unknown label"}));
 
 class CannotExclude : public ::testing::TestWithParam<Stray> {};
@@ -91,12 +93,18 @@ TEST_P(CannotExclude, is_told_and_changes_nothing) {
 
 INSTANTIATE_TEST_SUITE_P(
     PolicyKeys, CannotExclude,
-    ::testing::Values(Stray{On::kLabels, "fastpath", "auto",
-                            "nearest known key is the label sidetrack.io/fast-path"},
-                      Stray{On::kAnnotations, "on-engine-loss", "closed",
-                            "no effect as annotation, it is read as label only"},
-                      Stray{On::kLabels, "moode", "redirect",
-                            "nearest known key is the label sidetrack.io/mode"}));
+    ::testing::Values(
+        Stray{On::kLabels, "fastpath", "auto",
+              "nearest known key is the label sidetrack.io/fast-path"},
+        Stray{On::kAnnotations, "on-engine-loss", "closed",
+              "no effect as annotation, it is read as label only"},
+        Stray{On::kLabels, "moode", "redirect", "nearest known key is the label sidetrack.io/mode"},
+        Stray{On::kAnnotations, "owner", "payments", "unknown annotation"},
+        Stray{On::kAnnotations, "support", "a-team", "unknown annotation"},
+        Stray{On::kAnnotations, "export", "true", "unknown annotation"},
+        Stray{On::kLabels, "zone", "eu-1", "unknown label"},
+        Stray{On::kLabels, "node", "worker-1", "nearest known key is the label sidetrack.io/mode"},
+        Stray{On::kLabels, "model", "v2", "nearest known key is the label sidetrack.io/mode"}));
 
 TEST(PolicyKeys, known_ones_in_their_place_are_fine) {
   Cluster cluster;
