@@ -268,7 +268,14 @@ void Adoption::widen_some(Clock::time_point now) {
     return;
   }
   widen_at_ = now + kWidenNext;
-  sockets_.widen(narrow_.extract(narrow_.begin()).value());
+  // In turn: one that is in again at once must not keep the others waiting.
+  auto next = narrow_.upper_bound(widened_);
+  if (next == narrow_.end()) {
+    next = narrow_.begin();
+  }
+  widened_ = *next;
+  narrow_.erase(next);
+  sockets_.widen(widened_);
 }
 
 void Adoption::on_link(const Link& link, Clock::time_point now) {

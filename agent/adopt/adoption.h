@@ -84,6 +84,7 @@ class Adoption {
   std::map<std::uint64_t, st_fast_reason> last_refusal_;  // by netns cookie
   std::set<std::uint64_t> narrow_;                        // netns cookies with new sockets in
   Clock::time_point widen_at_{};
+  std::uint64_t widened_ = 0;  // the namespace that was walked last
   std::map<st_fast_reason, std::uint64_t> refused_;
 };
 

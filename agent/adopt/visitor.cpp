@@ -37,7 +37,10 @@ struct Stop {
 }  // namespace
 
 Visitor::Visitor(dataplane::Adopter adopter, std::uint64_t node, PathOf path_of)
-    : adopter_(adopter), node_(node), path_of_(std::move(path_of)) {}
+    : adopter_(adopter),
+      node_(node),
+      path_of_(std::move(path_of)),
+      walks_([adopter](std::uint64_t socket_cookie) { return adopter.nudge(socket_cookie); }) {}
 
 std::vector<st_fast_reason> Visitor::run(const std::vector<st_adopt_request>& requests) {
   std::vector<st_fast_reason> answers(requests.size(), ST_FAST_GONE);
@@ -105,19 +108,19 @@ Result<void> Visitor::visit(std::uint64_t netns_cookie,
 }
 
 void Visitor::nudge(std::uint64_t netns_cookie, std::uint64_t socket_cookie) {
-  const auto done = visit(netns_cookie, [&] { return adopter_.nudge(socket_cookie); });
-  if (!done) {
-    log_event(LogLevel::kError, "adopt", "nudge_failed",
-              {{"socket_cookie", socket_cookie}, {"detail", done.error().message}});
+  if (netns_cookie == node_) {
+    walks_.start({}, socket_cookie);
+    return;
   }
+  const auto path = path_of_(netns_cookie);
+  auto netns = path ? pods::open_netns(*path) : Result<UniqueFd>(UniqueFd());
+  if (netns && netns->valid()) {
+    walks_.start(std::move(*netns), socket_cookie);
+  }  // else the pod is gone, and its sockets with it
 }
 
 void Visitor::widen(std::uint64_t netns_cookie) {
-  const auto done = visit(netns_cookie, [&] { return adopter_.nudge(0); });
-  if (!done && done.error().code != ErrorCode::kNotFound) {
-    log_event(LogLevel::kError, "adopt", "widen_failed",
-              {{"netns_cookie", netns_cookie}, {"detail", done.error().message}});
-  }
+  nudge(netns_cookie, 0);
 }
 
 bool Visitor::destroy(std::uint64_t netns_cookie, std::uint64_t socket_cookie) {

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "agent/adopt/ports.h"
+#include "agent/adopt/walks.h"
 #include "agent/dataplane/dataplane.h"
 
 namespace sidetrack::adopt {
@@ -31,6 +32,7 @@ class Visitor : public Sockets {
   dataplane::Adopter adopter_;
   std::uint64_t node_;
   PathOf path_of_;
+  Walks walks_;
 };
 
 }  // namespace sidetrack::adopt

@@ -228,6 +228,19 @@ TEST_F(AdoptionTest, readers_get_room_for_the_window_once_they_are_in) {
   EXPECT_EQ(sockets_.widened, (std::vector<std::uint64_t>{kPodA, kPodB}));
 }
 
+TEST_F(AdoptionTest, a_namespace_that_adopts_all_the_time_does_not_keep_others_from_their_room) {
+  adopt(1);
+  tick(seconds(1));
+  tick(seconds(1));
+  sockets_.widened.clear();
+  for (std::uint64_t i = 0; i < 4; ++i) {
+    nominate(make_pair(11 + 2 * i));
+    tick(milliseconds(100));
+  }
+  EXPECT_TRUE(std::ranges::count(sockets_.widened, kPodA) > 0);
+  EXPECT_TRUE(std::ranges::count(sockets_.widened, kPodB) > 0);
+}
+
 TEST_F(AdoptionTest, a_conflict_ends_the_connection) {
   adopt(1);
   adoption_.on_conflict(kPodB, 2);
