@@ -122,22 +122,27 @@ st_choose_listener(struct st_attempt *attempt, struct st_pod_state *pod_state, i
 	const struct st_pod *pod = attempt->pod;
 	__u32 count = v4 ? pod->listeners_v4 : pod->listeners_v6;
 	__u32 first = v4 ? 0 : ST_MAX_LISTENERS;
+	enum st_engine_state state = ST_ENGINE_DOWN;
 	__u32 index;
+	int is_second;
 
 	if (!count)
 		return ST_ENGINE_DOWN;
 	index = st_pick(attempt, count) & (ST_MAX_LISTENERS - 1);
 	/* One destination alone may use up a listener: it has a second one, not all. */
-	if (st_is_used_up(pod, pod_state, first + index))
+	is_second = st_is_used_up(pod, pod_state, first + index);
+	if (is_second)
 		index = (index + 1) % count & (ST_MAX_LISTENERS - 1);
 	attempt->budget_index = first + index;
 	attempt->target.port_be = v4 ? pod->port_v4_be[index] : pod->port_v6_be[index];
-	if (!attempt->target.port_be)
-		return ST_ENGINE_DOWN;
-	st_aim_at_loopback(attempt);
-	return st_look_at_listener(attempt->ctx, &attempt->target,
-				   v4 ? pod->listener_cookie_v4[index]
-				      : pod->listener_cookie_v6[index]);
+	if (attempt->target.port_be) {
+		st_aim_at_loopback(attempt);
+		state = st_look_at_listener(attempt->ctx, &attempt->target,
+					    v4 ? pod->listener_cookie_v4[index]
+					       : pod->listener_cookie_v6[index]);
+	}
+	/* The engine is well: what is missing are ports. */
+	return is_second && state != ST_ENGINE_READY ? ST_ENGINE_PORTS_USED : state;
 }
 
 static __always_inline enum st_engine_state st_read_engine(void *context)

@@ -68,9 +68,15 @@ static __always_inline void st_mark(__u64 netns_cookie, struct sock *sk, __u32 r
 {
 	__u64 cookie = BPF_CORE_READ(sk, __sk_common.skc_cookie.counter);
 	struct st_mark mark = {.reason = reason};
+	struct st_mark *earlier;
 
 	if (!cookie)
 		return; /* nobody has seen it yet */
+	/* The first one has told all. A pod that does it over and over must not keep others busy.
+	 */
+	earlier = bpf_map_lookup_elem(&st_marks, &cookie);
+	if (earlier && earlier->reason == reason)
+		return;
 	bpf_map_update_elem(&st_marks, &cookie, &mark, BPF_ANY);
 	if (!st_psock_of(0, sk))
 		return;
