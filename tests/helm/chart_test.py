@@ -230,9 +230,9 @@ class Checks(unittest.TestCase):
 
 
 class Monitoring(unittest.TestCase):
-    def address(self, container: str, pod_ip: str) -> str | None:
+    def address(self, container: str, pod_ip: str, values=None) -> str | None:
         """What Prometheus makes of the PodMonitor's relabelings; none: no target."""
-        monitor = chart.find(chart.rendered({"podMonitor": {"enabled": True}}), "PodMonitor")
+        monitor = chart.find(chart.rendered({**(values or {}), "podMonitor": {"enabled": True}}), "PodMonitor")
         labels = {"__meta_kubernetes_pod_container_name": container, "__meta_kubernetes_pod_ip": pod_ip}
         for rule in monitor["spec"]["podMetricsEndpoints"][0]["relabelings"]:
             text = ";".join(labels.get(one, "") for one in rule["sourceLabels"])
@@ -242,6 +242,13 @@ class Monitoring(unittest.TestCase):
             if rule["action"] == "replace" and found:
                 labels[rule["targetLabel"]] = found.expand(rule.get("replacement", "$1").replace("$1", r"\1"))
         return labels.get("__address__")
+
+    def test_an_engine_on_loopback_is_no_target_beside_an_agent_that_is_not(self):
+        values = {"agent": {"httpAddress": "0.0.0.0"}}
+        self.assertEqual(self.address("agent", "192.0.2.1", values), "192.0.2.1:15880")
+        self.assertIsNone(self.address("engine", "192.0.2.1", values))
+        values["engine"] = {"httpAddress": "0.0.0.0"}
+        self.assertEqual(self.address("engine", "192.0.2.1", values), "192.0.2.1:15881")
 
     def test_agent_and_engine_are_scraped_each_at_its_port(self):
         self.assertEqual(self.address("agent", "192.0.2.1"), "192.0.2.1:15880")
