@@ -17,6 +17,7 @@ namespace {
 
 using boost::system::error_code;
 
+constexpr int kMostAtOnce = 64;
 constexpr std::chrono::milliseconds kPause{100};
 
 // The next connection; an invalid descriptor when there is none now.
@@ -76,7 +77,11 @@ void AcceptLoop::Impl::wait_a_while() {
 
 void AcceptLoop::Impl::accept_all() {
   const auto self = shared_from_this();  // on_connection may destroy the owner
-  while (!stopped && !held) {
+  for (int i = 0; !stopped && !held; ++i) {
+    if (i == kMostAtOnce) {
+      wait();  // others on this loop have their turn
+      return;
+    }
     auto connection = accept_next(listener.native_handle());
     if (!connection) {
       log_event(LogLevel::kWarn, component, "accept_failed",
