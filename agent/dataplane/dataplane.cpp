@@ -10,6 +10,7 @@
 #include <cstdlib>
 
 #include "agent/dataplane/impl.h"
+#include "agent/dataplane/pinned.h"
 
 namespace sidetrack::dataplane {
 

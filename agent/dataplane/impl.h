@@ -107,8 +107,5 @@ bool choose_sentinel_programs(sidetrack_bpf* skeleton, bool fast_path);
 [[nodiscard]] std::uint64_t linked_cgroup(const std::string& path);
 // Makes the pin folders (0700), mounting bpffs on /sys/fs/bpf if nothing is there yet.
 [[nodiscard]] Result<void> make_pin_dirs(const std::string& pin_dir);
-// One agent per pin folder, whatever its state folder is. kBusy: another one holds it. Given back
-// with the descriptor.
-[[nodiscard]] Result<UniqueFd> lock_pins(const std::string& pin_dir);
 
 }  // namespace sidetrack::dataplane

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "sidetrack/result.h"
+#include "sidetrack/unique_fd.h"
 
 namespace sidetrack::dataplane {
 
@@ -22,6 +23,9 @@ namespace sidetrack::dataplane {
 [[nodiscard]] Result<std::vector<std::uint64_t>> pinned_engine_cgroups(const std::string& pin_dir);
 // The cgroup that the pinned programs are attached to; 0: none any more, or nothing is pinned.
 [[nodiscard]] std::uint64_t pinned_cgroup(const std::string& pin_dir);
+// One agent per pin folder, whatever its state folder is. kBusy: another one holds it. Given back
+// with the descriptor.
+[[nodiscard]] Result<UniqueFd> lock_pins(const std::string& pin_dir);
 // Whether an agent runs that has these pins.
 [[nodiscard]] bool are_in_use(const std::string& pin_dir);
 

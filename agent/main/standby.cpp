@@ -94,6 +94,14 @@ Result<std::optional<InstanceLock>> wait_for(const std::function<Result<Instance
   return held;
 }
 
+// Whose they are is said before an address that is in use for the same reason.
+Result<void> check_free(const Options& options) {
+  if (dataplane::are_in_use(options.pin_dir)) {
+    ST_TRY(dataplane::lock_pins(options.pin_dir));
+  }
+  return check_http(options.http);
+}
+
 }  // namespace
 
 Result<void> check_start(const Options& options) {
@@ -128,9 +136,9 @@ Result<std::optional<InstanceLock>> take_lock(const Options& options) {
   const Traces traces(options);
   auto lock = acquire();
   if (lock) {
-    if (auto http = check_http(options.http); !http) {
+    if (const auto free = check_free(options); !free) {
       traces.undo();
-      return http.error();
+      return free.error();
     }
     return std::optional<InstanceLock>(std::move(*lock));
   }
