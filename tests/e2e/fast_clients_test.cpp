@@ -118,10 +118,11 @@ TEST_F(FastDebian, netcat_half_closes_and_is_adopted) {
         serve(world, *world.server, {lab_program("st_echo"), "echo:7000", "hash:7001"}, "ready");
       },
       [this](const World& world) {
+        // Two of this shell's own jobs: `wait` would not wait for one that tee feeds by >(...).
         return shell(
-            fmt::format("({}) | tee >(nc -N {} 7001 >{}) | nc -N {} 7000 | sha256sum; wait; cat {}",
-                        kSlowly, world.server->v4, folder_of(world) + "/hash", world.server->v4,
-                        folder_of(world) + "/hash"));
+            fmt::format("({0}) | nc -N {1} 7001 >{2} & ({0}) | nc -N {1} 7000 | sha256sum; "
+                        "wait; cat {2}",
+                        kSlowly, world.server->v4, folder_of(world) + "/hash"));
       });
 }
 
