@@ -51,13 +51,9 @@ std::vector<st_fast_reason> Visitor::run(const std::vector<st_adopt_request>& re
   std::vector<Stop> own;
   std::vector<Stop> others;
   for (auto& [cookie, stop] : stops) {
-    if (cookie == node_) {
-      own.push_back(std::move(stop));
-    } else if (const auto path = path_of_(cookie)) {
-      if (auto netns = pods::open_netns(*path)) {
-        stop.netns = std::move(*netns);
-        others.push_back(std::move(stop));
-      }
+    if (auto netns = open(cookie)) {
+      stop.netns = std::move(*netns);
+      (stop.netns.valid() ? others : own).push_back(std::move(stop));
     }
   }
   const auto serve = [&](const Stop& stop) {
@@ -87,17 +83,24 @@ std::vector<st_fast_reason> Visitor::run(const std::vector<st_adopt_request>& re
   return answers;
 }
 
-Result<void> Visitor::visit(std::uint64_t netns_cookie,
-                            const std::function<Result<void>()>& work) const {
+Result<UniqueFd> Visitor::open(std::uint64_t netns_cookie) const {
   if (netns_cookie == node_) {
-    return work();
+    return UniqueFd();
   }
   const auto path = path_of_(netns_cookie);
   if (!path) {
     return make_error(ErrorCode::kNotFound, "no pod has this netns any more");
   }
-  const auto netns = pods::open_netns(*path);
+  return pods::open_netns(*path);
+}
+
+Result<void> Visitor::visit(std::uint64_t netns_cookie,
+                            const std::function<Result<void>()>& work) const {
+  const auto netns = open(netns_cookie);
   ST_TRY(netns);
+  if (!netns->valid()) {
+    return work();
+  }
   Result<void> result;
   std::thread traveller([&] {
     result =
@@ -108,15 +111,13 @@ Result<void> Visitor::visit(std::uint64_t netns_cookie,
 }
 
 void Visitor::nudge(std::uint64_t netns_cookie, std::uint64_t socket_cookie) {
-  if (netns_cookie == node_) {
-    walks_.start({}, socket_cookie);
-    return;
-  }
-  const auto path = path_of_(netns_cookie);
-  auto netns = path ? pods::open_netns(*path) : Result<UniqueFd>(UniqueFd());
-  if (netns && netns->valid()) {
+  auto netns = open(netns_cookie);
+  if (netns) {
     walks_.start(std::move(*netns), socket_cookie);
-  }  // else the pod is gone, and its sockets with it
+  } else if (netns.error().code != ErrorCode::kNotFound) {  // else its sockets are gone, too
+    log_event(LogLevel::kError, "adopt", "nudge_failed",
+              {{"socket_cookie", socket_cookie}, {"detail", netns.error().message}});
+  }
 }
 
 void Visitor::widen(std::uint64_t netns_cookie) {

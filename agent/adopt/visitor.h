@@ -9,6 +9,7 @@
 #include "agent/adopt/ports.h"
 #include "agent/adopt/walks.h"
 #include "agent/dataplane/dataplane.h"
+#include "sidetrack/unique_fd.h"
 
 namespace sidetrack::adopt {
 
@@ -25,6 +26,8 @@ class Visitor : public Sockets {
   bool destroy(std::uint64_t netns_cookie, std::uint64_t socket_cookie) override;
 
  private:
+  // The namespace; not valid: the own one. kNotFound: no pod has it any more.
+  [[nodiscard]] Result<UniqueFd> open(std::uint64_t netns_cookie) const;
   // Runs `work` in the namespace, on a thread of its own where that is another one.
   [[nodiscard]] Result<void> visit(std::uint64_t netns_cookie,
                                    const std::function<Result<void>()>& work) const;

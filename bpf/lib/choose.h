@@ -22,6 +22,7 @@ struct st_attempt {
 	__u64 netns_cookie;
 	__u32 port; /* asked for */
 	__u8 budget_index;
+	__u8 used_up; /* the local ports towards the listener that `target` is */
 };
 
 /* The loopback address of the destination's family. */
@@ -95,7 +96,15 @@ static __always_inline int st_engine_beats(__u32 slot, struct st_engine **cell)
 	return engine && st_beat_is_fresh(engine->beat_ns, bpf_ktime_get_ns());
 }
 
+static __always_inline int st_is_used_up(const struct st_pod *pod, struct st_pod_state *pod_state,
+					 __u32 budget_index)
+{
+	return st_budget_used(&pod_state->budget[budget_index & (2 * ST_MAX_LISTENERS - 1)],
+			      st_budget_epoch(pod)) >= pod->port_budget;
+}
+
 static __always_inline enum st_engine_state st_choose_external(struct st_attempt *attempt,
+							       struct st_pod_state *pod_state,
 							       struct st_engine *engine, int v4)
 {
 	const struct st_config *config = attempt->config;
@@ -103,17 +112,11 @@ static __always_inline enum st_engine_state st_choose_external(struct st_attempt
 	attempt->target.addr = v4 ? config->external_v4 : config->external_v6;
 	attempt->target.port_be = v4 ? config->external_v4_port_be : config->external_v6_port_be;
 	attempt->budget_index = v4 ? 0 : ST_MAX_LISTENERS;
+	attempt->used_up = st_is_used_up(attempt->pod, pod_state, attempt->budget_index);
 	if (!attempt->target.port_be ||
 	    !(v4 ? engine->listener_cookie_v4 : engine->listener_cookie_v6))
 		return ST_ENGINE_DOWN;
 	return ST_ENGINE_READY;
-}
-
-static __always_inline int st_is_used_up(const struct st_pod *pod, struct st_pod_state *pod_state,
-					 __u32 budget_index)
-{
-	return st_budget_used(&pod_state->budget[budget_index & (2 * ST_MAX_LISTENERS - 1)],
-			      st_budget_epoch(pod)) >= pod->port_budget;
 }
 
 static __always_inline enum st_engine_state
@@ -131,8 +134,10 @@ st_choose_listener(struct st_attempt *attempt, struct st_pod_state *pod_state, i
 	index = st_pick(attempt, count) & (ST_MAX_LISTENERS - 1);
 	/* One destination alone may use up a listener: it has a second one, not all. */
 	is_second = st_is_used_up(pod, pod_state, first + index);
-	if (is_second)
+	if (is_second) {
 		index = (index + 1) % count & (ST_MAX_LISTENERS - 1);
+		attempt->used_up = st_is_used_up(pod, pod_state, first + index);
+	}
 	attempt->budget_index = first + index;
 	attempt->target.port_be = v4 ? pod->port_v4_be[index] : pod->port_v6_be[index];
 	if (attempt->target.port_be) {
@@ -161,14 +166,13 @@ static __always_inline enum st_engine_state st_read_engine(void *context)
 	pod_state = bpf_map_lookup_elem(&st_pod_state, &attempt->netns_cookie);
 	if (!pod_state)
 		return ST_ENGINE_NO_RECORD;
-	state = pod->external ? st_choose_external(attempt, engine, v4)
+	state = pod->external ? st_choose_external(attempt, pod_state, engine, v4)
 			      : st_choose_listener(attempt, pod_state, v4);
 	if (state != ST_ENGINE_READY)
 		return state;
 	if (!st_record_fits(pod_state))
 		return ST_ENGINE_NO_RECORD;
-	return st_is_used_up(pod, pod_state, attempt->budget_index) ? ST_ENGINE_PORTS_USED
-								    : ST_ENGINE_READY;
+	return attempt->used_up ? ST_ENGINE_PORTS_USED : ST_ENGINE_READY;
 }
 
 #endif
