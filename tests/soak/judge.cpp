@@ -73,13 +73,17 @@ std::string kind_of_gap(const json& told) {
   return seen.at("unacked") != 0 ? "not acknowledged" : "nothing to do";
 }
 
+bool is_mptcp(const json& told) {
+  return told.value("mptcp", false);
+}
+
 }  // namespace
 
 std::string Source::group(const json& told) const {
   if (is_control) {
     return "control";
   }
-  return told.value("mptcp", false) ? "sockets of MPTCP" : world;
+  return is_mptcp(told) ? "sockets of MPTCP" : world;
 }
 
 std::size_t Judge::open(const Incident& incident) {
@@ -93,9 +97,13 @@ void Judge::close(std::size_t incident, std::int64_t to_ms) {
 
 void Judge::take(const Source& source, const json& line, std::int64_t now_ms) {
   const auto& what = line.at("what").get_ref<const std::string&>();
-  if (what == "starved" || (source.is_control && (what == "gap" || what == "stall"))) {
+  const bool of_tcp = source.is_control && !is_mptcp(line);
+  if (what == "starved" || (of_tcp && (what == "gap" || what == "stall"))) {
     control_gaps_.push_back({.from_ms = line.at("from").get<std::int64_t>(),
                              .to_ms = line.at("now").get<std::int64_t>()});
+  }
+  if (what == "end" && line.at("error") == "STALLED" && is_mptcp(line)) {
+    given_up_.insert(line.at("id").get<std::uint64_t>());
   }
   waiting_.push_back({.source = source, .told = line, .due_ms = now_ms + kWaitMs});
 }
@@ -139,8 +147,11 @@ void Judge::look_at_answer(const Line& line) {
 
 void Judge::look_at_end(const Line& line) {
   const json& told = line.told;
-  std::int64_t& longest = line.source.is_control ? totals_.control_gap_ms : totals_.longest_gap_ms;
-  longest = std::max(longest, told.at("longest_gap").get<std::int64_t>());
+  if (!is_mptcp(told)) {
+    std::int64_t& longest =
+        line.source.is_control ? totals_.control_gap_ms : totals_.longest_gap_ms;
+    longest = std::max(longest, told.at("longest_gap").get<std::int64_t>());
+  }
   if (told.at("side") == "client") {
     ++totals_.connections[line.source.world + " " + told.at("kind").get<std::string>()];
   }
@@ -148,6 +159,10 @@ void Judge::look_at_end(const Line& line) {
   if (error.empty()) {
     count_bytes(line);
     compare_ends(line);
+    return;
+  }
+  if (given_up_.contains(told.at("id").get<std::uint64_t>())) {
+    ++totals_.errors[error + ", MPTCP stood still"];
     return;
   }
   const auto why = excuse(line);
@@ -224,6 +239,12 @@ void Judge::look_at_stall(const Line& line) {
                         return sum + std::max<std::int64_t>(0, both);
                       });
   const bool tcp_too = 2 * busy >= to - from;
+  // Sockets of MPTCP are never adopted: what they show is the kernel's own. Those that Sidetrack
+  // does not look at (the control ones) are seen to stand still with a closed window, too (6.18).
+  if (is_mptcp(line.told)) {
+    ++totals_.errors["stall, MPTCP"];
+    return;
+  }
   if (line.source.is_control || tcp_too) {
     ++totals_.errors["stall, plain TCP or the machine too"];
     return;

@@ -8,6 +8,7 @@
 #include <limits>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -99,6 +100,7 @@ class Judge {
   std::vector<Line> waiting_;
   std::vector<Gap> control_gaps_;
   std::map<std::uint64_t, Counted> half_;  // complete ends whose other end has not told yet
+  std::set<std::uint64_t> given_up_;       // connections of MPTCP that stood still
   std::vector<std::string> findings_;
   Totals totals_;
 };

@@ -85,6 +85,17 @@ TEST(SoakJudge, a_stall_is_a_finding_unless_plain_tcp_stood_still_too) {
       judged({}, {{kPass, stood_still(1000, 2000)}, {kControl, stood_still(900, 1800)}}).empty());
 }
 
+TEST(SoakJudge, mptcp_stands_still_by_itself_and_excuses_nobody) {
+  json still = stood_still(900, 2100);
+  still["mptcp"] = true;
+  EXPECT_TRUE(judged({}, {{kPass, still}}).empty());
+  EXPECT_EQ(judged({}, {{kControl, still}, {kPass, stood_still(1000, 2000)}}).size(), 1U);
+  json given_up = ended("STALLED");
+  EXPECT_EQ(judged({}, {{kPass, given_up}, {kPass, ended("ECONNRESET", "server")}}).size(), 2U);
+  given_up["mptcp"] = true;
+  EXPECT_TRUE(judged({}, {{kPass, ended("ECONNRESET", "server")}, {kPass, given_up}}).empty());
+}
+
 TEST(SoakJudge, an_agent_that_dies_excuses_only_what_stood_still_from_then_on) {
   const Incident killed{.cause = Cause::kAgentKilled, .from_ms = 1000};
   EXPECT_TRUE(judged({killed}, {{kPass, stood_still(1010, 2010)}}).empty());
