@@ -255,7 +255,7 @@ int st_adopt(struct __sk_buff *skb)
 	struct st_far self;
 	__u32 family;
 
-	if (bpf_skb_load_bytes(skb, ST_ADOPT_HEADER_BYTES, &request, sizeof(request)))
+	if (bpf_skb_load_bytes(skb, ST_RUN_HEADER_BYTES, &request, sizeof(request)))
 		return ST_FAST_INTERNAL;
 	if (request.op == ST_ADOPT_FORGET)
 		return st_forget(&request);

@@ -121,8 +121,10 @@ static __always_inline enum st_fast_reason st_check_reader(struct st_sending *se
 		fast->messages = 0;
 		fast->bytes = 0;
 	}
-	return st_room(reader, sending->msg->size, st_window_of(sending->config->window, reader),
-		       sending->config->charges_reader, fast->messages, fast->bytes);
+	return st_room(
+		reader, sending->msg->size,
+		st_window_of(sending->config->window, sending->config->charges_reader, reader),
+		sending->config->charges_reader, fast->messages, fast->bytes);
 }
 
 /* The message goes by TCP, for whatever reason. If others wait past it for the same reader, one

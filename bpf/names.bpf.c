@@ -10,7 +10,7 @@ enum { ST_NAME_UNCHANGED = 1 };
 
 /* The state of a redirected socket that is or was connected (inet_dport survives a reset, not a
  * disconnect). */
-static __always_inline struct st_socket *st_redirected(struct bpf_sock_addr *ctx)
+static __always_inline struct st_socket *st_redirected_socket(struct bpf_sock_addr *ctx)
 {
 	struct bpf_sock *sk = ctx->sk;
 	struct st_socket *state;
@@ -49,7 +49,7 @@ static __always_inline void st_write_ip6(struct bpf_sock_addr *ctx, const struct
 SEC("cgroup/getpeername4")
 int st_getpeername4(struct bpf_sock_addr *ctx)
 {
-	struct st_socket *state = st_redirected(ctx);
+	struct st_socket *state = st_redirected_socket(ctx);
 
 	if (state) {
 		ctx->user_ip4 = st_addr_to_v4(&state->client.destination);
@@ -61,7 +61,7 @@ int st_getpeername4(struct bpf_sock_addr *ctx)
 SEC("cgroup/getpeername6")
 int st_getpeername6(struct bpf_sock_addr *ctx)
 {
-	struct st_socket *state = st_redirected(ctx);
+	struct st_socket *state = st_redirected_socket(ctx);
 
 	if (state) {
 		st_write_ip6(ctx, &state->client.destination);
@@ -75,7 +75,7 @@ int st_getpeername6(struct bpf_sock_addr *ctx)
 SEC("cgroup/getsockname4")
 int st_getsockname4(struct bpf_sock_addr *ctx)
 {
-	struct st_socket *state = st_redirected(ctx);
+	struct st_socket *state = st_redirected_socket(ctx);
 
 	if (state && (bpf_ntohl(ctx->user_ip4) >> 24) == 127 && !st_addr_is_zero(&state->own))
 		ctx->user_ip4 = st_addr_to_v4(&state->own);
@@ -85,7 +85,7 @@ int st_getsockname4(struct bpf_sock_addr *ctx)
 SEC("cgroup/getsockname6")
 int st_getsockname6(struct bpf_sock_addr *ctx)
 {
-	struct st_socket *state = st_redirected(ctx);
+	struct st_socket *state = st_redirected_socket(ctx);
 	struct st_addr shown;
 	__u32 words[4];
 

@@ -100,6 +100,21 @@ static __always_inline void st_on_active(struct bpf_sock_ops *ctx, struct st_soc
 	st_count_record(bpf_map_lookup_elem(&st_pod_state, &netns_cookie), 1);
 }
 
+static __always_inline void st_show_redirected(struct bpf_sock *sk, const struct st_socket *socket)
+{
+	struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
+	struct st_redirected row = {};
+	__u64 cookie;
+
+	if (!tp || !socket || socket->role != ST_ROLE_REDIRECTED || !socket->client.counted)
+		return;
+	cookie = socket->client_cookie;
+	row.client = socket->client;
+	row.own = socket->own;
+	row.sock = (__u64)tp;
+	bpf_map_update_elem(&st_redirected, &cookie, &row, BPF_ANY);
+}
+
 /* The engine's side is established: the record moves into its socket. */
 static __always_inline void st_on_passive(struct bpf_sock_ops *ctx, struct bpf_sock *sk)
 {
@@ -233,6 +248,7 @@ static __always_inline void st_on_closed_redirected(struct bpf_sock_ops *ctx, st
 						    struct st_socket *socket, __u32 old)
 {
 	__u64 netns_cookie = socket->client.netns_cookie;
+	__u64 cookie = socket->client_cookie;
 	struct st_record_key key = {};
 	struct st_pod_state *state;
 	struct st_pod *pod;
@@ -247,6 +263,7 @@ static __always_inline void st_on_closed_redirected(struct bpf_sock_ops *ctx, st
 	if (!socket->client.counted)
 		return;
 	socket->client.counted = 0;
+	bpf_map_delete_elem(&st_redirected, &cookie);
 	state = bpf_map_lookup_elem(&st_pod_state, &netns_cookie);
 	if (state) {
 		pod = bpf_map_lookup_elem(&st_pods, &netns_cookie);
@@ -303,6 +320,7 @@ int st_sockops(struct bpf_sock_ops *ctx)
 		socket = bpf_sk_storage_get(&st_sockets, sk, 0, 0);
 		st_on_active(ctx, socket);
 		st_pair_active(ctx, sk, socket);
+		st_show_redirected(sk, socket);
 		break;
 	case BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB:
 		st_on_passive(ctx, sk);

@@ -5,11 +5,14 @@
 #include <bpf/bpf.h>
 
 #include <cerrno>
+#include <cstring>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "sidetrack/abi/types.h"
 #include "sidetrack/result.h"
 
 namespace sidetrack::dataplane {
@@ -65,6 +68,45 @@ Result<std::vector<Key>> map_keys(int fd, std::string_view map) {
     return map_error(map, "list", errno);
   }
   return keys;
+}
+
+// Calls `visit(key, value)` for each row of a hash map, in batches.
+template <typename Key, typename Value, typename Visit>
+Result<void> for_each_row(int map_fd, const char* name, const Visit& visit) {
+  constexpr std::uint32_t kBatch = 4096;
+  std::vector<Key> keys(kBatch);
+  std::vector<Value> values(kBatch);
+  std::uint32_t position = 0;
+  for (bool first = true;; first = false) {
+    std::uint32_t count = kBatch;
+    const int error = bpf_map_lookup_batch(map_fd, first ? nullptr : &position, &position,
+                                           keys.data(), values.data(), &count, nullptr);
+    if (error != 0 && errno != ENOENT) {
+      return map_error(name, "list", errno);
+    }
+    for (std::uint32_t i = 0; i < count; ++i) {
+      visit(keys[i], values[i]);
+    }
+    if (error != 0) {
+      return {};  // ENOENT: that was all
+    }
+  }
+}
+
+// Runs a program that is attached to nothing on rows of its own, which follow a header of a packet
+// and come back as the program left them. Returns what it returned.
+template <typename Row>
+Result<std::uint32_t> run_on(int program_fd, std::string_view name, std::span<Row> rows) {
+  std::vector<unsigned char> packet(ST_RUN_HEADER_BYTES + rows.size_bytes());
+  std::memcpy(packet.data() + ST_RUN_HEADER_BYTES, rows.data(), rows.size_bytes());
+  LIBBPF_OPTS(bpf_test_run_opts, options, .data_in = packet.data(), .data_out = packet.data(),
+              .data_size_in = static_cast<std::uint32_t>(packet.size()),
+              .data_size_out = static_cast<std::uint32_t>(packet.size()), .repeat = 1);
+  if (bpf_prog_test_run_opts(program_fd, &options) != 0) {
+    return errno_error("run " + std::string(name), errno);
+  }
+  std::memcpy(rows.data(), packet.data() + ST_RUN_HEADER_BYTES, rows.size_bytes());
+  return options.retval;
 }
 
 }  // namespace sidetrack::dataplane

@@ -159,6 +159,8 @@ class Dataplane {
   [[nodiscard]] int slots_fd() const;
   // Valid as long as the Dataplane is.
   [[nodiscard]] Adopter adopter() const;
+  [[nodiscard]] Result<bool> has_adopted() const;
+  // Empty, too, where this kernel cannot have the fast path.
   [[nodiscard]] Result<std::vector<st_fast_live>> adopted() const;
   // All rows of st_pairs; some may be missing or twice in a list that is read while they change.
   [[nodiscard]] Result<std::vector<PairRow>> pairs() const;

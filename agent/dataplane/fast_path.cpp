@@ -35,28 +35,6 @@ void add(st_fast_counters& sum, const st_fast_counters& part) {
   sum.released += part.released;
 }
 
-template <typename Key, typename Value, typename Visit>
-Result<void> for_each_row(int map_fd, const char* name, const Visit& visit) {
-  constexpr std::uint32_t kBatch = 4096;
-  std::vector<Key> keys(kBatch);
-  std::vector<Value> values(kBatch);
-  std::uint32_t position = 0;
-  for (bool first = true;; first = false) {
-    std::uint32_t count = kBatch;
-    const int error = bpf_map_lookup_batch(map_fd, first ? nullptr : &position, &position,
-                                           keys.data(), values.data(), &count, nullptr);
-    if (error != 0 && errno != ENOENT) {
-      return map_error(name, "list", errno);
-    }
-    for (std::uint32_t i = 0; i < count; ++i) {
-      visit(keys[i], values[i]);
-    }
-    if (error != 0) {
-      return {};  // ENOENT: that was all
-    }
-  }
-}
-
 std::string adopted_path(const std::string& pin_dir) {
   return version_dir(pin_dir) + "/maps/st_adopted";
 }
@@ -89,6 +67,7 @@ void choose_fast_programs(sidetrack_bpf* skeleton, bool fast_path) {
   load(skeleton->progs.st_msg, fast_path && cast);
   load(skeleton->progs.st_msg_probe, fast_path && !cast);
   load(skeleton->progs.st_adopt, fast_path);
+  load(skeleton->progs.st_look_fast, fast_path);
   load(skeleton->progs.st_nudge, fast_path);
 }
 
@@ -160,17 +139,13 @@ Adopter Dataplane::adopter() const {
 }
 
 Result<st_fast_reason> Adopter::run(const st_adopt_request& request) const {
-  unsigned char packet[ST_ADOPT_HEADER_BYTES + sizeof(request)] = {};
-  std::memcpy(packet + ST_ADOPT_HEADER_BYTES, &request, sizeof(request));
-  LIBBPF_OPTS(bpf_test_run_opts, options, .data_in = packet, .data_size_in = sizeof(packet),
-              .repeat = 1);
-  if (bpf_prog_test_run_opts(program_fd_, &options) != 0) {
-    return errno_error("run st_adopt", errno);
+  st_adopt_request row = request;
+  const auto answer = run_on(program_fd_, "st_adopt", std::span(&row, 1));
+  ST_TRY(answer);
+  if (*answer >= ST_FAST_COUNT) {
+    return make_error(ErrorCode::kInternal, "st_adopt returned " + std::to_string(*answer));
   }
-  if (options.retval >= ST_FAST_COUNT) {
-    return make_error(ErrorCode::kInternal, "st_adopt returned " + std::to_string(options.retval));
-  }
-  return static_cast<st_fast_reason>(options.retval);
+  return static_cast<st_fast_reason>(*answer);
 }
 
 Result<std::vector<PairRow>> Dataplane::pairs() const {

@@ -93,8 +93,6 @@ struct Dataplane::Impl {
 void choose_fast_programs(sidetrack_bpf* skeleton, bool fast_path);
 // The same of the sentinels. Returns whether the fentry one is among them.
 bool choose_sentinel_programs(sidetrack_bpf* skeleton, bool fast_path);
-// The rows of an iterator program over a map of socket storage.
-[[nodiscard]] Result<std::vector<unsigned char>> iterate(bpf_program* program, int map_fd);
 // Ends what the pins of the fast path keep alive (links, the program in the SOCKHASH).
 [[nodiscard]] Result<void> stop_fast_path(const std::string& pin_dir);
 

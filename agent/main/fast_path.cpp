@@ -105,9 +105,11 @@ Result<void> FastPath::write_config(bool on, bool charges_reader) {
 }
 
 Result<void> FastPath::start() {
-  auto adopted = dataplane_.adopted();
+  const auto has_adopted = dataplane_.has_adopted();
+  ST_TRY(has_adopted);
+  const auto adopted = dataplane_.adopted();
   ST_TRY(adopted);
-  const auto begun = begin(!adopted->empty());
+  const auto begun = begin(*has_adopted);
   // After the settings, which are applied to what is known: no pod is yet, and all would be off.
   adoption_.restore(*adopted, adopt::Clock::now());
   return begun;
@@ -168,8 +170,8 @@ void FastPath::turn_off(std::string problem) {
 
 // What an earlier agent adopted is watched until it is out; then nobody pays for the sentinel.
 void FastPath::stop_watching() {
-  const auto adopted = dataplane_.adopted();
-  if (!adopted || !adopted->empty()) {
+  const auto has_adopted = dataplane_.has_adopted();
+  if (!has_adopted || *has_adopted) {
     return;
   }
   if (auto off = dataplane_.set_sentinel(dataplane::Sentinel::kOff); !off) {

@@ -157,7 +157,7 @@ Result<bool> find_charge(Rig& rig, const Ends& ends, const std::string& bytes) {
 Seen check_back_pressure(Rig& rig, bool& charges_reader) {
   auto ends = rig.open_fast();
   ST_TRY(ends);
-  const std::string bytes(65536, 'b');
+  const std::string bytes(32768, 'b');
   auto charges = find_charge(rig, *ends, bytes);
   ST_TRY(charges);
   charges_reader = *charges;

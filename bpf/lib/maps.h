@@ -92,6 +92,16 @@ struct {
 	__type(value, struct st_observed);
 } st_observed __weak SEC(".maps");
 
+/* What is shown of an open connection that was redirected, by its client's cookie. sockops writes
+ * when it is established and removes at the close; nothing decides by it. Full: the oldest row
+ * goes, and its connection is not shown while it is open. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, ST_MAX_REDIRECTED);
+	__type(key, __u64);
+	__type(value, struct st_redirected);
+} st_redirected __weak SEC(".maps");
+
 /* What we know of one socket; dies with it. Not to be had (optmem used up): direct or refused,
  * counted in storage_full. */
 struct {

@@ -28,10 +28,9 @@ extern void *bpf_rdonly_cast(const void *object, __u32 btf_id) __ksym __weak;
 
 enum {
 	ST_O_NONBLOCK = 04000,
-	ST_PSOCK_MASK = 7,	 /* flags in the low bits of sk_user_data (include/net/sock.h) */
-	ST_SOCK_RCVBUF_LOCK = 2, /* include/net/sock.h: the application set SO_RCVBUF */
-	ST_MEMORY_LEVELS = 6,	 /* container, pod, class, all pods, and two more */
-	ST_MEMORY_MARGIN = 32,	 /* pages that are left to others */
+	ST_PSOCK_MASK = 7,     /* flags in the low bits of sk_user_data (include/net/sock.h) */
+	ST_MEMORY_LEVELS = 6,  /* container, pod, class, all pods, and two more */
+	ST_MEMORY_MARGIN = 32, /* pages that are left to others */
 	ST_PAGE_SHIFT = 12,
 	ST_PATIENT_BYTES = 16384,
 	ST_PATIENT_LOOKS = 2000,
@@ -146,9 +145,6 @@ static __always_inline void st_look_at_reader(const int cast, __u64 address, __u
 	psock = st_psock_of(cast, sk);
 	reader->adopted = psock != 0;
 	reader->queue_empty = psock && st_queue_is_empty(cast, psock);
-	reader->buffer_fixed = ((cast ? BPF_CORE_READ_BITFIELD(sk, sk_userlocks)
-				      : BPF_CORE_READ_BITFIELD_PROBED(sk, sk_userlocks)) &
-				ST_SOCK_RCVBUF_LOCK) != 0;
 	reader->locked = st_is_locked(cast, sk, size >= ST_PATIENT_BYTES || !reader->queue_empty);
 	socket = ST_READ(cast, sk, sk_socket);
 	file = ST_READ(cast, socket, file);

@@ -32,8 +32,7 @@ struct st_reader {
   __u8 shut_down;
   __u8 adopted; /* it has a queue for redirected bytes */
   __u8 queue_empty;
-  __u8 buffer_fixed; /* the application set SO_RCVBUF */
-  __u8 locked;       /* a thread is inside a call on it */
+  __u8 locked; /* a thread is inside a call on it */
   __u8 nonblocking;
   __u8 ulp;
   __u8 low_water;  /* SO_RCVLOWAT above 1 */
@@ -56,10 +55,14 @@ static inline int st_relay_empty(__u32 forwarded, __u32 write_seq, __u32 first, 
   return forwarded == write_seq - first + redirected;
 }
 
-static inline __u32 st_window_of(__u32 configured, const struct st_reader* reader) {
+/* At most half of the reader's buffer: what waits past TCP counts there, too, and must not close
+ * TCP's window, which no read of it would open again. The agent makes the buffers of adopted
+ * readers large enough, unless the application has set its size. */
+static inline __u32 st_window_of(__u32 configured, int charges_reader,
+                                 const struct st_reader* reader) {
   __u32 half = reader->receive_buffer / 2;
 
-  return reader->buffer_fixed && half < configured ? half : configured;
+  return charges_reader && half < configured ? half : configured;
 }
 
 /* What waits for the reader, with one message more: `messages` and `bytes` were redirected since

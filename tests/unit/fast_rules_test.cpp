@@ -79,20 +79,19 @@ TEST(RelayEmpty, wraps_around) {
   EXPECT_FALSE(st_relay_empty(0, 502, 500, kLast));
 }
 
-TEST(WindowOf, is_the_configured_one_unless_the_application_wants_less) {
+TEST(WindowOf, is_half_of_a_smaller_buffer_that_what_waits_counts_in) {
   st_reader reader = good_reader();
   reader.receive_buffer = kWindow;
-  EXPECT_EQ(st_window_of(kWindow, &reader), kWindow) << "not set by the application";
-  reader.buffer_fixed = 1;
-  EXPECT_EQ(st_window_of(kWindow, &reader), kWindow / 2);
+  EXPECT_EQ(st_window_of(kWindow, 0, &reader), kWindow) << "it does not count there";
+  EXPECT_EQ(st_window_of(kWindow, 1, &reader), kWindow / 2);
   reader.receive_buffer = 2 * kWindow;
-  EXPECT_EQ(st_window_of(kWindow, &reader), kWindow);
+  EXPECT_EQ(st_window_of(kWindow, 1, &reader), kWindow);
   reader.receive_buffer = 2 * kWindow - 2;
-  EXPECT_EQ(st_window_of(kWindow, &reader), kWindow - 1);
+  EXPECT_EQ(st_window_of(kWindow, 1, &reader), kWindow - 1);
   reader.receive_buffer = 8 * kWindow;
-  EXPECT_EQ(st_window_of(kWindow, &reader), kWindow);
+  EXPECT_EQ(st_window_of(kWindow, 1, &reader), kWindow);
   reader.receive_buffer = 0;
-  EXPECT_EQ(st_window_of(kWindow, &reader), 0U);
+  EXPECT_EQ(st_window_of(kWindow, 1, &reader), 0U);
 }
 
 TEST(Room, ends_at_the_window_where_the_reader_is_charged) {

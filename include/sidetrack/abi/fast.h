@@ -153,7 +153,7 @@ struct st_mark {
 };
 
 /* What the adopting program is asked for: the packet data of a BPF_PROG_TEST_RUN in the netns of
- * the socket, after 14 bytes of Ethernet header. It returns an enum st_fast_reason. */
+ * the socket, after ST_RUN_HEADER_BYTES. It returns an enum st_fast_reason. */
 enum st_adopt_op {
 	ST_ADOPT_FORGET,   /* its pair never found a server: the row goes */
 	ST_ADOPT_LOOK,	   /* could it be adopted? */
@@ -183,9 +183,8 @@ struct st_adopt_request {
 	__u8 reserved[5];
 };
 ST_STATIC_ASSERT(sizeof(struct st_adopt_request) == 120, "st_adopt_request");
-#define ST_ADOPT_HEADER_BYTES 14
 
-/* A row of the iterator over adopted sockets. */
+/* An adopted socket: the packet that st_look_fast is run on (bpf/look.bpf.c). */
 struct st_fast_live {
 	struct st_fast state;
 	__u64 sock; /* its kernel address */

@@ -61,6 +61,9 @@ enum {
 	ST_MAX_PORT_PAGES = 65536, /* rows of st_port_pages, all port sets together */
 	ST_MAX_RECORDS = 65536,	   /* rows of st_records */
 	ST_MAX_OBSERVED = 131072,  /* rows of st_observed */
+	ST_MAX_REDIRECTED = 65536, /* rows of st_redirected */
+	ST_LIVE_ROWS = 16,	   /* of st_live in one packet */
+	ST_RUN_HEADER_BYTES = 14,  /* before what a program is run on */
 	ST_RECORD_HEADROOM =
 		1024, /* rows of st_records that connect() leaves free for what is on its way */
 	ST_RECORD_QUOTA = 8192, /* rows of st_records that one netns may hold */
@@ -261,21 +264,34 @@ struct st_socket {
 };
 ST_STATIC_ASSERT(sizeof(struct st_socket) == 104, "st_socket");
 
-/* One row of the iterators over clients' sockets (bpf/iterate.bpf.c). */
-struct st_live {
+/* st_redirected: cookie of a client's socket whose connection is redirected and established -> what
+ * is shown of it. */
+struct st_redirected {
 	struct st_client client;
-	__u64 bytes_out; /* over TCP */
+	__u64 sock;	    /* as in st_observed */
+	struct st_addr own; /* as in st_socket */
+};
+ST_STATIC_ASSERT(sizeof(struct st_redirected) == 80, "st_redirected");
+
+/* One connection of a client that is open now: a row of the packet that st_look is run on
+ * (bpf/look.bpf.c), ST_LIVE_ROWS of them at most, after ST_RUN_HEADER_BYTES of Ethernet header. */
+struct st_live {
+	struct st_client client; /* this and the next three: the agent says */
+	__u64 cookie;
+	__u64 sock;
+	struct st_addr source; /* zero: the program fills in the socket's own */
+	__u64 bytes_out;       /* over TCP */
 	__u64 bytes_in;
 	__u64 fast_out; /* past TCP */
 	__u64 fast_in;
 	__u64 handoff_out; /* past the engine */
 	__u64 handoff_in;
-	struct st_addr source;
 	__u16 source_port; /* host order */
-	__u8 redirected;
-	__u8 reserved[5];
+	__u8 redirected;   /* the agent says */
+	__u8 open;	   /* it was the socket of `cookie` all the while */
+	__u8 reserved[4];
 };
-ST_STATIC_ASSERT(sizeof(struct st_live) == 128, "st_live");
+ST_STATIC_ASSERT(sizeof(struct st_live) == 144, "st_live");
 
 /* st_endpoints: client socket cookie -> what the engine said of the connection. Only shown, never
  * decided on. */
