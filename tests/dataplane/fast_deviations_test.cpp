@@ -93,5 +93,23 @@ TEST_F(FastDeviations, d24_splice_takes_bytes_of_tcp_before_those_that_skipped_i
   EXPECT_EQ(receive_text(ends.server, 99), "ECONNABORTED");
 }
 
+TEST_F(FastDeviations, d27_the_receive_buffer_is_larger_unless_the_application_set_it) {
+  constexpr int kTwoWindows = 2 * 1024 * 1024;
+  const auto buffer_of = [](const UniqueFd& socket) {
+    int bytes = 0;
+    socklen_t size = sizeof(bytes);
+    EXPECT_EQ(::getsockopt(socket.get(), SOL_SOCKET, SO_RCVBUF, &bytes, &size), 0);
+    return bytes;
+  };
+  Ends slow = open(false);
+  EXPECT_LT(buffer_of(slow.server), kTwoWindows);
+  Ends fast = open(true);
+  set_option(fast.client, SOL_SOCKET, SO_RCVBUF, 65536);
+  const int own = buffer_of(fast.client);
+  make_fast({&fast});
+  EXPECT_TRUE(eventually(kPatience, [&] { return buffer_of(fast.server) >= kTwoWindows; }));
+  EXPECT_EQ(buffer_of(fast.client), own);
+}
+
 }  // namespace
 }  // namespace sidetrack::lab
