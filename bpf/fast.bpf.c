@@ -208,7 +208,8 @@ static __always_inline enum st_fast_reason st_try_handoff(const int cast,
 	if (ST_READ(cast, leg, __sk_common.skc_state) != ST_TCP_ESTABLISHED ||
 	    (__u64)ST_READ(cast, leg, __sk_common.skc_cookie.counter) != fast->leg.cookie)
 		return ST_FAST_RELAY_GONE;
-	st_look_at_reader(cast, fast->far.sock, sending->msg->size, &sending->reader);
+	st_look_at_reader(cast, fast->far.sock, sending->msg->size, st_send_memory(cast, leg),
+			  &sending->reader);
 	if (!st_is_armed(&fast->far_armed, fast->far_arm_ns, fast->far_copied, &sending->reader))
 		return ST_FAST_UNARMED;
 	reason = st_check_reader(sending, fast->far.cookie, fast->far_denied, leg_write_seq);
@@ -259,7 +260,8 @@ static __always_inline enum st_fast_reason st_decide_message(const int cast,
 			return reason;
 		st_count_refused(reason);
 	}
-	st_look_at_reader(cast, fast->peer.sock, sending->msg->size, &sending->reader);
+	st_look_at_reader(cast, fast->peer.sock, sending->msg->size,
+			  st_send_memory(cast, &tp->inet_conn.icsk_inet.sk), &sending->reader);
 	if (!st_is_armed(&fast->armed, fast->arm_ns, fast->peer_copied, &sending->reader))
 		return ST_FAST_UNARMED;
 	reason = st_try_peer(sending);

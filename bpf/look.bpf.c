@@ -56,33 +56,42 @@ int st_look(struct __sk_buff *skb)
 	return 0;
 }
 
-/* The packet: one st_fast_live with the cookie of an adopted socket. Returns whether there is one;
- * then the row holds what it knows. */
-SEC("tc")
-int st_look_fast(struct __sk_buff *skb)
+static __always_inline void st_read_fast(struct st_fast_live *live)
 {
-	struct st_fast_live live = {};
+	__u64 cookie = live->state.cookie;
 	struct tcp_sock *tp;
 	struct st_fast *fast;
 	struct bpf_sock *sk;
-	__u64 cookie;
 
-	if (bpf_skb_load_bytes(skb, ST_RUN_HEADER_BYTES, &live, sizeof(live)))
-		return 0;
-	cookie = live.state.cookie;
 	sk = bpf_map_lookup_elem(&st_adopted, &cookie);
 	if (!sk)
-		return 0;
+		return;
 	tp = bpf_skc_to_tcp_sock(sk);
 	fast = tp ? bpf_sk_storage_get(&st_fast_sockets, sk, 0, 0) : 0;
 	if (fast) {
-		live.state = *fast;
-		live.sock = (__u64)tp;
+		live->state = *fast;
+		live->sock = (__u64)tp;
 	}
 	bpf_sk_release(sk);
-	if (!fast)
-		return 0;
-	return bpf_skb_store_bytes(skb, ST_RUN_HEADER_BYTES, &live, sizeof(live), 0) == 0;
+}
+
+/* The packet: as above, of st_fast_live with cookies; those that are adopted get an address and
+ * what the socket knows. */
+SEC("tc")
+int st_look_fast(struct __sk_buff *skb)
+{
+	struct st_fast_live live;
+	__u32 offset;
+	int i;
+
+	for (i = 0; i < ST_LIVE_ROWS; i++) {
+		offset = ST_RUN_HEADER_BYTES + i * sizeof(live);
+		if (bpf_skb_load_bytes(skb, offset, &live, sizeof(live)))
+			break;
+		st_read_fast(&live);
+		bpf_skb_store_bytes(skb, offset, &live, sizeof(live), 0);
+	}
+	return 0;
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -104,15 +104,16 @@ int Dataplane::Impl::map_fd(const char* name) const {
   return bpf_object__find_map_fd_by_name(skeleton->obj, name);
 }
 
-Result<void> Dataplane::Impl::load(bool fast_path) {
+Result<void> Dataplane::Impl::load(const Parts& parts) {
   g_libbpf_log.clear();
   skeleton.reset(sidetrack_bpf::open());
   if (!skeleton) {
     return load_error(errno);
   }
   skeleton->rodata->st_has_netns_helper = has_netns_helper();
-  choose_fast_programs(skeleton.get(), fast_path);
-  has_fentry = choose_sentinel_programs(skeleton.get(), fast_path);
+  choose_fast_programs(skeleton.get(), parts.fast_path);
+  has_fentry = choose_sentinel_programs(skeleton.get(), parts.fast_path);
+  bpf_program__set_autoload(skeleton->progs.st_look, parts.looks);
   bpf_map* map = nullptr;
   bpf_object__for_each_map(map, skeleton->obj) {
     if (bpf_map__is_internal(map)) {
@@ -127,6 +128,23 @@ Result<void> Dataplane::Impl::load(bool fast_path) {
     return load_error(-error);
   }
   return {};
+}
+
+Result<void> Dataplane::Impl::load_what_loads() {
+  const auto whole = load({});
+  if (whole) {
+    return {};
+  }
+  const auto problem_of = [](const Error& error) {
+    return error.message.substr(0, error.message.find(kLibbpfSays));
+  };
+  fast_path_problem = problem_of(whole.error());
+  const auto redirect = load({.fast_path = false});
+  if (redirect) {
+    return {};
+  }
+  look_problem = problem_of(redirect.error());
+  return load({.fast_path = false, .looks = false});
 }
 
 Result<void> Dataplane::check_pins(const std::string& pin_dir) {
@@ -167,12 +185,7 @@ Result<std::unique_ptr<Dataplane>> Dataplane::open(const Options& options) {
   auto lock = lock_pins(options.pin_dir);
   ST_TRY(lock);
   impl->pin_lock = std::move(*lock);
-  // A kernel that refuses the fast path's programs can still redirect.
-  if (auto loaded = impl->load(true); !loaded) {
-    const std::string& message = loaded.error().message;
-    impl->fast_path_problem = message.substr(0, message.find(kLibbpfSays));
-    ST_TRY(impl->load(false));
-  }
+  ST_TRY(impl->load_what_loads());
   ST_TRY(impl->policies.open({.policies = impl->map_fd("st_policies"),
                               .cidrs = impl->map_fd("st_cidrs"),
                               .port_pages = impl->map_fd("st_port_pages")}));

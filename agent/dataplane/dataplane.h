@@ -134,7 +134,9 @@ class Dataplane {
                                           std::uint16_t port) const;
 
   [[nodiscard]] Result<std::vector<CounterRow>> counters() const;
+  // Connections of clients that are open. Why this kernel cannot tell; empty = it can.
   [[nodiscard]] Result<std::vector<st_live>> live_sockets() const;
+  [[nodiscard]] const std::string& look_problem() const;
 
   // Ring buffers: drain when the descriptor is readable, and several times a second, as flow
   // records wake nobody. Callbacks run inside drain().
@@ -146,6 +148,8 @@ class Dataplane {
   [[nodiscard]] const std::string& fast_path_problem() const;
   // Takes effect at once, for open connections too.
   [[nodiscard]] Result<void> set_fast_config(const st_fast_config& config);
+  // Off; the other settings stay: what waits past TCP is counted by them until it is read.
+  [[nodiscard]] Result<void> disable_fast_path();
   // Changes with everything that decides what may skip TCP: rows of pods, switches, demotions,
   // marks.
   [[nodiscard]] std::uint64_t fast_generation() const;

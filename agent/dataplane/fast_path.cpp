@@ -5,7 +5,6 @@
 #include <unistd.h>
 
 #include <atomic>
-#include <cstring>
 #include <ctime>
 
 #include "agent/dataplane/bpf_calls.h"
@@ -116,6 +115,14 @@ Result<void> Dataplane::set_fast_config(const st_fast_config& config) {
   ST_TRY(map_update(impl_->map_fd("st_fast_config"), "st_fast_config", std::uint32_t{0}, config));
   impl_->raise_generation();
   return {};
+}
+
+Result<void> Dataplane::disable_fast_path() {
+  auto config = map_lookup<st_fast_config>(impl_->map_fd("st_fast_config"), "st_fast_config",
+                                           std::uint32_t{0});
+  ST_TRY(config);
+  (*config)->enabled = 0;
+  return set_fast_config(**config);
 }
 
 std::uint64_t Dataplane::fast_generation() const {

@@ -59,12 +59,18 @@ struct Dataplane::Impl {
   std::unique_ptr<bpf_link, LinkDeleter> nudge_link;
   int nudge_fd = -1;
   std::string fast_path_problem;             // empty = its programs are loaded
+  std::string look_problem;                  // empty = st_look is
   bool has_fentry = false;                   // the fentry sentinel is loaded, too
   st_fast_generation* generation = nullptr;  // mapped, kPageBytes
 
   [[nodiscard]] int map_fd(const char* name) const;
-  // `fast_path`: with the programs that only the fast path needs.
-  [[nodiscard]] Result<void> load(bool fast_path);
+  struct Parts {
+    bool fast_path = true;  // with the programs that only the fast path needs
+    bool looks = true;      // with st_look
+  };
+  [[nodiscard]] Result<void> load(const Parts& parts);
+  // The most that this kernel takes: it can redirect without.
+  [[nodiscard]] Result<void> load_what_loads();
   // What the older programs knew of the fast path's policy holds no longer.
   void raise_generation();
   [[nodiscard]] Result<void> open_fast_path();

@@ -59,6 +59,9 @@ Result<std::unique_ptr<Agent>> Agent::create(asio::io_context& context, const Op
   auto dataplane =
       dataplane::Dataplane::open({.pin_dir = options.pin_dir, .cgroup_dir = cgroups->attach_dir});
   ST_TRY(dataplane);
+  if (const std::string& problem = (*dataplane)->look_problem(); !problem.empty()) {
+    log_event(LogLevel::kWarn, "agent", "open_connections_hidden", {{"detail", problem}});
+  }
   std::unique_ptr<Agent> agent(
       new Agent(context, options, *cgroups, *node, std::move(*dataplane), std::move(cookies)));
   agent->reload_ = std::move(reload);

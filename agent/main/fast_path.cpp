@@ -94,9 +94,9 @@ bool FastPath::is_wanted() const {
                              [](const auto& row) { return st_pod_takes_part(&row.second) != 0; });
 }
 
-Result<void> FastPath::write_config(bool on, bool charges_reader) {
+Result<void> FastPath::enable(bool charges_reader) {
   st_fast_config config{};
-  config.enabled = on ? 1 : 0;
+  config.enabled = 1;
   config.window = options_.fast_path.window;
   config.round_trips = options_.fast_path.round_trips;
   config.loopback = options_.fast_path.loopback ? 1 : 0;
@@ -135,7 +135,7 @@ Result<void> FastPath::begin(bool has_adopted) {
     problem_ = started.error().message;
   }
   turn_off(problem_);
-  return write_config(false, false);
+  return dataplane_.disable_fast_path();
 }
 
 // In a namespace that the kernel is told of before: its connections are nobody's to ask about.
@@ -185,7 +185,7 @@ void FastPath::on_self_test(const Result<selftest::Report>& report) {
   problem_ = !report             ? "self_test: " + report.error().message
              : !report->passed() ? "self_test: " + report->problem()
                                  : "";
-  const auto written = write_config(on(), report && report->charges_reader);
+  const auto written = on() ? enable(report->charges_reader) : dataplane_.disable_fast_path();
   if (!written) {
     problem_ = written.error().message;
   }
@@ -207,7 +207,7 @@ void FastPath::follow_pods() {
     // attached twice.
     watch_is_due_ = !watching && watching.error().error_number == EEXIST;
     if (!watching && !watch_is_due_) {
-      const auto written = write_config(false, false);
+      const auto written = dataplane_.disable_fast_path();
       turn_off(written ? watching.error().message : written.error().message);
     }
   } else {

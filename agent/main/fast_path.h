@@ -78,7 +78,7 @@ class FastPath {
   void stop_watching();
   [[nodiscard]] Result<void> start_self_test();
   void on_self_test(const Result<selftest::Report>& report);
-  [[nodiscard]] Result<void> write_config(bool on, bool charges_reader);
+  [[nodiscard]] Result<void> enable(bool charges_reader);
   void scan(adopt::Clock::time_point now);
   // Sockets that the sentinel marked: the event that told of one may have been lost.
   void find_marked(adopt::Clock::time_point now);

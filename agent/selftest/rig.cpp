@@ -277,7 +277,7 @@ Result<void> Rig::adopt(const Ends& ends) const {
         }
       }
     }
-    return {};
+    return dataplane_->adopter().nudge(0);  // room for what waits past TCP
   }
   return make_error(ErrorCode::kNotFound, "the two ends of a connection were not found");
 }

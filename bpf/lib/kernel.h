@@ -41,8 +41,13 @@ struct sock_cgroup_data {
 	struct cgroup *cgroup;
 };
 
+struct netns_ipv4 {
+	int sysctl_tcp_wmem[3];
+};
+
 struct net {
 	__u64 net_cookie; /* since 5.12 */
+	struct netns_ipv4 ipv4;
 };
 
 typedef struct {
@@ -147,6 +152,7 @@ struct sock {
 	struct sock_common __sk_common;
 	int sk_err;
 	int sk_rcvbuf;
+	int sk_sndbuf;
 	int sk_rcvlowat;
 	int sk_peek_off;
 	int sk_forward_alloc;
@@ -195,6 +201,8 @@ struct tcp_sock {
 	__u32 copied_seq;
 	__u32 snd_una;
 	__u32 rcv_nxt;
+	__u32 rcv_wup;
+	__u32 rcv_wnd;
 	bool is_mptcp;
 	__u8 repair : 1;
 	__u8 recvmsg_inq : 1; /* a byte of its own before 6.8 */

@@ -28,9 +28,12 @@ extern void *bpf_rdonly_cast(const void *object, __u32 btf_id) __ksym __weak;
 
 enum {
 	ST_O_NONBLOCK = 04000,
-	ST_PSOCK_MASK = 7,     /* flags in the low bits of sk_user_data (include/net/sock.h) */
-	ST_MEMORY_LEVELS = 6,  /* container, pod, class, all pods, and two more */
-	ST_MEMORY_MARGIN = 32, /* pages that are left to others */
+	ST_PSOCK_MASK = 7,	 /* flags in the low bits of sk_user_data (include/net/sock.h) */
+	ST_SOCK_SNDBUF_LOCK = 1, /* include/net/sock.h: the application set SO_SNDBUF */
+	ST_SOCK_RCVBUF_LOCK = 2, /* SO_RCVBUF */
+	ST_SEND_EXCESS = 131072, /* by which one call may exceed a send buffer: an skb or two */
+	ST_MEMORY_LEVELS = 6,	 /* container, pod, class, all pods, and two more */
+	ST_MEMORY_MARGIN = 32,	 /* pages that are left to others */
 	ST_PAGE_SHIFT = 12,
 	ST_PATIENT_BYTES = 16384,
 	ST_PATIENT_LOOKS = 2000,
@@ -127,19 +130,42 @@ static __always_inline int st_asks_for_inq(const int cast, struct tcp_sock *tp)
 		    : BPF_CORE_READ_BITFIELD_PROBED(tp, recvmsg_inq);
 }
 
+static __always_inline __u8 st_user_locks(const int cast, struct sock *sk)
+{
+	return cast ? BPF_CORE_READ_BITFIELD(sk, sk_userlocks)
+		    : BPF_CORE_READ_BITFIELD_PROBED(sk, sk_userlocks);
+}
+
+/* The most memory that what a socket has sent by TCP may take until it is acknowledged. */
+static __always_inline __u32 st_send_memory(const int cast, struct sock *sk)
+{
+	struct net *net = ST_READ(cast, sk, __sk_common.skc_net.net);
+	__u32 most = ST_READ(cast, sk, sk_sndbuf);
+	__u32 grown = ST_READ(cast, net, ipv4.sysctl_tcp_wmem[2]);
+
+	if (!(st_user_locks(cast, sk) & ST_SOCK_SNDBUF_LOCK) && grown > most)
+		most = grown;
+	return most + ST_SEND_EXCESS;
+}
+
+/* `send_memory`: of whose TCP the reader reads. */
 static __always_inline void st_look_at_reader(const int cast, __u64 address, __u32 size,
-					      struct st_reader *reader)
+					      __u32 send_memory, struct st_reader *reader)
 {
 	struct tcp_sock *tp = ST_CAST(cast, struct tcp_sock, address);
 	struct sock *sk = ST_CAST(cast, struct sock, address);
 	struct socket *socket;
 	struct file *file;
+	__u32 offered;
 	__u64 psock;
 
 	reader->cookie = ST_READ(cast, sk, __sk_common.skc_cookie.counter);
 	reader->copied_seq = ST_READ(cast, tp, copied_seq);
 	reader->queued = ST_READ(cast, sk, sk_backlog.rmem_alloc.counter);
 	reader->receive_buffer = ST_READ(cast, sk, sk_rcvbuf);
+	offered = ST_READ(cast, tp, rcv_wup) + ST_READ(cast, tp, rcv_wnd) -
+		  ST_READ(cast, tp, rcv_nxt);
+	reader->behind = st_memory_behind((__s32)offered > 0 ? offered : 0, send_memory);
 	reader->state = ST_READ(cast, sk, __sk_common.skc_state);
 	reader->shut_down = ST_READ(cast, sk, sk_shutdown);
 	psock = st_psock_of(cast, sk);

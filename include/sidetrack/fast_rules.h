@@ -28,6 +28,7 @@ struct st_reader {
   __u32 copied_seq;
   __u32 queued; /* bytes of memory: sk_rmem_alloc */
   __u32 receive_buffer;
+  __u32 behind; /* the same, that bytes of TCP may need which it has promised to take */
   __u8 state;
   __u8 shut_down;
   __u8 adopted; /* it has a queue for redirected bytes */
@@ -55,14 +56,27 @@ static inline int st_relay_empty(__u32 forwarded, __u32 write_seq, __u32 first, 
   return forwarded == write_seq - first + redirected;
 }
 
-/* At most half of the reader's buffer: what waits past TCP counts there, too, and must not close
- * TCP's window, which no read of it would open again. The agent makes the buffers of adopted
- * readers large enough, unless the application has set its size. */
+/* The memory for what TCP can still be sent: at most what the reader has offered, a byte of which
+ * may cost two, and at most what the sender of it can hold: skbs keep their size on their way. */
+static inline __u32 st_memory_behind(__u32 offered, __u32 send_memory) {
+  return offered < send_memory / 2 ? 2 * offered : send_memory;
+}
+
+/* What waits past TCP counts in the reader's buffer, too. It leaves room for what TCP has promised
+ * to take: a segment that finds none is dropped, and comes again only by the sender's timer. And it
+ * takes half at most: else TCP's window closes, and no read of what skipped TCP would open it. The
+ * agent makes the buffers of adopted readers large enough, unless the application has set its size
+ * (docs/adr/0014). */
 static inline __u32 st_window_of(__u32 configured, int charges_reader,
                                  const struct st_reader* reader) {
-  __u32 half = reader->receive_buffer / 2;
+  __u32 behind = reader->behind;
+  __u32 room = reader->receive_buffer > behind ? reader->receive_buffer - behind : 0;
 
-  return charges_reader && half < configured ? half : configured;
+  if (!charges_reader)
+    return configured;
+  if (room > reader->receive_buffer / 2)
+    room = reader->receive_buffer / 2;
+  return room < configured ? room : configured;
 }
 
 /* What waits for the reader, with one message more: `messages` and `bytes` were redirected since

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Attacks on the moments at which the way of bytes changes: when a connection is put on the fast
 // path, and when a message goes by TCP that has others before or behind it past TCP.
+#include <poll.h>
 #include <sys/socket.h>
+
+#include <vector>
 
 #include <nlohmann/json.hpp>
 
@@ -103,6 +106,54 @@ TEST_F(FastMoments, bytes_of_tcp_behind_a_full_window_come_as_soon_as_it_is_read
   const auto begin = Clock::now();
   EXPECT_EQ(scenarios::receive_all(ends.server, accepted).size(), accepted);
   EXPECT_LT(Clock::now() - begin, scaled(milliseconds(100)));
+}
+
+// TCP has promised to take what it was used to take before others came past it: a segment that
+// finds no room is dropped, and comes again by a timer.
+TEST_F(FastMoments, what_tcp_has_promised_to_take_finds_room_behind_what_skipped_it) {
+  const std::string piece(16384, 'p');
+  const auto fill = [&](const Ends& ends) {
+    std::size_t sent = 0;
+    ssize_t count = 0;
+    while ((count = ::send(ends.client.get(), piece.data(), piece.size(), MSG_NOSIGNAL)) > 0) {
+      sent += static_cast<std::size_t>(count);
+    }
+    return sent;
+  };
+  std::vector<char> space(1U << 20U);
+  const auto read_soon = [&](const Ends& ends, std::size_t count) {
+    for (std::size_t read = 0; read < count;) {
+      pollfd wanted{ends.server.get(), POLLIN, 0};
+      const int soon = static_cast<int>(scaled(milliseconds(100)).count());
+      ASSERT_EQ(::poll(&wanted, 1, soon), 1) << count - read << " of " << count << " are missing";
+      const ssize_t got = ::recv(ends.server.get(), space.data(), space.size(), 0);
+      ASSERT_GT(got, 0);
+      read += static_cast<std::size_t>(got);
+    }
+  };
+  for (const int buffer : {0, 32768, 131072, 1048576}) {  // 0: as the kernel makes it
+    SCOPED_TRACE(buffer);
+    Ends ends = open(true);
+    if (buffer != 0) {
+      set_option(ends.server, SOL_SOCKET, SO_RCVBUF, buffer);
+    }
+    use(ends);
+    wait_until_put_in(ends);
+    std::uint64_t skipped = 0;
+    for (const auto end = Clock::now() + 2 * std::chrono::nanoseconds(ST_FAST_ARM_NS);
+         Clock::now() < end && !HasFailure();) {
+      by_tcp(ends);
+      read_soon(ends, fill(ends));  // TCP gets used to much
+      past_tcp(ends);
+      const std::uint64_t before = sent_by_tcp(ends.client);
+      const std::size_t sent = fill(ends);
+      skipped += sent - (sent_by_tcp(ends.client) - before);
+      read_soon(ends, sent);
+    }
+    if (buffer == 0) {
+      EXPECT_GT(skipped, 0U);
+    }
+  }
 }
 
 TEST_F(FastMoments, a_thread_that_sleeps_in_receive_is_woken) {  // sleeper

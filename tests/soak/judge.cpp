@@ -103,7 +103,10 @@ void Judge::take(const Source& source, const json& line, std::int64_t now_ms) {
                              .to_ms = line.at("now").get<std::int64_t>()});
   }
   if (what == "end" && line.at("error") == "STALLED" && is_mptcp(line)) {
-    given_up_.insert(line.at("id").get<std::uint64_t>());
+    const auto id = line.at("id").get<std::uint64_t>();
+    if (id != 0) {  // it knew which connection it was
+      given_up_.insert(id);
+    }
   }
   waiting_.push_back({.source = source, .told = line, .due_ms = now_ms + kWaitMs});
 }
@@ -229,6 +232,12 @@ bool Judge::agent_just_died(std::int64_t at_ms) const {
 }
 
 void Judge::look_at_stall(const Line& line) {
+  // Sockets of MPTCP are never adopted: what they show is the kernel's own. Those that Sidetrack
+  // does not look at (the control ones) are seen to stand still with a closed window, too (6.18).
+  if (is_mptcp(line.told)) {
+    ++totals_.errors["stall, MPTCP"];
+    return;
+  }
   const auto from = line.told.at("from").get<std::int64_t>();
   const auto to = line.told.at("now").get<std::int64_t>();
   // Plain TCP stood still, or programs got no CPU, for at least half of the time: a busy machine.
@@ -239,12 +248,6 @@ void Judge::look_at_stall(const Line& line) {
                         return sum + std::max<std::int64_t>(0, both);
                       });
   const bool tcp_too = 2 * busy >= to - from;
-  // Sockets of MPTCP are never adopted: what they show is the kernel's own. Those that Sidetrack
-  // does not look at (the control ones) are seen to stand still with a closed window, too (6.18).
-  if (is_mptcp(line.told)) {
-    ++totals_.errors["stall, MPTCP"];
-    return;
-  }
   if (line.source.is_control || tcp_too) {
     ++totals_.errors["stall, plain TCP or the machine too"];
     return;

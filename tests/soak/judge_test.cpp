@@ -93,6 +93,9 @@ TEST(SoakJudge, mptcp_stands_still_by_itself_and_excuses_nobody) {
   json given_up = ended("STALLED");
   EXPECT_EQ(judged({}, {{kPass, given_up}, {kPass, ended("ECONNRESET", "server")}}).size(), 2U);
   given_up["mptcp"] = true;
+  given_up["id"] = 0;
+  EXPECT_EQ(judged({}, {{kPass, given_up}, {kPass, ended("ECONNRESET", "server")}}).size(), 2U);
+  given_up["id"] = 7;
   EXPECT_TRUE(judged({}, {{kPass, ended("ECONNRESET", "server")}, {kPass, given_up}}).empty());
 }
 

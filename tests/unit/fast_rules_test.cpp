@@ -94,6 +94,28 @@ TEST(WindowOf, is_half_of_a_smaller_buffer_that_what_waits_counts_in) {
   EXPECT_EQ(st_window_of(kWindow, 1, &reader), 0U);
 }
 
+TEST(WindowOf, leaves_room_for_what_tcp_has_promised) {
+  st_reader reader = good_reader();
+  reader.receive_buffer = 3 * kWindow;
+  reader.behind = 2 * kWindow;
+  EXPECT_EQ(st_window_of(kWindow, 1, &reader), kWindow);
+  reader.behind = 2 * kWindow + 1;
+  EXPECT_EQ(st_window_of(kWindow, 1, &reader), kWindow - 1);
+  EXPECT_EQ(st_window_of(kWindow, 0, &reader), kWindow) << "it does not count there";
+  reader.behind = 3 * kWindow;
+  EXPECT_EQ(st_window_of(kWindow, 1, &reader), 0U);
+  reader.behind = kLast;
+  EXPECT_EQ(st_window_of(kWindow, 1, &reader), 0U);
+}
+
+TEST(MemoryBehind, is_twice_what_is_offered_or_what_the_sender_can_hold) {
+  EXPECT_EQ(st_memory_behind(0, 100), 0U);
+  EXPECT_EQ(st_memory_behind(49, 100), 98U);
+  EXPECT_EQ(st_memory_behind(50, 100), 100U);
+  EXPECT_EQ(st_memory_behind(kLast, 100), 100U);
+  EXPECT_EQ(st_memory_behind(kLast, kLast), kLast);
+}
+
 TEST(Room, ends_at_the_window_where_the_reader_is_charged) {
   st_reader reader = good_reader();
   reader.queue_empty = 0;

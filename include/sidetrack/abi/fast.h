@@ -184,11 +184,14 @@ struct st_adopt_request {
 };
 ST_STATIC_ASSERT(sizeof(struct st_adopt_request) == 120, "st_adopt_request");
 
-/* An adopted socket: the packet that st_look_fast is run on (bpf/look.bpf.c). */
+/* An adopted socket: a row of the packet that st_look_fast is run on (bpf/look.bpf.c), as st_live.
+ */
 struct st_fast_live {
-	struct st_fast state;
-	__u64 sock; /* its kernel address */
+	struct st_fast state; /* the agent says its own cookie */
+	__u64 sock;	      /* its kernel address; 0 = not adopted */
 };
+ST_STATIC_ASSERT(ST_RUN_HEADER_BYTES + ST_LIVE_ROWS * sizeof(struct st_fast_live) <= ST_RUN_BYTES,
+		 "st_fast_live");
 
 #ifdef __cplusplus
 }

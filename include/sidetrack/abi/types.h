@@ -292,6 +292,10 @@ struct st_live {
 	__u8 reserved[4];
 };
 ST_STATIC_ASSERT(sizeof(struct st_live) == 144, "st_live");
+/* A packet of a run is one page, of which the kernel keeps some. */
+#define ST_RUN_BYTES 3584
+ST_STATIC_ASSERT(ST_RUN_HEADER_BYTES + ST_LIVE_ROWS * sizeof(struct st_live) <= ST_RUN_BYTES,
+		 "st_live");
 
 /* st_endpoints: client socket cookie -> what the engine said of the connection. Only shown, never
  * decided on. */
