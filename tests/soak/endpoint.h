@@ -122,8 +122,8 @@ class Endpoint {
   std::int64_t moved_ms_;
   std::int64_t moved_awake_ms_;
   std::int64_t longest_gap_ms_ = 0;
-  std::string in_gap_;  // as it was in the middle of the gap; empty = none
-  bool told_stall_ = false;
+  std::string in_gap_;            // as it was in the middle of the gap; empty = none
+  std::int64_t stalls_told_ = 0;  // of this gap: one a second
 };
 
 }  // namespace sidetrack::soak

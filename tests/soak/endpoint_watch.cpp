@@ -60,7 +60,7 @@ void Endpoint::moved(Now now) {
   }
   moved_ms_ = now.ms;
   moved_awake_ms_ = now.awake_ms;
-  told_stall_ = false;
+  stalls_told_ = 0;
 }
 
 void Endpoint::watch(Now now) {
@@ -68,8 +68,8 @@ void Endpoint::watch(Now now) {
   if (gap >= kGapWorthTelling && in_gap_.empty()) {
     in_gap_ = describe(now).dump();
   }
-  if (gap >= kStallMs && !told_stall_) {
-    told_stall_ = true;
+  if (gap >= kStallMs * (stalls_told_ + 1)) {
+    ++stalls_told_;
     nlohmann::json told = describe(now);
     told["from"] = moved_ms_;
     tell("stall", told);

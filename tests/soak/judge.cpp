@@ -12,8 +12,9 @@ namespace {
 
 using nlohmann::json;
 
-constexpr std::int64_t kWaitMs = 2000;  // until what happened at the same time has been told
-constexpr std::int64_t kGraceMs = 300;  // between a process's end and its sockets'
+constexpr std::int64_t kStallMs = 1000;  // as endpoints tell of
+constexpr std::int64_t kWaitMs = 2000;   // until what happened at the same time has been told
+constexpr std::int64_t kGraceMs = 300;   // between a process's end and its sockets'
 constexpr std::int64_t kEdgeMs = 50;
 constexpr std::int64_t kAwayMs = 200;  // ST_FAST_AWAY_NS, and a moment
 constexpr std::int64_t kForgetMs = 60'000;
@@ -236,6 +237,13 @@ void Judge::look_at_stall(const Line& line) {
   // does not look at (the control ones) are seen to stand still with a closed window, too (6.18).
   if (is_mptcp(line.told)) {
     ++totals_.errors["stall, MPTCP"];
+    return;
+  }
+  // Two TCP connections in a row, each of which may stand still for a second: as long without the
+  // fast path (docs/fast-path.md).
+  const bool is_relayed = line.source.by_engine && !line.source.is_control;
+  if (is_relayed && line.told.at("gap") < 2 * kStallMs) {
+    ++totals_.errors["stall below 2 s, through the engine"];
     return;
   }
   const auto from = line.told.at("from").get<std::int64_t>();

@@ -22,7 +22,7 @@ json ended(const std::string& error, const std::string& side = "client") {
 }
 
 json stood_still(std::int64_t from, std::int64_t to) {
-  return {{"what", "stall"}, {"from", from}, {"now", to}};
+  return {{"what", "stall"}, {"from", from}, {"now", to}, {"gap", to - from}};
 }
 
 // Findings after `lines`, with what happened around them.
@@ -83,6 +83,11 @@ TEST(SoakJudge, a_stall_is_a_finding_unless_plain_tcp_stood_still_too) {
       1U);
   EXPECT_TRUE(
       judged({}, {{kPass, stood_still(1000, 2000)}, {kControl, stood_still(900, 1800)}}).empty());
+}
+
+TEST(SoakJudge, two_connections_in_a_row_may_stand_still_twice_as_long) {
+  EXPECT_TRUE(judged({}, {{kMesh, stood_still(1000, 2999)}}).empty());
+  EXPECT_EQ(judged({}, {{kMesh, stood_still(1000, 3000)}}).size(), 1U);
 }
 
 TEST(SoakJudge, mptcp_stands_still_by_itself_and_excuses_nobody) {
