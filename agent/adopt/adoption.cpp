@@ -15,7 +15,7 @@ constexpr std::chrono::milliseconds kLookAgain{50};
 constexpr std::chrono::milliseconds kLookSlowest{2000};  // at one that may take its time
 constexpr std::chrono::milliseconds kLeaveAgain{20};
 constexpr std::chrono::milliseconds kLeaveSlowest{1000};
-constexpr std::chrono::milliseconds kWidenNext{100};
+constexpr std::chrono::milliseconds kWidenNext{50};
 constexpr std::chrono::seconds kStillOpen{30};  // how often a waiting pair is looked at
 constexpr std::chrono::seconds kLinkPatience{60};
 constexpr Clock::time_point kNever = Clock::time_point::max();
