@@ -226,6 +226,15 @@ Result<std::string> Mesh::remembered(PodShell& shell, int id) const {
   return std::string(*state ? "redirected" : *row ? "observed" : "");
 }
 
+Result<bool> Mesh::is_listed(std::uint64_t socket_cookie) const {
+  const std::string maps = sidetrack_->pin_dir() + "/v1/maps/";
+  auto redirected = look_up<st_redirected>(maps + "st_redirected", socket_cookie);
+  ST_TRY(redirected);
+  auto observed = look_up<st_observed>(maps + "st_observed", socket_cookie);
+  ST_TRY(observed);
+  return redirected->has_value() || observed->has_value();
+}
+
 Counts plus_one(Counts counts, const std::string& reason) {
   ++counts[reason];
   return counts;

@@ -85,6 +85,8 @@ class Mesh : public testing::Test {
   // What the kernel's maps hold for a socket of the shell: "redirected" (st_sockets), "observed"
   // (st_observed), or "" (no row).
   [[nodiscard]] Result<std::string> remembered(PodShell& shell, int id) const;
+  // Whether a map has what is shown of a client's open connection (st_redirected, st_observed).
+  [[nodiscard]] Result<bool> is_listed(std::uint64_t socket_cookie) const;
   // The socket itself, and its cookie.
   [[nodiscard]] static Result<UniqueFd> take(PodShell& shell, int id);
   [[nodiscard]] static Result<std::uint64_t> cookie(PodShell& shell, int id);

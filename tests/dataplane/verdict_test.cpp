@@ -67,7 +67,14 @@ class VerdictTest : public Mesh {
     const auto live = flows_from(source);
     ASSERT_EQ(live.size(), 1U);
     EXPECT_EQ(live[0]["close"], "");
+    ST_ASSERT_VALUE(const std::uint64_t number, cookie(*shell_, socket.id));
+    ST_ASSERT_VALUE(const bool is_shown, is_listed(number));
+    EXPECT_TRUE(is_shown);
     finish(socket.id);
+    EXPECT_TRUE(eventually(kPatience, [&] {
+      const auto stays = is_listed(number);
+      return stays && !*stays;
+    }));
     Counts expected = plus_one(before, reason);
     if (path == "engine") {
       expected = plus_one(expected, "engine_socket");  // its way to the endpoint
