@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Medians, spreads and the 95 % interval on which a bound near 1 is judged. Pure."""
+"""Medians, spreads and how a bound is judged: near 1 on an interval. Pure."""
 
 from math import comb
+from operator import ge, gt, le
 
 
 def median(values: list[float]) -> float:
@@ -27,6 +28,14 @@ def judge(low: float, high: float, bound: float) -> str:
     if high <= bound:
         return "reached"
     return "not reached" if low > bound else "inconclusive"
+
+
+def judge_rounds(values: list[float], relation: str, bound: float) -> str:
+    """Ratios of few rounds against a bound, by their median. Near 1 that is no answer while rounds lie on both sides: inconclusive then."""
+    reaches = {">": gt, ">=": ge, "<=": le}[relation]
+    if 0.9 <= bound <= 1.1 and reaches(min(values), bound) != reaches(max(values), bound):
+        return "inconclusive"
+    return "reached" if reaches(median(values), bound) else "not reached"
 
 
 def spread(values: list[float]) -> dict[str, float]:

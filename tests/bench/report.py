@@ -11,7 +11,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from bench_stats import interval_of_median, judge, median, spread
+from bench_stats import interval_of_median, judge, judge_rounds, median, spread
 
 CONNECT_BOUNDS = {"control": None, "off": 1.02, "excluded port": 1.03, "excluded CIDR": 1.03, "passthrough": 1.03}
 BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
@@ -102,14 +102,13 @@ def memory_table(result: dict) -> tuple[list[str], list[list[str]]]:
 
 
 def verdict_table(result: dict) -> tuple[list[str], list[list[str]]]:
-    """Every bound of the redirect: medians of the ratios per round."""
+    """Every bound of the redirect: ratios per round."""
     head = ["Sidetrack's engine against", "in", "times better (min-max over rounds)", "bound", "verdict"]
     table = []
 
     def add(over: str, what: str, values: list[float], bound: float) -> None:
-        # "ahead" needs more than the bound, a factor needs it at least.
-        reached = median(values) > bound if bound == 1 else median(values) >= bound
-        table.append([over, what, shown(values, 2), "> 1" if bound == 1 else f">= {bound}", "reached" if reached else "not reached"])
+        relation = ">" if bound == 1 else ">="  # "ahead" is more than level
+        table.append([over, what, shown(values, 2), f"{relation} {bound}", judge_rounds(values, relation, bound)])
 
     for workload, connections in workloads(result):
         if workload == "bulk":
@@ -134,7 +133,7 @@ def verdict_table(result: dict) -> tuple[list[str], list[list[str]]]:
 
 
 def fast_table(result: dict) -> tuple[list[str], list[list[str]]]:
-    """The bounds of the fast path: medians of the ratios per round."""
+    """The bounds of the fast path: ratios per round."""
     head = ["path", "against", "in", "ratio (min-max over rounds)", "bound", "verdict", "bytes past TCP"]
     table = []
 
@@ -142,10 +141,10 @@ def fast_table(result: dict) -> tuple[list[str], list[list[str]]]:
         values = ratios(result, over, workload, connections, value, of)
         if not values:
             return
-        reached = median(values) <= bound if what == "p50" else median(values) >= bound
+        relation = "<=" if what == "p50" else ">="
         share = [row["past_tcp"] for row in rows_of(result, of, workload, connections)]
         table.append([result["titles"][of], result["titles"][over], f"{what}: {workload_title(workload, connections)}", shown(values, 2),
-                      f"{'<=' if what == 'p50' else '>='} {bound}", "reached" if reached else "not reached", f"{median(share):.0%}"])
+                      f"{relation} {bound}", judge_rounds(values, relation, bound), f"{median(share):.0%}"])
 
     def p50(row: dict) -> float:
         return row["p50_us"]
