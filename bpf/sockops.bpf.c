@@ -2,10 +2,12 @@
 /*
  * sockops: carries the original destination from the client's socket to the engine's accepted one,
  * counts live connections, writes a flow record when one closes, sees the engine's listeners come
- * and go, and finds connections whose two ends are both here (lib/pair.h).
+ * and go, finds connections whose two ends are both here (lib/pair.h), and sets the TCP options
+ * that a pod's policy asks for (lib/tuning.h).
  */
 #include "lib/flow.h"
 #include "lib/pair.h"
+#include "lib/tuning.h"
 
 enum { ST_SOCKOPS_DONE = 1 };
 
@@ -321,6 +323,7 @@ int st_sockops(struct bpf_sock_ops *ctx)
 		st_on_active(ctx, socket);
 		st_pair_active(ctx, sk, socket);
 		st_show_redirected(sk, socket);
+		st_tune(ctx, sk, socket);
 		break;
 	case BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB:
 		st_on_passive(ctx, sk);

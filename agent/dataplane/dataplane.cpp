@@ -189,6 +189,9 @@ Result<std::unique_ptr<Dataplane>> Dataplane::open(const Options& options) {
   ST_TRY(impl->policies.open({.policies = impl->map_fd("st_policies"),
                               .cidrs = impl->map_fd("st_cidrs"),
                               .port_pages = impl->map_fd("st_port_pages")}));
+  std::uint64_t any = 0;
+  impl->skeleton->bss->st_has_tunings =
+      bpf_map_get_next_key(impl->map_fd("st_tunings"), nullptr, &any) == 0 ? 1 : 0;
   ST_TRY(impl->read_namespaces());
   ST_TRY(impl->open_rings());
   ST_TRY(impl->map_engines());

@@ -127,6 +127,9 @@ class Dataplane {
   [[nodiscard]] Result<void> erase_pod(std::uint64_t netns_cookie);
   [[nodiscard]] Result<std::optional<st_pod>> pod(std::uint64_t netns_cookie) const;
   [[nodiscard]] Result<std::vector<std::pair<std::uint64_t, st_pod>>> pods() const;
+  // All zero: none. erase_pod() takes it along.
+  [[nodiscard]] Result<void> set_tuning(std::uint64_t netns_cookie, const st_tuning& tuning);
+  [[nodiscard]] Result<st_tuning> tuning(std::uint64_t netns_cookie) const;
   [[nodiscard]] Result<std::optional<st_pod_state>> pod_state(std::uint64_t netns_cookie) const;
 
   // The pure decide() on rows read back from the kernel's maps.

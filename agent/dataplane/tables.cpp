@@ -134,6 +134,7 @@ Result<void> Dataplane::erase_pod(std::uint64_t netns_cookie) {
   ST_TRY(map_delete(impl_->map_fd("st_pods"), "st_pods", netns_cookie));
   impl_->raise_generation();
   ST_TRY(map_delete(impl_->map_fd("st_pod_state"), "st_pod_state", netns_cookie));
+  ST_TRY(map_delete(impl_->map_fd("st_tunings"), "st_tunings", netns_cookie));
   return map_delete(impl_->map_fd("st_seen"), "st_seen", netns_cookie);
 }
 
@@ -154,6 +155,23 @@ Result<std::vector<std::pair<std::uint64_t, st_pod>>> Dataplane::pods() const {
     }
   }
   return rows;
+}
+
+Result<void> Dataplane::set_tuning(std::uint64_t netns_cookie, const st_tuning& tuning) {
+  const int fd = impl_->map_fd("st_tunings");
+  const st_tuning none{};
+  if (std::memcmp(&tuning, &none, sizeof(none)) == 0) {
+    return map_delete(fd, "st_tunings", netns_cookie);
+  }
+  ST_TRY(map_update(fd, "st_tunings", netns_cookie, tuning));
+  impl_->skeleton->bss->st_has_tunings = 1;
+  return {};
+}
+
+Result<st_tuning> Dataplane::tuning(std::uint64_t netns_cookie) const {
+  const auto row = map_lookup<st_tuning>(impl_->map_fd("st_tunings"), "st_tunings", netns_cookie);
+  ST_TRY(row);
+  return row->value_or(st_tuning{});
 }
 
 Result<std::optional<st_pod_state>> Dataplane::pod_state(std::uint64_t netns_cookie) const {

@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <cstring>
 
 namespace sidetrack::agent {
 
@@ -45,6 +46,14 @@ Result<std::vector<std::pair<std::uint64_t, st_pod>>> RealKernel::pods() {
     std::erase_if(*rows, [this](const auto& row) { return guests_.contains(row.first); });
   }
   return rows;
+}
+
+Result<void> RealKernel::set_tuning(std::uint64_t netns_cookie, const st_tuning& tuning) {
+  const auto now = dataplane_.tuning(netns_cookie);
+  ST_TRY(now);
+  return std::memcmp(&*now, &tuning, sizeof(tuning)) == 0
+             ? Result<void>()
+             : dataplane_.set_tuning(netns_cookie, tuning);
 }
 
 Result<void> RealKernel::add_guest(std::uint64_t netns_cookie) {

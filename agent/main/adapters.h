@@ -21,6 +21,7 @@ class RealKernel : public reconcile::KernelTables {
   Result<void> upsert_pod(std::uint64_t netns_cookie, const st_pod& row) override {
     return dataplane_.upsert_pod(netns_cookie, row);
   }
+  Result<void> set_tuning(std::uint64_t netns_cookie, const st_tuning& tuning) override;
   Result<void> erase_pod(std::uint64_t netns_cookie) override {
     return dataplane_.erase_pod(netns_cookie);
   }

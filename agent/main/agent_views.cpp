@@ -270,6 +270,9 @@ Result<admin::PolicyView> Agent::policy(const std::string& namespace_name, const
   const auto add = [&view](const char* name, const policy::Origin& origin) {
     view.entries.push_back({name, origin.value, to_rule(origin)});
   };
+  if (!intent->tuning_origin.key.empty()) {
+    add("tcp", intent->tuning_origin);
+  }
   for (const policy::PortList& list : intent->rules.exclude_ports) {
     add("exclude_outbound_ports", list.origin);
   }

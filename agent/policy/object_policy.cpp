@@ -8,6 +8,7 @@
 
 #include "agent/policy/keys.h"
 #include "agent/policy/text.h"
+#include "agent/policy/tuning.h"
 
 namespace sidetrack::policy {
 
@@ -226,25 +227,30 @@ void ObjectReader::read_tcp(const Context& context) {
   if (annotation == context.metadata.annotations.end()) {
     return;
   }
-  const auto checked = for_each_item(annotation->second, [](std::string_view item) -> Result<void> {
-    constexpr std::array<std::string_view, 3> kWithValue = {"keepalive", "user-timeout",
-                                                            "congestion"};
-    const auto equals = item.find('=');
-    const std::string_view name = trim(item.substr(0, equals));
-    const bool has_value =
-        equals != std::string_view::npos && !trim(item.substr(equals + 1)).empty();
-    const bool wants_value =
-        std::find(kWithValue.begin(), kWithValue.end(), name) != kWithValue.end();
-    if ((wants_value && has_value) || (name == "nodelay" && equals == std::string_view::npos)) {
-      return {};
+  const std::string name = fmt::format("{}|{}", context.object, kTcpKey);
+  std::string used = annotation->second;
+  auto tuning = parse_tuning(used);
+  if (!tuning) {
+    const std::optional<std::string> good = last_good(name);
+    context.problems.push_back(
+        {.object = context.object,
+         .key = kTcpKey,
+         .value = shorten(annotation->second),
+         .reason =
+             tuning.error().message +
+             (good ? "; in use is the last good value, " + shorten(*good) : "; it is not used")});
+    if (!good) {
+      return;
     }
-    return item_error(item, "not one of keepalive=..., user-timeout=..., congestion=..., nodelay");
-  });
-  context.problems.push_back({.object = context.object,
-                              .key = kTcpKey,
-                              .value = shorten(annotation->second),
-                              .reason = checked ? "not applied yet" : checked.error().message,
-                              .warning = checked.has_value()});
+    used = *good;
+    tuning = parse_tuning(used);
+  }
+  if (!tuning) {
+    return;
+  }
+  next_.values[name] = used;
+  context.policy.tuning =
+      Setting<st_tuning>{.value = *tuning, .origin = {context.object, kTcpKey, used}};
 }
 
 }  // namespace sidetrack::policy

@@ -27,6 +27,7 @@ struct ObjectPolicy {
   std::optional<Setting<st_mode>> mode;
   std::optional<Setting<st_fast_path>> fast_path;
   std::optional<Setting<st_on_engine_loss>> on_engine_loss;
+  std::optional<Setting<st_tuning>> tuning;
   Rules rules;
   std::optional<Origin> broken;  // the first list that does not parse and has no last good value
   std::optional<Origin> stray;   // the first unknown key that may be a list or a mode
@@ -69,7 +70,7 @@ class ObjectReader {
       const std::vector<std::pair<std::string_view, T>>& values);
   void read_lists(const Context& context);
   void read_list(const Context& context, const ListKey& list, const std::string& text);
-  static void read_tcp(const Context& context);
+  void read_tcp(const Context& context);
 
   [[nodiscard]] const ParsedList& parse(ListKind kind, const std::string& text);
   [[nodiscard]] std::optional<std::string> last_good(const std::string& name) const;

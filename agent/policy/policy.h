@@ -155,7 +155,8 @@ struct PodIntent {
   st_mode mode = ST_MODE_DISABLED;
   st_fast_path fast_path = ST_FAST_PATH_AUTO;
   st_on_engine_loss on_engine_loss = ST_ON_ENGINE_LOSS_OPEN;
-  Origin mode_origin, fast_path_origin, on_engine_loss_origin;
+  st_tuning tuning{};
+  Origin mode_origin, fast_path_origin, on_engine_loss_origin, tuning_origin;
   Rules rules;
   std::shared_ptr<const CompiledPolicy> compiled;  // never null; shared by pods with the same lists
   PodState state = PodState::kSkipped;

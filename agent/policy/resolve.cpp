@@ -192,6 +192,10 @@ class Resolver {
     intent.fast_path_origin = fast_path.origin;
     intent.on_engine_loss = loss.value;
     intent.on_engine_loss_origin = loss.origin;
+    if (const auto& tuning = own.tuning ? own.tuning : outer.tuning) {
+      intent.tuning = tuning->value;
+      intent.tuning_origin = tuning->origin;
+    }
     intent.rules = merge(own.rules, outer.rules, node_.rules);
     if (mode.value == ST_MODE_DISABLED) {
       intent.reason = "mode_disabled";

@@ -25,6 +25,8 @@ class KernelTables {
   virtual Result<std::uint32_t> namespace_slot(const std::string& name) = 0;
   virtual Result<void> upsert_pod(std::uint64_t netns_cookie, const st_pod& row) = 0;
   virtual Result<void> erase_pod(std::uint64_t netns_cookie) = 0;
+  // All zero: none.
+  virtual Result<void> set_tuning(std::uint64_t netns_cookie, const st_tuning& tuning) = 0;
   virtual Result<std::optional<st_pod>> pod(std::uint64_t netns_cookie) = 0;
   virtual Result<std::vector<std::pair<std::uint64_t, st_pod>>> pods() = 0;
   virtual void collect_policies() = 0;

@@ -158,6 +158,9 @@ Result<void> Reconciler::write_row(Entry& entry) {
       policy_id = policy_ids_[intent.compiled.get()] = *acquired;
     }
   }
+  // Before the row: a pod's first connections have its options.
+  ST_TRY(kernel_.set_tuning(
+      entry.facts->cookie, intent.state == policy::PodState::kEnrol ? intent.tuning : st_tuning{}));
   // No slot left is no reason to leave a pod out: it counts under slot 0.
   const auto slot = kernel_.namespace_slot(intent.namespace_name);
   auto in_kernel = kernel_.pod(entry.facts->cookie);

@@ -53,6 +53,16 @@ struct {
 	__type(value, struct st_pod_state);
 } st_pod_state __weak SEC(".maps");
 
+/* Agent writes, sockops reads where st_has_tunings. Only pods that ask for it have a row. Full: the
+ * pod's connections stay as they are (drift, `map_full`). */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, ST_MAX_PODS);
+	__type(key, __u64);
+	__type(value, struct st_tuning);
+} st_tunings __weak SEC(".maps");
+
 /* Agent writes; rows are never changed, only made and, when no pod names them any more, deleted.
  * Full: the pod keeps its old policy. */
 struct {

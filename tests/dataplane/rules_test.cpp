@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // Policy that is wrong, and policy that changes while connections are made and open.
 #include <fmt/format.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/socket.h>
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <iostream>
 #include <thread>
@@ -252,6 +256,68 @@ TEST_F(RulesTest, unenrolling_cuts_nothing) {
   const auto [megabytes, failure] = redirected.finish();
   EXPECT_EQ(failure, "");
   EXPECT_GE(megabytes, 1U);
+}
+
+// TCP options of the policy, on the application's socket; excluded ones keep their own.
+TEST_F(RulesTest, tcp_options_reach_enrolled_connections_only) {
+  constexpr const char* kTcp = "sidetrack.io/tcp";
+  const auto options_of = [&](std::uint16_t port) {
+    std::string text;
+    const auto connected = shell_->connect(api_->v4, port);
+    EXPECT_TRUE(connected);
+    const auto socket = take(*shell_, connected->id);
+    EXPECT_TRUE(socket);
+    constexpr std::array<std::pair<int, int>, 4> kOptions{{{SOL_SOCKET, SO_KEEPALIVE},
+                                                           {IPPROTO_TCP, TCP_KEEPIDLE},
+                                                           {IPPROTO_TCP, TCP_USER_TIMEOUT},
+                                                           {IPPROTO_TCP, TCP_NODELAY}}};
+    for (const auto& [level, option] : kOptions) {
+      int value = 0;
+      socklen_t size = sizeof(value);
+      EXPECT_EQ(::getsockopt(socket->get(), level, option, &value, &size), 0);
+      text += std::to_string(value) + " ";
+    }
+    std::array<char, 16> name{};
+    socklen_t size = sizeof(name);
+    EXPECT_EQ(::getsockopt(socket->get(), IPPROTO_TCP, TCP_CONGESTION, name.data(), &size), 0);
+    EXPECT_TRUE(shell_->close(connected->id));
+    return text + name.data();
+  };
+  // Open sockets of the pod, the engine's to the server among them.
+  const auto has_reno_sockets = [&](std::size_t wanted_count) {
+    const auto connected = shell_->connect(api_->v4, kEcho);
+    EXPECT_TRUE(connected);
+    const bool found = eventually(kPatience, [&] {
+      const auto listed = run_command(
+          {.arguments = {"ss", "-Htin", "state", "established"}, .netns_path = web_->netns.path()});
+      std::size_t count = 0;
+      for (auto at = listed ? listed->output.find(" reno ") : std::string::npos;
+           at != std::string::npos; at = listed->output.find(" reno ", at + 1)) {
+        ++count;
+      }
+      return count == wanted_count;
+    });
+    EXPECT_TRUE(shell_->close(connected->id));
+    return found;
+  };
+  const std::string own = options_of(kEcho);
+  const std::string wanted = "1 61 29000 1 reno";
+  EXPECT_NE(own, wanted);
+  annotate(kExcludePorts, std::to_string(kEchoToo));
+  for (const char* const mode : {"redirect", "passthrough"}) {
+    if (std::string(mode) != "redirect") {
+      label(kMode, mode);
+    }
+    ST_ASSERT_OK(objects_->set_annotation(
+        Kind::kNamespace, "shop", kTcp, "keepalive=61s,user-timeout=29s,congestion=reno,nodelay"));
+    std::string seen;
+    EXPECT_TRUE(eventually(kPatience, [&] { return (seen = options_of(kEcho)) == wanted; }))
+        << seen;
+    EXPECT_EQ(options_of(kEchoToo), own) << mode;
+    EXPECT_TRUE(has_reno_sockets(mode == std::string("redirect") ? 2 : 1)) << mode;
+    ST_ASSERT_OK(objects_->set_annotation(Kind::kNamespace, "shop", kTcp, ""));
+    EXPECT_TRUE(eventually(kPatience, [&] { return (seen = options_of(kEcho)) == own; })) << seen;
+  }
 }
 
 }  // namespace

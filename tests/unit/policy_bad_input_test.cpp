@@ -284,27 +284,29 @@ TEST(PolicyLimits, every_port_may_be_listed) {
   EXPECT_EQ(cluster.resolve_web().compiled->exclude_ports, ST_PORT_SET_ALL);
 }
 
-TEST(PolicyTcp, is_accepted_and_said_to_be_without_effect) {
-  Cluster cluster;
-  cluster.web().metadata.annotations = {
-      {"sidetrack.io/tcp", "keepalive=60s, user-timeout=30s,congestion=bbr,nodelay"}};
-  const Resolution resolution = cluster.resolve();
-  EXPECT_EQ(resolution.pods[0].mode, ST_MODE_REDIRECT);
-  EXPECT_THAT(resolution.problems,
-              Contains(is_warning("Pod/shop/web", "sidetrack.io/tcp", "keepalive=60s")));
-  EXPECT_THAT(resolution.problems[0].reason, HasSubstr("not applied yet"));
-}
-
-TEST(PolicyTcp, unknown_word_is_a_problem_but_never_changes_the_mode) {
+TEST(PolicyTcp, a_value_that_does_not_parse_never_changes_the_mode) {
   Cluster cluster;
   for (const char* const text :
        {"keepalives=60s", "keepalive", "nodelay=1", "congestion=", "nodelay,,"}) {
     cluster.web().metadata.annotations = {{"sidetrack.io/tcp", text}};
     const Resolution resolution = cluster.resolve();
     EXPECT_EQ(resolution.pods[0].mode, ST_MODE_REDIRECT) << text;
+    EXPECT_EQ(resolution.pods[0].tuning.keepalive_s, 0U) << text;
     EXPECT_THAT(resolution.problems,
                 Contains(is_problem("Pod/shop/web", "sidetrack.io/tcp", text)));
   }
+}
+
+TEST(PolicyTcp, the_last_good_value_stays_in_use) {
+  Cluster cluster;
+  cluster.web().metadata.annotations = {{"sidetrack.io/tcp", "keepalive=60s"}};
+  EXPECT_EQ(cluster.resolve().pods[0].tuning.keepalive_s, 60U);
+  cluster.web().metadata.annotations = {{"sidetrack.io/tcp", "keepalive=61"}};
+  const Resolution resolution = cluster.resolve();
+  EXPECT_EQ(resolution.pods[0].tuning.keepalive_s, 60U);
+  EXPECT_EQ(resolution.pods[0].tuning_origin.value, "keepalive=60s");
+  EXPECT_THAT(resolution.problems,
+              Contains(is_problem("Pod/shop/web", "sidetrack.io/tcp", "keepalive=61")));
 }
 
 }  // namespace

@@ -55,6 +55,10 @@ struct FakeKernel : KernelTables {
     }
     return {};
   }
+  Result<void> set_tuning(std::uint64_t cookie, const st_tuning& tuning) override {
+    tunings[cookie] = tuning;
+    return {};
+  }
   Result<void> erase_pod(std::uint64_t cookie) override {
     calls.push_back("erase " + std::to_string(cookie));
     rows.erase(cookie);
@@ -74,6 +78,7 @@ struct FakeKernel : KernelTables {
 
   Calls& calls;
   std::map<std::uint64_t, st_pod> rows;
+  std::map<std::uint64_t, st_tuning> tunings;
   std::map<std::string, std::uint32_t> policy_ids;
   std::map<std::string, std::uint32_t> slots;
   int acquired = 0, writes = 0, collected = 0;

@@ -112,6 +112,18 @@ struct st_pod {
 };
 ST_STATIC_ASSERT(sizeof(struct st_pod) == 216, "st_pod");
 
+/* st_tunings: netns cookie -> TCP options of the pod's enrolled connections; 0 = as the application
+ * has it. */
+#define ST_CONGESTION_BYTES 16 /* of a name with its end: TCP_CA_NAME_MAX */
+struct st_tuning {
+	__u32 keepalive_s;     /* idle time until the first probe */
+	__u32 user_timeout_ms; /* TCP_USER_TIMEOUT */
+	__u8 nodelay;
+	__u8 reserved[7];
+	char congestion[ST_CONGESTION_BYTES];
+};
+ST_STATIC_ASSERT(sizeof(struct st_tuning) == 32, "st_tuning");
+
 /* st_pod_state: netns cookie -> what only the kernel writes. */
 struct st_budget {
 	__s64 live;	     /* redirected connections of this listener now */
