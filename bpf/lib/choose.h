@@ -99,6 +99,9 @@ static __always_inline int st_engine_beats(__u32 slot, struct st_engine **cell)
 static __always_inline int st_is_used_up(const struct st_pod *pod, struct st_pod_state *pod_state,
 					 __u32 budget_index)
 {
+	/* Here the compiler knows the range and would drop the mask below; the verifiers of 5.10
+	 * and 6.1 lose it at the 32-bit "or" that makes the index. */
+	barrier_var(budget_index);
 	return st_budget_used(&pod_state->budget[budget_index & (2 * ST_MAX_LISTENERS - 1)],
 			      st_budget_epoch(pod)) >= pod->port_budget;
 }
