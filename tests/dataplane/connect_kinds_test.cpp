@@ -80,6 +80,23 @@ TEST_F(ConnectKindsTest, transparent_is_left_direct) {
   goes_direct(api_->v6, {.more = "transparent"}, "transparent");
 }
 
+// Any pod may set one that an engine or a mesh's proxy uses: it says nothing of who connects.
+TEST_F(ConnectKindsTest, marked_socket_is_redirected) {
+  for (const std::string& address : {api_->v4, api_->v6}) {
+    for (const char* mark : {"mark=1", "mark=1337", "mark=2147483647"}) {
+      SCOPED_TRACE(address + " " + mark);
+      const std::uint64_t before = counts()["redirected"];
+      const SocketState socket =
+          same_in_both(address, kEcho, [&](const Pod&) { return ConnectOptions{.more = mark}; });
+      EXPECT_EQ(socket.errno_name, "");
+      is_redirected(socket.id);
+      asks_for(socket.id, address, kEcho);
+      echoes(socket.id);
+      EXPECT_EQ(counts()["redirected"], before + 1);
+    }
+  }
+}
+
 TEST_F(ConnectKindsTest, mptcp_is_left_direct) {
   goes_direct(api_->v4, {.protocol = Protocol::kMptcp}, "mptcp");
   goes_direct(api_->v6, {.protocol = Protocol::kMptcp}, "mptcp");

@@ -96,6 +96,10 @@ int apply_options(int fd, const Words& words) {
   if (words.has("reuse") && ::setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) != 0) {
     return errno;
   }
+  if (const auto mark = static_cast<int>(words.number("mark", 0));
+      mark != 0 && ::setsockopt(fd, SOL_SOCKET, SO_MARK, &mark, sizeof(mark)) != 0) {
+    return errno;
+  }
   if (words.has("transparent")) {
     const bool v6 = words.at(1) == "v6";
     if (::setsockopt(fd, v6 ? SOL_IPV6 : SOL_IP, v6 ? IPV6_TRANSPARENT : IP_TRANSPARENT, &on,
