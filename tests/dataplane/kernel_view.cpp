@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <filesystem>
 #include <fstream>
 #include <vector>
 
@@ -156,6 +157,30 @@ Result<std::map<std::string, std::uint64_t>> KernelView::counted(std::uint32_t s
     }
   }
   return sums;
+}
+
+Result<std::map<std::string, std::uint64_t>> KernelView::links() const {
+  std::map<std::string, std::uint64_t> cgroups;
+  std::error_code error;
+  for (const auto& pin : std::filesystem::directory_iterator(pin_dir_ + "/v1/links", error)) {
+    auto link = open_pin(pin.path().string());
+    ST_TRY(link);
+    bpf_link_info info{};
+    bpf_attr attributes{};
+    attributes.info.bpf_fd = static_cast<std::uint32_t>(link->get());
+    attributes.info.info_len = sizeof(info);
+    attributes.info.info = address_of(&info);
+    if (call(BPF_OBJ_GET_INFO_BY_FD, attributes) != 0) {
+      return errno_error("read link " + pin.path().string(), errno);
+    }
+    if (info.type == BPF_LINK_TYPE_CGROUP) {
+      cgroups[pin.path().filename().string()] = info.cgroup.cgroup_id;
+    }
+  }
+  if (error) {
+    return errno_error("read " + pin_dir_ + "/v1/links", error.value());
+  }
+  return cgroups;
 }
 
 Result<void> KernelView::detach_link(const std::string& program) const {

@@ -28,6 +28,8 @@ class KernelView {
   [[nodiscard]] Result<void> add_records(std::int64_t change) const;
   // Connects of a namespace slot by reason ("redirected"), those that never happened left out.
   [[nodiscard]] Result<std::map<std::string, std::uint64_t>> counted(std::uint32_t slot) const;
+  // Every pinned link ("st_connect4") and the id of the cgroup that it is attached to.
+  [[nodiscard]] Result<std::map<std::string, std::uint64_t>> links() const;
   // BPF_LINK_DETACH: as `bpftool link detach` does.
   [[nodiscard]] Result<void> detach_link(const std::string& program) const;
 
