@@ -23,20 +23,12 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// In a container's cgroup namespace the visible root is not the real one: programs there would see
-// only the container.
 Result<std::string> real_root() {
   auto dir = cgroup::find_hierarchy();
   ST_TRY(dir);
   auto id = dataplane::cgroup_id(*dir);
   ST_TRY(id);
-  if (*id != ST_ROOT_CGROUP_ID) {
-    return make_error(ErrorCode::kInvalid,
-                      fmt::format("{} is not the root of cgroup2 (its id is {}, not {}): we are in "
-                                  "a cgroup namespace. Mount the host's cgroup2 into this "
-                                  "container, and give it hostPID, SYS_ADMIN and SYS_PTRACE",
-                                  *dir, *id, ST_ROOT_CGROUP_ID));
-  }
+  ST_TRY(check_root(*dir, *id));
   return dir;
 }
 
@@ -172,6 +164,19 @@ bool runs_in_pod() {
 }
 
 }  // namespace
+
+// In a container's cgroup namespace the visible root is not the real one: programs there would see
+// only the container.
+Result<void> check_root(const std::string& dir, std::uint64_t id) {
+  if (id == ST_ROOT_CGROUP_ID) {
+    return {};
+  }
+  return make_error(ErrorCode::kInvalid,
+                    fmt::format("{} is not the root of cgroup2 (its id is {}, not {}): we are in "
+                                "a cgroup namespace. Mount the host's cgroup2 into this "
+                                "container, and give it hostPID, SYS_ADMIN and SYS_PTRACE",
+                                dir, id, ST_ROOT_CGROUP_ID));
+}
 
 Result<std::vector<std::int64_t>> processes_of(const std::string& dir) {
   std::ifstream file(dir + "/cgroup.procs");

@@ -33,6 +33,10 @@ struct Cgroups {
 // Where the programs attach: --cgroup, or the real root of cgroup2.
 [[nodiscard]] Result<std::string> attach_dir(const Options& options);
 
+// Whether the folder `dir`, a cgroup of this id, is the real root. kInvalid: it is only what a
+// cgroup namespace shows as one. Pure.
+[[nodiscard]] Result<void> check_root(const std::string& dir, std::uint64_t id);
+
 // Where the agent makes the engine's cgroup when none is named.
 [[nodiscard]] Result<std::string> default_engine_cgroup(const Options& options);
 

@@ -47,6 +47,52 @@ class AgentStart : public FaultNode {
   }
 };
 
+// A container without --cgroup. Its root of cgroup2 is the agent's own cgroup, and nothing else of
+// cgroup2 is mounted: not even an agent that checked nothing could attach outside the test's.
+class AgentInContainer : public AgentStart {
+ protected:
+  // It has a /proc of its own, too. Without `host_pid` the container's first process is the first
+  // of all there; with it that is one outside of the container, as with Kubernetes' hostPID.
+  [[nodiscard]] ProcessSpec in_container(bool host_pid) const {
+    ProcessSpec spec = sidetrack_->agent_spec();
+    auto& words = spec.arguments;
+    for (const char* option : {"--cgroup", "--engine-cgroup"}) {
+      const auto found = std::find(words.begin(), words.end(), option);
+      words.erase(found, found + 2);
+    }
+    std::vector<std::string> launcher{"unshare", "--pid", "--fork", "--kill-child", "--mount-proc"};
+    if (host_pid) {
+      launcher.insert(launcher.end(), {"sh", "-c", "\"$@\"; exit $?", "host"});
+    }
+    launcher.insert(launcher.end(),
+                    {"unshare", "--cgroup", "--mount", "sh", "-ec",
+                     "for point in $(awk '/ - cgroup2 / { print $5 }' /proc/self/mountinfo); do\n"
+                     "  umount -l $point\n"
+                     "done\n"
+                     "mount -t cgroup2 none $0\n"
+                     "exec \"$@\"",
+                     root_.path().string()});
+    words.insert(words.begin(), launcher.begin(), launcher.end());
+    return spec;
+  }
+  TempDir root_ = std::move(TempDir::create("root").value());
+};
+
+TEST_F(AgentInContainer, does_not_take_the_containers_cgroup_for_the_root) {
+  expect_refusal(in_container(false), 2,
+                 {root_.path().string() + " is not the root of cgroup2",
+                  "Mount the host's cgroup2 into this container", "hostPID"});
+}
+
+// With the host's first process in sight it sees the cgroups as the host does; so it knows the
+// folder's name there.
+TEST_F(AgentInContainer, joins_the_hosts_cgroup_namespace) {
+  const std::string agent = std::filesystem::path(cgroup_->path()).filename().string() + "/agent";
+  expect_refusal(in_container(true), 2,
+                 {root_.path().string() + " shows only the part ", agent + " of cgroup2",
+                  "mount the host's whole cgroup2"});
+}
+
 TEST_F(AgentStart, refuses_a_cgroup_that_is_none) {
   expect_refusal(with("--cgroup", folder_->path().string()), 2,
                  {folder_->path().string(), "cgroup2"});

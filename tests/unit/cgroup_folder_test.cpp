@@ -40,7 +40,7 @@ TEST(CgroupHierarchy, is_where_the_whole_tree_is_mounted) {
 TEST(CgroupHierarchy, that_is_mounted_only_in_part_is_not_taken_for_the_whole) {
   const auto found = find_hierarchy("60 59 0:38 /pod1 /sys/fs/cgroup ro - cgroup2 cgroup2 rw\n");
   ASSERT_FALSE(found);
-  EXPECT_EQ(found.error().code, ErrorCode::kUnsupported);
+  EXPECT_EQ(found.error().code, ErrorCode::kInvalid);
   EXPECT_EQ(found.error().message,
             "/sys/fs/cgroup shows only the part /pod1 of cgroup2: mount the host's whole cgroup2");
 }

@@ -65,12 +65,15 @@ Result<std::string> find_hierarchy(const std::string& mountinfo) {
       return mount.point;
     }
   }
-  return make_error(
-      ErrorCode::kUnsupported,
-      mounts.empty()
-          ? "no cgroup2 file system is mounted: mount -t cgroup2 none /sys/fs/cgroup/unified"
-          : fmt::format("{} shows only the part {} of cgroup2: mount the host's whole cgroup2",
-                        mounts.front().point, mounts.front().root));
+  if (mounts.empty()) {
+    return make_error(
+        ErrorCode::kUnsupported,
+        "no cgroup2 file system is mounted: mount -t cgroup2 none /sys/fs/cgroup/unified");
+  }
+  return make_error(ErrorCode::kInvalid,
+                    fmt::format("{} shows only the part {} of cgroup2: mount the host's whole "
+                                "cgroup2",
+                                mounts.front().point, mounts.front().root));
 }
 
 Result<std::string> find_hierarchy() {

@@ -20,7 +20,8 @@ namespace sidetrack::cgroup {
                                               const std::string& mountinfo);
 
 // Where the whole of cgroup2 is mounted, given this /proc/PID/mountinfo: the first mount whose root
-// is that of the hierarchy as the process sees it. kUnsupported: nowhere. Pure.
+// is that of the hierarchy as the process sees it. kUnsupported: cgroup2 is mounted nowhere;
+// kInvalid: only in part, as the container was made. Pure.
 [[nodiscard]] Result<std::string> find_hierarchy(const std::string& mountinfo);
 // The same of this process.
 [[nodiscard]] Result<std::string> find_hierarchy();
