@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # demo.sh: shows on a node made of network namespaces what Sidetrack does with a pod's connections, and cleans up.
-# Root, a kernel with BPF and cgroup2. The last line says how many things were shown and how many failed.
+# Root, a kernel with BPF and cgroup2. The last line says what was shown and what of it failed, with counts.
 # Environment: SIDETRACK_BIN = folder of the programs (default: build/bin, built if needed), KEEP_LOGS=1 keeps the logs.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -12,8 +12,8 @@ export PATH="$PATH:/usr/sbin:/sbin"
 # shellcheck source=scripts/demo-lab.sh
 . scripts/demo-lab.sh
 
-shown=0
-failed=0
+shown=()
+failed=()
 engine_pid=
 bold='' dim='' red='' plain=''
 if [ -t 1 ]; then
@@ -34,15 +34,30 @@ check() {
   fi
 }
 
+# begin WHAT HEADING: what is shown until the next `end`; WHAT is its name in the last line.
 begin() {
-  heading "$*"
+  heading "$2"
+  block_name=$1
   block_failed=0
 }
 
 end() {
-  shown=$((shown + 1))
-  failed=$((failed + block_failed))
+  if [ "$block_failed" = 0 ]; then
+    shown+=("$block_name")
+  else
+    failed+=("$block_name")
+  fi
 }
+
+# listed COUNTED NAME...: "2 COUNTED (a, b)", "0 COUNTED".
+listed() {
+  local counted=$1 names
+  shift
+  names=$(printf '%s, ' "$@")
+  printf '%s %s%s' $# "$counted" "${1:+ (${names%, })}"
+}
+
+summary() { say "demo: $(listed shown "${shown[@]}"), $(listed failed "${failed[@]}")"; }
 
 # How often the kernel gave this reason so far, in all namespaces.
 kernel_count() {
@@ -130,9 +145,8 @@ netfilter_rules() {
 netfilter_rules_in() {
   {
     cat <(in_netns "$1" cat /proc/net/ip_tables_names 2>/dev/null) <(in_netns "$1" cat /proc/net/ip6_tables_names 2>/dev/null)
-    if command -v nft >/dev/null; then
-      in_netns "$1" nft list ruleset
-    fi
+    # Without nft nobody looked, which is as bad as a rule.
+    in_netns "$1" nft list ruleset 2>&1 || echo "nft cannot list the rules"
   } | grep -c . || true
 }
 
@@ -150,38 +164,45 @@ prepare() {
   exec 9>"/run/$prefix.lock"
   flock -n 9 || { echo "demo: another demo is running" >&2; exit 1; }
   dir=$(mktemp -d "/tmp/$prefix.XXXXXX")
-  trap cleanup EXIT
-  trap 'exit 130' INT TERM
+  trap 'cleanup $?' EXIT
+  trap 'cleanup 130' INT TERM
   cp -r demo/objects "$dir/objects"
 }
 
+# cleanup STATUS: ends the demo. Ctrl-C also ends what the shell waits for, which alone would look like a failure: the signal
+# is still to be handled when this begins, and its own cleanup runs, whole, inside of this one.
 cleanup() {
-  local status=$?
+  local status=$1
   trap '' INT TERM
+  trap - EXIT
   set +e
-  if [ $status -ne 0 ] && [ $status -ne 130 ] && [ "${finished:-0}" = 0 ]; then
+  if [ "$status" -ne 0 ] && [ "$status" -ne 130 ] && [ "${finished:-0}" = 0 ]; then
     say "demo: stopped early; last lines of the logs:"
     tail -n 15 "$dir"/agent.log "$dir"/engine.log 2>/dev/null
   fi
   lab_down
+  if [ "$status" -ne 0 ] && [ "$status" -ne 130 ] && [ "${finished:-0}" = 0 ]; then
+    failed+=("stopped in: ${block_name:-getting ready}")
+    summary
+  fi
   if [ -n "${KEEP_LOGS:-}" ]; then
     say "demo: logs are in $dir" >&2
   else
     rm -rf "$dir"
   fi
   rm -f "/run/$prefix.lock"
-  exit $status
+  exit "$status"
 }
 
 show_passthrough() {
-  begin "Namespace shop is labelled passthrough: connections are observed, not touched"
+  begin "passed through" "Namespace shop is labelled passthrough: connections are observed, not touched"
   request shop/web http://$service/ $service:80 direct passthrough 10.244.7.10 80
   end
 }
 
 show_switch() {
   local start
-  begin "The label is changed to redirect, live"
+  begin "label changed live" "The label is changed to redirect, live"
   start=$(date +%s%N)
   label_shop redirect
   wait_until 10 "shop/web to be enrolled" pod_is shop/web "enrolled redirect"
@@ -192,33 +213,33 @@ show_switch() {
 }
 
 show_addresses() {
-  begin "A pod's address is redirected too, and the server still sees the client pod's own"
+  begin "pod address" "A pod's address is redirected too, and the server still sees the client pod's own"
   request shop/web http://10.244.7.20:8080/ 10.244.7.20:8080 engine redirected 10.244.7.10 8080
   end
-  begin "The same over IPv6"
+  begin "IPv6" "The same over IPv6"
   request shop/web 'http://[fd00:244:7::20]:8080/' '[fd00:244:7::20]:8080' engine redirected fd00:244:7::10 8080
   end
 }
 
 show_exclusions() {
-  begin "Port 8500 is excluded by an annotation of the namespace"
+  begin "excluded port" "Port 8500 is excluded by an annotation of the namespace"
   request shop/web http://10.244.7.20:8500/ 10.244.7.20:8500 direct excluded_port 10.244.7.10 8500
   end
-  begin "A pod of a namespace without the label is left alone"
+  begin "unlabelled pod" "A pod of a namespace without the label is left alone"
   request legacy/cron http://$service/ $service:80 direct not_enrolled 10.244.7.30 80
   end
-  begin "No iptables or nftables rule exists in any of these network namespaces"
+  begin "no netfilter rules" "No iptables or nftables rule exists in any of these network namespaces"
   check "rules" "$(netfilter_rules)" 0
   end
 }
 
 show_engine_loss() {
-  begin "The engine is killed (kill -9): the very next connection goes direct"
+  begin "engine killed" "The engine is killed (kill -9): the very next connection goes direct"
   kill -9 "$engine_pid"
   wait "$engine_pid" 2>/dev/null || true
   request shop/web http://$service/ $service:80 direct engine_down 10.244.7.10 80
   end
-  begin "The engine is started again: redirection comes back"
+  begin "engine back" "The engine is started again: redirection comes back"
   start_engine
   wait_until 10 "explain to say redirected" explains shop/web $service:80 redirected
   request shop/web http://$service/ $service:80 engine redirected 10.244.7.10 8080 10.244.7.20:8080
@@ -226,7 +247,7 @@ show_engine_loss() {
 }
 
 show_agent_loss() {
-  begin "The agent is killed (kill -9): the kernel goes on redirecting; a new agent takes over"
+  begin "agent killed" "The agent is killed (kill -9): the kernel goes on redirecting; a new agent takes over"
   kill -9 "$agent_pid"
   wait "$agent_pid" 2>/dev/null || true
   check "answer" "$(curl_in_pod web http://$service/ 2>&1 || true)" \
@@ -239,7 +260,7 @@ show_agent_loss() {
 }
 
 show_uninstall() {
-  begin "Uninstall: programs, links and maps are gone, the pod goes on"
+  begin "uninstalled" "Uninstall: programs, links and maps are gone, the pod goes on"
   kill "$engine_pid" "$agent_pid"
   wait "$engine_pid" "$agent_pid" 2>/dev/null || true
   "$bin/sidetrack-agent" uninstall --state-dir "$dir/state" --pin-dir "$dir/bpf/sidetrack" --cache-dir "$dir/cache" \
@@ -271,8 +292,8 @@ main() {
   show_uninstall
   finished=1
   say
-  say "demo: $shown shown, $failed failed"
-  [ "$failed" = 0 ]
+  summary
+  [ ${#failed[@]} = 0 ]
 }
 
 main "$@"
