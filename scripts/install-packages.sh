@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # install-packages.sh GROUP...: installs the Debian packages that scripts/packages.txt lists for these groups.
-# Does nothing if all are there. No service is started and none is left enabled to start by this script.
+# Does nothing if all are there, or the commands that they are wanted for. No service is started and none is left enabled to start by this script.
 set -euo pipefail
 
 list="$(dirname "$0")/packages.txt"
@@ -15,7 +15,7 @@ fi
 
 wanted=()
 for group in "$@"; do
-  mapfile -t of_group < <(awk -v g="$group" '$1 == g { print $2 }' "$list")
+  mapfile -t of_group < <(awk -v g="$group" '$1 == g { print $2 " " $3 }' "$list")
   if [ ${#of_group[@]} -eq 0 ]; then
     echo "install-packages: no group '$group' in $list" >&2
     exit 2
@@ -27,9 +27,14 @@ installed() {
   [ "$(dpkg-query -W -f='${db:Status-Status}' "$1" 2>/dev/null)" = installed ]
 }
 
+# Where cmake looks for Go, too.
+has_command() {
+  [ -n "$1" ] && PATH="$PATH:/usr/local/go/bin" command -v "$1" >/dev/null
+}
+
 missing=()
-while read -r package; do
-  installed "$package" || missing+=("$package")
+while read -r package for_command; do
+  installed "$package" || has_command "$for_command" || missing+=("$package")
 done < <(printf '%s\n' "${wanted[@]}" | sort -u)
 [ ${#missing[@]} -gt 0 ] || exit 0
 

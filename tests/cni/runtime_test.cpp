@@ -74,7 +74,7 @@ void CniRuntime::SetUp() {
     GTEST_SKIP() << "needs root";
   }
   if (std::string(ST_GO).empty()) {
-    GTEST_SKIP() << "no Go compiler was there when this was configured";
+    GTEST_SKIP() << "no Go compiler of at least 1.24.2 was there when this was configured";
   }
   if (!std::filesystem::exists(std::string(kDebianPlugins) + "/ptp")) {
     GTEST_SKIP() << "the package containernetworking-plugins is not installed";

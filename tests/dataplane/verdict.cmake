@@ -3,8 +3,10 @@ add_library(st_mesh STATIC mesh.cpp kernel_view.cpp)
 target_include_directories(st_mesh PUBLIC ${CMAKE_SOURCE_DIR})
 target_link_libraries(st_mesh PUBLIC st_options st_lab st_headers nlohmann_json::nlohmann_json fmt::fmt GTest::gtest GTest::gmock)
 
-foreach(subject verdict names close connect_kinds rules engine_service)
+foreach(subject verdict names close rules engine_service)
   st_root_test(${subject}_test SOURCES ${subject}_test.cpp LIBS st_mesh)
 endforeach()
 # Built by the test itself: what Go's own compiler makes is part of what is tested.
-target_compile_definitions(connect_kinds_test PRIVATE ST_GO_SOURCE="${CMAKE_CURRENT_SOURCE_DIR}/http_pair.go")
+st_root_test(connect_kinds_test SOURCES connect_kinds_test.cpp LIBS st_mesh APPLICATIONS ConnectKindsOfGo)
+st_go_since(ST_PAIR_GO 1.16)
+target_compile_definitions(connect_kinds_test PRIVATE ST_GO="${ST_PAIR_GO}" ST_GO_SOURCE="${CMAKE_CURRENT_SOURCE_DIR}/http_pair.go")

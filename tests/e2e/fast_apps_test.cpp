@@ -15,7 +15,7 @@ class FastGo : public FastPair {
  protected:
   void SetUp() override {
     if (no_go()) {
-      GTEST_SKIP() << "no Go compiler was there when this was built";
+      GTEST_SKIP() << "no Go compiler of at least 1.20 was there when this was built";
     }
     FastPair::SetUp();
   }

@@ -105,7 +105,7 @@ void GoSuite::SetUp() {
     GTEST_SKIP() << "needs root";
   }
   if (std::string(ST_GO).empty()) {
-    GTEST_SKIP() << "no Go compiler was there when this was configured";
+    GTEST_SKIP() << "no Go compiler of at least 1.20 was there when this was configured";
   }
   ST_ASSERT_VALUE(auto cgroup, TestCgroup::create("gosuite"));
   cgroup_ = std::make_unique<TestCgroup>(std::move(cgroup));
