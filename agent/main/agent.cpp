@@ -184,6 +184,7 @@ Result<void> Agent::start() {
   every(kTick, [this] {
     drain_rings();
     reconciler_.tick(reconcile::Clock::now());
+    tell_early_flows();
     if (kubernetes_ && synced_) {
       kubernetes_->tick();
     }

@@ -90,6 +90,9 @@ class Agent : public admin::Views {
   [[nodiscard]] Result<void> open_doors();
   void on_event(const st_event& event);
   void on_flow(const st_flow& flow);
+  // Those whose pod is known by now, or will not be.
+  void tell_early_flows();
+  [[nodiscard]] bool may_learn_pods() const;
   void drain_rings();
   void wait_for_rings();
   void wait_for_signals();
@@ -144,6 +147,8 @@ class Agent : public admin::Views {
   std::vector<kube::Problem> problems_;
   std::set<std::uint16_t> slots_;  // cells of registered engines
   FlowLog flow_log_;
+  std::vector<st_flow> early_flows_;  // of pods that the agent does not know yet
+  std::uint64_t synced_ns_ = 0;       // CLOCK_MONOTONIC
   std::vector<std::string> program_errors_;
   struct Repair {
     double time = 0;

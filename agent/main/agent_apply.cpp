@@ -89,6 +89,9 @@ void Agent::apply() {
     context_.stop();
     return;
   }
+  if (!synced_) {
+    synced_ns_ = clock_ns(CLOCK_MONOTONIC);
+  }
   if (!std::exchange(synced_, true) && files_) {
     audit();  // at once: from now on a row that differs is somebody's doing
   }

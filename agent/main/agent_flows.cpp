@@ -10,6 +10,9 @@ namespace sidetrack::agent {
 
 namespace {
 
+constexpr std::uint64_t kLearningNs = 5'000'000'000;
+constexpr std::size_t kMostEarlyFlows = 20'000;
+
 std::string endpoint_text(const st_addr& address, std::uint16_t port_be) {
   return port_be == 0 ? "" : policy::format_endpoint(address, ntohs(port_be));
 }
@@ -66,8 +69,30 @@ admin::FlowView Agent::to_view(const st_live& live) const {
   return view;
 }
 
+// An agent that was just started finds in the ring what ended without it, before it has read its
+// objects and looked at the pods' namespaces.
+bool Agent::may_learn_pods() const {
+  return !synced_ || clock_ns(CLOCK_MONOTONIC) < synced_ns_ + kLearningNs;
+}
+
 void Agent::on_flow(const st_flow& flow) {
+  if (reconciler_.owner(flow.netns_cookie) == nullptr && may_learn_pods() &&
+      early_flows_.size() < kMostEarlyFlows) {
+    early_flows_.push_back(flow);
+    return;
+  }
   flow_log_.add(to_view(flow));
+}
+
+void Agent::tell_early_flows() {
+  const bool may_learn = may_learn_pods();
+  std::erase_if(early_flows_, [&](const st_flow& flow) {
+    if (may_learn && reconciler_.owner(flow.netns_cookie) == nullptr) {
+      return false;
+    }
+    flow_log_.add(to_view(flow));
+    return true;
+  });
 }
 
 admin::FlowPage Agent::flows(const admin::FlowQuery& query) {

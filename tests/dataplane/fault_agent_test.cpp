@@ -100,6 +100,30 @@ TEST_F(AgentFault, nobody_notices_that_the_agent_was_stopped_and_started_again) 
   });
 }
 
+TEST_F(AgentFault, flows_that_ended_without_an_agent_have_their_pod) {
+  ASSERT_NO_FATAL_FAILURE(start_sidetrack());
+  const std::vector<int> streams = open_streams(20);
+  sidetrack_->agent().kill_hard();
+  for (const int id : streams) {
+    ST_ASSERT_OK(shell_->close(id));
+  }
+  // It reads the records before it can know the pods.
+  ST_ASSERT_OK(objects_->put_text("zz-garbage.yaml", "x: ["));
+  ST_ASSERT_OK(sidetrack_->start_agent());
+  ST_ASSERT_OK(sidetrack_->agent().wait_for_output("event=held"));
+  ST_ASSERT_OK(sidetrack_->get("/v1/flows"));
+  ST_ASSERT_OK(objects_->put_text("zz-garbage.yaml", "# none"));
+  std::size_t known = 0;
+  EXPECT_TRUE(eventually(kPatience, [&] {
+    const auto page = sidetrack_->get("/v1/flows");
+    known = 0;
+    for (const json& flow : page ? page->at("flows") : json::array()) {
+      known += flow.at("namespace") == "shop" && flow.at("pod") == "web" ? 1 : 0;
+    }
+    return known == streams.size();
+  })) << known;
+}
+
 // Nothing is known of the pods then, and what is not known is not undone.
 TEST_F(AgentFault, one_that_cannot_read_its_objects_leaves_all_in_force) {
   ASSERT_NO_FATAL_FAILURE(start_sidetrack());
