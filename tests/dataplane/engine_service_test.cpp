@@ -197,10 +197,13 @@ TEST_F(ListenerTest, is_no_open_relay) {
     const std::uint64_t before = counts("")["no_original_destination"];
     const Counts own_before = counts();
     ST_ASSERT_VALUE(auto socket, shell_->connect(address, port));
-    EXPECT_EQ(socket.errno_name, "");
-    ST_ASSERT_VALUE(auto end, shell_->receive_to_end(socket.id));
-    EXPECT_EQ(end.error_number, ECONNRESET);
-    EXPECT_EQ(end.length, 0U);
+    // The reset may come before connect() returns.
+    if (socket.errno_name != "ECONNRESET") {
+      EXPECT_EQ(socket.errno_name, "");
+      ST_ASSERT_VALUE(auto end, shell_->receive_to_end(socket.id));
+      EXPECT_EQ(end.error_number, ECONNRESET);
+      EXPECT_EQ(end.length, 0U);
+    }
     EXPECT_EQ(counts("")["no_original_destination"], before + 1);
     EXPECT_EQ(counts(), plus_one(own_before, "local_destination")) << "nothing was opened for it";
   }
