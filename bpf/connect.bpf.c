@@ -150,7 +150,8 @@ static __always_inline int st_is_observed(struct st_attempt *attempt, enum st_re
 		       reason == ST_REASON_PORT_BUDGET;
 	if (st_addr_is_local(&attempt->connect.destination) ||
 	    st_addr_equal(&attempt->connect.destination, &attempt->pod->own_v4) ||
-	    st_addr_equal(&attempt->connect.destination, &attempt->pod->own_v6))
+	    st_addr_equal(&attempt->connect.destination, &attempt->pod->own_v6) ||
+	    attempt->connect.engine_address)
 		return 0;
 	st_read_rules(attempt, &rules);
 	return st_decide_rules(&rules) == ST_REASON_COUNT;
@@ -200,6 +201,8 @@ static __always_inline enum st_reason st_on_connect(struct st_attempt *attempt)
 	if (attempt->pod && attempt->pod->mode != ST_MODE_DISABLED) {
 		attempt->connect.engine_socket =
 			st_is_engine_cgroup(attempt->config, bpf_get_current_cgroup_id());
+		attempt->connect.engine_address = st_is_engine_at(
+			attempt->config, &attempt->connect.destination, bpf_htons(attempt->port));
 		if (attempt->pod->mode == ST_MODE_REDIRECT && !attempt->connect.engine_socket)
 			st_read_socket(attempt);
 	}

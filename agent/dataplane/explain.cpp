@@ -2,6 +2,8 @@
 // decide() on rows read back from the kernel. What connect() sees and this does not: the socket
 // itself, whether the listener's accept queue is full at that moment, and how many ports of the
 // chosen listener's budget are used.
+#include <arpa/inet.h>
+
 #include <ctime>
 
 #include "agent/dataplane/bpf_calls.h"
@@ -111,7 +113,10 @@ Result<st_reason> Dataplane::explain(std::uint64_t netns_cookie, const st_connec
   auto switched =
       map_lookup<std::uint32_t>(impl_->map_fd("st_bypass"), "st_bypass", std::uint32_t{0});
   ST_TRY(switched);
+  const auto engine = config();
+  ST_TRY(engine);
   st_connect asked = connect;
+  asked.engine_address = st_is_engine_at(&*engine, &asked.destination, htons(port)) != 0 ? 1 : 0;
   asked.bypass = switched->value_or(0) != 0 ? 1 : 0;
   Reader reader;
   reader.pod = *row ? &**row : nullptr;

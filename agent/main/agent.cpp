@@ -138,7 +138,7 @@ kube::Source& Agent::source() {
   return kubernetes_ ? static_cast<kube::Source&>(kubernetes_->source()) : *files_;
 }
 
-Result<void> Agent::write_config() {
+st_config Agent::config() const {
   st_config config{};
   config.node_netns_cookie = node_.cookie;
   config.external_v4 = options_.external.v4.address;
@@ -147,7 +147,11 @@ Result<void> Agent::write_config() {
   config.external_v6_port_be = htons(options_.external.v6.port);
   config.listener_port_low = options_.listener_port_low;
   config.listener_port_high = options_.listener_port_high;
-  ST_TRY(dataplane_->set_config(config));
+  return config;
+}
+
+Result<void> Agent::write_config() {
+  ST_TRY(dataplane_->set_config(config()));
   if (!cgroups_.engine_dir.empty()) {
     ST_TRY(dataplane_->attach_engine(cgroups_.engine_dir));
   }

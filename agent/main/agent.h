@@ -67,6 +67,7 @@ class Agent : public admin::Views {
         pods::NetnsFacts node, std::unique_ptr<dataplane::Dataplane> dataplane,
         std::unique_ptr<dataplane::NetnsCookies> cookies);
 
+  [[nodiscard]] st_config config() const;
   [[nodiscard]] Result<void> write_config();
   [[nodiscard]] Result<void> make_source();
   [[nodiscard]] Result<void> listen();

@@ -11,6 +11,7 @@
 #include "agent/main/agent.h"
 #include "agent/main/clocks.h"
 #include "agent/main/names.h"
+#include "sidetrack/decide.h"
 
 namespace sidetrack::agent {
 
@@ -306,6 +307,9 @@ Result<admin::ExplainView> Agent::explain(const std::string& namespace_name, con
     st_connect connect{};
     connect.destination = to->address;
     connect.tcp = 1;
+    const st_config wanted = config();
+    connect.engine_address =
+        st_is_engine_at(&wanted, &connect.destination, htons(to->port)) != 0 ? 1 : 0;
     auto row = dataplane_->pod(*cookie);
     ST_TRY(row);
     auto verdict = dataplane_->explain(*cookie, connect, to->port);

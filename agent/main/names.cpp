@@ -75,7 +75,8 @@ std::string reason_sentence(unsigned reason) {
     case ST_REASON_PASSTHROUGH:
       return "The mode is passthrough: it goes directly and is only observed.";
     case ST_REASON_LOCAL_DESTINATION:
-      return "Loopback, link-local, multicast and the pod's own addresses are never redirected.";
+      return "Loopback, link-local, multicast, the pod's own addresses and the engine's are never "
+             "redirected.";
     case ST_REASON_BOUND_DEVICE:
       return "The socket is bound to a device and could not reach the engine.";
     case ST_REASON_TRANSPARENT:

@@ -2,8 +2,7 @@
 /*
  * The verdict on one connect(): which way it goes and why. One pure function for the BPF programs,
  * `sidetrackctl explain` and the unit tests. No I/O: the caller gathers the facts; rules and engine
- * state are asked for through callbacks, only when the verdict depends on them. The order is
- * docs/policy.md, "Verdict order".
+ * state are asked for through callbacks. The order is docs/policy.md, "The order of a verdict".
  */
 #ifndef SIDETRACK_DECIDE_H
 #define SIDETRACK_DECIDE_H
@@ -28,8 +27,8 @@ struct st_connect {
 	__u8 bound_device;
 	__u8 transparent;
 	__u8 mptcp;
-	__u8 shared_port; /* bound to a port of its own choice that other sockets may be bound to as
-			     well */
+	__u8 shared_port;    /* bound to a port of its own choice that others may share */
+	__u8 engine_address; /* st_is_engine_at() of the destination */
 };
 
 /* The state of the engine for one connect(). */
@@ -49,16 +48,6 @@ static inline int st_addr_is_v4(const struct st_addr *a)
 	       b[10] == 0xff && b[11] == 0xff;
 }
 
-static inline int st_addr_is_zero(const struct st_addr *a)
-{
-	__u8 any = 0;
-	int i;
-
-	for (i = 0; i < 16; i++)
-		any |= a->bytes[i];
-	return !any;
-}
-
 static inline int st_addr_equal(const struct st_addr *a, const struct st_addr *b)
 {
 	__u8 differ = 0;
@@ -67,6 +56,13 @@ static inline int st_addr_equal(const struct st_addr *a, const struct st_addr *b
 	for (i = 0; i < 16; i++)
 		differ |= a->bytes[i] ^ b->bytes[i];
 	return !differ;
+}
+
+static inline int st_addr_is_zero(const struct st_addr *a)
+{
+	static const struct st_addr zero = {{0}};
+
+	return st_addr_equal(a, &zero);
 }
 
 /* 127.0.0.0/8 or ::1. */
@@ -88,6 +84,13 @@ static inline int st_addr_is_local(const struct st_addr *a)
 		       !(b[12] | b[13] | b[14] | b[15]);
 	return st_addr_is_zero(a) || st_addr_is_loopback(a) ||
 	       (b[0] == 0xfe && (b[1] & 0xc0) == 0x80) || b[0] == 0xff;
+}
+
+/* Where an external engine listens: redirected, it would be its own original destination. */
+static inline int st_is_engine_at(const struct st_config *c, const struct st_addr *a, __u16 port_be)
+{
+	return (port_be == c->external_v4_port_be && st_addr_equal(a, &c->external_v4)) ||
+	       (port_be == c->external_v6_port_be && st_addr_equal(a, &c->external_v6));
 }
 
 /* Steps 1 to 5: everything that needs neither rules nor engine. ST_REASON_COUNT = not decided.
@@ -112,7 +115,7 @@ static inline enum st_reason st_decide_early(const struct st_connect *connect,
 	if (st_addr_is_local(&connect->destination) ||
 	    st_addr_equal(&connect->destination, &pod->own_v4) ||
 	    st_addr_equal(&connect->destination, &pod->own_v6) ||
-	    st_addr_is_loopback(&connect->bound_source))
+	    st_addr_is_loopback(&connect->bound_source) || connect->engine_address)
 		return ST_REASON_LOCAL_DESTINATION;
 	if (connect->bound_device)
 		return ST_REASON_BOUND_DEVICE;

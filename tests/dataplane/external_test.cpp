@@ -79,6 +79,16 @@ class ExternalTest : public ScaleNode {
         << proxy_->output();
   }
 
+  // A listener on the proxy's address, in its place, that only accepts: a proxy that is asked for
+  // nothing might ask itself.
+  void listen_as_proxy(const std::string& address) {
+    if (!listener_) {
+      ST_ASSERT_VALUE(listener_, PodShell::start({lab_->node().path(), engine_cgroup_}));
+    }
+    ST_ASSERT_VALUE(const auto socket, listener_->listen(address, kProxyPort));
+    ASSERT_EQ(socket.error_number, 0) << address;
+  }
+
   // Who the server at `address` sees: the proxy is on the node, a direct connection is the pod's.
   std::string seen_by(const std::string& address) {
     const auto socket = shell_->connect(address, kWhoami);
@@ -121,6 +131,7 @@ class ExternalTest : public ScaleNode {
   std::string engine_cgroup_;
   std::unique_ptr<TempDir> proxy_folder_;
   std::unique_ptr<Process> proxy_;
+  std::unique_ptr<PodShell> listener_;
 };
 
 TEST_F(ExternalTest, haproxy_forwards_to_the_server_that_was_asked_for) {
@@ -200,6 +211,40 @@ TEST_F(ExternalTest, family_without_an_address_goes_direct_with_the_reason) {
   wait_until_redirected(server_->v4);
   EXPECT_EQ(verdict(server_->v6), "direct/engine_down");
   EXPECT_EQ(seen_by(server_->v6), client_->v6);
+}
+
+TEST_F(ExternalTest, the_engines_own_address_is_never_redirected) {
+  ASSERT_NO_FATAL_FAILURE(set_up_pods());
+  const std::string v4 = lab_->node_v4();
+  const std::string v6 = lab_->node_v6();
+  ASSERT_NO_FATAL_FAILURE(start_agent({v4, v6}));
+  ASSERT_NO_FATAL_FAILURE(listen_as_proxy(v4));
+  ASSERT_NO_FATAL_FAILURE(listen_as_proxy(v6));
+  for (const char* mode : {"redirect", "passthrough"}) {
+    SCOPED_TRACE(mode);
+    ST_ASSERT_OK(objects_->set_label(Kind::kNamespace, "shop", "sidetrack.io/mode", mode));
+    const bool redirects = std::string(mode) == "redirect";
+    const std::string other = redirects ? "redirected/redirected" : "direct/passthrough";
+    const std::string own = redirects ? "local_destination" : "passthrough";
+    // Another port of the same address is like any other.
+    ASSERT_TRUE(eventually(kPatience, [&] { return verdict(v4) == other && verdict(v6) == other; }))
+        << verdict(v4) << " " << verdict(v6);
+    const auto before = counted(own);
+    for (const std::string& to : {v4 + ":15001", "[" + v6 + "]:15001"}) {
+      EXPECT_EQ(explain("client", to), "direct/" + own) << to;
+    }
+    for (const auto& [to, options] :
+         {std::pair{v4, ConnectOptions{}}, {v6, {}}, {v4, {.family = Family::kV6}}}) {
+      ST_ASSERT_VALUE(const auto socket, shell_->connect(to, kProxyPort, options));
+      EXPECT_EQ(socket.errno_name, "") << to;
+      ST_ASSERT_OK(shell_->close(socket.id));
+    }
+    EXPECT_EQ(counted(own), before + 3);
+  }
+  EXPECT_EQ(counted("redirected"), 0U);
+  // Nor observed: what is excluded leaves no flow.
+  ST_ASSERT_VALUE(const json flows, sidetrack_->get("/v1/flows"));
+  EXPECT_EQ(flows["flows"], json::array());
 }
 
 TEST_F(ExternalTest, envoy_forwards_both_families_to_the_server_that_was_asked_for) {

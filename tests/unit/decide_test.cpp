@@ -80,6 +80,8 @@ const std::vector<Step>& steps() {
        0, 0},
       {"local_destination", ST_REASON_LOCAL_DESTINATION,
        [](Case& c) { c.connect.destination = address("127.0.0.1"); }, 0, 0},
+      {"engine_address", ST_REASON_LOCAL_DESTINATION, [](Case& c) { c.connect.engine_address = 1; },
+       0, 0},
       {"bound_device", ST_REASON_BOUND_DEVICE, [](Case& c) { c.connect.bound_device = 1; }, 0, 0},
       {"transparent", ST_REASON_TRANSPARENT, [](Case& c) { c.connect.transparent = 1; }, 0, 0},
       {"mptcp", ST_REASON_MPTCP, [](Case& c) { c.connect.mptcp = 1; }, 0, 0},
@@ -224,6 +226,51 @@ INSTANTIATE_TEST_SUITE_P(
                       DestinationRow{"fe7f::1", false}, DestinationRow{"ff02::1", true},
                       DestinationRow{"fd44::7", true}, DestinationRow{"fd44::8", false},
                       DestinationRow{"2001:db8::1", false}));
+
+st_config external_engine(const char* v4, const char* v6) {
+  st_config config{};
+  if (v4 != nullptr) {
+    config.external_v4 = address(v4);
+    config.external_v4_port_be = htons(15'001);
+  }
+  if (v6 != nullptr) {
+    config.external_v6 = address(v6);
+    config.external_v6_port_be = htons(15'006);
+  }
+  return config;
+}
+
+TEST(Decide, knows_address_and_port_of_an_external_engine) {
+  struct Row {
+    const char* to;
+    std::uint16_t port;
+    bool is_engine;
+  };
+  const st_config both = external_engine("192.0.2.1", "fd44::1");
+  for (const Row& row :
+       {Row{"192.0.2.1", 15'001, true}, Row{"::ffff:192.0.2.1", 15'001, true},
+        Row{"fd44::1", 15'006, true}, Row{"192.0.2.1", 15'006, false}, Row{"192.0.2.1", 80, false},
+        Row{"192.0.2.2", 15'001, false}, Row{"fd44::1", 15'001, false},
+        Row{"fd44::2", 15'006, false}, Row{"10.0.0.1", 0, false}}) {
+    const st_addr to = address(row.to);
+    EXPECT_EQ(st_is_engine_at(&both, &to, htons(row.port)) != 0, row.is_engine)
+        << row.to << " " << row.port;
+  }
+}
+
+TEST(Decide, knows_no_address_of_an_engine_that_has_none) {
+  const st_addr v4 = address("192.0.2.1");
+  const st_addr v6 = address("fd44::1");
+  const st_config none = external_engine(nullptr, nullptr);
+  const st_config only_v4 = external_engine("192.0.2.1", nullptr);
+  const st_config only_v6 = external_engine(nullptr, "fd44::1");
+  for (const std::uint16_t port : std::vector<std::uint16_t>{0, 15'001, 15'006}) {
+    EXPECT_EQ(st_is_engine_at(&none, &v4, htons(port)), 0) << port;
+    EXPECT_EQ(st_is_engine_at(&none, &v6, htons(port)), 0) << port;
+    EXPECT_EQ(st_is_engine_at(&only_v4, &v6, htons(port)), 0) << port;
+    EXPECT_EQ(st_is_engine_at(&only_v6, &v4, htons(port)), 0) << port;
+  }
+}
 
 TEST(Decide, source_bound_to_loopback_is_left_alone) {
   for (const char* const text : {"127.0.0.5", "::1"}) {
