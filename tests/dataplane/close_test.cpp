@@ -4,6 +4,8 @@
 #include <fmt/format.h>
 
 #include <cerrno>
+#include <chrono>
+#include <thread>
 
 #include "tests/dataplane/mesh.h"
 
@@ -38,6 +40,39 @@ class CloseTest : public Mesh, public testing::WithParamInterface<const char*> {
     EXPECT_EQ(flow["path"], redirected() ? "engine" : "direct") << flow;
   }
 };
+
+double unix_time() {
+  return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
+}
+
+// The two clocks are not read at once. A connection here is open for longer.
+constexpr double kClockSlack = 0.1;
+constexpr milliseconds kOpenFor{300};
+
+void expect_between(double from, const json& time, double to) {
+  EXPECT_GE(time.get<double>(), from - kClockSlack);
+  EXPECT_LE(time.get<double>(), to + kClockSlack);
+}
+
+TEST_P(CloseTest, start_and_end_are_those_of_the_connection) {
+  const double asked = unix_time();
+  const int id = connected(kEcho, api_->v4);
+  const double open = unix_time();
+  const std::string source = source_of(*shell_, id);
+  const auto live = flows_from(source);
+  ASSERT_EQ(live.size(), 1U);
+  expect_between(asked, live[0]["start"], open);
+  EXPECT_EQ(live[0]["end"], 0);
+  std::this_thread::sleep_for(kOpenFor);
+  const double ending = unix_time();
+  ST_ASSERT_VALUE(auto done, shell_->exchange(id, 1000));
+  EXPECT_EQ(done.digest, done.expected_digest);
+  ST_ASSERT_OK(shell_->close(id));
+  const json flow = closed_flow(source);
+  const double ended = unix_time();
+  expect_between(asked, flow["start"], open);
+  expect_between(ending, flow["end"], ended);
+}
 
 TEST_P(CloseTest, orderly_end_after_large_exchange) {
   const int id = connected(kEcho, api_->v4);
