@@ -247,6 +247,44 @@ TEST_F(ExternalTest, the_engines_own_address_is_never_redirected) {
   EXPECT_EQ(flows["flows"], json::array());
 }
 
+TEST_F(ExternalTest, haproxy_that_hangs_is_full_until_it_goes_on) {
+  constexpr std::uint64_t kQueue = 64;
+  constexpr std::uint64_t kStep = 4;
+  constexpr milliseconds kLook{500};  // the agent looks every 200 ms
+  ASSERT_NO_FATAL_FAILURE(set_up_pods());
+  ST_ASSERT_OK(lab_->node().write_sysctl("core/somaxconn", std::to_string(kQueue)));
+  ASSERT_NO_FATAL_FAILURE(start_agent({lab_->node_v4()}));
+  ASSERT_NO_FATAL_FAILURE(start_haproxy_here({lab_->node_v4()}));
+  wait_until_redirected(server_->v4);
+  expect_bytes(server_->v4);
+  const auto before = counted("redirected");
+  ST_ASSERT_OK(proxy_->signal(SIGSTOP));
+  ST_ASSERT_VALUE(const auto waiting, shell_->connect(server_->v4, kEcho));
+  EXPECT_EQ(waiting.errno_name, "");
+  for (std::uint64_t held = 0; held < 2 * kQueue && verdict(server_->v4) != "direct/engine_full";
+       held += kStep) {
+    ST_ASSERT_VALUE(const auto opened, shell_->hold(server_->v4, kEcho, kStep));
+    ASSERT_EQ(opened, kStep);
+    (void)eventually(kLook, [&] { return verdict(server_->v4) == "direct/engine_full"; });
+  }
+  ASSERT_EQ(verdict(server_->v4), "direct/engine_full") << engine_view().dump();
+  EXPECT_EQ(engine_view()["state"], "full");
+  EXPECT_LE(counted("redirected") - before, kQueue);
+  const auto direct = counted("engine_full");
+  ST_ASSERT_VALUE(const auto burst, shell_->burst(server_->v4, kEcho, {.count = 50}));
+  EXPECT_EQ(burst.ok, 50U);
+  // A SYN that is dropped comes again after a second.
+  EXPECT_LT(burst.max_us, 1'000'000);
+  EXPECT_EQ(seen_by(server_->v4), client_->v4);
+  EXPECT_EQ(counted("engine_full"), direct + 51);
+  ST_ASSERT_OK(proxy_->signal(SIGCONT));
+  wait_until_redirected(server_->v4);
+  expect_bytes(server_->v4);
+  // What had waited is served, too.
+  ST_ASSERT_VALUE(const auto done, shell_->exchange(waiting.id, 1000));
+  EXPECT_EQ(done.digest, done.expected_digest);
+}
+
 TEST_F(ExternalTest, envoy_forwards_both_families_to_the_server_that_was_asked_for) {
   ASSERT_NO_FATAL_FAILURE(set_up_pods());
   ASSERT_NO_FATAL_FAILURE(start_agent({lab_->node_v4(), lab_->node_v6()}));
