@@ -348,7 +348,30 @@ TEST_F(AgentFault, a_path_that_is_no_namespace_stops_nothing) {
   EXPECT_NE(pod.value("reason_detail", "").find(fifo + ": not a network namespace"),
             std::string::npos)
       << pod;
+  ST_ASSERT_OK(sidetrack_->get_http("/readyz"));
   expect_connections(5, "redirected");
+}
+
+TEST_F(AgentFault, sigint_ends_agent_and_engine_in_order) {
+  ASSERT_NO_FATAL_FAILURE(start_sidetrack());
+  const std::vector<int> streams = open_streams(3);
+  ST_ASSERT_OK(sidetrack_->agent().signal(SIGINT));
+  ST_ASSERT_VALUE(const int agent_status, sidetrack_->agent().wait());
+  EXPECT_EQ(agent_status, 0) << sidetrack_->logs();
+  // Pins stay, and an engine does without an agent.
+  expect_connections(5, "redirected");
+  expect_all_alive(streams);
+  ST_ASSERT_OK(sidetrack_->engine().signal(SIGINT));
+  ST_ASSERT_OK(sidetrack_->engine().wait_for_output("draining"));
+  expect_all_alive(streams);
+  for (const int id : streams) {
+    ST_ASSERT_OK(shell_->close(id));
+  }
+  ST_ASSERT_VALUE(const int engine_status, sidetrack_->engine().wait());
+  EXPECT_EQ(engine_status, 0) << sidetrack_->logs();
+  EXPECT_NE(sidetrack_->engine().output().find("connections_cut=0"), std::string::npos)
+      << sidetrack_->logs();
+  expect_connections(5, "engine_down");
 }
 
 TEST_F(AgentFault, answers_health_readiness_and_metrics) {
