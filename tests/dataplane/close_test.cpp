@@ -2,9 +2,11 @@
 // How connections end and what their flow records say, redirected and passed through: exact bytes,
 // the right reason.
 #include <fmt/format.h>
+#include <linux/bpf.h>
 
 #include <cerrno>
 #include <chrono>
+#include <csignal>
 #include <thread>
 
 #include "tests/dataplane/mesh.h"
@@ -201,6 +203,57 @@ TEST_P(CloseTest, killed) {
 
 INSTANTIATE_TEST_SUITE_P(Modes, CloseTest, testing::Values("redirect", "passthrough"),
                          [](const auto& mode) { return std::string(mode.param); });
+
+class FlowRingTest : public Mesh {
+ protected:
+  // Records that the agent has taken out of the ring, ever.
+  [[nodiscard]] std::uint64_t received() const {
+    const auto page = sidetrack_->get("/v1/flows?after=9000000000000000000");
+    return page ? page->value("next_sequence", std::uint64_t{0}) : 0;
+  }
+  [[nodiscard]] std::uint64_t dropped() const {
+    const auto answer = sidetrack_->get("/v1/counters");
+    for (const json& row : answer ? (*answer)["counters"] : json::array()) {
+      if (row["namespace"] == "shop") {
+        return row.value("flows_dropped", std::uint64_t{0});
+      }
+    }
+    return 0;
+  }
+};
+
+TEST_F(FlowRingTest, counts_what_a_full_ring_loses_and_cuts_nothing) {
+  constexpr std::uint64_t kRoom = ST_FLOW_RING_BYTES / (sizeof(st_flow) + BPF_RINGBUF_HDR_SZ);
+  constexpr std::uint64_t kEach = 10'000;  // no more than there are local ports
+  const std::vector<std::pair<std::string, std::uint16_t>> servers = {
+      {api_->v4, kEcho}, {api_->v6, kEcho}, {api_->v4, kEchoToo}, {api_->v6, kEchoToo}};
+  const std::uint64_t closed = kEach * servers.size();
+  ASSERT_GT(closed, kRoom);
+  label(kMode, "passthrough");
+  const std::uint64_t received_before = received();
+  ASSERT_GT(received_before, 0U);
+  ASSERT_EQ(dropped(), 0U);
+  ST_ASSERT_OK(sidetrack_->agent().signal(SIGSTOP));
+  for (const auto& [server, port] : servers) {
+    ST_ASSERT_VALUE(const auto burst, shell_->burst(server, port, {.count = kEach, .threads = 2}));
+    EXPECT_EQ(burst.ok, kEach) << server;
+    EXPECT_EQ(burst.connect_errors, Counts()) << server;
+    EXPECT_EQ(burst.io_errors, Counts()) << server;
+  }
+  ST_ASSERT_OK(sidetrack_->agent().signal(SIGCONT));
+  EXPECT_TRUE(
+      eventually(kPatience, [&] { return received() - received_before + dropped() == closed; }))
+      << received() - received_before << " received, " << dropped() << " dropped";
+  EXPECT_GE(dropped(), closed - kRoom);
+  // There is room again.
+  const std::uint64_t lost = dropped();
+  ST_ASSERT_VALUE(const auto burst, shell_->burst(api_->v4, kHttps, {.count = 100}));
+  EXPECT_EQ(burst.ok, 100U);
+  EXPECT_TRUE(eventually(kPatience, [&] {
+    return received() - received_before + lost == closed + 100;
+  })) << received();
+  EXPECT_EQ(dropped(), lost);
+}
 
 }  // namespace
 }  // namespace sidetrack::lab
