@@ -159,6 +159,8 @@ TEST_F(EngineFault, a_full_accept_queue_stalls_no_connect) {
 TEST_F(EngineFault, an_engine_short_of_files_is_full_until_connections_close) {
   constexpr std::uint64_t kStep = 10;
   constexpr milliseconds kStepPatience{300};
+  // The pod's netns and listeners (4 of each family), and what the engine keeps for itself.
+  constexpr std::uint64_t kOthers = 1 + 8 + 64;
   start_echo();
   ASSERT_NO_FATAL_FAILURE(start_sidetrack({.engine_launcher = {"prlimit", "--nofile=300"}}));
   expect_connections(10, "redirected");
@@ -170,7 +172,9 @@ TEST_F(EngineFault, an_engine_short_of_files_is_full_until_connections_close) {
     (void)eventually(kStepPatience, [&] { return explain() == "engine_full"; });
   }
   ASSERT_EQ(explain(), "engine_full") << sidetrack_->logs();
-  EXPECT_LT(2 * since(before)["redirected"], 300U);
+  const std::uint64_t used = 2 * since(before)["redirected"];
+  EXPECT_LT(used, 300U);
+  EXPECT_GE(used + kOthers, 300U * 90 / 100) << "it gave up early";
   const std::unique_ptr<PodShell> holder = std::exchange(shell_, shell_in(*web_));
   expect_connections(20, "engine_full");
   ST_ASSERT_OK(holder->release());

@@ -16,6 +16,8 @@ using nlohmann::json;
 // A namespace that is freed takes its interfaces along: the other end of this pair vanishes.
 constexpr const char* kProbe = "probe0";
 constexpr int kConnections = 5;
+// From the end of the pod's last process until its netns is gone.
+const milliseconds kFreed = scaled(milliseconds(1000));
 
 class Lifecycle : public FaultNode {
  protected:
@@ -53,7 +55,7 @@ class Lifecycle : public FaultNode {
   void expect_netns_freed() {
     EXPECT_TRUE(probe_is_there());
     lab_->remove_pod(*web_);
-    EXPECT_TRUE(eventually(kPatience, [&] { return !probe_is_there(); })) << sidetrack_->logs();
+    EXPECT_TRUE(eventually(kFreed, [&] { return !probe_is_there(); })) << sidetrack_->logs();
   }
   // Waits until the engine has taken its listeners out of the pod.
   void wait_until_engine_left() {

@@ -294,4 +294,23 @@ TEST(Decide, only_two_reasons_refuse_and_one_redirects) {
   }
 }
 
+constexpr std::uint64_t kSecond = 1'000'000'000;
+
+TEST(Beat, is_fresh_for_one_second) {
+  constexpr std::uint64_t kBeat = 5 * kSecond + 7;
+  EXPECT_TRUE(st_beat_is_fresh(kBeat, kBeat));
+  EXPECT_TRUE(st_beat_is_fresh(kBeat, kBeat + kSecond - 1));
+  EXPECT_FALSE(st_beat_is_fresh(kBeat, kBeat + kSecond + 1));
+  EXPECT_FALSE(st_beat_is_fresh(kBeat, kBeat + 3600 * kSecond));
+}
+
+TEST(Beat, that_came_while_the_clock_was_read_is_fresh) {
+  EXPECT_TRUE(st_beat_is_fresh(5 * kSecond, 5 * kSecond - 1));
+}
+
+TEST(Beat, of_an_engine_that_never_beat_is_not_fresh) {
+  EXPECT_FALSE(st_beat_is_fresh(0, 0));
+  EXPECT_FALSE(st_beat_is_fresh(0, kSecond / 2));  // soon after the machine's start
+}
+
 }  // namespace
