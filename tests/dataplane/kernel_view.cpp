@@ -81,6 +81,20 @@ Result<void> KernelView::delete_pod(std::uint64_t netns_cookie) const {
   return {};
 }
 
+Result<void> KernelView::set_policy(std::uint64_t netns_cookie, std::uint32_t policy_id) const {
+  auto row = pod(netns_cookie);
+  ST_TRY(row);
+  row->policy_id = policy_id;
+  auto map = open_pin(pin_dir_ + "/v1/maps/st_pods");
+  ST_TRY(map);
+  bpf_attr attributes = element(*map, netns_cookie, &*row);
+  attributes.flags = BPF_EXIST;
+  if (call(BPF_MAP_UPDATE_ELEM, attributes) != 0) {
+    return errno_error("write the pod's row", errno);
+  }
+  return {};
+}
+
 Result<void> KernelView::delete_observed(std::uint64_t socket_cookie) const {
   auto map = open_pin(pin_dir_ + "/v1/maps/st_observed");
   ST_TRY(map);

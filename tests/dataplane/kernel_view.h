@@ -18,6 +18,8 @@ class KernelView {
 
   [[nodiscard]] Result<st_pod> pod(std::uint64_t netns_cookie) const;
   [[nodiscard]] Result<void> delete_pod(std::uint64_t netns_cookie) const;
+  // Another policy in a row that stays as it is otherwise.
+  [[nodiscard]] Result<void> set_policy(std::uint64_t netns_cookie, std::uint32_t policy_id) const;
   // The row that the flow record of a direct connection is made of; as if it had been evicted.
   [[nodiscard]] Result<void> delete_observed(std::uint64_t socket_cookie) const;
   // Redirected connections that are open now, by the kernel's count.

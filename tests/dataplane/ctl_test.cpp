@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: Apache-2.0
+// sidetrackctl against a real agent: what it shows is the kernel's, and its exit code says whether
+// that is as it should be.
+#include <fmt/format.h>
+
+#include <map>
+#include <optional>
+
+#include <nlohmann/json.hpp>
+
+#include "tests/dataplane/fault_node.h"
+
+namespace sidetrack::lab {
+namespace {
+
+using nlohmann::json;
+
+constexpr const char* kExcluded = "sidetrack.io/exclude-outbound-ports";
+constexpr int kTries = 5;
+
+class Ctl : public FaultNode {
+ protected:
+  void SetUp() override {
+    FaultNode::SetUp();
+    if (IsSkipped() || HasFatalFailure()) {
+      return;
+    }
+    start_sidetrack();
+  }
+  void exclude_echo() {
+    ST_ASSERT_OK(
+        objects_->set_annotation(Kind::kNamespace, "shop", kExcluded, std::to_string(kEcho)));
+    ASSERT_TRUE(eventually_explains("excluded_port")) << sidetrack_->logs();
+  }
+  // A command that answers in JSON.
+  [[nodiscard]] json shown(std::vector<std::string> arguments, int exit_status) const {
+    arguments.insert(arguments.begin(), {"-o", "json"});
+    const auto result = sidetrack_->ctl(arguments);
+    if (!result) {
+      ADD_FAILURE() << result.error().message;
+      return {};
+    }
+    EXPECT_EQ(result->exit_status, exit_status) << result->output;
+    return json::parse(result->standard_output, nullptr, false);
+  }
+  [[nodiscard]] std::uint64_t repairs() const {
+    const auto status = sidetrack_->get("/v1/status");
+    return status ? status->value("repairs", std::uint64_t{0}) : 0;
+  }
+  // Does damage and asks at once, again if the agent has repaired it in between.
+  template <typename Damage, typename Ask>
+  void ask_before_it_is_repaired(Damage damage, Ask ask) {
+    for (int i = 0; i < kTries; ++i) {
+      const std::uint64_t before = repairs();
+      damage();
+      const std::optional<std::string> wrong = ask();
+      ASSERT_TRUE(eventually(kPatience, [&] { return repairs() > before; })) << sidetrack_->logs();
+      if (!wrong) {
+        return;
+      }
+      ASSERT_LT(i, kTries - 1) << *wrong;
+    }
+  }
+  [[nodiscard]] Result<CommandResult> doctor() const {
+    return sidetrack_->ctl({"--pin-dir", sidetrack_->pin_dir(), "doctor"});
+  }
+};
+
+TEST_F(Ctl, explain_says_when_the_kernel_holds_another_policy) {
+  ASSERT_NO_FATAL_FAILURE(exclude_echo());
+  const std::string destination = fmt::format("{}:{}", api_v4_, kEcho);
+  const std::vector<std::string> question = {"explain", "shop/web", destination};
+  EXPECT_TRUE(shown(question, 0).value("agrees_with_kernel", false));
+  const std::uint32_t policy = row().policy_id;
+  ASSERT_NE(policy, 0U);
+  const KernelView kernel(sidetrack_->pin_dir());
+  ask_before_it_is_repaired(
+      [&] { ST_ASSERT_OK(kernel.set_policy(cookie_, 0)); },
+      [&]() -> std::optional<std::string> {
+        const auto answer = sidetrack_->ctl({"-o", "json", "explain", "shop/web", destination});
+        const json view = answer ? json::parse(answer->standard_output, nullptr, false) : json();
+        const bool tells = view.is_object() && !view.value("agrees_with_kernel", true) &&
+                           view.value("reason", "") == "redirected" &&
+                           view.value("policy_id", 1U) == 0 && answer->exit_status == 1;
+        return tells ? std::nullopt : std::optional(view.dump());
+      });
+  EXPECT_EQ(row().policy_id, policy);
+  const json after = shown(question, 0);
+  EXPECT_TRUE(after.value("agrees_with_kernel", false)) << after;
+  EXPECT_EQ(after.value("reason", ""), "excluded_port");
+}
+
+TEST_F(Ctl, policy_shows_each_value_with_its_origin) {
+  ASSERT_NO_FATAL_FAILURE(exclude_echo());
+  const json policy = shown({"policy", "shop/web"}, 0);
+  EXPECT_EQ(policy.value("namespace", ""), "shop");
+  EXPECT_EQ(policy.value("pod", ""), "web");
+  EXPECT_EQ(policy.value("policy_id", 0U), row().policy_id);
+  std::map<std::string, json> entries;
+  for (const json& entry : policy.value("entries", json::array())) {
+    entries[entry.value("name", "")] = entry;
+  }
+  EXPECT_EQ(entries["mode"].value("value", ""), "redirect") << policy;
+  EXPECT_EQ(entries["mode"]["origin"].value("key", ""), "sidetrack.io/mode") << policy;
+  EXPECT_EQ(entries["exclude_outbound_ports"].value("value", ""), std::to_string(kEcho)) << policy;
+  EXPECT_EQ(entries["exclude_outbound_ports"]["origin"].value("key", ""), kExcluded) << policy;
+  ST_ASSERT_VALUE(const auto table, sidetrack_->ctl({"policy", "shop/web"}));
+  EXPECT_EQ(table.exit_status, 0);
+  EXPECT_NE(table.output.find(kExcluded), std::string::npos) << table.output;
+}
+
+TEST_F(Ctl, policy_of_a_pod_that_is_not_here_is_an_error) {
+  ST_ASSERT_VALUE(const auto answer, sidetrack_->ctl({"policy", "shop/nobody"}));
+  EXPECT_EQ(answer.exit_status, 1) << answer.output;
+}
+
+TEST_F(Ctl, doctor_is_content_with_a_healthy_node_and_not_with_a_detached_program) {
+  ST_ASSERT_VALUE(const auto healthy, doctor());
+  EXPECT_EQ(healthy.exit_status, 0) << healthy.output;
+  const KernelView kernel(sidetrack_->pin_dir());
+  ask_before_it_is_repaired(
+      [&] { ST_ASSERT_OK(kernel.detach_link("st_connect4")); },
+      [&]() -> std::optional<std::string> {
+        const auto answer = doctor();
+        const bool tells = answer && answer->exit_status == 1 &&
+                           answer->output.find("st_connect4 is not attached") != std::string::npos;
+        return tells ? std::nullopt : std::optional(answer ? answer->output : "");
+      });
+}
+
+}  // namespace
+}  // namespace sidetrack::lab
