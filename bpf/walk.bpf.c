@@ -2,7 +2,7 @@
 /* A walk over all TCP sockets of a namespace, for what needs their lock. */
 #include "lib/peek.h"
 
-enum { ST_SOL_SOCKET = 1, ST_SO_RCVLOWAT = 18 };
+enum { ST_SO_RCVLOWAT = 18 };
 
 struct seq_file;
 

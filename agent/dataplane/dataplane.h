@@ -137,8 +137,9 @@ class Dataplane {
                                           std::uint16_t port) const;
 
   [[nodiscard]] Result<std::vector<CounterRow>> counters() const;
-  // Connections of clients that are open. Why this kernel cannot tell; empty = it can.
+  // Connections of clients that are open.
   [[nodiscard]] Result<std::vector<st_live>> live_sockets() const;
+  // Why this kernel cannot tell them; empty = it can.
   [[nodiscard]] const std::string& look_problem() const;
 
   // Ring buffers: drain when the descriptor is readable, and several times a second, as flow

@@ -7,9 +7,7 @@
 #include "lib/pair.h"
 
 enum {
-	ST_SOL_SOCKET = 1,
 	ST_SO_KEEPALIVE = 9,
-	ST_SOL_TCP = 6,
 	ST_TCP_NODELAY = 1,
 	ST_TCP_KEEPIDLE = 4,
 	ST_TCP_CONGESTION = 13,
@@ -26,14 +24,14 @@ static __always_inline void st_set_tuning(struct bpf_sock_ops *ctx, const struct
 
 	if (keepalive) {
 		bpf_setsockopt(ctx, ST_SOL_SOCKET, ST_SO_KEEPALIVE, &on, sizeof(on));
-		bpf_setsockopt(ctx, ST_SOL_TCP, ST_TCP_KEEPIDLE, &keepalive, sizeof(keepalive));
+		bpf_setsockopt(ctx, ST_IPPROTO_TCP, ST_TCP_KEEPIDLE, &keepalive, sizeof(keepalive));
 	}
 	if (timeout)
-		bpf_setsockopt(ctx, ST_SOL_TCP, ST_TCP_USER_TIMEOUT, &timeout, sizeof(timeout));
+		bpf_setsockopt(ctx, ST_IPPROTO_TCP, ST_TCP_USER_TIMEOUT, &timeout, sizeof(timeout));
 	if (wanted.nodelay)
-		bpf_setsockopt(ctx, ST_SOL_TCP, ST_TCP_NODELAY, &on, sizeof(on));
+		bpf_setsockopt(ctx, ST_IPPROTO_TCP, ST_TCP_NODELAY, &on, sizeof(on));
 	if (wanted.congestion[0])
-		bpf_setsockopt(ctx, ST_SOL_TCP, ST_TCP_CONGESTION, wanted.congestion,
+		bpf_setsockopt(ctx, ST_IPPROTO_TCP, ST_TCP_CONGESTION, wanted.congestion,
 			       sizeof(wanted.congestion));
 }
 
