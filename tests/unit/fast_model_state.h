@@ -15,6 +15,7 @@
 namespace sidetrack::model {
 
 constexpr std::uint8_t kFin = 15;
+constexpr std::uint8_t kReset = 14;
 // Sequence numbers wrap during a run.
 constexpr std::uint32_t kFirst = 0xfffffffe;
 constexpr std::uint64_t kCookie = 1;
@@ -44,7 +45,7 @@ struct Reader {
   std::uint8_t copied = 0;
   std::uint8_t adopted = 0;
   std::uint8_t phase = kNotReceiving;
-  std::uint8_t pad = 0;
+  std::uint8_t reset = 0;  // a reset has come
 };
 
 enum Sending : std::uint8_t {
@@ -75,6 +76,9 @@ struct Sender {
   std::uint8_t seen_slot = 0;
   std::uint8_t seen_leg = 0;
   std::uint8_t seen_copied = 0;
+  std::uint8_t aborted = 0;  // has sent a reset: its send() must fail
+  std::uint8_t denied = 0;   // by policy
+  std::uint8_t pad[2] = {};
 };
 
 enum Relaying : std::uint8_t { kNotRelaying, kCounted, kWrote, kOnWay };
@@ -93,8 +97,8 @@ struct State {
   Reader ea;
   Engine engine;
   std::uint8_t expected = 1;
-  std::uint8_t ended = 0;      // B has read the end
-  std::uint8_t closed = 0;     // A has
+  std::uint8_t ended = 0;      // B has read the end: kFin or kReset
+  std::uint8_t closed = 0;     // A sends no more
   std::uint8_t releasing = 0;  // how far the look before A's peer is taken out is
   std::uint8_t release_count = 0;
   std::uint8_t a_is_out = 0;   // A was taken out before its peer
@@ -117,16 +121,28 @@ struct Hash {
   }
 };
 
+inline std::uint8_t state_of(std::uint8_t is_closed) {
+  constexpr std::uint8_t kTcpClose = 7;
+  return is_closed != 0 ? kTcpClose : std::uint8_t{ST_TCP_ESTABLISHED};
+}
+
 inline st_reader look_at(const Reader& reader, bool locked) {
   st_reader found{};
   found.cookie = kCookie;
   found.copied_seq = kFirst + reader.copied;
   found.receive_buffer = 4 * kWindow;
-  found.state = ST_TCP_ESTABLISHED;
+  found.state = state_of(reader.reset);
   found.adopted = reader.adopted;
   found.queue_empty = reader.fast.empty() ? 1 : 0;
   found.locked = locked ? 1 : 0;
   found.nonblocking = 1;
+  return found;
+}
+
+inline st_sender look_at(const Sender& sender) {
+  st_sender found{};
+  found.state = state_of(sender.aborted);
+  found.error = sender.aborted;
   return found;
 }
 

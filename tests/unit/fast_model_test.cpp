@@ -12,16 +12,19 @@ namespace {
 
 void expect_right(const Setup& setup) {
   const Outcome outcome = explore(setup);
-  EXPECT_EQ(outcome.wrong, "") << fmt::format("{}", fmt::join(outcome.run, "\n"));
+  EXPECT_EQ(outcome.wrong, Wrong::kNothing)
+      << fmt::format("{}\n{}", outcome.what, fmt::join(outcome.run, "\n"));
   EXPECT_TRUE(outcome.ends) << "the model never gets to its end";
   EXPECT_TRUE(outcome.skips_tcp) << "nothing ever skips TCP";
   EXPECT_EQ(outcome.hands_off, setup.relay);
+  EXPECT_EQ(outcome.resets, setup.aborts);
   testing::Test::RecordProperty("states", static_cast<int>(outcome.states));
 }
 
-void expect_wrong(const Setup& setup) {
+// What goes wrong first is this and nothing else.
+void expect_wrong(Wrong wrong, const Setup& setup) {
   const Outcome outcome = explore(setup);
-  EXPECT_NE(outcome.wrong, "") << outcome.states << " states, and nothing went wrong in any";
+  EXPECT_EQ(outcome.wrong, wrong) << outcome.states << " states. " << outcome.what;
 }
 
 TEST(DirectPair, never_reorders) {
@@ -29,11 +32,11 @@ TEST(DirectPair, never_reorders) {
 }
 
 TEST(DirectPair, reorders_unless_all_of_tcp_was_read) {
-  expect_wrong({.guards = {.peer_all_read = false}});
+  expect_wrong(Wrong::kOrder, {.guards = {.peer_all_read = false}});
 }
 
 TEST(DirectPair, reorders_if_a_recv_was_in_flight_when_it_was_put_in) {
-  expect_wrong({.guards = {.peer_armed = false}});
+  expect_wrong(Wrong::kOrder, {.guards = {.peer_armed = false}});
 }
 
 TEST(DirectPair, may_be_taken_out_and_put_in_at_any_time) {
@@ -41,21 +44,22 @@ TEST(DirectPair, may_be_taken_out_and_put_in_at_any_time) {
 }
 
 TEST(DirectPair, loses_bytes_if_it_is_taken_out_under_a_sender) {
-  expect_wrong({.leaves = true, .guards = {.release_sees_senders = false}});
+  expect_wrong(Wrong::kLost, {.leaves = true, .guards = {.release_sees_senders = false}});
 }
 
 // Both ends leave: the sender may be out, and still in a send() that began when it was in.
 TEST(DirectPair, loses_bytes_if_a_sender_that_was_taken_out_before_is_taken_for_idle) {
-  expect_wrong({.leaves = true, .guards = {.release_sees_leavers = false}});
+  expect_wrong(Wrong::kLost, {.leaves = true, .guards = {.release_sees_leavers = false}});
 }
 
 TEST(DirectPair, loses_bytes_if_it_is_taken_out_with_bytes_in_its_queue) {
-  expect_wrong({.leaves = true, .guards = {.release_sees_queue = false}});
+  expect_wrong(Wrong::kLost, {.leaves = true, .guards = {.release_sees_queue = false}});
 }
 
 // A sender that began after the first look, found bytes in the queue and so went on past TCP.
 TEST(DirectPair, loses_bytes_if_it_is_taken_out_though_bytes_came_meanwhile) {
-  expect_wrong({.leaves = true, .messages = 4, .guards = {.release_sees_counts = false}});
+  expect_wrong(Wrong::kLost,
+               {.leaves = true, .messages = 4, .guards = {.release_sees_counts = false}});
 }
 
 TEST(Relay, never_reorders) {
@@ -63,37 +67,40 @@ TEST(Relay, never_reorders) {
 }
 
 TEST(Relay, reorders_unless_the_engine_has_read_all_of_tcp) {
-  expect_wrong({.relay = true, .guards = {.peer_all_read = false}});
+  expect_wrong(Wrong::kOrder, {.relay = true, .guards = {.peer_all_read = false}});
 }
 
 TEST(Relay, reorders_unless_the_far_reader_has_read_all_of_tcp) {
-  expect_wrong({.relay = true, .guards = {.far_all_read = false}});
+  expect_wrong(Wrong::kOrder, {.relay = true, .guards = {.far_all_read = false}});
 }
 
 TEST(Relay, reorders_unless_the_engine_is_empty) {
-  expect_wrong({.relay = true, .guards = {.relay_empty = false}});
+  expect_wrong(Wrong::kOrder, {.relay = true, .guards = {.relay_empty = false}});
 }
 
 TEST(Relay, reorders_if_a_recv_of_the_engine_was_in_flight) {
-  expect_wrong({.relay = true, .guards = {.peer_armed = false}});
+  expect_wrong(Wrong::kOrder, {.relay = true, .guards = {.peer_armed = false}});
 }
 
-TEST(Relay, reorders_if_a_recv_of_the_far_reader_was_in_flight) {
-  expect_wrong({.relay = true, .guards = {.far_armed = false}});
+TEST(Relay, ends_too_soon_if_a_recv_of_the_far_reader_was_in_flight) {
+  expect_wrong(Wrong::kEnd, {.relay = true, .guards = {.far_armed = false}});
 }
 
 TEST(Relay, reorders_if_the_slot_is_read_last) {
-  expect_wrong({.relay = true, .guards = {.slot_first = false}});
+  expect_wrong(Wrong::kOrder, {.relay = true, .guards = {.slot_first = false}});
 }
 
 TEST(Relay, reorders_if_the_engine_counts_before_it_sends) {
-  expect_wrong({.relay = true, .guards = {.counts_late = false}});
+  expect_wrong(Wrong::kOrder, {.relay = true, .guards = {.counts_plain_late = false}});
 }
 
 // Why the engine counts after send(): what a program has redirected is not in the queue yet.
 TEST(Relay, reorders_if_redirected_bytes_are_counted_before_they_are_enqueued) {
   expect_right({.relay = true, .engine_sends_fast = true});
-  expect_wrong({.relay = true, .engine_sends_fast = true, .guards = {.counts_late = false}});
+  expect_right({.relay = true, .guards = {.counts_redirected_late = false}});
+  expect_wrong(
+      Wrong::kOrder,
+      {.relay = true, .engine_sends_fast = true, .guards = {.counts_redirected_late = false}});
 }
 
 TEST(Relay, may_be_taken_out_and_put_in_at_any_time) {
@@ -103,13 +110,37 @@ TEST(Relay, may_be_taken_out_and_put_in_at_any_time) {
 
 TEST(Relay, loses_bytes_if_it_is_linked_one_way_only) {
   expect_wrong(
+      Wrong::kLost,
       {.relay = true, .leaves = true, .messages = 2, .guards = {.linked_both_ways = false}});
 }
 
 // The engine's slots count all that it ever forwarded. If what was redirected before is not known,
 // as many bytes inside the engine make up for it.
 TEST(Relay, reorders_if_what_was_redirected_before_it_left_is_forgotten) {
-  expect_wrong({.relay = true, .was_out = true, .messages = 5, .guards = {.keeps_sent = false}});
+  expect_wrong(Wrong::kOrder,
+               {.relay = true, .was_out = true, .messages = 5, .guards = {.keeps_sent = false}});
+}
+
+TEST(Reset, is_told_to_every_later_send) {
+  expect_right({.aborts = true, .messages = 4});
+  expect_right({.relay = true, .aborts = true});
+}
+
+// The reset is still under way, and the reader looks as if nothing had happened.
+TEST(Reset, is_not_told_unless_the_sender_is_looked_at) {
+  expect_wrong(Wrong::kAfterReset, {.aborts = true, .guards = {.sender_allows = false}});
+  expect_wrong(Wrong::kAfterReset,
+               {.relay = true, .aborts = true, .guards = {.sender_allows = false}});
+}
+
+TEST(Switch, hides_nothing_from_a_reader_that_peeks) {
+  expect_right({.switches = true, .messages = 5});
+  expect_right({.relay = true, .switches = true});
+}
+
+TEST(Switch, hides_bytes_unless_it_waits_for_the_reader) {
+  expect_wrong(Wrong::kHidden, {.switches = true, .guards = {.denied_now = false}});
+  expect_wrong(Wrong::kHidden, {.relay = true, .switches = true, .guards = {.denied_now = false}});
 }
 
 }  // namespace
