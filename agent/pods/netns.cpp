@@ -4,8 +4,10 @@
 #include <fcntl.h>
 #include <linux/magic.h>
 #include <linux/nsfs.h>
+#include <net/if.h>
 #include <sched.h>
 #include <sys/ioctl.h>
+#include <sys/socket.h>
 #include <sys/vfs.h>
 
 #include <cerrno>
@@ -17,6 +19,22 @@
 namespace sidetrack::pods {
 
 namespace {
+
+constexpr int kLoopback = 1;  // the index of lo in every namespace, whatever it is called
+
+Result<bool> is_loopback_up() {
+  const UniqueFd socket(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  if (!socket.valid()) {
+    return errno_error("socket", errno);
+  }
+  ifreq request{};
+  request.ifr_ifindex = kLoopback;
+  if (ioctl(socket.get(), SIOCGIFNAME, &request) != 0 ||
+      ioctl(socket.get(), SIOCGIFFLAGS, &request) != 0) {
+    return errno_error("read the flags of lo", errno);
+  }
+  return (request.ifr_flags & IFF_UP) != 0;
+}
 
 // The sysctl files follow the namespace of the thread that opens them.
 Result<NetnsFacts> inspect_here(const CookieReader& read_cookie) {
@@ -31,6 +49,9 @@ Result<NetnsFacts> inspect_here(const CookieReader& read_cookie) {
   int reuse = 2;
   std::ifstream("/proc/sys/net/ipv4/tcp_tw_reuse") >> reuse;
   facts.reuses_time_wait = reuse != 0;
+  auto loopback_up = is_loopback_up();
+  ST_TRY(loopback_up);
+  facts.loopback_up = *loopback_up;
   return facts;
 }
 

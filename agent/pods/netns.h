@@ -18,6 +18,8 @@ struct NetnsFacts {
   std::uint32_t port_low = 0;  // net.ipv4.ip_local_port_range
   std::uint32_t port_high = 0;
   bool reuses_time_wait = true;  // net.ipv4.tcp_tw_reuse: 1 or 2, both cover loopback
+  bool loopback_up = true;       // the interface lo: what goes to 127.0.0.1 or ::1 arrives
+  bool operator==(const NetnsFacts&) const = default;
 };
 
 // A descriptor of the namespace file at `path`, checked to be one (nsfs).

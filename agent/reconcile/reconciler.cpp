@@ -131,8 +131,9 @@ void Reconciler::place_at_engine(Entry& entry, Clock::time_point now) {
   if (settings_.engine != EngineKind::kEmbedded) {
     return;
   }
-  const bool wanted =
-      entry.intent.state == policy::PodState::kEnrol && entry.intent.mode == ST_MODE_REDIRECT;
+  // What listened while lo is down could have no listener for IPv6, or none.
+  const bool wanted = entry.intent.state == policy::PodState::kEnrol &&
+                      entry.intent.mode == ST_MODE_REDIRECT && entry.facts->loopback_up;
   if (wanted) {
     entry.leave_engine_at.reset();
     entry.at_engine = true;
@@ -288,14 +289,12 @@ void Reconciler::look_at_all(Clock::time_point now, std::size_t inspections) {
     if (entry.facts) {
       const auto file = netns_.identify(entry.path);
       bool same = file == entry.file;
-      if (same && index >= first && index < first + inspections) {
+      const bool has_turn = index >= first && index < first + inspections;
+      if (same && (has_turn || (inspections != 0 && !entry.facts->loopback_up))) {
         // Not to be looked into (out of files, say) is not gone: its file is still there.
         const auto facts = netns_.inspect(entry.path);
         same = !facts || facts->cookie == entry.facts->cookie;
-        if (facts && same &&
-            (facts->port_low != entry.facts->port_low ||
-             facts->port_high != entry.facts->port_high ||
-             facts->reuses_time_wait != entry.facts->reuses_time_wait)) {
+        if (facts && same && *facts != *entry.facts) {
           entry.facts = *facts;
           entry.retry_at = now;
         }

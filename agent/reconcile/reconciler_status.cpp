@@ -10,6 +10,7 @@ namespace sidetrack::reconcile {
 namespace {
 
 constexpr const char* kNoNetns = "no_netns";
+constexpr const char* kLoopbackDown = "loopback_down";
 
 }  // namespace
 
@@ -24,6 +25,9 @@ std::pair<PodPhase, std::string> Reconciler::phase(const Entry& entry) const {
     return {PodPhase::kDrift, entry.reason.empty() ? "not_written" : entry.reason};
   }
   if (entry.row->mode == ST_MODE_REDIRECT && !has_listener(*entry.row)) {
+    if (!entry.facts->loopback_up) {
+      return {PodPhase::kDrift, kLoopbackDown};
+    }
     if (!entry.engine_failure.empty()) {
       return {PodPhase::kDrift, "listen_failed"};
     }
@@ -46,6 +50,9 @@ PodStatus Reconciler::describe(const Entry& entry) const {
                         ? "its network namespace is not known: " + entry.intent.netns_problem
                         : "no network namespace is known for it: with source files the pod's "
                           "annotation sidetrack.io/netns names it, such as /run/netns/web";
+  } else if (status.reason == kLoopbackDown) {
+    status.detail =
+        "lo is down in its network namespace, where the engine would listen: ip link set lo up";
   } else if (status.detail.empty()) {
     status.detail = entry.intent.reason_detail;
   }

@@ -104,7 +104,7 @@ st_pod build_row(const RowInput& input) {
     row.engine_slot = ST_EXTERNAL_ENGINE_SLOT;
     row.listeners_v4 = input.external_v4 ? 1 : 0;
     row.listeners_v6 = input.external_v6 ? 1 : 0;
-  } else {
+  } else if (input.facts.loopback_up) {
     set_listeners(input, row);
   }
   return row;

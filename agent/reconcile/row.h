@@ -32,7 +32,7 @@ struct RowInput {
 
 // Without an answer of an engine the listeners of the row in the kernel stay (an agent that
 // restarts changes nothing); a port that the kernel has cleared stays cleared until the engine
-// reports another listener.
+// reports another listener. While lo is down there are none: they are on loopback.
 [[nodiscard]] st_pod build_row(const RowInput& input);
 
 [[nodiscard]] bool same_row(const st_pod& left, const st_pod& right);

@@ -99,6 +99,40 @@ TEST_F(Lifecycle, the_netns_of_a_pod_that_left_the_mesh_is_freed) {
   expect_netns_freed();
 }
 
+TEST_F(Lifecycle, a_pod_without_lo_goes_direct_until_it_has_it) {
+  ST_ASSERT_OK(web_->netns.ip("link set lo down\n"));
+  ASSERT_TRUE(eventually(kPatience, [&] {
+    const auto pod = sidetrack_->pod("shop/web");
+    return pod && pod->value("reason", "") == "loopback_down";
+  })) << sidetrack_->logs();
+  EXPECT_EQ(sidetrack_->pod("shop/web")->value("state", ""), "drift");
+  expect_connections(10, "engine_down");
+  ST_ASSERT_OK(web_->netns.ip("link set lo up\n"));
+  ASSERT_NO_FATAL_FAILURE(wait_enrolled());
+  expect_connections(10, "redirected");
+}
+
+TEST_F(Lifecycle, a_pod_that_comes_without_lo_holds_up_no_other) {
+  ST_ASSERT_VALUE(Pod* const late, lab_->add_pod("late"));
+  ST_ASSERT_OK(late->netns.ip("link set lo down\n"));
+  ST_ASSERT_OK(objects_->put(PodSpec{.namespace_name = "shop",
+                                     .name = "late",
+                                     .netns_path = late->netns.path(),
+                                     .addresses = {late->v4, late->v6}}));
+  ASSERT_TRUE(eventually(kPatience, [&] {
+    const auto pod = sidetrack_->pod("shop/late");
+    return pod && pod->value("reason", "") == "loopback_down";
+  })) << sidetrack_->logs();
+  expect_connections(10, "redirected");
+  ST_ASSERT_VALUE(const auto burst, shell_in(*late)->burst(api_v4_, kEcho, {.count = 10}));
+  expect_clean(burst, 10, sidetrack_->logs());
+  ST_ASSERT_OK(late->netns.ip("link set lo up\n"));
+  ASSERT_NO_FATAL_FAILURE(wait_enrolled("late"));
+  const auto pod = sidetrack_->pod("shop/late");
+  ASSERT_TRUE(pod.has_value());
+  EXPECT_EQ(pod->at("engine_ports").size(), pod->at("engine_ports_v6").size());
+}
+
 TEST_F(Lifecycle, leaving_the_mesh_cuts_nothing) {
   ASSERT_NO_FATAL_FAILURE(remember_listener());
   const int stream = open_stream();

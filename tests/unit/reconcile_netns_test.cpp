@@ -93,6 +93,58 @@ TEST_F(Netns, whose_port_range_changed_gets_another_budget) {
   EXPECT_EQ(kernel.rows.at(kWeb).port_budget, 80U);
 }
 
+TEST_F(Netns, whose_lo_is_down_has_no_listeners_until_it_is_up) {
+  netns.places.at("/netns/web").facts.loopback_up = false;
+  apply_web();
+  EXPECT_FALSE(engines.pods.contains(kWeb)) << "it could listen on one family only";
+  EXPECT_EQ(status("web").phase, PodPhase::kDrift);
+  EXPECT_EQ(status("web").reason, "loopback_down");
+  netns.places.at("/netns/web").facts.loopback_up = true;
+  tick();
+  EXPECT_TRUE(engines.pods.contains(kWeb));
+  EXPECT_EQ(status("web").reason, "waiting_for_listeners");
+  listen(kWeb, listeners(15900, 51));
+  EXPECT_EQ(status("web").phase, PodPhase::kEnrolled);
+}
+
+TEST_F(Netns, whose_lo_goes_down_loses_its_listeners_and_no_connection) {
+  enrol_web();
+  netns.places.at("/netns/web").facts.loopback_up = false;
+  tick();
+  EXPECT_EQ(kernel.rows.at(kWeb).listeners_v4, 0);
+  EXPECT_EQ(status("web").reason, "loopback_down");
+  tick(5000ms);
+  EXPECT_TRUE(called("leave 7001"));
+  EXPECT_FALSE(called("cut 7001"));
+}
+
+TEST_F(Netns, whose_lo_is_down_for_a_moment_keeps_its_listeners) {
+  enrol_web();
+  netns.places.at("/netns/web").facts.loopback_up = false;
+  tick();
+  netns.places.at("/netns/web").facts.loopback_up = true;
+  tick();
+  tick(5000ms);
+  EXPECT_FALSE(called("leave 7001"));
+  EXPECT_EQ(status("web").phase, PodPhase::kEnrolled);
+  EXPECT_EQ(kernel.rows.at(kWeb).port_v4_be[0], htons(15900));
+}
+
+TEST_F(Netns, whose_lo_is_down_is_looked_into_every_time) {
+  std::vector<policy::PodIntent> pods{intent("web", "/netns/web")};
+  for (std::uint64_t cookie = 8000; cookie < 8100; ++cookie) {
+    const std::string name = "other-" + std::to_string(cookie);
+    netns.add("/netns/" + name, cookie);
+    pods.push_back(intent(name, "/netns/" + name));
+  }
+  netns.places.at("/netns/web").facts.loopback_up = false;
+  apply(std::move(pods));
+  tick();  // the turn of the first 25: "web" sorts last
+  netns.places.at("/netns/web").facts.loopback_up = true;
+  tick();
+  EXPECT_TRUE(engines.pods.contains(kWeb));
+}
+
 TEST_F(Netns, of_the_node_is_never_enrolled) {
   netns.add("/netns/host", kNodeCookie);
   apply({intent("web", "/netns/host")});
