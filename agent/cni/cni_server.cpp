@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "agent/cni/cni_server.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "agent/cni/session.h"
@@ -15,6 +16,12 @@ using sys::Accepting;
 constexpr std::size_t kMaxSessions = 128;
 
 }  // namespace
+
+Timings timings_for(std::chrono::milliseconds timeout) {
+  Timings timings;
+  timings.answer = std::max(timings.answer, timeout * 2);
+  return timings;
+}
 
 struct Server::Impl final : SessionHost {
   Impl(boost::asio::io_context& io, Handler& asked, std::function<void(const Served&)> served,

@@ -69,6 +69,8 @@ struct Timings {
   std::chrono::milliseconds request{2000};   // from connect to a whole request
   std::chrono::milliseconds answer{10'000};  // from the request to the end of the answer
 };
+// Longer than a plugin waits that has this much time.
+[[nodiscard]] Timings timings_for(std::chrono::milliseconds timeout);
 
 // For metrics: one answered request.
 struct Served {

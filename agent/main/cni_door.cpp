@@ -9,8 +9,10 @@
 namespace sidetrack::agent {
 namespace {
 
-// Less than the plugin's own time-box (2 s unless configured), so that it hears why.
-constexpr std::chrono::milliseconds kPatience{1700};
+// Less than the plugin's own time, so that it hears why.
+std::chrono::milliseconds patience(std::chrono::milliseconds timeout) {
+  return timeout * 85 / 100;
+}
 
 // One sandbox can have several interfaces, and each its own DEL.
 std::string key_of(const cni::AttachmentId& attachment) {
@@ -43,7 +45,7 @@ void CniDoor::add(cni::Attachment attachment, std::function<void(Result<void>)> 
                       .name = std::move(attachment.pod_name),
                       .uid = std::move(uid),
                       .done = std::move(done),
-                      .deadline = node_.now() + kPatience});
+                      .deadline = node_.now() + patience(node_.timeout)});
   node_.netns_changed();
   settle();
 }

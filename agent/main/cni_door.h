@@ -27,6 +27,7 @@ class CniDoor : public cni::Handler {
  public:
   using Clock = pods::Clock;
   struct Node {
+    std::chrono::milliseconds timeout{};  // the plugin's own
     std::function<Clock::time_point()> now;
     std::function<Standing(const std::string& pod_namespace, const std::string& name,
                            const std::string& uid)>

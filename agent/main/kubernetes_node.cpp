@@ -28,8 +28,11 @@ cni::install::Settings installer_settings(const Options& options) {
           .cache_dir = options.cache_dir,
           .entry = {.socket = options.state_dir + "/cni.sock",
                     .enrolled_namespaces = enrolled_file(options),
+                    .log_file = options.cni.log_file,
                     .on_agent_down = options.cni.deny_when_down ? "deny" : "allow",
-                    .own_namespace = options.namespace_name}};
+                    .own_namespace = options.namespace_name,
+                    .status_checks_agent = options.cni.status_checks_agent,
+                    .timeout_ms = static_cast<std::uint32_t>(options.cni.timeout.count())}};
 }
 
 Result<std::unique_ptr<KubernetesNode>> KubernetesNode::create(boost::asio::io_context& context,
@@ -55,12 +58,13 @@ KubernetesNode::KubernetesNode(boost::asio::io_context& context, const Options& 
       source_(std::move(source)),
       pods_(std::move(system), options.node_name),
       door_(pods_.table(), door_node()),
-      server_(context, door_, host_.on_cni),
+      server_(context, door_, host_.on_cni, cni::timings_for(options.cni.timeout)),
       enrolled_(enrolled_file(options)),
       events_(options.node_name) {}
 
 CniDoor::Node KubernetesNode::door_node() {
-  return {.now = [] { return pods::Clock::now(); },
+  return {.timeout = options_.cni.timeout,
+          .now = [] { return pods::Clock::now(); },
           .standing = [this](const std::string& pod_namespace, const std::string& name,
                              const std::string& uid) { return standing(pod_namespace, name, uid); },
           .uid_of = [this](const std::string& pod_namespace,

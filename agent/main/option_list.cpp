@@ -50,6 +50,12 @@ po::options_description run_options() {
                            "sidetrack-cni to be copied there; default the one beside this program")(
       "cni-on-agent-down", text_value("allow"),
       "allow, deny: pods of enrolled namespaces start while no agent answers the plugin")(
+      "cni-timeout", text_value("2s"), "the plugin's time for a pod, 50ms to 1m")(
+      "cni-log-file", po::value<std::string>(),
+      "where the plugin notes faults and pods that started before they were enrolled, or off; "
+      "default cni.log in --cache-dir")("cni-status-checks-agent", text_value("off"),
+                                        "on, off: without a ready agent the runtime's network "
+                                        "counts as broken, and the node as not ready")(
       "node",
       po::value<std::string>()->default_value(default_node(), "$NODE_NAME, else the host name"),
       "pods of this node are enrolled")(

@@ -9,15 +9,20 @@
 #include <optional>
 #include <sstream>
 
+#include "sidetrack/wire/cni.h"
+
 namespace sidetrack::agent {
 
 namespace po = boost::program_options;
 
 namespace {
 
-// A number and its unit, by a table of what the units are worth.
-std::optional<std::uint64_t> parse_quantity(
-    const std::string& value, const std::map<std::string_view, std::uint64_t>& units) {
+using Units = std::map<std::string_view, std::uint64_t>;  // what each is worth
+
+const Units kMilliseconds{{"ms", 1}, {"s", 1000}, {"m", 60'000}};
+
+// A number and its unit.
+std::optional<std::uint64_t> parse_quantity(const std::string& value, const Units& units) {
   std::uint64_t number = 0;
   const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), number);
   const auto unit = units.find(
@@ -133,8 +138,7 @@ Result<void> parse_fast_path(const po::variables_map& values, FastPathOptions& f
                    "a size such as 512KiB or 1MiB is meant, 16KiB to 64MiB");
   }
   fast_path.window = static_cast<std::uint32_t>(*window);
-  const auto probation =
-      parse_quantity(text("fast-path-probation"), {{"ms", 1}, {"s", 1000}, {"m", 60'000}});
+  const auto probation = parse_quantity(text("fast-path-probation"), kMilliseconds);
   if (!probation) {
     return invalid("fast-path-probation", text("fast-path-probation"),
                    "a time such as 30s or 2m is meant");
@@ -159,11 +163,29 @@ Result<void> parse_fast_path(const po::variables_map& values, FastPathOptions& f
   return {};
 }
 
-Result<void> parse_on_agent_down(const std::string& value, CniOptions& cni) {
-  if (value != "allow" && value != "deny") {
-    return invalid("cni-on-agent-down", value, "allow or deny is meant");
+Result<void> parse_cni(const po::variables_map& values, const std::string& cache_dir,
+                       CniOptions& cni) {
+  const auto text = [&values](const char* name) { return values[name].as<std::string>(); };
+  const std::string down = text("cni-on-agent-down");
+  if (down != "allow" && down != "deny") {
+    return invalid("cni-on-agent-down", down, "allow or deny is meant");
   }
-  cni.deny_when_down = value == "deny";
+  cni.deny_when_down = down == "deny";
+  const auto timeout = parse_quantity(text("cni-timeout"), kMilliseconds);
+  if (!timeout || *timeout < wire::cni::kMinTimeoutMs || *timeout > wire::cni::kMaxTimeoutMs) {
+    return invalid("cni-timeout", text("cni-timeout"),
+                   "a time such as 500ms or 5s is meant, 50ms to 1m");
+  }
+  cni.timeout = std::chrono::milliseconds(*timeout);
+  cni.log_file = values.contains("cni-log-file") ? text("cni-log-file") : cache_dir + "/cni.log";
+  if (cni.log_file == "off") {
+    cni.log_file.clear();
+  } else if (cni.log_file.empty() || cni.log_file.front() != '/') {
+    return invalid("cni-log-file", cni.log_file, "an absolute path or off is meant");
+  }
+  auto status = parse_switch("cni-status-checks-agent", text("cni-status-checks-agent"), "on");
+  ST_TRY(status);
+  cni.status_checks_agent = *status;
   return {};
 }
 

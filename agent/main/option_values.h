@@ -20,7 +20,9 @@ namespace sidetrack::agent {
 [[nodiscard]] Result<void> parse_drain(const std::string& value, Options& options);
 [[nodiscard]] Result<void> parse_fast_path(const boost::program_options::variables_map& values,
                                            FastPathOptions& fast_path);
-[[nodiscard]] Result<void> parse_on_agent_down(const std::string& value, CniOptions& cni);
+// What the plugin is told.
+[[nodiscard]] Result<void> parse_cni(const boost::program_options::variables_map& values,
+                                     const std::string& cache_dir, CniOptions& cni);
 [[nodiscard]] Result<void> check_pin_dir(const std::string& value);
 
 }  // namespace sidetrack::agent

@@ -79,12 +79,12 @@ Result<Options> interpret(const po::variables_map& values, Command command) {
     return invalid("node", "", "the name of this node is meant, as spec.nodeName has it");
   }
   options.namespace_name = text("namespace");
-  if (command == Command::kRun) {
-    ST_TRY(parse_on_agent_down(text("cni-on-agent-down"), options.cni));
-  }
   options.keep_conflist = values.contains("keep-conflist") && values["keep-conflist"].as<bool>();
   options.state_dir = text("state-dir");
   options.cache_dir = text("cache-dir");
+  if (command == Command::kRun) {
+    ST_TRY(parse_cni(values, options.cache_dir, options.cni));
+  }
   options.standby = values["standby"].as<bool>();
   options.pin_dir = text("pin-dir");
   ST_TRY(check_pin_dir(options.pin_dir));

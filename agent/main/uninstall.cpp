@@ -116,7 +116,7 @@ void remove_state(const std::string& state_dir) {
 void remove_cache(const std::string& cache_dir) {
   std::error_code error;
   files::remove_leftovers(cache_dir);
-  for (const char* name : {"/enrolled-namespaces", "/fast-path-workloads.json"}) {
+  for (const char* name : {"/enrolled-namespaces", "/fast-path-workloads.json", "/cni.log"}) {
     remove_file(cache_dir + name);
   }
   if (fs::remove_all(cache_dir + "/kubernetes", error) > 0 && !error) {

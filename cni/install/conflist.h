@@ -4,11 +4,13 @@
 // text that it was put into. Pure.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "sidetrack/result.h"
+#include "sidetrack/wire/cni.h"
 
 namespace sidetrack::cni::install {
 
@@ -21,7 +23,7 @@ struct Entry {
   std::string on_agent_down = "allow";
   std::string own_namespace;  // empty: unknown
   bool status_checks_agent = false;
-  unsigned timeout_ms = 2000;
+  std::uint32_t timeout_ms = wire::cni::kDefaultTimeoutMs;
 };
 // One line of JSON. Members that are empty or default are left out.
 [[nodiscard]] std::string entry_text(const Entry& entry);

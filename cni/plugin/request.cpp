@@ -24,8 +24,6 @@ constexpr std::array<std::pair<std::string_view, Command>, 6> kCommands{
 
 constexpr std::size_t kMaxInterfaceName = 15;  // IFNAMSIZ
 constexpr std::size_t kMaxPath = 4096;
-constexpr std::uint32_t kMinTimeoutMs = 50;
-constexpr std::uint32_t kMaxTimeoutMs = 60'000;
 
 bool is_alphanumeric(char c) {
   return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
@@ -90,8 +88,8 @@ class Keys {
     const std::string_view value = member->value.of(input_);
     std::uint32_t number = 0;
     const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), number);
-    if (error != std::errc{} || end != value.data() + value.size() || number < kMinTimeoutMs ||
-        number > kMaxTimeoutMs) {
+    if (error != std::errc{} || end != value.data() + value.size() ||
+        number < wire::cni::kMinTimeoutMs || number > wire::cni::kMaxTimeoutMs) {
       fail(key, "a number from 50 to 60000");
       return;
     }

@@ -45,7 +45,7 @@ struct Pod {
 // Our keys of the configuration.
 struct Config {
   std::string socket = "/run/sidetrack/cni.sock";
-  std::uint32_t timeout_ms = 2000;
+  std::uint32_t timeout_ms = wire::cni::kDefaultTimeoutMs;
   bool deny = false;                // onAgentDown: deny
   std::string enrolled_namespaces;  // file; empty: none
   std::string log_file;             // empty: none

@@ -102,6 +102,7 @@ TEST_F(Uninstall, takes_everything_away_and_says_what) {
   std::ofstream(sidetrack_->cache_dir() + "/kubernetes/pods") << "x";
   std::ofstream(sidetrack_->cache_dir() + "/enrolled-namespaces") << "shop\n";
   std::ofstream(sidetrack_->cache_dir() + "/fast-path-workloads.json") << "{}\n";
+  std::ofstream(sidetrack_->cache_dir() + "/cni.log") << "a pod started\n";
   ST_ASSERT_VALUE(const auto done, run_command({.arguments = command("10s")}));
   EXPECT_EQ(done.exit_status, 0) << done.output;
   EXPECT_FALSE(std::filesystem::exists(sidetrack_->cache_dir()));

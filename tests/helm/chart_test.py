@@ -25,7 +25,7 @@ MATRIX: list[tuple[str, dict[str, Any]]] = [
     ("more options", {"agent": {"extraOptions": {"fast-path-window": "512KiB"}, "extraEnv": [{"name": "TZ", "value": "UTC"}]},
                       "engine": {"threads": 2, "extraEnv": [{"name": "TZ", "value": "UTC"}]}}),
     ("no plugin", {"cni": {"enabled": False}}),
-    ("strict plugin", {"cni": {"onAgentDown": "deny"}}),
+    ("strict plugin", {"cni": {"onAgentDown": "deny", "timeout": "5s", "logFile": "/var/log/mesh.log", "statusChecksAgent": True}}),
     ("own paths", {"hostPaths": {"state": "/run/mesh", "cache": "/var/lib/mesh", "pinFolder": "mesh", "mountPropagation": "HostToContainer"}}),
     ("digest", {"image": {"digest": "sha256:" + "0" * 64}, "imagePullSecrets": [{"name": "pull"}]}),
     ("API server named", {"kubernetes": {"apiServerHost": "10.0.0.1", "apiServerPort": 6443}}),
@@ -155,6 +155,15 @@ class Upgrades(unittest.TestCase):
         self.assertEqual(spec["updateStrategy"]["rollingUpdate"], {"maxSurge": 1, "maxUnavailable": 0})
         self.assertIn("--standby", spec["template"]["spec"]["containers"][0]["args"])
 
+    def test_the_plugins_keys_are_the_agents_options(self):
+        def options(cni: dict[str, Any]) -> dict[str, str]:
+            lines = chart.find(chart.rendered({"cni": cni}), "ConfigMap")["data"]["agent.conf"].splitlines()
+            return {key.removeprefix("cni-"): value for key, value in (line.split(" = ") for line in lines) if key.startswith("cni-")}
+        folders = {"conf-dir": "/etc/cni/net.d", "bin-dir": "/opt/cni/bin", "binary": "/usr/bin/sidetrack-cni"}
+        self.assertEqual(options({}), {**folders, "on-agent-down": "allow", "timeout": "2s", "status-checks-agent": "off"})
+        self.assertEqual(options({"onAgentDown": "deny", "timeout": "500ms", "logFile": "/var/log/x", "statusChecksAgent": True}),
+                         {**folders, "on-agent-down": "deny", "timeout": "500ms", "log-file": "/var/log/x", "status-checks-agent": "on"})
+
     def test_a_changed_option_makes_new_pods(self):
         def annotations(values: dict[str, Any]) -> dict[str, str]:
             return chart.find(chart.rendered(values), "DaemonSet")["spec"]["template"]["metadata"]["annotations"]
@@ -220,7 +229,7 @@ class Checks(unittest.TestCase):
         table = (chart.ROOT / "docs/configuration.md").read_text().split("## sidetrack-engine")[0]
         options = set(re.findall(r"^\| .*?`--([a-z-]+)`", table, re.MULTILINE)) | set(re.findall(r"^\| `[^|]*, `--([a-z-]+)`", table, re.MULTILINE))
         lists = {f"{what}-outbound-{kind}" for what in ("exclude", "include") for kind in ("ports", "cidrs")}
-        objects = chart.rendered({"agent": {"compat": ["istio"]}})
+        objects = chart.rendered({"agent": {"compat": ["istio"]}, "cni": {"logFile": "off"}})
         lines = chart.find(objects, "ConfigMap")["data"]["agent.conf"].splitlines()
         ours = {line.split(" = ")[0] for line in lines} | lists
         ours |= {one.removeprefix("--").split("=")[0] for one in chart.find(objects, "DaemonSet")["spec"]["template"]["spec"]["containers"][0]["args"]}
@@ -269,6 +278,7 @@ class Schema(unittest.TestCase):
 
     def test_wrong_values_are_refused(self):
         for values in ({"agent": {"httpPort": 0}}, {"agent": {"engine": "sidecar"}}, {"cni": {"confDir": "etc/cni"}},
+                       {"cni": {"timeout": "49ms"}}, {"cni": {"timeout": "61s"}}, {"cni": {"timeout": 2}}, {"cni": {"logFile": "cni.log"}},
                        {"engine": {"drain": "30"}}, {"image": {"digest": "sha256:0"}}, {"agent": {"compat": ["consul"]}},
                        {"privileged": "yes"}, {"tolerations": [{"opeator": "Exists"}]}):
             with self.subTest(values):

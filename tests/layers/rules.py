@@ -66,5 +66,5 @@ ROOMS = {
     "cni/": Room(
         project=("cni/json/", "cni/plugin/", "cni/versions.h", "sidetrack/wire/", "sidetrack/result.h", "sidetrack/unique_fd.h")),
     # The agent's, never the plugin's.
-    "cni/install/": Room(project=("cni/install/", "cni/json/", "cni/versions.h", "sidetrack/files/", "sidetrack/result.h", "sidetrack/unique_fd.h")),
+    "cni/install/": Room(project=("cni/install/", "cni/json/", "cni/versions.h", "sidetrack/files/", "sidetrack/wire/", "sidetrack/result.h", "sidetrack/unique_fd.h")),
 }

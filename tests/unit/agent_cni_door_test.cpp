@@ -17,6 +17,7 @@ constexpr const char* kUid = "11111111-0000-0000-0000-000000000000";
 
 class Door : public testing::Test {
  protected:
+  explicit Door(std::chrono::milliseconds timeout = 2s) : timeout_(timeout) {}
   // Asks as the plugin does. Answers go to `answers_`.
   void add(const std::string& container_id, const std::string& uid = kUid) {
     door_.add({.container_id = container_id,
@@ -28,6 +29,7 @@ class Door : public testing::Test {
               [this](Result<void> answer) { answers_.push_back(std::move(answer)); });
   }
 
+  const std::chrono::milliseconds timeout_;
   CniDoor::Clock::time_point now_{1h};
   Standing standing_ = Standing::kPending;
   std::optional<std::string> known_uid_ = kUid;
@@ -35,7 +37,8 @@ class Door : public testing::Test {
   std::vector<Result<void>> answers_;
   pods::NetnsTable table_{{}};
   CniDoor door_{table_,
-                {.now = [this] { return now_; },
+                {.timeout = timeout_,
+                 .now = [this] { return now_; },
                  .standing = [this](const std::string&, const std::string&,
                                     const std::string&) { return standing_; },
                  .uid_of = [this](const std::string&, const std::string&) { return known_uid_; },
@@ -71,6 +74,21 @@ TEST_F(Door, says_why_before_the_plugins_time_is_over) {
   ASSERT_EQ(answers_.size(), 1U);
   EXPECT_EQ(answers_[0].error().code, ErrorCode::kBusy);
   EXPECT_NE(answers_[0].error().message.find("shop/web"), std::string::npos);
+}
+
+class DoorOfPatientPlugins : public Door {
+ protected:
+  DoorOfPatientPlugins() : Door(20s) {}
+};
+
+TEST_F(DoorOfPatientPlugins, waits_as_long_as_they_do) {
+  add("c1");
+  now_ += 16s;
+  door_.settle();
+  EXPECT_TRUE(answers_.empty());
+  now_ += 3s;
+  door_.settle();
+  EXPECT_EQ(answers_.size(), 1U);
 }
 
 TEST_F(Door, says_that_the_api_has_not_shown_the_pod) {

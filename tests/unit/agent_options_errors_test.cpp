@@ -40,6 +40,21 @@ TEST_F(OptionsTest, refuse_another_answer_for_when_the_agent_is_down) {
           "--cni-on-agent-down 'wait': allow or deny is meant");
 }
 
+TEST_F(OptionsTest, refuse_what_the_plugin_would_refuse) {
+  const auto refuses_time = [](const char* value) {
+    refuses(run_with({"--cni-timeout", value}),
+            std::string("--cni-timeout '") + value + "': a time such as 500ms or 5s is meant");
+  };
+  refuses_time("49ms");
+  refuses_time("61s");
+  refuses_time("2");
+  refuses(run_with({"--cni-log-file", "cni.log"}),
+          "--cni-log-file 'cni.log': an absolute path or off is meant");
+  refuses(run_with({"--cni-log-file="}), "--cni-log-file");
+  refuses(run_with({"--cni-status-checks-agent", "true"}),
+          "--cni-status-checks-agent 'true': on or off is meant");
+}
+
 TEST_F(OptionsTest, refuse_a_folder_as_configuration) {
   refuses(run_with({"--config", "/tmp"}), "--config '/tmp': a file that can be read is meant");
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // What each option of sidetrack-agent becomes, and which of its three places wins.
+#include "agent/main/kubernetes_node.h"
 #include "tests/unit/agent_options_fixture.h"
 
 namespace sidetrack::agent::testing {
@@ -57,6 +58,34 @@ TEST_F(OptionsTest, take_paths_and_names_as_they_are) {
   EXPECT_EQ(options.log_level, LogLevel::kDebug);
   EXPECT_EQ(options.log_format, LogFormat::kJson);
   EXPECT_TRUE(options.standby);
+}
+
+// The plugin's entry, as the installer would write it.
+cni::install::Entry entry_with(std::vector<std::string> more) {
+  return installer_settings(run_options(std::move(more))).entry;
+}
+
+TEST_F(OptionsTest, tell_the_plugin_what_it_does_by_default) {
+  const cni::install::Entry entry = entry_with({"--cache-dir", "/c", "--state-dir", "/s"});
+  EXPECT_EQ(entry.timeout_ms, 2000U);
+  EXPECT_EQ(entry.log_file, "/c/cni.log");
+  EXPECT_EQ(entry.on_agent_down, "allow");
+  EXPECT_FALSE(entry.status_checks_agent);
+  EXPECT_EQ(entry.socket, "/s/cni.sock");
+  EXPECT_EQ(entry.enrolled_namespaces, "/c/enrolled-namespaces");
+}
+
+TEST_F(OptionsTest, set_every_key_of_the_plugins_entry) {
+  const cni::install::Entry entry =
+      entry_with({"--cni-timeout", "500ms", "--cni-log-file", "/l", "--cni-on-agent-down", "deny",
+                  "--cni-status-checks-agent", "on", "--namespace", "mesh"});
+  EXPECT_EQ(entry.timeout_ms, 500U);
+  EXPECT_EQ(entry.log_file, "/l");
+  EXPECT_EQ(entry.on_agent_down, "deny");
+  EXPECT_TRUE(entry.status_checks_agent);
+  EXPECT_EQ(entry.own_namespace, "mesh");
+  EXPECT_EQ(entry_with({"--cni-timeout", "1m"}).timeout_ms, 60'000U);
+  EXPECT_EQ(entry_with({"--cni-log-file", "off"}).log_file, "");
 }
 
 TEST_F(OptionsTest, keep_the_lists_as_text) {

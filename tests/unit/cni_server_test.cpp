@@ -231,5 +231,10 @@ TEST_F(CniServerTest, stop_ends_everything_and_removes_the_socket) {
   EXPECT_FALSE(plugin.answer);
 }
 
+TEST(Timings, last_longer_than_the_plugin_waits) {
+  EXPECT_GT(timings_for(std::chrono::seconds(60)).answer, std::chrono::seconds(60));
+  EXPECT_EQ(timings_for(std::chrono::seconds(2)).answer, Timings{}.answer);
+}
+
 }  // namespace
 }  // namespace sidetrack::cni

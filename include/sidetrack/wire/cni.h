@@ -21,6 +21,11 @@ inline constexpr std::uint32_t kProtocolVersion = 1;
 inline constexpr std::size_t kMaxAddresses = 64;      // of one pod
 inline constexpr std::size_t kMaxAttachments = 4096;  // of one `gc`
 
+// The plugin's time for all of ADD or CHECK (`timeoutMs`).
+inline constexpr std::uint32_t kMinTimeoutMs = 50;
+inline constexpr std::uint32_t kMaxTimeoutMs = 60'000;
+inline constexpr std::uint32_t kDefaultTimeoutMs = 2000;
+
 // Error codes of the CNI spec (SPEC.md, "Error"); 100 and above are ours.
 inline constexpr std::uint32_t kTryAgainLater = 11;
 inline constexpr std::uint32_t kNotAvailable = 50;  // STATUS: no ADD can be served
