@@ -40,7 +40,7 @@ Result<NetnsTable::System> NetnsTable::real_system() {
   if (stat("/proc/self/ns/net", &node) != 0) {
     return errno_error("/proc/self/ns/net", errno);
   }
-  return System{.list_processes = [] { return list_pod_processes(); },
+  return System{.list_processes = [] { return pods::list_processes(); },
                 .open_netns = [](std::int64_t pid) { return open_netns(path_of_process(pid)); },
                 .list_addresses = [](int fd) { return list_addresses(fd); },
                 .node_netns = node.st_ino};
@@ -174,12 +174,22 @@ void NetnsTable::find(const KnownPod& pod, Entry& entry, const std::vector<PodPr
   }
 }
 
-bool NetnsTable::compare(const KnownPod& pod, const PodProcesses& all, Clock::time_point now) {
+std::string NetnsTable::sandbox_of_seats(const Entry& entry, const NodeProcesses& all) {
+  for (const PodProcess& process : all.outside) {
+    if (std::any_of(entry.seats.begin(), entry.seats.end(),
+                    [&](const Seat& seat) { return seat.inode == process.netns; })) {
+      return outside_sandbox_of(process.command_line);
+    }
+  }
+  return "";
+}
+
+bool NetnsTable::compare(const KnownPod& pod, const NodeProcesses& all, Clock::time_point now) {
   static const std::vector<PodProcess> kNone;
-  const auto own = all.find(pod.uid);
-  const std::vector<PodProcess>& processes = own == all.end() ? kNone : own->second;
+  const auto own = all.of_pods.find(pod.uid);
+  const std::vector<PodProcess>& processes = own == all.of_pods.end() ? kNone : own->second;
   Entry& entry = entries_[pod.uid];
-  std::string sandbox;
+  std::string sandbox = sandbox_of_seats(entry, all);
   for (const PodProcess& process : processes) {
     sandbox = sandbox.empty() ? sandbox_of(process.command_line) : sandbox;
   }

@@ -24,14 +24,14 @@ using Clock = std::chrono::steady_clock;
 
 // A pod that the API says is on this node and should have a namespace of its own.
 struct KnownPod {
-  std::string uid;  // as in PodProcesses
+  std::string uid;  // as in NodeProcesses
   std::vector<std::string> addresses;
 };
 
 struct NetnsPlace {
   std::string path;     // "/proc/self/fd/17"; empty: not known
   std::string problem;  // why not
-  std::string sandbox;  // sandbox_of() one of its processes
+  std::string sandbox;  // the runtime's, if that does not use the node's sockets
   // As the plugin said, which is before the API does and at once after a new sandbox; else empty.
   std::vector<std::string> addresses;
 };
@@ -39,7 +39,7 @@ struct NetnsPlace {
 class NetnsTable {
  public:
   struct System {
-    std::function<Result<PodProcesses>()> list_processes;
+    std::function<Result<NodeProcesses>()> list_processes;
     std::function<Result<UniqueFd>(std::int64_t pid)> open_netns;
     std::function<Result<std::vector<std::string>>(int netns_fd)> list_addresses;
     ino_t node_netns = 0;
@@ -82,7 +82,8 @@ class NetnsTable {
   [[nodiscard]] static bool is_of(const Seat& seat, const std::string& container_id);
   bool drop_strangers(const std::set<std::string>& uids, Clock::time_point now);
   [[nodiscard]] bool scan_is_due(const std::vector<KnownPod>& pods, Clock::time_point now);
-  bool compare(const KnownPod& pod, const PodProcesses& all, Clock::time_point now);
+  bool compare(const KnownPod& pod, const NodeProcesses& all, Clock::time_point now);
+  [[nodiscard]] static std::string sandbox_of_seats(const Entry& entry, const NodeProcesses& all);
   void find(const KnownPod& pod, Entry& entry, const std::vector<PodProcess>& processes,
             Clock::time_point now);
   [[nodiscard]] Result<Seat> prove(const KnownPod& pod, const PodProcess& process,

@@ -6,10 +6,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <charconv>
 #include <memory>
+#include <utility>
 
 #include "agent/pods/pod_cgroup.h"
 #include "sidetrack/unique_fd.h"
@@ -45,14 +47,39 @@ std::int64_t pid_of(const char* name) {
   return error == std::errc() && end == text.data() + text.size() ? pid : 0;
 }
 
+// 0: it cannot be seen.
+ino_t netns_of(const std::string& process) {
+  struct stat netns {};
+  return stat((process + "/ns/net").c_str(), &netns) == 0 ? netns.st_ino : 0;
+}
+
+std::string_view program_of(std::string_view command_line) {
+  std::string_view program = command_line.substr(0, command_line.find('\0'));
+  program.remove_prefix(program.rfind('/') + 1);  // npos + 1 is 0
+  return program;
+}
+
+bool is_gvisor(std::string_view program) {
+  return program.starts_with("runsc");
+}
+
+bool is_machine_monitor(std::string_view program) {
+  constexpr std::array kMonitors{std::string_view("qemu-system-"), std::string_view("qemu-kvm"),
+                                 std::string_view("cloud-hypervisor"),
+                                 std::string_view("firecracker"), std::string_view("dragonball")};
+  return std::any_of(kMonitors.begin(), kMonitors.end(),
+                     [program](std::string_view monitor) { return program.starts_with(monitor); });
+}
+
 }  // namespace
 
-Result<PodProcesses> list_pod_processes(const std::filesystem::path& proc) {
+Result<NodeProcesses> list_processes(const std::filesystem::path& proc) {
   const std::unique_ptr<DIR, DirCloser> dir(opendir(proc.c_str()));
   if (!dir) {
     return errno_error("list " + proc.string(), errno);
   }
-  PodProcesses processes;
+  const ino_t own_netns = netns_of((proc / "self").string());
+  NodeProcesses processes;
   while (const dirent* entry = readdir(dir.get())) {
     const std::int64_t pid = pid_of(entry->d_name);
     if (pid == 0) {
@@ -60,36 +87,42 @@ Result<PodProcesses> list_pod_processes(const std::filesystem::path& proc) {
     }
     const std::string own = (proc / entry->d_name).string();
     const auto place = parse_process_cgroups(read_start(own + "/cgroup"));
-    struct stat netns {};
-    if (!place || stat((own + "/ns/net").c_str(), &netns) != 0) {
+    const ino_t netns = netns_of(own);
+    // Most of a node's own processes are passed by here.
+    if (netns == 0 || (!place && netns == own_netns)) {
       continue;
     }
-    processes[place->pod_uid].push_back({.pid = pid,
-                                         .container_id = place->container_id,
-                                         .netns = netns.st_ino,
-                                         .command_line = read_start(own + "/cmdline")});
+    PodProcess process{.pid = pid,
+                       .container_id = place ? place->container_id : "",
+                       .netns = netns,
+                       .command_line = read_start(own + "/cmdline")};
+    if (place) {
+      processes.of_pods[place->pod_uid].push_back(std::move(process));
+    } else if (!outside_sandbox_of(process.command_line).empty()) {
+      processes.outside.push_back(std::move(process));
+    }
   }
   return processes;
 }
 
 std::string sandbox_of(std::string_view command_line) {
-  std::string_view program = command_line.substr(0, command_line.find('\0'));
-  program.remove_prefix(program.rfind('/') + 1);  // npos + 1 is 0
-  if (program.starts_with("runsc")) {
+  const std::string_view program = program_of(command_line);
+  if (is_gvisor(program)) {
     return "gvisor";
   }
-  constexpr std::array kMonitors{std::string_view("qemu-system-"), std::string_view("qemu-kvm"),
-                                 std::string_view("cloud-hypervisor"),
-                                 std::string_view("firecracker"), std::string_view("dragonball")};
-  for (const std::string_view monitor : kMonitors) {
-    // A pod may run a virtual machine for purposes of its own; Kata's have their sockets there.
-    if (program.starts_with(monitor) &&
-        (command_line.find("/run/vc/") != std::string_view::npos ||
-         command_line.find("/run/kata") != std::string_view::npos)) {
-      return "kata";
-    }
+  // A pod may run a virtual machine for purposes of its own; Kata's have their sockets there.
+  const bool is_katas = command_line.find("/run/vc/") != std::string_view::npos ||
+                        command_line.find("/run/kata") != std::string_view::npos;
+  return is_katas && is_machine_monitor(program) ? "kata" : "";
+}
+
+std::string outside_sandbox_of(std::string_view command_line) {
+  const std::string_view program = program_of(command_line);
+  if (is_gvisor(program)) {
+    return "gvisor";
   }
-  return "";
+  // One of its runtimes has the virtual machine within its shim.
+  return is_machine_monitor(program) || program.starts_with("containerd-shim-kata") ? "kata" : "";
 }
 
 }  // namespace sidetrack::pods

@@ -23,14 +23,22 @@ struct PodProcess {
   std::string command_line;  // words separated by NUL, the first 4 KiB
 };
 
-// Keyed by pod uid as the API has it (pod_cgroup.h).
-using PodProcesses = std::map<std::string, std::vector<PodProcess>>;
+struct NodeProcesses {
+  // Those in pods' cgroups, keyed by pod uid as the API has it (pod_cgroup.h).
+  std::map<std::string, std::vector<PodProcess>> of_pods;
+  // Sandboxes (outside_sandbox_of) in no pod's cgroup and not in our network namespace: by default
+  // Kata runs its virtual machines in a cgroup of their own, but in the pod's network namespace.
+  std::vector<PodProcess> outside;
+};
 
 // `proc` is /proc of the host. kPermission, kIo: it cannot be listed.
-[[nodiscard]] Result<PodProcesses> list_pod_processes(const std::filesystem::path& proc = "/proc");
+[[nodiscard]] Result<NodeProcesses> list_processes(const std::filesystem::path& proc = "/proc");
 
-// Whether this is the sandbox of a runtime whose pods do not use the host's sockets: gVisor (runsc)
-// or a virtual machine of Kata Containers. Returns its name, or nothing. Pure.
+// Whether a process of a pod's cgroup is the sandbox of a runtime whose pods do not use the host's
+// sockets: gVisor (runsc) or a virtual machine of Kata Containers. Returns its name, or nothing.
+// Pure.
 [[nodiscard]] std::string sandbox_of(std::string_view command_line);
+// The same of a process that is in no pod's cgroup: no pod can have started it.
+[[nodiscard]] std::string outside_sandbox_of(std::string_view command_line);
 
 }  // namespace sidetrack::pods

@@ -1,13 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 // Pods found by what a kubelet leaves: real processes in cgroups of its naming and in real network
 // namespaces with real addresses.
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/stat.h>
+
+#include <filesystem>
 
 #include "agent/pods/netns_table.h"
 #include "tests/lab/cgroup.h"
 #include "tests/lab/lab.h"
 #include "tests/lab/process.h"
+#include "tests/lab/temp_dir.h"
 #include "tests/lab/wait.h"
 
 namespace sidetrack::lab {
@@ -27,6 +31,7 @@ ino_t inode_of(const std::string& path) {
 class PodsFind : public testing::Test {
  protected:
   void SetUp() override {
+    ST_ASSERT_VALUE(folder_, TempDir::create("find"));
     auto lab = Lab::create("find");
     ASSERT_TRUE(lab) << lab.error().message;
     lab_ = std::move(*lab);
@@ -55,10 +60,23 @@ class PodsFind : public testing::Test {
     processes_.push_back(std::move(*process));
   }
 
+  // A process outside of every pod's cgroup, whose program is called `name`.
+  void start_outside(const std::string& name, const std::string& netns_path) {
+    const std::filesystem::path program = folder_->file(name);
+    std::filesystem::create_symlink("/usr/bin/sleep", program);
+    ASSERT_TRUE(cgroup_->child("kata_overhead"));
+    auto process = Process::start({.arguments = {program, "600"},
+                                   .netns_path = netns_path,
+                                   .cgroup_path = cgroup_->path() + "/kata_overhead"});
+    ASSERT_TRUE(process) << process.error().message;
+    processes_.push_back(std::move(*process));
+  }
+
   void look(const std::string& address) {
     table_->look({KnownPod{.uid = kUid, .addresses = {address}}}, pods::Clock::now());
   }
 
+  std::optional<TempDir> folder_;
   std::unique_ptr<Lab> lab_;
   Pod* pod_ = nullptr;
   std::optional<TestCgroup> cgroup_;
@@ -103,6 +121,25 @@ TEST_F(PodsFind, and_keeps_the_namespace_although_the_process_has_ended) {
   look(pod_->v4);
   processes_.clear();
   EXPECT_EQ(inode_of(table_->place(kUid).path), inode_of(pod_->netns.path()));
+}
+
+// As Kata does unless sandbox_cgroup_only is set.
+TEST_F(PodsFind, the_virtual_machine_of_a_pod_outside_of_its_cgroup) {
+  start_outside("qemu-system-x86_64", pod_->netns.path());
+  table_->attach("c1/eth0", kUid, UniqueFd(open(pod_->netns.path().c_str(), O_RDONLY | O_CLOEXEC)),
+                 pods::Clock::now());
+  look(pod_->v4);
+  EXPECT_EQ(table_->place(kUid).sandbox, "kata");
+}
+
+TEST_F(PodsFind, no_virtual_machine_in_the_nodes_own_namespace_or_another_pods) {
+  ST_ASSERT_VALUE(Pod* const other, lab_->add_pod("db"));
+  start_outside("cloud-hypervisor", "");
+  start_outside("firecracker", other->netns.path());
+  table_->attach("c1/eth0", kUid, UniqueFd(open(pod_->netns.path().c_str(), O_RDONLY | O_CLOEXEC)),
+                 pods::Clock::now());
+  look(pod_->v4);
+  EXPECT_EQ(table_->place(kUid).sandbox, "");
 }
 
 }  // namespace

@@ -25,8 +25,8 @@ class PodNetnsTest : public testing::Test {
 
   kube::ObjectSet objects_;
   std::vector<policy::PodIntent> intents_;
-  pods::PodProcesses processes_;
-  PodNetns netns_{{.list_processes = [this]() -> Result<pods::PodProcesses> { return processes_; },
+  pods::NodeProcesses processes_;
+  PodNetns netns_{{.list_processes = [this]() -> Result<pods::NodeProcesses> { return processes_; },
                    .open_netns = [](std::int64_t) -> Result<UniqueFd> {
                      return make_error(ErrorCode::kNotFound, "gone");
                    },
@@ -75,10 +75,10 @@ TEST_F(PodNetnsTest, gives_the_plugins_namespace_to_the_pod_of_that_uid) {
 }
 
 TEST_F(PodNetnsTest, believes_in_a_sandbox_only_with_a_runtime_class) {
-  processes_["u1"] = {{.pid = 7,
-                       .container_id = "c",
-                       .netns = 2,
-                       .command_line = std::string("runsc-sandbox\0boot", 18)}};
+  processes_.of_pods["u1"] = {{.pid = 7,
+                               .container_id = "c",
+                               .netns = 2,
+                               .command_line = std::string("runsc-sandbox\0boot", 18)}};
   netns_.look(objects_, pods::Clock::now());
   netns_.fill(objects_, intents_);
   EXPECT_EQ(intents_[0].state, policy::PodState::kEnrol) << "any process may call itself so";

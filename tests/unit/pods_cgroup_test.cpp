@@ -108,5 +108,15 @@ TEST(Sandbox, is_not_what_runs_a_virtual_machine_in_an_ordinary_container) {
   EXPECT_EQ(sandbox_of(""), "");
 }
 
+TEST(Sandbox, outside_of_a_pods_cgroup_is_known_by_its_program_alone) {
+  EXPECT_EQ(outside_sandbox_of("/opt/kata/bin/qemu-system-x86_64\0-name\0sandbox-1"s), "kata");
+  EXPECT_EQ(outside_sandbox_of("/firecracker\0--id\0abc"s), "kata");
+  EXPECT_EQ(outside_sandbox_of("cloud-hypervisor"), "kata");
+  EXPECT_EQ(outside_sandbox_of("/usr/bin/containerd-shim-kata-v2\0-namespace"s), "kata");
+  EXPECT_EQ(outside_sandbox_of("runsc-sandbox\0boot"s), "gvisor");
+  EXPECT_EQ(outside_sandbox_of("/usr/bin/containerd-shim-runc-v2\0-namespace"s), "");
+  EXPECT_EQ(outside_sandbox_of("/usr/sbin/sshd\0/run/vc/"s), "");
+}
+
 }  // namespace
 }  // namespace sidetrack::pods

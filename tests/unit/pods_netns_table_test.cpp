@@ -35,7 +35,7 @@ class Table : public testing::Test {
   [[nodiscard]] UniqueFd open(ino_t inode) const { return UniqueFd(dup(by_inode_.at(inode))); }
   void add_process(const std::string& uid, std::int64_t pid, ino_t netns,
                    const std::string& command = "app") {
-    processes_[uid].push_back(
+    processes_.of_pods[uid].push_back(
         {.pid = pid, .container_id = "c", .netns = netns, .command_line = command});
   }
   // The namespace that a path of place() leads to now; 0 = none.
@@ -49,16 +49,16 @@ class Table : public testing::Test {
   std::vector<UniqueFd> files_;
   std::map<ino_t, int> by_inode_;
   std::map<ino_t, std::string> addresses_;
-  PodProcesses processes_;
+  NodeProcesses processes_;
   int scans_ = 0;
   const ino_t node_ = make_netns("192.0.2.1");
   std::vector<KnownPod> pods_{{.uid = kWeb, .addresses = {"10.0.0.5"}}};
-  NetnsTable table_{{.list_processes = [this]() -> Result<PodProcesses> {
+  NetnsTable table_{{.list_processes = [this]() -> Result<NodeProcesses> {
                        ++scans_;
                        return processes_;
                      },
                      .open_netns = [this](std::int64_t pid) -> Result<UniqueFd> {
-                       for (const auto& [uid, all] : processes_) {
+                       for (const auto& [uid, all] : processes_.of_pods) {
                          for (const PodProcess& process : all) {
                            if (process.pid == pid) {
                              return open(process.netns);
@@ -190,7 +190,7 @@ TEST_F(Table, holds_what_the_plugin_told_before_the_api_but_not_for_ever) {
 TEST_F(Table, finds_the_new_namespace_of_a_pod_whose_sandbox_was_made_again) {
   add_process(kWeb, 100, make_netns("10.0.0.5"));
   look(0s);
-  processes_.clear();
+  processes_.of_pods.clear();
   addresses_.begin()->second = "10.0.0.1";
   const ino_t second = make_netns("10.0.0.7");
   add_process(kWeb, 200, second);
@@ -226,6 +226,20 @@ TEST_F(Table, tells_of_a_runtime_with_sockets_of_its_own) {
   add_process(kWeb, 100, make_netns("10.0.0.5"), std::string("runsc-sandbox\0boot", 18));
   EXPECT_TRUE(look(0s));
   EXPECT_EQ(table_.place(kWeb).sandbox, "gvisor");
+}
+
+TEST_F(Table, tells_of_a_sandbox_that_is_in_the_pods_namespace_but_not_in_its_cgroup) {
+  const ino_t web = make_netns("10.0.0.5");
+  table_.attach("sandbox1", kWeb, open(web), Clock::time_point{1h});
+  processes_.outside = {
+      {.pid = 400, .netns = make_netns("10.0.0.7"), .command_line = "cloud-hypervisor"},
+      {.pid = 401, .netns = web, .command_line = "/opt/kata/bin/qemu-system-x86_64"}};
+  EXPECT_TRUE(look(0s));
+  EXPECT_EQ(table_.place(kWeb).sandbox, "kata");
+  EXPECT_EQ(netns_of(kWeb), web);
+  processes_.outside.pop_back();
+  EXPECT_TRUE(look(300s));
+  EXPECT_EQ(table_.place(kWeb).sandbox, "") << "that is another pod's";
 }
 
 TEST_F(Table, does_not_list_processes_at_every_look) {
