@@ -84,7 +84,8 @@ json to_json(const KubernetesView& view) {
            {{"file", view.cni_file},
             {"network", view.cni_network},
             {"problem", view.cni_problem},
-            {"conflist_rewrites", view.conflist_rewrites}}}};
+            {"conflist_rewrites", view.conflist_rewrites}}},
+          {"pods_captured_late", view.pods_captured_late}};
 }
 
 }  // namespace
@@ -136,7 +137,8 @@ json to_json(const PodView& view) {
           {"engine_ports_v6", view.engine_ports_v6},
           {"netns_cookie", view.netns_cookie},
           {"connections", view.connections},
-          {"policy_id", view.policy_id}};
+          {"policy_id", view.policy_id},
+          {"captured_late_s", view.captured_late_s}};
 }
 
 json to_json(const PolicyView& view) {

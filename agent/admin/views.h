@@ -51,6 +51,7 @@ struct WatchView {
 struct KubernetesView {
   std::vector<WatchView> resources;
   std::uint64_t events_sent = 0, events_suppressed = 0, events_failed = 0;
+  std::uint64_t pods_captured_late = 0;  // since the agent started
   // The configuration that carries the CNI plugin; empty without an installer.
   std::string cni_file, cni_network, cni_problem;
   std::map<std::string, std::uint64_t> conflist_rewrites;  // by cause
@@ -90,6 +91,7 @@ struct PodView {
   std::uint64_t netns_cookie = 0;
   std::uint64_t connections = 0;
   std::uint32_t policy_id = 0;
+  std::int64_t captured_late_s = 0;  // how long it ran before; 0 = in time, or not known
 };
 struct RuleView {
   std::string object, key, value;

@@ -238,6 +238,10 @@ std::vector<admin::PodView> Agent::pods(const std::string& namespace_name) {
       view.fast_path_reason = adopt::name_of(ST_FAST_NODE_OFF);
     }
     view.on_engine_loss = on_engine_loss_name(pod.intent.on_engine_loss);
+    if (kubernetes_) {
+      view.captured_late_s =
+          kubernetes_->late(pod.netns_cookie).value_or(std::chrono::seconds(0)).count();
+    }
     view.netns_cookie = pod.netns_cookie;
     const auto row = pod.netns_cookie == 0 ? Result<std::optional<st_pod>>(std::optional<st_pod>())
                                            : dataplane_->pod(pod.netns_cookie);

@@ -83,6 +83,17 @@ std::vector<kube::ClusterEvent> EventWatch::look(const std::vector<reconcile::Po
   return events;
 }
 
+kube::ClusterEvent EventWatch::captured_late(const LatePod& pod, const kube::ObjectSet& objects) {
+  return {.kind = "Pod",
+          .namespace_name = pod.namespace_name,
+          .name = pod.name,
+          .uid = uid_of(objects, pod.namespace_name + "/" + pod.name),
+          .reason = "SidetrackCapturedLate",
+          .message = fmt::format("it ran for {} s before it was captured: connections of that "
+                                 "time went direct, and those that are still open do",
+                                 pod.late.count())};
+}
+
 kube::ClusterEvent EventWatch::degraded(std::string message) const {
   return {.kind = "Node",
           .namespace_name = "",

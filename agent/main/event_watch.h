@@ -11,6 +11,7 @@
 
 #include "agent/kube/api_event.h"
 #include "agent/kube/model.h"
+#include "agent/main/late_watch.h"
 #include "agent/reconcile/reconciler.h"
 
 namespace sidetrack::agent {
@@ -27,6 +28,9 @@ class EventWatch {
                                                      const std::vector<kube::Problem>& problems,
                                                      Clock::time_point now);
 
+  // Of a pod that ran before it was captured.
+  [[nodiscard]] static kube::ClusterEvent captured_late(const LatePod& pod,
+                                                        const kube::ObjectSet& objects);
   // Of the node itself.
   [[nodiscard]] kube::ClusterEvent degraded(std::string message) const;
 

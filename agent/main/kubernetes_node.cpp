@@ -60,6 +60,7 @@ KubernetesNode::KubernetesNode(boost::asio::io_context& context, const Options& 
       door_(pods_.table(), door_node()),
       server_(context, door_, host_.on_cni, cni::timings_for(options.cni.timeout)),
       enrolled_(enrolled_file(options)),
+      late_(enrolled_.read()),
       events_(options.node_name) {}
 
 CniDoor::Node KubernetesNode::door_node() {
@@ -158,9 +159,29 @@ void KubernetesNode::tick() {
 }
 
 void KubernetesNode::tell() {
-  for (const kube::ClusterEvent& event : events_.look(host_.reconciler.status(), host_.objects,
-                                                      host_.problems, EventWatch::Clock::now())) {
+  const std::vector<reconcile::PodStatus> pods = host_.reconciler.status();
+  for (const kube::ClusterEvent& event :
+       events_.look(pods, host_.objects, host_.problems, EventWatch::Clock::now())) {
     source_->create_event(event);
+  }
+  // Without the plugin every pod is captured a moment after its start: that is no news.
+  if (installer_) {
+    tell_of_late_pods(pods);
+  }
+}
+
+void KubernetesNode::tell_of_late_pods(const std::vector<reconcile::PodStatus>& pods) {
+  const auto running_since = [this](const reconcile::PodStatus& pod) {
+    const auto object = host_.objects.pods.find(pod.intent.namespace_name + "/" + pod.intent.name);
+    return object == host_.objects.pods.end()
+               ? std::nullopt
+               : pods_.table().place(kubelet_uid(object->second)).running_since;
+  };
+  for (const LatePod& pod : late_.look(pods, running_since)) {
+    log_event(
+        LogLevel::kWarn, "pods", "captured_late",
+        {{"namespace", pod.namespace_name}, {"pod", pod.name}, {"seconds", pod.late.count()}});
+    source_->create_event(EventWatch::captured_late(pod, host_.objects));
   }
 }
 
@@ -199,6 +220,7 @@ admin::KubernetesView KubernetesNode::view() const {
   view.events_sent = status.events.sent;
   view.events_suppressed = status.events.suppressed;
   view.events_failed = status.events.failed;
+  view.pods_captured_late = late_.total();
   if (installer_) {
     const cni::install::Status& installed = installer_->status();
     view.cni_file = installed.file;
@@ -218,6 +240,7 @@ void KubernetesNode::write_enrolled_namespaces() {
       names.insert(name);
     }
   }
+  late_.on_enrolled(names, LateWatch::Clock::now());
   if (auto written = enrolled_.write(names); !written) {
     log_event(LogLevel::kWarn, "cni", "enrolled_list_failed",
               {{"detail", written.error().message}});

@@ -4,6 +4,8 @@
 // thread.
 #pragma once
 
+#include <chrono>
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -18,6 +20,7 @@
 #include "agent/kube/kubernetes_source.h"
 #include "agent/main/cni_door.h"
 #include "agent/main/event_watch.h"
+#include "agent/main/late_watch.h"
 #include "agent/main/options.h"
 #include "agent/main/pod_netns.h"
 #include "agent/policy/policy.h"
@@ -60,6 +63,10 @@ class KubernetesNode {
   // Before the agent ends: whether it was the last of its DaemonSet, so that everything of
   // Sidetrack is to be taken back. `done` comes from the loop, within 2 s; false when in doubt.
   void ask_whether_gone(std::function<void(bool)> done);
+  // How long a pod ran before it was captured; nothing: it was in time, as far as is known.
+  [[nodiscard]] std::optional<std::chrono::seconds> late(std::uint64_t netns_cookie) const {
+    return late_.late(netns_cookie);
+  }
   // What is true of the API and the plugin's place, for status and metrics.
   [[nodiscard]] admin::KubernetesView view() const;
 
@@ -72,6 +79,7 @@ class KubernetesNode {
   [[nodiscard]] Standing standing(const std::string& pod_namespace, const std::string& name,
                                   const std::string& uid) const;
   void write_enrolled_namespaces();
+  void tell_of_late_pods(const std::vector<reconcile::PodStatus>& pods);
   void install_plugin();
 
   boost::asio::io_context& context_;
@@ -82,6 +90,7 @@ class KubernetesNode {
   CniDoor door_;
   cni::Server server_;
   cni::EnrolledNamespaces enrolled_;
+  LateWatch late_;
   std::optional<cni::install::Installer> installer_;
   EventWatch events_;
 };

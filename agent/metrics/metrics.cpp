@@ -230,6 +230,10 @@ void add_kubernetes(const admin::KubernetesView& view, std::vector<MetricFamily>
       .add({{"outcome", "suppressed"}}, number(view.events_suppressed))
       .add({{"outcome", "failed"}}, number(view.events_failed))
       .put_into(families);
+  counter("sidetrack_pods_captured_late_total",
+          "Pods that ran before they were captured although they were wanted.")
+      .add({}, number(view.pods_captured_late))
+      .put_into(families);
   auto rewrites = counter("sidetrack_conflist_rewrites_total",
                           "Times that the CNI configuration was written, by cause.");
   for (const auto& [cause, count] : view.conflist_rewrites) {

@@ -184,6 +184,20 @@ std::string NetnsTable::sandbox_of_seats(const Entry& entry, const NodeProcesses
   return "";
 }
 
+void NetnsTable::note_start(Entry& entry, const std::vector<PodProcess>& processes) {
+  entry.running_since.reset();
+  if (entry.seats.empty()) {
+    return;
+  }
+  const Seat& seat = entry.seats.back();
+  for (const PodProcess& process : processes) {
+    if (process.netns == seat.inode && process.started && !is_pause(process.command_line)) {
+      entry.running_since =
+          std::min(entry.running_since.value_or(*process.started), *process.started);
+    }
+  }
+}
+
 bool NetnsTable::compare(const KnownPod& pod, const NodeProcesses& all, Clock::time_point now) {
   static const std::vector<PodProcess> kNone;
   const auto own = all.of_pods.find(pod.uid);
@@ -206,6 +220,7 @@ bool NetnsTable::compare(const KnownPod& pod, const NodeProcesses& all, Clock::t
     find(pod, entry, processes, now);
     changed = changed || !entry.seats.empty() || entry.problem != problem;
   }
+  note_start(entry, processes);
   return changed;
 }
 
@@ -243,7 +258,8 @@ NetnsPlace NetnsTable::place(const std::string& uid) const {
   return {.path = "/proc/self/fd/" + std::to_string(entry.seats.back().netns.get()),
           .problem = "",
           .sandbox = entry.sandbox,
-          .addresses = entry.seats.back().addresses};
+          .addresses = entry.seats.back().addresses,
+          .running_since = entry.running_since};
 }
 
 }  // namespace sidetrack::pods

@@ -10,6 +10,7 @@
 #include <chrono>
 #include <functional>
 #include <map>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
@@ -34,6 +35,8 @@ struct NetnsPlace {
   std::string sandbox;  // the runtime's, if that does not use the node's sockets
   // As the plugin said, which is before the API does and at once after a new sandbox; else empty.
   std::vector<std::string> addresses;
+  // Of the oldest process seen in it that is not the sandbox's own; nothing: none was yet.
+  std::optional<Clock::time_point> running_since{};
 };
 
 class NetnsTable {
@@ -76,6 +79,7 @@ class NetnsTable {
     std::vector<Seat> seats;  // the last one counts
     std::string problem;
     std::string sandbox;
+    std::optional<Clock::time_point> running_since{};
     Clock::time_point missing_since;
   };
 
@@ -83,6 +87,7 @@ class NetnsTable {
   bool drop_strangers(const std::set<std::string>& uids, Clock::time_point now);
   [[nodiscard]] bool scan_is_due(const std::vector<KnownPod>& pods, Clock::time_point now);
   bool compare(const KnownPod& pod, const NodeProcesses& all, Clock::time_point now);
+  static void note_start(Entry& entry, const std::vector<PodProcess>& processes);
   [[nodiscard]] static std::string sandbox_of_seats(const Entry& entry, const NodeProcesses& all);
   void find(const KnownPod& pod, Entry& entry, const std::vector<PodProcess>& processes,
             Clock::time_point now);

@@ -79,6 +79,7 @@ Result<NodeProcesses> list_processes(const std::filesystem::path& proc) {
     return errno_error("list " + proc.string(), errno);
   }
   const ino_t own_netns = netns_of((proc / "self").string());
+  const long ticks = sysconf(_SC_CLK_TCK);
   NodeProcesses processes;
   while (const dirent* entry = readdir(dir.get())) {
     const std::int64_t pid = pid_of(entry->d_name);
@@ -92,10 +93,12 @@ Result<NodeProcesses> list_processes(const std::filesystem::path& proc) {
     if (netns == 0 || (!place && netns == own_netns)) {
       continue;
     }
-    PodProcess process{.pid = pid,
-                       .container_id = place ? place->container_id : "",
-                       .netns = netns,
-                       .command_line = read_start(own + "/cmdline")};
+    PodProcess process{
+        .pid = pid,
+        .container_id = place ? place->container_id : "",
+        .netns = netns,
+        .command_line = read_start(own + "/cmdline"),
+        .started = place ? start_of(read_start(own + "/stat"), ticks) : std::nullopt};
     if (place) {
       processes.of_pods[place->pod_uid].push_back(std::move(process));
     } else if (!outside_sandbox_of(process.command_line).empty()) {
@@ -114,6 +117,31 @@ std::string sandbox_of(std::string_view command_line) {
   const bool is_katas = command_line.find("/run/vc/") != std::string_view::npos ||
                         command_line.find("/run/kata") != std::string_view::npos;
   return is_katas && is_machine_monitor(program) ? "kata" : "";
+}
+
+bool is_pause(std::string_view command_line) {
+  using namespace std::string_view_literals;
+  return command_line == "/pause\0"sv || command_line == "/usr/bin/pod\0"sv;  // that of OpenShift
+}
+
+// The kernel counts from the boot, as the clock does unless the machine was suspended: then a
+// process counts as younger than it is.
+std::optional<std::chrono::steady_clock::time_point> start_of(std::string_view stat,
+                                                              long ticks_per_second) {
+  constexpr int kFieldsBetween = 19;             // from the state, behind the name, to starttime
+  const std::size_t name_end = stat.rfind(')');  // a name may have spaces and brackets
+  std::string_view rest = stat.substr(name_end == std::string_view::npos ? stat.size() : name_end);
+  for (int field = 0; field <= kFieldsBetween; ++field) {
+    const std::size_t space = rest.find(' ');
+    rest.remove_prefix(space == std::string_view::npos ? rest.size() : space + 1);
+  }
+  std::int64_t ticks = 0;
+  const auto [end, error] = std::from_chars(rest.data(), rest.data() + rest.size(), ticks);
+  if (error != std::errc() || ticks_per_second <= 0) {
+    return std::nullopt;
+  }
+  return std::chrono::steady_clock::time_point(
+      std::chrono::milliseconds(ticks * 1000 / ticks_per_second));
 }
 
 std::string outside_sandbox_of(std::string_view command_line) {

@@ -5,9 +5,11 @@
 
 #include <sys/types.h>
 
+#include <chrono>
 #include <cstdint>
 #include <filesystem>
 #include <map>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -21,6 +23,8 @@ struct PodProcess {
   std::string container_id;
   ino_t netns = 0;           // inode of its /proc/PID/ns/net
   std::string command_line;  // words separated by NUL, the first 4 KiB
+  // When it was started; nothing: not known.
+  std::optional<std::chrono::steady_clock::time_point> started{};
 };
 
 struct NodeProcesses {
@@ -40,5 +44,11 @@ struct NodeProcesses {
 [[nodiscard]] std::string sandbox_of(std::string_view command_line);
 // The same of a process that is in no pod's cgroup: no pod can have started it.
 [[nodiscard]] std::string outside_sandbox_of(std::string_view command_line);
+
+// Whether this is what holds a pod's namespaces and does nothing else. Pure.
+[[nodiscard]] bool is_pause(std::string_view command_line);
+// The start of a process, of the text of its /proc/PID/stat. Pure.
+[[nodiscard]] std::optional<std::chrono::steady_clock::time_point> start_of(std::string_view stat,
+                                                                            long ticks_per_second);
 
 }  // namespace sidetrack::pods

@@ -43,7 +43,11 @@ void Reconciler::apply(std::vector<policy::PodIntent> intents, Clock::time_point
   for (policy::PodIntent& intent : intents) {
     const std::string key = key_of(intent);
     present.insert(key);
-    Entry& entry = entries_[key];
+    const auto [found, is_new] = entries_.try_emplace(key);
+    Entry& entry = found->second;
+    if (!is_new && entry.intent.state != policy::PodState::kEnrol) {
+      entry.wanted_since = now;
+    }
     entry.intent = std::move(intent);
     entry.wanted = true;
     entry.retry_at = now;
@@ -146,7 +150,7 @@ void Reconciler::place_at_engine(Entry& entry, Clock::time_point now) {
   }
 }
 
-Result<void> Reconciler::write_row(Entry& entry) {
+Result<void> Reconciler::write_row(Entry& entry, Clock::time_point now) {
   const policy::PodIntent& intent = entry.intent;
   std::uint32_t policy_id = 0;
   if (intent.state == policy::PodState::kEnrol && intent.compiled && !intent.compiled->empty()) {
@@ -185,6 +189,10 @@ Result<void> Reconciler::write_row(Entry& entry) {
   if (!*read_back) {
     return make_error(ErrorCode::kInternal, "the row was written and is not there");
   }
+  if (!entry.row && row.mode != ST_MODE_DISABLED &&
+      (!*in_kernel || (**in_kernel).mode == ST_MODE_DISABLED)) {
+    entry.captured_at = now;
+  }
   entry.row = **read_back;
   return {};
 }
@@ -198,7 +206,7 @@ void Reconciler::step(const std::string& key, Entry& entry, Clock::time_point no
     return;
   }
   place_at_engine(entry, now);
-  if (auto written = write_row(entry); !written) {
+  if (auto written = write_row(entry, now); !written) {
     fail(entry, now, written.error().code == ErrorCode::kFull ? "map_full" : "map_write_failed",
          written.error().message);
     return;
@@ -224,6 +232,7 @@ void Reconciler::release(Entry& entry, bool cut) {
   keys_.erase(cookie);
   entry.facts.reset();
   entry.row.reset();
+  entry.captured_at.reset();
   entry.file.reset();
   entry.at_engine = false;
   entry.leave_engine_at.reset();

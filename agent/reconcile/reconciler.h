@@ -36,6 +36,10 @@ struct PodStatus {
   std::string detail;
   std::uint64_t netns_cookie = 0;  // 0 = not known
   std::optional<st_pod> row;       // as read back from the kernel
+  // When its row came to the kernel; nothing: an earlier agent had written one, or none is there.
+  std::optional<Clock::time_point> captured_at{};
+  // When it became wanted; nothing: it was as this agent first saw it.
+  std::optional<Clock::time_point> wanted_since{};
 };
 
 class Reconciler {
@@ -93,13 +97,14 @@ class Reconciler {
     std::chrono::milliseconds backoff{0};
     std::string reason, detail;  // why the last step did not come through
     std::string engine_failure;
+    std::optional<Clock::time_point> captured_at{}, wanted_since{};  // as in PodStatus
   };
   using Entries = std::map<std::string, Entry>;
 
   void step(const std::string& key, Entry& entry, Clock::time_point now);
   void look_at_all(Clock::time_point now, std::size_t inspections);
   [[nodiscard]] bool look_at_netns(const std::string& key, Entry& entry, Clock::time_point now);
-  [[nodiscard]] Result<void> write_row(Entry& entry);
+  [[nodiscard]] Result<void> write_row(Entry& entry, Clock::time_point now);
   void place_at_engine(Entry& entry, Clock::time_point now);
   void reopen_lost(const Entry& entry);
   void fail(Entry& entry, Clock::time_point now, std::string reason, std::string detail);

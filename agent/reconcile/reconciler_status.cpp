@@ -58,6 +58,8 @@ PodStatus Reconciler::describe(const Entry& entry) const {
   }
   status.netns_cookie = entry.facts ? entry.facts->cookie : 0;
   status.row = entry.row;
+  status.captured_at = entry.captured_at;
+  status.wanted_since = entry.wanted_since;
   return status;
 }
 

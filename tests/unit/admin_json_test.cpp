@@ -47,6 +47,7 @@ TEST(AdminJson, status_shows_what_the_api_and_the_plugin_are_like) {
   view.kubernetes = KubernetesView{
       .resources = {{.resource = "pods", .listed = true, .objects = 3, .last_event = 5.5}},
       .events_sent = 2,
+      .pods_captured_late = 4,
       .cni_file = "/etc/cni/net.d/10-x.conflist",
       .cni_network = "x",
       .conflist_rewrites = {{"start", 1}}};
@@ -54,7 +55,8 @@ TEST(AdminJson, status_shows_what_the_api_and_the_plugin_are_like) {
     "resources": [{"resource": "pods", "listed": true, "objects": 3, "relists": 0, "failures": 0, "last_event": 5.5,
                    "cached": 0.0, "problem": ""}],
     "events": {"sent": 2, "suppressed": 0, "failed": 0},
-    "cni": {"file": "/etc/cni/net.d/10-x.conflist", "network": "x", "problem": "", "conflist_rewrites": {"start": 1}}})"));
+    "cni": {"file": "/etc/cni/net.d/10-x.conflist", "network": "x", "problem": "", "conflist_rewrites": {"start": 1}},
+    "pods_captured_late": 4})"));
 }
 
 TEST(AdminJson, problem_carries_object_key_value_and_action) {

@@ -91,14 +91,16 @@ TEST(Metrics, the_api_and_the_plugin_are_counted_where_there_are_any) {
   views.status_view.kubernetes =
       admin::KubernetesView{.resources = {{.resource = "pods", .relists = 4, .last_event = 7}},
                             .events_failed = 3,
+                            .pods_captured_late = 5,
                             .conflist_rewrites = {{"changed", 2}}};
   const std::string text = metrics.text();
-  for (const char* line : {"sidetrack_watch_last_event_timestamp_seconds{resource=\"pods\"} 7",
-                           "sidetrack_watch_relists_total{resource=\"pods\"} 4",
-                           "sidetrack_events_total{outcome=\"failed\"} 3",
-                           "sidetrack_conflist_rewrites_total{cause=\"changed\"} 2",
-                           "sidetrack_cni_requests_total{command=\"add\",code=\"11\"} 1",
-                           "sidetrack_cni_request_duration_seconds_count 2"}) {
+  for (const char* line :
+       {"sidetrack_watch_last_event_timestamp_seconds{resource=\"pods\"} 7",
+        "sidetrack_watch_relists_total{resource=\"pods\"} 4",
+        "sidetrack_events_total{outcome=\"failed\"} 3", "sidetrack_pods_captured_late_total 5",
+        "sidetrack_conflist_rewrites_total{cause=\"changed\"} 2",
+        "sidetrack_cni_requests_total{command=\"add\",code=\"11\"} 1",
+        "sidetrack_cni_request_duration_seconds_count 2"}) {
     EXPECT_NE(text.find(line), std::string::npos) << line;
   }
 }

@@ -72,6 +72,15 @@ TEST(CtlRender, pods_fit_a_screen_of_120_columns) {
   }
 }
 
+TEST(CtlRender, a_pod_that_was_captured_late_says_so) {
+  auto view = test::FakeViews().pods("shop").front();
+  EXPECT_EQ(render_pods(admin::to_json(std::vector{view}), kPlain).find("captured"),
+            std::string::npos);
+  view.captured_late_s = 63;
+  EXPECT_THAT(render_pods(admin::to_json(std::vector{view}), kPlain),
+              HasSubstr("shop/web-0: ran for 63 s before it was captured\n"));
+}
+
 TEST(CtlRender, ports_of_both_families_are_shown_where_they_differ) {
   auto view = test::FakeViews().pods("shop").front();
   view.engine_ports = {15900, 15902};

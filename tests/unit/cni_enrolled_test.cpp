@@ -27,6 +27,8 @@ TEST(EnrolledNamespaces, are_written_only_when_they_change) {
   ST_ASSERT_OK(EnrolledNamespaces(file).write({"bank", "shop"}));
   struct stat after {};
   ASSERT_EQ(::stat(file.c_str(), &after), 0);
+  EXPECT_EQ(EnrolledNamespaces(file).read(), (std::set<std::string>{"bank", "shop"}));
+  EXPECT_TRUE(EnrolledNamespaces(file.string() + "-none").read().empty());
   EXPECT_EQ(before.st_ino, after.st_ino) << "equal content is not written";
   ST_ASSERT_OK(list.write({}));
   EXPECT_EQ(text(), "");

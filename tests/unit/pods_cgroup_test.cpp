@@ -1,5 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <fstream>
+#include <iterator>
+#include <string>
 
 #include "agent/pods/pod_cgroup.h"
 #include "agent/pods/processes.h"
@@ -106,6 +111,30 @@ TEST(Sandbox, is_not_what_runs_a_virtual_machine_in_an_ordinary_container) {
   EXPECT_EQ(sandbox_of("/usr/bin/qemu-system-x86_64\0-name\0guest=vm1"s), "");
   EXPECT_EQ(sandbox_of("nginx: worker"s), "");
   EXPECT_EQ(sandbox_of(""), "");
+}
+
+TEST(Sandbox, own_process_is_its_pause_program) {
+  EXPECT_TRUE(is_pause("/pause\0"s));
+  EXPECT_FALSE(is_pause("/pause\0now\0"s));
+  EXPECT_FALSE(is_pause("/app/pause\0"s));
+}
+
+TEST(Processes, say_when_they_were_started) {
+  const std::string stat =
+      "42 (a) b (c) S 1 42 42 0 -1 4194560 100 0 0 0 1 2 3 4 20 0 7 0 360050 1000 20 1";
+  using std::chrono::milliseconds;
+  EXPECT_EQ(start_of(stat, 100)->time_since_epoch(), milliseconds(3'600'500));
+  EXPECT_FALSE(start_of("42 (a) S 1", 100).has_value());
+  EXPECT_FALSE(start_of("", 100).has_value());
+}
+
+TEST(Processes, of_this_machine_started_before_now) {
+  std::ifstream file("/proc/self/stat");
+  const std::string text(std::istreambuf_iterator<char>(file), {});
+  const auto started = start_of(text, sysconf(_SC_CLK_TCK));
+  ASSERT_TRUE(started.has_value());
+  EXPECT_LT(*started, std::chrono::steady_clock::now() + std::chrono::seconds(1));
+  EXPECT_GT(*started, std::chrono::steady_clock::now() - std::chrono::minutes(10));
 }
 
 TEST(Sandbox, outside_of_a_pods_cgroup_is_known_by_its_program_alone) {

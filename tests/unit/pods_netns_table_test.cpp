@@ -34,9 +34,12 @@ class Table : public testing::Test {
   }
   [[nodiscard]] UniqueFd open(ino_t inode) const { return UniqueFd(dup(by_inode_.at(inode))); }
   void add_process(const std::string& uid, std::int64_t pid, ino_t netns,
-                   const std::string& command = "app") {
-    processes_.of_pods[uid].push_back(
-        {.pid = pid, .container_id = "c", .netns = netns, .command_line = command});
+                   const std::string& command = "app", Clock::duration started = 59min) {
+    processes_.of_pods[uid].push_back({.pid = pid,
+                                       .container_id = "c",
+                                       .netns = netns,
+                                       .command_line = command,
+                                       .started = Clock::time_point{started}});
   }
   // The namespace that a path of place() leads to now; 0 = none.
   [[nodiscard]] ino_t netns_of(const std::string& uid) const {
@@ -220,6 +223,18 @@ TEST_F(Table, keeps_a_pod_that_has_no_process_for_a_while) {
   add_process(kDb, 300, make_netns("10.0.0.9"));  // the node's processes are seen
   look(300s);
   EXPECT_EQ(netns_of(kWeb), web);
+}
+
+TEST_F(Table, knows_the_oldest_process_but_for_the_sandboxs_own) {
+  const ino_t web = make_netns("10.0.0.5");
+  add_process(kWeb, 100, web, std::string("/pause\0", 7), 40min);
+  look(0s);
+  EXPECT_FALSE(table_.place(kWeb).running_since.has_value());
+  add_process(kWeb, 101, web, "app", 58min);
+  add_process(kWeb, 102, web, "helper", 57min);
+  add_process(kWeb, 103, make_netns("10.0.0.9"), "nested", 50min);
+  look(300s);
+  EXPECT_EQ(table_.place(kWeb).running_since, Clock::time_point{57min});
 }
 
 TEST_F(Table, tells_of_a_runtime_with_sockets_of_its_own) {

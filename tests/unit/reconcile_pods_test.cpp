@@ -45,6 +45,34 @@ TEST_F(Pods, are_enrolled_when_the_row_is_read_back) {
   EXPECT_EQ(kernel.rows.at(kWeb).engine_slot, 1);
 }
 
+TEST_F(Pods, say_when_their_row_came_to_the_kernel) {
+  apply_web();
+  const auto captured = status("web").captured_at;
+  ASSERT_TRUE(captured.has_value());
+  EXPECT_FALSE(status("web").wanted_since.has_value());
+  kernel.rows.clear();  // somebody's doing: the audit writes it again
+  now += std::chrono::seconds(5);
+  reconciler.audit(now);
+  EXPECT_TRUE(kernel.rows.contains(kWeb));
+  EXPECT_EQ(status("web").captured_at, captured);
+}
+
+TEST_F(Pods, whose_row_is_an_earlier_agents_were_captured_by_that) {
+  kernel.rows[kWeb].mode = ST_MODE_REDIRECT;
+  apply_web();
+  EXPECT_FALSE(status("web").captured_at.has_value());
+}
+
+TEST_F(Pods, say_since_when_they_are_wanted_if_that_changed) {
+  policy::PodIntent pod = intent("web", "/netns/web");
+  pod.state = policy::PodState::kSkipped;
+  apply({pod});
+  EXPECT_FALSE(status("web").captured_at.has_value());
+  now += std::chrono::seconds(5);
+  apply_web();
+  EXPECT_EQ(status("web").wanted_since, now);
+}
+
 TEST_F(Pods, are_not_enrolled_when_the_written_row_is_not_there) {
   kernel.lose_writes = true;
   apply_web(ST_MODE_PASSTHROUGH);
