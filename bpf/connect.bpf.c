@@ -188,8 +188,10 @@ static __always_inline enum st_reason st_on_connect(struct st_attempt *attempt)
 	__u32 zero = 0;
 	__u32 *bypass;
 
-	if (protocol != ST_IPPROTO_TCP || !ctx->sk)
+	if (protocol != ST_IPPROTO_TCP || !ctx->sk) {
+		st_count(st_slot_of(bpf_get_netns_cookie(ctx)), ST_REASON_NOT_TCP);
 		return ST_REASON_NOT_TCP;
+	}
 	bypass = bpf_map_lookup_elem(&st_bypass, &zero);
 	attempt->connect.tcp = 1;
 	attempt->connect.bypass = bypass && *bypass;

@@ -84,7 +84,7 @@ int st_getsockopt(struct bpf_sockopt *ctx)
 		return ST_OPTION_PASS;
 	if (!st_original(ctx, &addr, &port_be)) {
 		/* The kernel's own answer stands: an error, or conntrack's. */
-		st_count(0, ST_REASON_NO_ORIGINAL_DESTINATION);
+		st_count(st_slot_of(st_sockopt_netns(ctx)), ST_REASON_NO_ORIGINAL_DESTINATION);
 		return ST_OPTION_PASS;
 	}
 	if (ctx->level == ST_SOL_IP) {

@@ -15,7 +15,6 @@ constexpr std::chrono::milliseconds kLookAgain{50};
 constexpr std::chrono::milliseconds kLookSlowest{2000};  // at one that may take its time
 constexpr std::chrono::milliseconds kLeaveAgain{20};
 constexpr std::chrono::milliseconds kLeaveSlowest{1000};
-constexpr std::chrono::milliseconds kWidenNext{50};
 constexpr std::chrono::seconds kStillOpen{30};  // how often a waiting pair is looked at
 constexpr std::chrono::seconds kLinkPatience{60};
 constexpr Clock::time_point kNever = Clock::time_point::max();
@@ -202,8 +201,8 @@ void Adoption::insert(const std::vector<Pair*>& pairs, Clock::time_point now) {
     if (reason == ST_FAST_NONE) {
       pair.reason = ST_FAST_NONE;
       in.push_back(&pair);
-      narrow_.insert({pair.nominated.end[ST_SIDE_CLIENT].netns_cookie,
-                      pair.nominated.end[ST_SIDE_SERVER].netns_cookie});
+      widening_.add(pair.nominated.end[ST_SIDE_CLIENT].netns_cookie);
+      widening_.add(pair.nominated.end[ST_SIDE_SERVER].netns_cookie);
       continue;
     }
     // One end may be in: it is taken out, and nothing was sent fast meanwhile.
@@ -258,24 +257,7 @@ void Adoption::tick(Clock::time_point now) {
     ++refused_[reason];
   }
   owed_.look(now);
-  widen_some(now);
-}
-
-// A walk over all sockets of a namespace: before the new ones are armed, if not many are to be
-// walked.
-void Adoption::widen_some(Clock::time_point now) {
-  if (narrow_.empty() || now < widen_at_) {
-    return;
-  }
-  widen_at_ = now + kWidenNext;
-  // In turn: one that is in again at once must not keep the others waiting.
-  auto next = narrow_.upper_bound(widened_);
-  if (next == narrow_.end()) {
-    next = narrow_.begin();
-  }
-  widened_ = *next;
-  narrow_.erase(next);
-  sockets_.widen(widened_);
+  widening_.tick(now);
 }
 
 void Adoption::on_link(const Link& link, Clock::time_point now) {
@@ -358,7 +340,7 @@ void Adoption::restore(const std::vector<st_fast_live>& adopted, Clock::time_poi
     const bool second = pairs_.find(candidate.end[ST_SIDE_CLIENT].cookie) != nullptr;
     Pair& pair = pairs_.put(candidate);
     on_owed(state.cookie, now);  // nobody has looked after it meanwhile
-    narrow_.insert(state.netns_cookie);
+    widening_.add(state.netns_cookie);
     if (state.linked != 0) {
       pair.link = link_of(state);
     }

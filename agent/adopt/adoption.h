@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // The way of each pair, stage by stage: looked at, until its pods admit it, both ends put in and
-// armed, taken out when it has become unsuitable. What pods admit, relays and readers that are owed
-// a word have classes of their own. One thread; time is passed in. The kernel holds the truth: an
-// agent that restarts reads back what is adopted.
+// armed, taken out when it has become unsuitable. What pods admit, relays, readers that are owed
+// a word and widening have classes of their own. One thread; time is passed in. The kernel holds
+// the truth: an agent that restarts reads back what is adopted.
 #pragma once
 
 #include <cstdint>
 #include <map>
-#include <set>
 #include <utility>
 #include <vector>
 
@@ -15,6 +14,7 @@
 #include "agent/adopt/owed_readers.h"
 #include "agent/adopt/pair_table.h"
 #include "agent/adopt/relays.h"
+#include "agent/adopt/widening.h"
 
 namespace sidetrack::adopt {
 
@@ -74,17 +74,14 @@ class Adoption {
   void add(const Candidate& candidate, Clock::time_point now);
   void refuse(Pair& pair, st_fast_reason reason);
   void start_leaving(Pair& pair, st_fast_reason reason, Clock::time_point now);
-  void widen_some(Clock::time_point now);
 
   Sockets& sockets_;
   PairTable pairs_;
   Admission admission_;
   Relays relays_{sockets_, pairs_};
   OwedReaders owed_{sockets_, pairs_};
+  Widening widening_{sockets_};
   std::map<std::uint64_t, st_fast_reason> last_refusal_;  // by netns cookie
-  std::set<std::uint64_t> narrow_;                        // netns cookies with new sockets in
-  Clock::time_point widen_at_{};
-  std::uint64_t widened_ = 0;  // the namespace that was walked last
   std::map<st_fast_reason, std::uint64_t> refused_;
 };
 

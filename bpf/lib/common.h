@@ -53,6 +53,14 @@ static __always_inline __u32 st_addr_to_v4(const struct st_addr *addr)
 	return v4_be;
 }
 
+/* Where the pod of a netns is counted; 0 without one. */
+static __always_inline __u32 st_slot_of(__u64 netns_cookie)
+{
+	const struct st_pod *pod = bpf_map_lookup_elem(&st_pods, &netns_cookie);
+
+	return pod ? pod->namespace_slot : 0;
+}
+
 /* The socket's cookie if it was ever asked for, else 0: then no row has it as its key. */
 static __always_inline __u64 st_known_cookie(const struct tcp_sock *tp)
 {
