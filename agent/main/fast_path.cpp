@@ -31,6 +31,16 @@ std::string workloads_file(const std::string& cache_dir) {
 
 }  // namespace
 
+std::string problem_after(const Result<selftest::Report>& report, const FastPathOptions& options) {
+  if (!report) {
+    return "self_test: " + report.error().message;
+  }
+  if (!report->passed()) {
+    return "self_test: " + report->problem();
+  }
+  return report->charges_reader || options.uncharged ? "" : "uncharged";
+}
+
 std::optional<adopt::Pod> FastPath::KnownPods::pod(std::uint64_t netns_cookie) {
   const auto row = dataplane_.pod(netns_cookie);
   const auto* owner = reconciler_.owner(netns_cookie);
@@ -182,9 +192,7 @@ void FastPath::stop_watching() {
 }
 
 void FastPath::on_self_test(const Result<selftest::Report>& report) {
-  problem_ = !report             ? "self_test: " + report.error().message
-             : !report->passed() ? "self_test: " + report->problem()
-                                 : "";
+  problem_ = problem_after(report, options_.fast_path);
   const auto written = on() ? enable(report->charges_reader) : dataplane_.disable_fast_path();
   if (!written) {
     problem_ = written.error().message;

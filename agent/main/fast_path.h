@@ -20,6 +20,10 @@
 
 namespace sidetrack::agent {
 
+// Why the fast path is off after this self-test: "" = it is on (docs/adr/0016).
+[[nodiscard]] std::string problem_after(const Result<selftest::Report>& report,
+                                        const FastPathOptions& options);
+
 class FastPath {
  public:
   // All references must outlive it; `objects` is read when it is needed.

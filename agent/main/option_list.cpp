@@ -73,7 +73,8 @@ po::options_description run_options() {
       "include-outbound-ports", po::value<std::string>(), "if present, only these are redirected")(
       "include-outbound-cidrs", po::value<std::string>(), "if present, only these are redirected")(
       "compat", po::value<std::string>(), "honour annotations of istio,linkerd,kuma")(
-      "fast-path", text_value("auto"), "auto, off: whether sockets of this node may skip TCP")(
+      "fast-path", text_value("auto"),
+      "auto, uncharged, off: whether sockets of this node may skip TCP")(
       "fast-path-window", text_value("1MiB"), "unread bytes per direction that may skip TCP")(
       "fast-path-round-trips", po::value<int>()->default_value(4),
       "after how many a connection is looked at")("fast-path-probation", text_value("30s"),

@@ -123,9 +123,12 @@ Result<void> parse_drain(const std::string& value, Options& options) {
 
 Result<void> parse_fast_path(const po::variables_map& values, FastPathOptions& fast_path) {
   const auto text = [&values](const char* name) { return values[name].as<std::string>(); };
-  auto on = parse_switch("fast-path", text("fast-path"), "auto");
-  ST_TRY(on);
-  fast_path.on = *on;
+  const std::string value = text("fast-path");
+  if (value != "auto" && value != "uncharged" && value != "off") {
+    return invalid("fast-path", value, "auto, uncharged or off is meant");
+  }
+  fast_path.on = value != "off";
+  fast_path.uncharged = value == "uncharged";
   auto loopback = parse_switch("fast-path-loopback", text("fast-path-loopback"), "on");
   ST_TRY(loopback);
   fast_path.loopback = *loopback;

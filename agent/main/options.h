@@ -28,6 +28,7 @@ struct ExternalEngine {
 
 struct FastPathOptions {
   bool on = true;
+  bool uncharged = false;    // also where the kernel charges no reader for what waits past TCP
   std::uint32_t window = 0;  // bytes
   std::uint32_t round_trips = 0;
   std::chrono::milliseconds probation{};

@@ -29,8 +29,10 @@ std::string to_table(const Report& report) {
     text += fmt::format("{:<6} {:<22} {:>7.0f} ms  {}\n", check.passed ? "ok" : "FAILED",
                         check.name, check.milliseconds, check.detail);
   }
-  return text +
-         (report.passed() ? "the fast path can be used here\n" : "the fast path stays off here\n");
+  return text + (!report.passed() ? "the fast path stays off here\n"
+                 : report.charges_reader
+                     ? "the fast path can be used here\n"
+                     : "the fast path can be used here by --fast-path uncharged\n");
 }
 
 std::string to_json(const Report& report) {

@@ -77,6 +77,16 @@ TEST(Doctor, says_why_a_kernel_cannot_have_the_fast_path) {
                         "invalid func unknown#160\n"));
 }
 
+TEST(Doctor, says_that_a_kernel_charges_no_reader) {
+  auto view = test::FakeViews().status();
+  view.fast_path_reason = "uncharged";
+  const auto findings = findings_of(view);
+  EXPECT_TRUE(is_healthy(findings));
+  EXPECT_THAT(text_of_findings(findings),
+              HasSubstr("hint    it is off: this kernel charges no reader for what waits past "
+                        "TCP\n          -> --fast-path uncharged has it all the same"));
+}
+
 TEST(Doctor, a_fast_path_that_nobody_wants_is_no_finding) {
   auto view = test::FakeViews().status();
   EXPECT_THAT(text_of_findings(findings_of(view)), HasSubstr("ok      it is off: node_off\n"));

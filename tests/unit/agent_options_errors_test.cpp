@@ -31,6 +31,10 @@ TEST_F(OptionsTest, refuse_a_folder_of_objects_beside_the_api) {
   refuses(run_with({"--source", "kubernetes"}), "--objects '/o': only source files reads a folder");
 }
 
+TEST_F(OptionsTest, refuse_another_word_for_the_fast_path) {
+  refuses(run_with({"--fast-path", "on"}), "--fast-path 'on': auto, uncharged or off is meant");
+}
+
 TEST_F(OptionsTest, refuse_a_node_without_a_name) {
   refuses(run_with({"--node", ""}), "--node '': the name of this node is meant");
 }

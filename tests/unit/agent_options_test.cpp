@@ -126,6 +126,16 @@ TEST_F(OptionsTest, set_listener_ports_and_their_number) {
   EXPECT_EQ(options.listeners_per_pod, 8);
 }
 
+TEST_F(OptionsTest, say_where_the_fast_path_is_on) {
+  const auto says = [&](const std::string& value) {
+    const FastPathOptions fast = run_with({"--fast-path", value})->fast_path;
+    return std::pair{fast.on, fast.uncharged};
+  };
+  EXPECT_EQ(says("auto"), (std::pair{true, false}));
+  EXPECT_EQ(says("uncharged"), (std::pair{true, true}));
+  EXPECT_EQ(says("off"), (std::pair{false, false}));
+}
+
 TEST_F(OptionsTest, list_whose_annotations_are_honoured) {
   EXPECT_THAT(run_options({"--compat", "istio,linkerd,kuma"}).compat,
               ElementsAre(policy::Compat::kIstio, policy::Compat::kLinkerd, policy::Compat::kKuma));
