@@ -12,6 +12,6 @@ if(ST_SANITIZE)
 endif()
 
 st_unit_test(cni_install_test
-  SOURCES cni_conflist_test.cpp cni_folder_test.cpp cni_installer_test.cpp cni_kill_test.cpp
+  SOURCES cni_conflist_test.cpp cni_folder_test.cpp cni_installer_test.cpp cni_kill_test.cpp cni_race_test.cpp
   LIBS st_cni_install st_cni_plugin st_files st_lab nlohmann_json::nlohmann_json Threads::Threads)
 target_compile_definitions(cni_install_test PRIVATE ST_CONFLISTS="${CMAKE_CURRENT_LIST_DIR}/conflists")

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // kill -9 at any moment of 1,000 rewrites: what a runtime finds is whole, and it is either of the
-// two texts.
+// two texts. The same with the program: no configuration names one that is not there.
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <sys/mman.h>
@@ -9,6 +9,7 @@
 
 #include <atomic>
 #include <cstdlib>
+#include <deque>
 #include <filesystem>
 #include <iostream>
 #include <new>
@@ -37,7 +38,12 @@ class CniKill : public CniFolderTest {
     std::string memory = "/dev/shm/st-cnikill-XXXXXX";
     if (::mkdtemp(memory.data()) != nullptr) {
       in_memory = memory;
-      settings.conf_dir = in_memory;
+      settings.conf_dir = in_memory / "net.d";
+      settings.bin_dir = in_memory / "bin";
+      settings.cache_dir = in_memory / "cache";
+      for (const auto& made : {settings.conf_dir, settings.bin_dir, settings.cache_dir}) {
+        std::filesystem::create_directory(made);
+      }
     }
   }
   void TearDown() override {
@@ -57,10 +63,33 @@ class CniKill : public CniFolderTest {
       done->fetch_add(2);
     }
   }
+  // Installs plugin and entry and takes both away, until it is killed. `done` is odd between the
+  // two.
+  [[noreturn]] void install_forever() const {
+    boost::asio::io_context context;
+    std::deque<Installer> installers;  // kept: to close what one watches takes longer than the rest
+    for (;;) {
+      Installer& installer = installers.emplace_back(context, settings, Callbacks{});
+      installer.start();
+      done->fetch_add(1);
+      if (!installer.status().problem.empty() ||
+          !uninstall(settings, std::chrono::milliseconds(0)).left.empty()) {
+        ::_exit(3);
+      }
+      done->fetch_add(1);
+    }
+  }
   [[nodiscard]] pid_t start_writer() {
     writer = ::fork();
     if (writer == 0) {
       rewrite_forever();
+    }
+    return writer;
+  }
+  [[nodiscard]] pid_t start_installer() {
+    writer = ::fork();
+    if (writer == 0) {
+      install_forever();
     }
     return writer;
   }
@@ -114,6 +143,42 @@ TEST_F(CniKill, never_leaves_half_a_configuration) {
             << names().size() - 1 << " files left over\n";
   files::remove_leftovers(settings.conf_dir);
   EXPECT_EQ(names(), std::set<std::string>{"10-a.conflist"});
+}
+
+TEST_F(CniKill, never_leaves_a_configuration_that_names_a_missing_program) {
+  const std::string program(std::size_t{256} << 10, 'x');  // large enough to be caught half written
+  std::ofstream(settings.binary) << program;
+  const std::string theirs = list("bridge");
+  put("10-a.conflist", theirs);
+  std::mt19937 random(20241130);
+  unsigned named = 0;
+  unsigned unnamed_with_program = 0;
+  constexpr unsigned kKills = 120;
+  for (unsigned kills = 0; kills < kKills; ++kills) {
+    ASSERT_GT(start_installer(), 0);
+    *done += *done % 2;  // the one before was killed in between
+    const auto until = *done + 2 + kills % 2;
+    while (*done < until) {
+      ASSERT_TRUE(writer_runs()) << "it ended by itself";
+    }
+    std::this_thread::sleep_for(std::chrono::microseconds(random() % 1000));
+    kill_writer();
+    const std::string now = get("10-a.conflist");
+    const auto copy = files::read_file(settings.bin_dir / "sidetrack-cni");
+    if (mentions(now, settings.entry.type)) {
+      ++named;
+      ASSERT_TRUE(copy) << "kill " << kills << ": it names a program that is not there";
+      ASSERT_TRUE(copy->text == program && copy->mode == 0755U) << "kill " << kills;
+    } else {
+      ASSERT_EQ(now, theirs);
+      unnamed_with_program += copy ? 1 : 0;
+    }
+  }
+  std::cout << *done / 2 << " times installed and removed, " << kKills << " kills: " << named
+            << " with the entry, " << unnamed_with_program << " with the program alone\n";
+  // Else the moments that matter were not met.
+  EXPECT_GT(named, 0U);
+  EXPECT_GT(unnamed_with_program, 0U);
 }
 
 }  // namespace
