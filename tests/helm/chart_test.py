@@ -130,18 +130,80 @@ class Privileges(unittest.TestCase):
         spec = chart.find(chart.rendered({"privileged": True}), "DaemonSet")["spec"]["template"]["spec"]
         self.assertEqual([one["securityContext"]["privileged"] for one in spec["containers"]], [True, True])
 
-    def test_rights_are_reading_and_events(self):
-        objects = chart.rendered({})
-        for role in (chart.find(objects, "ClusterRole"), chart.find(objects, "Role")):
-            for rule in role["rules"]:
-                allowed = {"create"} if rule["resources"] == ["events"] else {"get", "list", "watch"}
-                self.assertLessEqual(set(rule["verbs"]), allowed, rule)
-                self.assertEqual({"secrets", "configmaps", "pods/status", "*"} & set(rule["resources"]), set())
+    def test_rights_are_these_and_no_other(self):
+        for values in ({}, {"agent": {"engine": "none"}}, {"privileged": True}, {"cni": {"enabled": False}}):
+            objects = chart.rendered(values)
+            self.assertEqual(chart.find(objects, "ClusterRole")["rules"], [
+                {"apiGroups": [""], "resources": ["namespaces", "pods", "services", "nodes"], "verbs": ["list", "watch"]},
+                {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["list", "watch"]},
+                {"apiGroups": [""], "resources": ["events"], "verbs": ["create"]}])
+            self.assertEqual(chart.find(objects, "Role")["rules"], [
+                {"apiGroups": ["apps"], "resources": ["daemonsets"], "resourceNames": ["mesh-sidetrack"], "verbs": ["get", "list", "watch"]}])
+            for kind in ("ClusterRole", "Role"):
+                binding = chart.find(objects, f"{kind}Binding")
+                self.assertEqual(binding["roleRef"], {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": "mesh-sidetrack"})
+                self.assertEqual(binding["subjects"], [{"kind": "ServiceAccount", "name": "mesh-sidetrack", "namespace": chart.NAMESPACE}])
 
     def test_only_the_agent_has_a_token(self):
         spec = chart.find(chart.rendered({}), "DaemonSet")["spec"]["template"]["spec"]
         with_token = [one["name"] for one in spec["containers"] if any(m["name"] == "token" for m in one["volumeMounts"])]
         self.assertEqual((with_token, spec["automountServiceAccountToken"]), (["agent"], False))
+
+
+class Pods(unittest.TestCase):
+    """What the DaemonSet's pods are, where they run and how they are watched."""
+
+    def spec(self, values: dict[str, Any] | None = None) -> dict[str, Any]:
+        return chart.find(chart.rendered(values or {}), "DaemonSet")["spec"]["template"]["spec"]
+
+    def test_a_release_is_these_objects(self):
+        kinds = [one["kind"] for one in chart.rendered({}) if "helm.sh/hook" not in one["metadata"].get("annotations", {})]
+        self.assertEqual(sorted(kinds), ["ClusterRole", "ClusterRoleBinding", "ConfigMap", "DaemonSet", "Role", "RoleBinding", "ServiceAccount"])
+
+    def test_they_run_on_linux_amd64_whatever_is_selected(self):
+        always = {"kubernetes.io/os": "linux", "kubernetes.io/arch": "amd64"}
+        self.assertEqual(self.spec()["nodeSelector"], always)
+        self.assertEqual(self.spec({"nodeSelector": {"pool": "mesh"}})["nodeSelector"], {**always, "pool": "mesh"})
+
+    def test_they_run_on_tainted_nodes_and_before_others(self):
+        self.assertEqual(self.spec()["tolerations"], [{"operator": "Exists"}])
+        self.assertEqual(self.spec()["priorityClassName"], "system-node-critical")
+        own = [{"key": "a", "operator": "Equal", "value": "b", "effect": "NoSchedule"}]
+        changed = self.spec({"tolerations": own, "priorityClassName": "high"})
+        self.assertEqual((changed["tolerations"], changed["priorityClassName"]), (own, "high"))
+        self.assertNotIn("tolerations", self.spec({"tolerations": []}))
+
+    def test_each_container_has_its_probes(self):
+        agent, engine = self.spec()["containers"]
+        for container, port in ((agent, 15880), (engine, 15881)):
+            alive = {"host": "127.0.0.1", "port": port, "path": "/healthz"}
+            self.assertEqual(container["startupProbe"], {"httpGet": alive, "periodSeconds": 1, "timeoutSeconds": 3, "failureThreshold": 120})
+            self.assertEqual(container["livenessProbe"], {"httpGet": alive, "periodSeconds": 5, "timeoutSeconds": 3, "failureThreshold": 6})
+        ready = {"host": "127.0.0.1", "port": 15880, "path": "/readyz"}
+        self.assertEqual(agent["readinessProbe"], {"httpGet": ready, "periodSeconds": 5, "timeoutSeconds": 3})
+        # An engine has no such page: whether one takes connections is sidetrack_engine_up.
+        self.assertNotIn("readinessProbe", engine)
+
+    def test_probes_follow_address_port_and_patience(self):
+        agent, engine = self.spec({"agent": {"httpAddress": "0.0.0.0", "httpPort": 9000}, "engine": {"httpAddress": "::1", "httpPort": 9001},
+                                   "probes": {"periodSeconds": 7, "timeoutSeconds": 2, "failureThreshold": 9, "startupSeconds": 33}})["containers"]
+        self.assertEqual(agent["readinessProbe"]["httpGet"], {"host": "127.0.0.1", "port": 9000, "path": "/readyz"})
+        self.assertEqual(engine["livenessProbe"]["httpGet"], {"host": "::1", "port": 9001, "path": "/healthz"})
+        for container in (agent, engine):
+            self.assertEqual([container["livenessProbe"][key] for key in ("periodSeconds", "timeoutSeconds", "failureThreshold")], [7, 2, 9])
+            self.assertEqual(container["startupProbe"]["failureThreshold"], 33)
+
+    def test_each_container_has_its_resources(self):
+        values = chart.default_values()
+        for container, key in zip(self.spec()["containers"], ("agent", "engine"), strict=True):
+            self.assertEqual((container["name"], container["resources"]), (key, values[key]["resources"]))
+            self.assertEqual(set(container["resources"]["requests"]), {"cpu", "memory"})
+            self.assertIn("memory", container["resources"]["limits"])
+            # A throttled agent would keep pods waiting, a throttled engine their connections.
+            self.assertNotIn("cpu", container["resources"]["limits"])
+        own = {"requests": {"cpu": "1"}, "limits": {"memory": "1Gi"}}
+        changed = self.spec({"engine": {"resources": own}})["containers"][1]["resources"]
+        self.assertEqual((changed["requests"]["cpu"], changed["limits"]["memory"]), ("1", "1Gi"))
 
 
 class Upgrades(unittest.TestCase):
