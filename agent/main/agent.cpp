@@ -219,11 +219,11 @@ Result<void> Agent::start() {
 }
 
 void Agent::audit() {
+  if (kubernetes_) {
+    kubernetes_->tell(problem_views(reconciler_.status(), engine_views()));
+  }
   if (!synced_) {
     return;  // rows that an earlier agent left stay until we know what is wanted
-  }
-  if (kubernetes_) {
-    kubernetes_->tell();
   }
   const std::size_t repairs = reconciler_.audit(reconcile::Clock::now());
   if (!std::exchange(audited_, true)) {

@@ -10,6 +10,7 @@ namespace sidetrack::agent {
 namespace {
 
 constexpr std::chrono::seconds kPatience{10};
+constexpr std::chrono::seconds kNodePatience{60};
 
 std::string uid_of(const kube::ObjectSet& objects, const std::string& key) {
   const auto pod = objects.pods.find(key);
@@ -81,6 +82,29 @@ std::vector<kube::ClusterEvent> EventWatch::look(const std::vector<reconcile::Po
     events.push_back(std::move(event));
   }
   return events;
+}
+
+std::optional<kube::ClusterEvent> EventWatch::look_at_node(
+    const std::vector<admin::ProblemView>& problems, Clock::time_point now) {
+  std::set<std::string> present;
+  std::string text;
+  for (const admin::ProblemView& problem : problems) {
+    const bool of_node =
+        problem.object == "node" || problem.object == "engine" || problem.object == "cni";
+    if (!of_node || problem.severity != "error") {
+      continue;
+    }
+    // The reason of one and the same may change (seconds, a count).
+    const std::string what =
+        problem.object + " " + (problem.key.empty() ? problem.reason : problem.key);
+    present.insert(what);
+    if (now - degraded_since_.try_emplace(what, now).first->second >= kNodePatience) {
+      text += fmt::format("{}{}: {} ({})", text.empty() ? "" : "; ", problem.object, problem.reason,
+                          problem.action);
+    }
+  }
+  std::erase_if(degraded_since_, [&](const auto& one) { return !present.contains(one.first); });
+  return text.empty() ? std::nullopt : std::optional(degraded(std::move(text)));
 }
 
 kube::ClusterEvent EventWatch::captured_late(const LatePod& pod, const kube::ObjectSet& objects) {

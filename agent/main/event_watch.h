@@ -6,9 +6,11 @@
 
 #include <chrono>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "agent/admin/views.h"
 #include "agent/kube/api_event.h"
 #include "agent/kube/model.h"
 #include "agent/main/late_watch.h"
@@ -28,6 +30,11 @@ class EventWatch {
                                                      const std::vector<kube::Problem>& problems,
                                                      Clock::time_point now);
 
+  // What has been wrong with the node itself for a minute, in one event: of the problems that
+  // `sidetrackctl status` shows.
+  [[nodiscard]] std::optional<kube::ClusterEvent> look_at_node(
+      const std::vector<admin::ProblemView>& problems, Clock::time_point now);
+
   // Of a pod that ran before it was captured.
   [[nodiscard]] static kube::ClusterEvent captured_late(const LatePod& pod,
                                                         const kube::ObjectSet& objects);
@@ -36,7 +43,8 @@ class EventWatch {
 
  private:
   std::string node_name_;
-  std::map<std::string, Clock::time_point> missing_since_;  // by namespace/name
+  std::map<std::string, Clock::time_point> missing_since_;   // by namespace/name
+  std::map<std::string, Clock::time_point> degraded_since_;  // by what is wrong
 };
 
 }  // namespace sidetrack::agent

@@ -158,11 +158,14 @@ void KubernetesNode::tick() {
   door_.settle();
 }
 
-void KubernetesNode::tell() {
+void KubernetesNode::tell(const std::vector<admin::ProblemView>& of_node) {
   const std::vector<reconcile::PodStatus> pods = host_.reconciler.status();
   for (const kube::ClusterEvent& event :
        events_.look(pods, host_.objects, host_.problems, EventWatch::Clock::now())) {
     source_->create_event(event);
+  }
+  if (const auto event = events_.look_at_node(of_node, EventWatch::Clock::now())) {
+    source_->create_event(*event);
   }
   // Without the plugin every pod is captured a moment after its start: that is no news.
   if (installer_) {

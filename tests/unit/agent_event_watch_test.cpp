@@ -93,6 +93,66 @@ TEST_F(Events, name_the_object_the_key_and_the_text_of_bad_input) {
   EXPECT_EQ(events[1].uid, "u1");
 }
 
+class NodeEvents : public Events {
+ protected:
+  std::optional<kube::ClusterEvent> look_at_node(EventWatch::Clock::duration at) {
+    return watch_.look_at_node(node_problems_, EventWatch::Clock::time_point{1h} + at);
+  }
+  std::vector<admin::ProblemView> node_problems_ = {{.severity = "error",
+                                                     .object = "engine",
+                                                     .key = "engine_down",
+                                                     .reason = "no engine is registered",
+                                                     .action = "start one"}};
+};
+
+TEST_F(NodeEvents, tell_of_what_is_wrong_for_a_minute) {
+  EXPECT_FALSE(look_at_node(0s));
+  EXPECT_FALSE(look_at_node(59s));
+  const auto event = look_at_node(60s);
+  ASSERT_TRUE(event);
+  EXPECT_EQ(event->kind, "Node");
+  EXPECT_EQ(event->name, "worker-1");
+  EXPECT_EQ(event->reason, "SidetrackDegraded");
+  EXPECT_EQ(event->message, "engine: no engine is registered (start one)");
+}
+
+TEST_F(NodeEvents, begin_anew_when_it_was_well_in_between) {
+  (void)look_at_node(0s);
+  const auto problems = std::exchange(node_problems_, {});
+  EXPECT_FALSE(look_at_node(30s));
+  node_problems_ = problems;
+  EXPECT_FALSE(look_at_node(70s));
+}
+
+TEST_F(NodeEvents, say_all_in_one_since_the_sender_lets_one_of_a_reason_pass) {
+  node_problems_.push_back({.severity = "error",
+                            .object = "cni",
+                            .key = "not_installed",
+                            .reason = "10-x.conflist: it has no plugins",
+                            .action = "see docs/cni.md"});
+  node_problems_.push_back(
+      {.severity = "error", .object = "node", .reason = "st_connect4: busy", .action = "doctor"});
+  (void)look_at_node(0s);
+  const std::string message = look_at_node(60s)->message;
+  for (const char* part : {"engine: ", "; cni: 10-x.conflist", "; node: st_connect4: busy"}) {
+    EXPECT_NE(message.find(part), std::string::npos) << message;
+  }
+}
+
+TEST_F(NodeEvents, are_none_of_warnings_and_of_objects) {
+  node_problems_ = {{.severity = "warning", .object = "node", .key = "repaired"},
+                    {.severity = "warning", .object = "api", .key = "pods"},
+                    {.severity = "error", .object = "Pod/shop/web", .key = "no_netns"}};
+  (void)look_at_node(0s);
+  EXPECT_FALSE(look_at_node(100s));
+}
+
+TEST_F(NodeEvents, know_a_problem_again_by_its_key) {
+  (void)look_at_node(0s);
+  node_problems_[0].reason = "no heartbeat for 60 s";
+  EXPECT_TRUE(look_at_node(60s));
+}
+
 TEST_F(Events, of_the_node_name_it) {
   const auto event = watch_.degraded("somebody rewrites it");
   EXPECT_EQ(event.kind, "Node");
