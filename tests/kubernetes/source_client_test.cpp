@@ -2,6 +2,9 @@
 // ApiClient against a TLS server that answers as the test says.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/socket.h>
 
 #include <chrono>
 #include <filesystem>
@@ -11,6 +14,7 @@
 #include <mutex>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "agent/kube/api_client.h"
 #include "tests/kubernetes/source_pki.h"
@@ -42,6 +46,27 @@ struct Call : kube::ApiCall {
   std::size_t stop_at = std::string::npos;
   std::optional<ApiOutcome> outcome;
 };
+
+// Sockets of this process that are connected to a port of this machine.
+std::vector<int> sockets_to(std::uint16_t port) {
+  std::vector<int> found;
+  for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fd")) {
+    const int fd = std::stoi(entry.path().filename().string());
+    sockaddr_in peer{};
+    socklen_t size = sizeof(peer);
+    if (getpeername(fd, reinterpret_cast<sockaddr*>(&peer), &size) == 0 &&
+        peer.sin_family == AF_INET && ntohs(peer.sin_port) == port) {
+      found.push_back(fd);
+    }
+  }
+  return found;
+}
+
+int option_of(int socket, int level, int name) {
+  int value = -1;
+  socklen_t size = sizeof(value);
+  return getsockopt(socket, level, name, &value, &size) == 0 ? value : -1;
+}
 
 class ApiClientTest : public testing::Test {
  protected:
@@ -114,6 +139,24 @@ TEST_F(ApiClientTest, streams_the_pieces_of_an_answer_as_they_come) {
   run([&] { return call.body == "one"; });
   EXPECT_EQ(call.answers, 1);
   EXPECT_FALSE(call.outcome);
+}
+
+// A watch may be silent for minutes: nothing else says that its server is gone.
+TEST_F(ApiClientTest, asks_the_kernel_to_notice_a_peer_that_is_gone_within_half_a_minute) {
+  serve([](const HttpRequest&, Answer& answer) {
+    answer.begin_chunks();
+    answer.write_chunk("one");
+    answer.hang();
+  });
+  Call call;
+  client_->start({.target = "/x"}, call);
+  run([&] { return call.body == "one"; });
+  const std::vector<int> sockets = sockets_to(server_->port());
+  ASSERT_EQ(sockets.size(), 1U);
+  EXPECT_EQ(option_of(sockets[0], IPPROTO_TCP, TCP_USER_TIMEOUT), 30'000);
+  EXPECT_EQ(option_of(sockets[0], SOL_SOCKET, SO_KEEPALIVE), 1);
+  EXPECT_EQ(option_of(sockets[0], IPPROTO_TCP, TCP_KEEPIDLE), 15);
+  EXPECT_EQ(option_of(sockets[0], IPPROTO_TCP, TCP_KEEPINTVL), 5);
 }
 
 TEST_F(ApiClientTest, tells_a_whole_answer_from_one_that_is_cut_off) {
