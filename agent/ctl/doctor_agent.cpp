@@ -124,9 +124,10 @@ void check_fast_path(const json& status, Findings& findings) {
   } else if (reason == "node_off" || reason == "no_sentinel" || reason == "self_test_running") {
     findings.push_back({Severity::kOk, "fast path", "it is off: " + reason, ""});
   } else if (reason == "uncharged") {
-    findings.push_back({Severity::kHint, "fast path",
-                        "it is off: this kernel charges no reader for what waits past TCP",
-                        "--fast-path uncharged has it all the same; docs/fast-path.md says what differs"});
+    findings.push_back(
+        {Severity::kHint, "fast path",
+         "it is off: this kernel charges no reader for what waits past TCP",
+         "--fast-path uncharged has it all the same; docs/fast-path.md says what differs"});
   } else {
     findings.push_back({Severity::kHint, "fast path", "this kernel cannot have it: " + reason,
                         "connections go over TCP: right, only slower; docs/kernels.md says more"});

@@ -7,7 +7,9 @@ import hashlib
 import io
 import json
 import os
+import shlex
 import shutil
+import string
 import subprocess
 import sys
 import tarfile
@@ -18,6 +20,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "image"))
 import closure  # noqa: E402
+import oci  # noqa: E402
 
 BIN = Path()
 SKIPPED = 77
@@ -31,6 +34,37 @@ def build(folder: Path) -> tuple[Path, Path]:
                    check=True, stdout=subprocess.DEVNULL)
     (archive,), (document,) = folder.glob("*.oci.tar"), folder.glob("*.spdx.json")
     return archive, document
+
+
+class Stage:
+    """The last stage of a Containerfile, as the image specification has it; the commands of the stage before."""
+
+    def __init__(self, file: Path, values: dict[str, str]):
+        self.base, self.copies, self.commands_of_build = "", [], []
+        self.config = {}
+        known = {}
+        lines = [line for line in file.read_text().splitlines() if not line.startswith("#")]
+        for instruction in filter(None, "\n".join(lines).replace("\\\n", " ").splitlines()):
+            word, rest = instruction.split(maxsplit=1)
+            if word == "FROM":
+                self.base, self.copies, self.config, known = rest.split()[0], [], {}, {}
+            elif word == "ARG":
+                known[rest] = values.get(rest, "")
+            elif word == "RUN":
+                self.commands_of_build += [command.strip() for command in rest.split("&&")]
+            elif word == "COPY":
+                self.copies.append(rest)
+            elif word == "ENV":
+                self.config.setdefault("Env", []).append(rest)
+            elif word == "WORKDIR":
+                self.config["WorkingDir"] = rest
+            elif word == "ENTRYPOINT":
+                self.config["Entrypoint"] = json.loads(rest)
+            elif word == "LABEL":
+                pairs = (one.split("=", 1) for one in shlex.split(rest))
+                self.config.setdefault("Labels", {}).update({key: string.Template(value).substitute(known) for key, value in pairs})
+            else:
+                raise AssertionError(f"{file}: {word} is not known here")
 
 
 class Image(unittest.TestCase):
@@ -143,6 +177,33 @@ class Image(unittest.TestCase):
     def owns(package, library):
         files = subprocess.run(["dpkg-query", "-L", f"{package}:amd64"], capture_output=True, text=True, check=False).stdout
         return f"/{library}\n" in files
+
+    def test_the_containerfile_has_the_same_configuration(self):
+        revision = "0" * 40
+        labels = self.config["config"]["Labels"] | {"org.opencontainers.image.revision": revision}
+        stage = Stage(ROOT / "image/Containerfile", {"VERSION": labels["org.opencontainers.image.version"], "REVISION": revision})
+        self.assertEqual(stage.base, "scratch")
+        self.assertEqual(stage.config, self.config["config"] | {"Labels": labels})
+
+    def test_the_containerfile_copies_what_the_script_makes(self):
+        stage = Stage(ROOT / "image/Containerfile", {})
+        self.assertEqual(stage.copies, ["--from=build /rootfs /"])
+        made = [shlex.split(command) for command in stage.commands_of_build if "image/build.py" in command]
+        self.assertEqual(len(made), 1)
+        script, arguments = made[0][2], made[0][3:]
+        places = {"build/bin": str(BIN), "/rootfs": str(self.scratch / "rootfs")}
+        subprocess.run([sys.executable, "-B", str(ROOT / script), *(places.get(one, one) for one in arguments)], check=True)
+        with tarfile.open(fileobj=io.BytesIO(oci.layer(self.scratch / "rootfs"))) as layer:
+            self.assertEqual([self.essence(layer, one) for one in layer], self.essences_of_layer())
+
+    def essences_of_layer(self):
+        with tarfile.open(fileobj=io.BytesIO(self.layer)) as layer:
+            return [self.essence(layer, one) for one in layer]
+
+    @staticmethod
+    def essence(archive, entry):
+        content = hashlib.sha256(archive.extractfile(entry).read()).hexdigest() if entry.isreg() else entry.linkname
+        return entry.name, entry.type, oct(entry.mode), content
 
     def test_no_path_of_the_build_is_in_it(self):
         for program in PROGRAMS:
