@@ -53,6 +53,9 @@ class CniRuntime : public testing::TestWithParam<std::string> {
 
   // The network configuration: ptp, host-local, and our entry put there by the installer.
   void configure();
+  [[nodiscard]] json network() const;  // ptp's part of it
+  // The same as a single file, which the installer leaves alone and embeds.
+  void configure_as_single_file();
   std::vector<json> runtime(const std::string& library, const std::string& commands);
   lab::CommandResult cnitool(const std::string& command);
   // Runs a program in the node's netns, with a /var/lib of its own: libcni's cache is there.
@@ -90,7 +93,7 @@ void CniRuntime::SetUp() {
 }
 
 void CniRuntime::configure() {
-  for (const char* name : {"net.d", "bin", "cache", "results"}) {
+  for (const char* name : {"net.d", "bin", "cache", "results", "var-lib"}) {
     std::filesystem::create_directory(folder->path() / name);
   }
   settings = {.conf_dir = folder->path() / "net.d",
@@ -108,23 +111,35 @@ void CniRuntime::configure() {
     std::filesystem::create_symlink(from + "/" + name, settings.bin_dir / name);
   }
   std::filesystem::copy(settings.binary, settings.bin_dir / "sidetrack-cni");
-  std::ofstream(settings.conf_dir / "10-net.conflist") << json{
-      {"cniVersion", GetParam()},
-      {"name", "net"},
-      {"plugins",
-       {{{"type", "ptp"},
-         {"mtu", 1400},
-         {"ipam",
-          {{"type", "host-local"},
-           {"dataDir", folder->file("ipam")},
-           {"ranges", {{{{"subnet", "10.77.0.0/24"}}}, {{{"subnet", "fd77::/64"}}}}},
-           {"routes", {{{"dst", "0.0.0.0/0"}}}}}}}}}}.dump(2);
+  std::ofstream(settings.conf_dir / "10-net.conflist")
+      << json{{"cniVersion", GetParam()}, {"name", "net"}, {"plugins", {network()}}}.dump(2);
   ST_ASSERT_OK(install::apply(settings));
+}
+
+json CniRuntime::network() const {
+  return {{"type", "ptp"},
+          {"mtu", 1400},
+          {"ipam",
+           {{"type", "host-local"},
+            {"dataDir", folder->file("ipam")},
+            {"ranges", {{{{"subnet", "10.77.0.0/24"}}}, {{{"subnet", "fd77::/64"}}}}},
+            {"routes", {{{"dst", "0.0.0.0/0"}}}}}}};
+}
+
+void CniRuntime::configure_as_single_file() {
+  std::filesystem::remove(settings.conf_dir / "10-net.conflist");
+  json single = network();
+  single["cniVersion"] = GetParam();
+  single["name"] = "net";
+  std::ofstream(settings.conf_dir / "10-net.conf") << single.dump(2);
+  ST_ASSERT_VALUE(const auto applied, install::apply(settings));
+  ASSERT_EQ(applied.file, install::kOwnList);
 }
 
 lab::CommandResult CniRuntime::run(std::vector<std::string> arguments) {
   arguments.insert(arguments.begin(), {"unshare", "-m", "sh", "-c",
-                                       "mount -t tmpfs none /var/lib && exec \"$@\"", "sh"});
+                                       "mount --bind \"$1\" /var/lib && shift && exec \"$@\"", "sh",
+                                       folder->file("var-lib")});
   auto result = lab::run_command(
       {.arguments = arguments, .netns_path = node->path(), .within = kRunPatience});
   if (!result) {
@@ -225,14 +240,39 @@ TEST_P(CniRuntime, cnitool_is_served) {
   const auto add = cnitool("add");
   ASSERT_EQ(add.exit_status, 0) << add.output;
   EXPECT_EQ(json::parse(add.standard_output)["cniVersion"], GetParam());
+  // libcni refuses CHECK of an older network by itself.
+  EXPECT_EQ(cnitool("check").exit_status == 0, has_check());
   for (const char* command : {"gc", "status", "del", "del"}) {
     const auto ran = cnitool(command);
     EXPECT_EQ(ran.exit_status, 0) << command << ": " << ran.output;
   }
   agent->look([this] {
     EXPECT_EQ(agent->handler().added.size(), 1U);
+    EXPECT_EQ(agent->handler().claims.size(), has_check() ? 1U : 0U);
     EXPECT_TRUE(agent->handler().kept.empty()) << "cnitool does not say who is valid";
   });
+}
+
+// A node whose network plugin has a single .conf: the runtimes load our list, which embeds it.
+TEST_P(CniRuntime, a_single_configuration_is_served_by_the_list_around_it) {
+  ASSERT_NO_FATAL_FAILURE(configure_as_single_file());
+  start_agent();
+  const std::string more = has_check() ? "add,check" : "add";
+  expect_fine(runtime("go-cni", "status," + more + ",del"));
+  const auto lines = runtime("libcni", more + ",del");
+  expect_fine(lines);
+  ASSERT_EQ(lines.at(0)["calls"].size(), 2U);
+  EXPECT_EQ(last_call(lines.at(0))["plugin"], "sidetrack-cni");
+  EXPECT_TRUE(last_call(lines.at(0))["same"]);
+  const auto add = cnitool("add");
+  EXPECT_EQ(add.exit_status, 0) << add.output;
+  EXPECT_NE(address_in_pod().find("10.77.0."), std::string::npos) << address_in_pod();
+  EXPECT_EQ(cnitool("del").exit_status, 0);
+  agent->look([this] {
+    EXPECT_EQ(agent->handler().added.size(), 3U);
+    EXPECT_EQ(agent->handler().claims.size(), has_check() ? 2U : 0U);
+  });
+  EXPECT_NE(address_in_pod().find("does not exist"), std::string::npos) << address_in_pod();
 }
 
 TEST_P(CniRuntime, without_agent_pods_start_or_not_as_configured) {
