@@ -118,6 +118,8 @@ class Dataplane {
   [[nodiscard]] Result<std::uint32_t> acquire_policy(const std::string& fingerprint,
                                                      const PolicyContent& content);
   void collect_policies();
+  // Whether the policy with this id is in the kernel as it was written.
+  [[nodiscard]] Result<bool> holds_policy(std::uint32_t id) const;
 
   // The slot of a namespace's counters, found or made. kFull: all are in use (the caller counts
   // under slot 0).

@@ -2,6 +2,7 @@
 #include "agent/dataplane/policies.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "agent/dataplane/bpf_calls.h"
 
@@ -63,8 +64,15 @@ std::uint64_t PolicyStore::port_pages() const {
 Result<std::uint32_t> PolicyStore::acquire(const std::string& fingerprint,
                                            const PolicyContent& content, Clock::time_point now) {
   if (const auto known = by_fingerprint_.find(fingerprint); known != by_fingerprint_.end()) {
-    stored_[known->second].unused_since = now;  // until a row names it
-    return known->second;
+    const auto held = holds(known->second);
+    ST_TRY(held);
+    if (*held) {
+      stored_[known->second].unused_since = now;  // until a row names it
+      return known->second;
+    }
+    // Somebody changed it: never rewritten, as a connect() may be reading it.
+    stored_[known->second].fingerprint.clear();
+    by_fingerprint_.erase(known);
   }
   const std::uint32_t id = next_id_;
   Stored stored;
@@ -78,6 +86,14 @@ Result<std::uint32_t> PolicyStore::acquire(const std::string& fingerprint,
   stored_[id] = std::move(stored);
   by_fingerprint_[fingerprint] = id;
   return id;
+}
+
+Result<bool> PolicyStore::holds(std::uint32_t id) const {
+  const auto row = map_lookup<st_policy>(maps_.policies, "st_policies", id);
+  ST_TRY(row);
+  const auto written = stored_.find(id);
+  return *row && (written == stored_.end() || !written->second.row ||
+                  std::memcmp(&**row, &*written->second.row, sizeof(st_policy)) == 0);
 }
 
 Result<std::uint32_t> PolicyStore::write_set(const PortPages& pages, Stored& stored) {
@@ -113,6 +129,7 @@ Result<void> PolicyStore::write(std::uint32_t id, const PolicyContent& content, 
   row.include_ports = kernel_id(content.include_set);
   row.has_include = content.has_include ? 1 : 0;
   row.has_cidrs = content.cidrs.empty() ? 0 : 1;
+  stored.row = row;
   return map_update(maps_.policies, "st_policies", id, row, BPF_NOEXIST);
 }
 

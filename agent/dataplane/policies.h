@@ -30,6 +30,9 @@ class PolicyStore {
   [[nodiscard]] Result<void> open(const Maps& maps);
   [[nodiscard]] Result<std::uint32_t> acquire(const std::string& fingerprint,
                                               const PolicyContent& content, Clock::time_point now);
+  // Whether the policy's row is in the kernel as it was written; those of addresses and ports are
+  // not looked at.
+  [[nodiscard]] Result<bool> holds(std::uint32_t id) const;
   // Deletes what no id of `used` has named for more than kGrace, as seen by these calls.
   void collect(const std::set<std::uint32_t>& used, Clock::time_point now);
 
@@ -44,7 +47,8 @@ class PolicyStore {
   static constexpr std::uint32_t kNoPolicy =
       0;  // in rows of pods without rules; no policy of ours has it
   struct Stored {
-    std::string fingerprint;  // empty: left by an earlier agent
+    std::string fingerprint;       // empty: not to be given out (any more)
+    std::optional<st_policy> row;  // nothing: left by an earlier agent
     std::vector<st_cidr_key> cidrs;
     std::vector<st_port_page_key> pages;
     std::optional<Clock::time_point> unused_since;  // nothing: a row names it, or not looked at yet

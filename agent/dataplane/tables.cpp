@@ -74,6 +74,10 @@ Result<std::uint32_t> Dataplane::acquire_policy(const std::string& fingerprint,
   return impl_->policies.acquire(fingerprint, content, PolicyStore::Clock::now());
 }
 
+Result<bool> Dataplane::holds_policy(std::uint32_t id) const {
+  return impl_->policies.holds(id);
+}
+
 void Dataplane::collect_policies() {
   auto rows = pods();
   if (!rows) {

@@ -15,6 +15,9 @@ class RealKernel : public reconcile::KernelTables {
  public:
   explicit RealKernel(dataplane::Dataplane& dataplane) : dataplane_(dataplane) {}
   Result<std::uint32_t> acquire_policy(const policy::CompiledPolicy& compiled) override;
+  Result<bool> holds_policy(std::uint32_t policy_id) override {
+    return dataplane_.holds_policy(policy_id);
+  }
   Result<std::uint32_t> namespace_slot(const std::string& name) override {
     return dataplane_.namespace_slot(name);
   }

@@ -106,6 +106,10 @@ class Agent : public admin::Views {
   void note_repairs(std::uint64_t count, std::string what);
   [[nodiscard]] admin::FlowView to_view(const st_flow& flow) const;
   [[nodiscard]] admin::FlowView to_view(const st_live& live) const;
+  // One reason of drift that is not a pod's own: the programs are shown by themselves.
+  static constexpr const char* kNotAttached = "not_attached";
+  [[nodiscard]] std::vector<reconcile::PodStatus> pod_statuses(
+      const std::vector<dataplane::ProgramState>& programs) const;
   [[nodiscard]] std::vector<admin::EngineView> engine_views();
   [[nodiscard]] std::vector<admin::ProblemView> problem_views(
       const std::vector<reconcile::PodStatus>& pods,

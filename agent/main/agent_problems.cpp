@@ -84,7 +84,8 @@ std::vector<admin::ProblemView> Agent::problem_views(
                      .action = "correct the object; the reason says what is in use until then"});
   }
   for (const reconcile::PodStatus& pod : pods) {
-    if (pod.phase == reconcile::PodPhase::kDrift && pod.reason != "engine_down") {
+    if (pod.phase == reconcile::PodPhase::kDrift && pod.reason != "engine_down" &&
+        pod.reason != kNotAttached) {
       views.push_back(
           {.severity = "error",
            .object = "Pod/" + pod.intent.namespace_name + "/" + pod.intent.name,

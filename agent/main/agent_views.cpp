@@ -17,41 +17,6 @@ namespace sidetrack::agent {
 
 namespace {
 
-std::string phase_name(reconcile::PodPhase phase) {
-  switch (phase) {
-    case reconcile::PodPhase::kEnrolled:
-      return "enrolled";
-    case reconcile::PodPhase::kPending:
-      return "pending";
-    case reconcile::PodPhase::kSkipped:
-      return "skipped";
-    case reconcile::PodPhase::kDrift:
-      return "drift";
-  }
-  return "unknown";
-}
-
-std::vector<std::uint16_t> ports_of(const std::uint16_t* ports_be, std::uint8_t count) {
-  std::vector<std::uint16_t> ports;
-  for (std::uint8_t i = 0; i < count; ++i) {
-    if (ports_be[i] != 0) {
-      ports.push_back(ntohs(ports_be[i]));
-    }
-  }
-  return ports;
-}
-
-// By netns cookie.
-std::map<std::uint64_t, std::uint64_t> count_connections(const dataplane::Dataplane& dataplane) {
-  std::map<std::uint64_t, std::uint64_t> counts;
-  if (const auto live = dataplane.live_sockets()) {
-    for (const st_live& socket : *live) {
-      ++counts[socket.client.netns_cookie];
-    }
-  }
-  return counts;
-}
-
 double beat_age_s(std::uint64_t beat_ns) {
   const double now_ns = static_cast<double>(clock_ns(CLOCK_MONOTONIC));
   return beat_ns == 0 ? -1 : (now_ns - static_cast<double>(beat_ns)) / 1e9;
@@ -170,13 +135,14 @@ admin::StatusView Agent::status() {
   view.cgroup = cgroups_.attach_dir;
   view.kernel = system.release;
   view.engines = engine_views();
+  const auto programs = dataplane_->programs();
   bool attached = true;
-  for (const dataplane::ProgramState& program : dataplane_->programs()) {
+  for (const dataplane::ProgramState& program : programs) {
     attached = attached && program.attached;
     view.programs.push_back({program.name, program.hook, program.attached, program.cgroup_id,
                              program.program_id, program.detail});
   }
-  const auto pods = reconciler_.status();
+  const auto pods = pod_statuses(programs);
   for (const reconcile::PodStatus& pod : pods) {
     view.pods_skipped += pod.phase == reconcile::PodPhase::kSkipped ? 1 : 0;
     view.pods_wanted += pod.phase == reconcile::PodPhase::kSkipped ? 0 : 1;
@@ -209,52 +175,6 @@ admin::StatusView Agent::status() {
                      : attached && program_errors_.empty() ? "ready"
                                                            : "degraded";
   return view;
-}
-
-std::vector<admin::PodView> Agent::pods(const std::string& namespace_name) {
-  std::vector<admin::PodView> views;
-  const auto fast = fast_path_.summaries();
-  auto connections = count_connections(*dataplane_);
-  for (const reconcile::PodStatus& pod : reconciler_.status()) {
-    if (!namespace_name.empty() && pod.intent.namespace_name != namespace_name) {
-      continue;
-    }
-    admin::PodView view;
-    view.namespace_name = pod.intent.namespace_name;
-    view.pod = pod.intent.name;
-    view.mode = mode_name(pod.intent.mode);
-    view.state = phase_name(pod.phase);
-    view.reason = pod.reason;
-    view.reason_detail = pod.detail;
-    view.fast_path = fast_path_name(pod.intent.fast_path);
-    if (const auto summary = fast.find(pod.netns_cookie); summary != fast.end()) {
-      view.fast_path_connections = summary->second.adopted;
-      view.fast_path_waiting = summary->second.waiting;
-      if (summary->second.reason != ST_FAST_NONE) {
-        view.fast_path_reason = adopt::name_of(summary->second.reason);
-      }
-    }
-    if (!fast_path_.on()) {
-      view.fast_path_reason = adopt::name_of(ST_FAST_NODE_OFF);
-    }
-    view.on_engine_loss = on_engine_loss_name(pod.intent.on_engine_loss);
-    if (kubernetes_) {
-      view.captured_late_s =
-          kubernetes_->late(pod.netns_cookie).value_or(std::chrono::seconds(0)).count();
-    }
-    view.netns_cookie = pod.netns_cookie;
-    const auto row = pod.netns_cookie == 0 ? Result<std::optional<st_pod>>(std::optional<st_pod>())
-                                           : dataplane_->pod(pod.netns_cookie);
-    if (row && *row) {
-      view.mode = mode_name((*row)->mode);
-      view.policy_id = (*row)->policy_id;
-      view.engine_ports = ports_of((*row)->port_v4_be, (*row)->listeners_v4);
-      view.engine_ports_v6 = ports_of((*row)->port_v6_be, (*row)->listeners_v6);
-      view.connections = connections[pod.netns_cookie];
-    }
-    views.push_back(std::move(view));
-  }
-  return views;
 }
 
 Result<admin::PolicyView> Agent::policy(const std::string& namespace_name, const std::string& pod) {

@@ -28,14 +28,14 @@ struct Settings {
 
 enum class PodPhase { kEnrolled, kPending, kSkipped, kDrift };
 
-// What is true of one pod now.
+// What is true of one pod now: its row is read from the kernel when it is asked for.
 struct PodStatus {
   policy::PodIntent intent;
   PodPhase phase = PodPhase::kPending;
   std::string reason;  // snake_case; empty when enrolled
   std::string detail;
   std::uint64_t netns_cookie = 0;  // 0 = not known
-  std::optional<st_pod> row;       // as read back from the kernel
+  std::optional<st_pod> row;       // the kernel's
   // When its row came to the kernel; nothing: an earlier agent had written one, or none is there.
   std::optional<Clock::time_point> captured_at{};
   // When it became wanted; nothing: it was as this agent first saw it.
@@ -114,7 +114,15 @@ class Reconciler {
   [[nodiscard]] Entry* find(std::uint64_t netns_cookie);
   // Whether a row that is no known pod's is nobody's.
   [[nodiscard]] bool knows_every_pod(Clock::time_point now) const;
-  [[nodiscard]] std::pair<PodPhase, std::string> phase(const Entry& entry) const;
+  struct Finding {
+    PodPhase phase = PodPhase::kEnrolled;
+    std::string reason, detail;
+  };
+  // What the kernel holds otherwise than it was written; nothing: it holds just that.
+  [[nodiscard]] std::optional<Finding> damage(const Entry& entry,
+                                              const Result<std::optional<st_pod>>& in_kernel) const;
+  [[nodiscard]] Finding look_at(const Entry& entry,
+                                const Result<std::optional<st_pod>>& in_kernel) const;
   [[nodiscard]] PodStatus describe(const Entry& entry) const;
 
   Settings settings_;

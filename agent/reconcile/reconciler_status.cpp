@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // What the reconciler says of its pods; changes nothing.
-#include <tuple>
 #include <utility>
 
 #include "agent/reconcile/reconciler.h"
@@ -9,55 +8,89 @@ namespace sidetrack::reconcile {
 
 namespace {
 
-constexpr const char* kNoNetns = "no_netns";
-constexpr const char* kLoopbackDown = "loopback_down";
+std::string without_netns(const policy::PodIntent& intent) {
+  return !intent.netns_problem.empty()
+             ? "its network namespace is not known: " + intent.netns_problem
+             : "no network namespace is known for it: with source files the pod's annotation "
+               "sidetrack.io/netns names it, such as /run/netns/web";
+}
 
 }  // namespace
 
-std::pair<PodPhase, std::string> Reconciler::phase(const Entry& entry) const {
-  if (entry.intent.state == policy::PodState::kSkipped) {
-    return {PodPhase::kSkipped, entry.intent.reason};
+std::optional<Reconciler::Finding> Reconciler::damage(
+    const Entry& entry, const Result<std::optional<st_pod>>& in_kernel) const {
+  if (!in_kernel) {
+    return Finding{PodPhase::kDrift, "map_read_failed", in_kernel.error().message};
   }
-  if (entry.intent.netns_path.empty()) {
-    return {PodPhase::kDrift, kNoNetns};
+  if (!entry.row) {
+    return std::nullopt;
   }
-  if (!entry.reason.empty() || !entry.row) {
-    return {PodPhase::kDrift, entry.reason.empty() ? "not_written" : entry.reason};
+  if (!*in_kernel) {
+    return Finding{PodPhase::kDrift, "row_missing",
+                   "its row is gone from the kernel: its connections go direct"};
   }
-  if (entry.row->mode == ST_MODE_REDIRECT && !has_listener(*entry.row)) {
-    if (!entry.facts->loopback_up) {
-      return {PodPhase::kDrift, kLoopbackDown};
+  if (const std::string words = difference(*entry.row, **in_kernel); !words.empty()) {
+    return Finding{PodPhase::kDrift, "row_differs", "the kernel has another " + words + " for it"};
+  }
+  if (const std::uint32_t policy_id = (*in_kernel)->policy_id; policy_id != 0) {
+    const auto held = kernel_.holds_policy(policy_id);
+    if (!held || !*held) {
+      return Finding{
+          PodPhase::kDrift, held ? "policy_differs" : "map_read_failed",
+          held ? "the kernel has not its policy as it was written" : held.error().message};
     }
-    if (!entry.engine_failure.empty()) {
-      return {PodPhase::kDrift, "listen_failed"};
-    }
-    return engines_.connected()
-               ? std::pair{PodPhase::kPending, std::string("waiting_for_listeners")}
-               : std::pair{PodPhase::kDrift, std::string("engine_down")};
   }
-  return {PodPhase::kEnrolled, entry.intent.reason};
+  return std::nullopt;
+}
+
+Reconciler::Finding Reconciler::look_at(const Entry& entry,
+                                        const Result<std::optional<st_pod>>& in_kernel) const {
+  const bool skipped = entry.intent.state == policy::PodState::kSkipped;
+  const auto fallback = [&entry](const std::string& detail) {
+    return detail.empty() ? entry.intent.reason_detail : detail;
+  };
+  if (!skipped && entry.intent.netns_path.empty()) {
+    return {PodPhase::kDrift, "no_netns", without_netns(entry.intent)};
+  }
+  if (!skipped && !entry.reason.empty()) {
+    return {PodPhase::kDrift, entry.reason, fallback(entry.detail)};
+  }
+  if (auto damaged = damage(entry, in_kernel)) {
+    return *damaged;
+  }
+  if (skipped) {
+    return {PodPhase::kSkipped, entry.intent.reason, entry.intent.reason_detail};
+  }
+  if (!entry.row) {
+    return {PodPhase::kDrift, "not_written", fallback(entry.detail)};
+  }
+  const std::string detail = fallback(entry.detail.empty() ? entry.engine_failure : entry.detail);
+  if ((*in_kernel)->mode != ST_MODE_REDIRECT || has_listener(**in_kernel)) {
+    return {PodPhase::kEnrolled, entry.intent.reason, detail};
+  }
+  if (!entry.facts->loopback_up) {
+    return {PodPhase::kDrift, "loopback_down",
+            "lo is down in its network namespace, where the engine would listen: ip link set lo "
+            "up"};
+  }
+  if (!entry.engine_failure.empty()) {
+    return {PodPhase::kDrift, "listen_failed", detail};
+  }
+  return engines_.connected() ? Finding{PodPhase::kPending, "waiting_for_listeners", detail}
+                              : Finding{PodPhase::kDrift, "engine_down", detail};
 }
 
 PodStatus Reconciler::describe(const Entry& entry) const {
   PodStatus status;
   status.intent = entry.intent;
-  std::tie(status.phase, status.reason) = phase(entry);
-  if (status.phase != PodPhase::kSkipped) {
-    status.detail = entry.detail.empty() ? entry.engine_failure : entry.detail;
-  }
-  if (status.reason == kNoNetns) {
-    status.detail = !entry.intent.netns_problem.empty()
-                        ? "its network namespace is not known: " + entry.intent.netns_problem
-                        : "no network namespace is known for it: with source files the pod's "
-                          "annotation sidetrack.io/netns names it, such as /run/netns/web";
-  } else if (status.reason == kLoopbackDown) {
-    status.detail =
-        "lo is down in its network namespace, where the engine would listen: ip link set lo up";
-  } else if (status.detail.empty()) {
-    status.detail = entry.intent.reason_detail;
-  }
   status.netns_cookie = entry.facts ? entry.facts->cookie : 0;
-  status.row = entry.row;
+  const auto in_kernel =
+      entry.facts ? kernel_.pod(entry.facts->cookie) : Result(std::optional<st_pod>());
+  Finding finding = look_at(entry, in_kernel);
+  status.phase = finding.phase;
+  status.reason = std::move(finding.reason);
+  status.detail = std::move(finding.detail);
+  status.row = in_kernel ? *in_kernel : std::nullopt;
   status.captured_at = entry.captured_at;
   status.wanted_since = entry.wanted_since;
   return status;

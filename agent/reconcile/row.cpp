@@ -40,6 +40,15 @@ void keep_lost(const st_pod& in_kernel, st_pod& row) {
   }
 }
 
+bool same_listeners(const st_pod& left, const st_pod& right) {
+  return left.external == right.external && left.engine_slot == right.engine_slot &&
+         left.listeners_v4 == right.listeners_v4 && left.listeners_v6 == right.listeners_v6 &&
+         std::ranges::equal(left.port_v4_be, right.port_v4_be) &&
+         std::ranges::equal(left.port_v6_be, right.port_v6_be) &&
+         std::ranges::equal(left.listener_cookie_v4, right.listener_cookie_v4) &&
+         std::ranges::equal(left.listener_cookie_v6, right.listener_cookie_v6);
+}
+
 void set_listeners(const RowInput& input, st_pod& row) {
   if (input.listeners) {
     row.engine_slot = input.listeners->slot;
@@ -112,6 +121,24 @@ st_pod build_row(const RowInput& input) {
 
 bool same_row(const st_pod& left, const st_pod& right) {
   return std::memcmp(&left, &right, sizeof(st_pod)) == 0;
+}
+
+std::string difference(const st_pod& written, const st_pod& in_kernel) {
+  st_pod expected = written;
+  keep_lost(in_kernel, expected);
+  if (same_row(expected, in_kernel)) {
+    return "";
+  }
+  std::string words;
+  const auto add = [&words](bool differs, const char* name) {
+    words += !differs ? "" : (words.empty() ? "" : ", ") + std::string(name);
+  };
+  add(expected.mode != in_kernel.mode, "mode");
+  add(expected.policy_id != in_kernel.policy_id, "policy");
+  add(expected.on_engine_loss != in_kernel.on_engine_loss, "on-engine-loss");
+  add(expected.fast_path != in_kernel.fast_path, "fast path");
+  add(!same_listeners(expected, in_kernel), "listeners");
+  return words.empty() ? "numbers" : words;
 }
 
 bool has_lost_listener(const st_pod& row) {

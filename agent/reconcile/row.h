@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <string>
 
 #include "agent/pods/netns.h"
 #include "agent/policy/policy.h"
@@ -36,6 +37,10 @@ struct RowInput {
 [[nodiscard]] st_pod build_row(const RowInput& input);
 
 [[nodiscard]] bool same_row(const st_pod& left, const st_pod& right);
+
+// What the kernel's row has otherwise than it was written, in words; listeners that the kernel saw
+// close are not that. Empty: nothing.
+[[nodiscard]] std::string difference(const st_pod& written, const st_pod& in_kernel);
 
 // Listeners of the row that the kernel saw close.
 [[nodiscard]] bool has_lost_listener(const st_pod& row);

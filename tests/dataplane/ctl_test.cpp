@@ -90,6 +90,38 @@ TEST_F(Ctl, explain_says_when_the_kernel_holds_another_policy) {
   EXPECT_EQ(after.value("reason", ""), "excluded_port");
 }
 
+TEST_F(Ctl, pods_shows_the_kernels_row) {
+  const KernelView kernel(sidetrack_->pin_dir());
+  const auto web = [&]() -> std::optional<json> {
+    const auto pod = sidetrack_->pod("shop/web");
+    return pod ? std::optional(*pod) : std::nullopt;
+  };
+  ask_before_it_is_repaired([&] { ST_ASSERT_OK(kernel.set_policy(cookie_, 4711)); },
+                            [&]() -> std::optional<std::string> {
+                              const auto pod = web();
+                              const bool tells = pod && pod->value("reason", "") == "row_differs" &&
+                                                 pod->value("state", "") == "drift" &&
+                                                 pod->value("policy_id", 0U) == 4711;
+                              return tells ? std::nullopt
+                                           : std::optional(pod ? pod->dump() : "no pod");
+                            });
+  ask_before_it_is_repaired([&] { ST_ASSERT_OK(kernel.delete_pod(cookie_)); },
+                            [&]() -> std::optional<std::string> {
+                              const auto pod = web();
+                              const bool tells = pod && pod->value("reason", "") == "row_missing";
+                              return tells ? std::nullopt
+                                           : std::optional(pod ? pod->dump() : "no pod");
+                            });
+  ask_before_it_is_repaired([&] { ST_ASSERT_OK(kernel.detach_link("st_connect4")); },
+                            [&]() -> std::optional<std::string> {
+                              const auto pod = web();
+                              const bool tells = pod && pod->value("reason", "") == "not_attached";
+                              return tells ? std::nullopt
+                                           : std::optional(pod ? pod->dump() : "no pod");
+                            });
+  ASSERT_NO_FATAL_FAILURE(wait_enrolled());
+}
+
 TEST_F(Ctl, policy_shows_each_value_with_its_origin) {
   ASSERT_NO_FATAL_FAILURE(exclude_echo());
   const json policy = shown({"policy", "shop/web"}, 0);

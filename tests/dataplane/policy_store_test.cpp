@@ -74,6 +74,22 @@ class PolicyStoreTest : public ::testing::Test {
   PolicyStore::Clock::time_point now_ = PolicyStore::Clock::time_point() + 1h;
 };
 
+TEST_F(PolicyStoreTest, writes_a_policy_again_that_somebody_changed) {
+  const std::uint32_t id = acquire("a", content(1, 1));
+  EXPECT_TRUE(store_.holds(id).value());
+  ASSERT_TRUE(map_update(policies_.get(), "policies", id, st_policy{}));
+  EXPECT_FALSE(store_.holds(id).value());
+  const std::uint32_t again = acquire("a", content(1, 1));
+  EXPECT_NE(again, id);
+  EXPECT_TRUE(store_.holds(again).value());
+  store_.collect({again}, now_);
+  store_.collect({again}, now_ + 5s);
+  EXPECT_EQ(policies(), 1U);
+  EXPECT_EQ(acquire("a", content(1, 1)), again);
+  ASSERT_TRUE(map_delete(policies_.get(), "policies", again));
+  EXPECT_FALSE(store_.holds(again).value());
+}
+
 TEST_F(PolicyStoreTest, writes_a_policy_under_an_id_that_is_not_0) {
   const std::uint32_t id = acquire("a", content(2, 3));
   ASSERT_NE(id, 0U);

@@ -32,6 +32,60 @@ TEST_F(Audit, writes_a_changed_row_again_and_counts_it) {
   EXPECT_EQ(audit(), 0U);
 }
 
+TEST_F(Audit, a_row_that_is_gone_shows_at_once) {
+  enrol_web();
+  kernel.rows.clear();
+  EXPECT_EQ(status("web").phase, PodPhase::kDrift);
+  EXPECT_EQ(status("web").reason, "row_missing");
+  EXPECT_FALSE(status("web").row.has_value());
+  audit();
+  EXPECT_EQ(status("web").phase, PodPhase::kEnrolled);
+}
+
+TEST_F(Audit, a_row_that_was_changed_shows_at_once) {
+  enrol_web();
+  kernel.rows.at(kWeb).mode = ST_MODE_PASSTHROUGH;
+  kernel.rows.at(kWeb).policy_id = 77;
+  EXPECT_EQ(status("web").phase, PodPhase::kDrift);
+  EXPECT_EQ(status("web").reason, "row_differs");
+  EXPECT_EQ(status("web").detail, "the kernel has another mode, policy for it");
+  EXPECT_EQ(status("web").row->mode, ST_MODE_PASSTHROUGH);
+  audit();
+  EXPECT_EQ(status("web").phase, PodPhase::kEnrolled);
+}
+
+TEST_F(Audit, the_row_of_a_pod_that_is_skipped_counts_too) {
+  apply_web(ST_MODE_DISABLED);
+  EXPECT_EQ(status("web").phase, PodPhase::kSkipped);
+  kernel.rows.at(kWeb).mode = ST_MODE_REDIRECT;
+  EXPECT_EQ(status("web").reason, "row_differs");
+}
+
+TEST_F(Audit, a_listener_that_the_kernel_saw_close_is_no_damage) {
+  enrol_web();
+  kernel.rows.at(kWeb).port_v4_be[1] = 0;
+  EXPECT_EQ(status("web").phase, PodPhase::kEnrolled);
+}
+
+TEST_F(Audit, a_row_that_cannot_be_read_is_not_called_enrolled) {
+  enrol_web();
+  kernel.list_error = true;
+  EXPECT_EQ(status("web").reason, "map_read_failed");
+}
+
+TEST_F(Audit, a_policy_that_was_changed_shows_at_once) {
+  policy::PodIntent pod = intent("web", "/netns/web");
+  auto compiled = std::make_shared<policy::CompiledPolicy>();
+  compiled->exclude_ports = ST_PORT_SET_ALL;
+  pod.compiled = compiled;
+  apply({pod});
+  listen(kWeb, listeners(15900, 51));
+  EXPECT_EQ(status("web").phase, PodPhase::kEnrolled);
+  kernel.damaged_policies.insert(kernel.rows.at(kWeb).policy_id);
+  EXPECT_EQ(status("web").phase, PodPhase::kDrift);
+  EXPECT_EQ(status("web").reason, "policy_differs");
+}
+
 TEST_F(Audit, does_not_count_a_row_that_never_fitted) {
   kernel.rows_full = true;
   apply_web(ST_MODE_PASSTHROUGH);

@@ -35,6 +35,7 @@ struct FakeKernel : KernelTables {
         .try_emplace(compiled.fingerprint(), static_cast<std::uint32_t>(policy_ids.size() + 1))
         .first->second;
   }
+  Result<bool> holds_policy(std::uint32_t id) override { return !damaged_policies.contains(id); }
   Result<std::uint32_t> namespace_slot(const std::string& name) override {
     if (slots_full) {
       return make_error(ErrorCode::kFull, "no slot");
@@ -65,6 +66,9 @@ struct FakeKernel : KernelTables {
     return {};
   }
   Result<std::optional<st_pod>> pod(std::uint64_t cookie) override {
+    if (list_error) {
+      return make_error(ErrorCode::kIo, "map st_pods: look up: input/output error");
+    }
     const auto row = rows.find(cookie);
     return row == rows.end() ? std::optional<st_pod>() : std::optional(row->second);
   }
@@ -80,6 +84,7 @@ struct FakeKernel : KernelTables {
   std::map<std::uint64_t, st_pod> rows;
   std::map<std::uint64_t, st_tuning> tunings;
   std::map<std::string, std::uint32_t> policy_ids;
+  std::set<std::uint32_t> damaged_policies;
   std::map<std::string, std::uint32_t> slots;
   int acquired = 0, writes = 0, collected = 0;
   bool rows_full = false, policies_full = false, slots_full = false, write_error = false,
