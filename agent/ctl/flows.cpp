@@ -4,6 +4,7 @@
 #include <csignal>
 #include <ctime>
 #include <ostream>
+#include <utility>
 
 #include <nlohmann/json.hpp>
 
@@ -41,15 +42,34 @@ std::string target_of(const Options& options, double since, std::uint64_t after)
                      admin::percent_encode(options.namespace_name), since, after);
 }
 
+// An agent that ends, starts or hangs; what else it answers is for a person.
+bool is_away(const Error& error) {
+  return error.code == ErrorCode::kIo || error.code == ErrorCode::kBusy;
+}
+
 int follow(const Options& options, const Streams& streams, double since) {
   catch_interrupts();
   const Client client(admin_socket(options));
   std::uint64_t after = 0;
   bool header_due = options.format == Format::kTable;
+  bool reached = false;
+  bool away = false;
   while (interrupted == 0) {
     const auto page = client.get(target_of(options, since, after), "flows");
-    if (!page) {
+    if (!page && (!reached || !is_away(page.error()))) {
       return fail(page.error(), streams);
+    }
+    if (!page) {
+      if (!std::exchange(away, true)) {
+        (void)fail(page.error(), streams);
+        streams.error << "sidetrackctl: waits until it answers again\n";
+      }
+      pause_between_polls();
+      continue;
+    }
+    reached = true;
+    if (std::exchange(away, false)) {
+      streams.error << "sidetrackctl: the agent answers again\n";
     }
     if (header_due) {
       streams.out << flow_header(streams.painter);

@@ -21,6 +21,7 @@
 #include "agent/kube/files_source.h"
 #include "agent/main/adapters.h"
 #include "agent/main/cgroups.h"
+#include "agent/main/clocks.h"
 #include "agent/main/external_engine.h"
 #include "agent/main/fast_path.h"
 #include "agent/main/flow_log.h"
@@ -151,7 +152,7 @@ class Agent : public admin::Views {
   bool routes_are_stale_ = true;
   std::vector<kube::Problem> problems_;
   std::set<std::uint16_t> slots_;  // cells of registered engines
-  FlowLog flow_log_;
+  FlowLog flow_log_{clock_ns(CLOCK_MONOTONIC)};
   std::vector<st_flow> early_flows_;  // of pods that the agent does not know yet
   std::uint64_t synced_ns_ = 0;       // CLOCK_MONOTONIC
   std::vector<std::string> program_errors_;

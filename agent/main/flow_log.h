@@ -11,7 +11,10 @@ namespace sidetrack::agent {
 
 class FlowLog {
  public:
-  explicit FlowLog(std::size_t capacity = 20000) : capacity_(capacity) {}
+  // `started_ns`: the monotonic clock. The first number is larger than those that an agent before
+  // can have given, so that whoever followed its flows goes on with ours.
+  explicit FlowLog(std::uint64_t started_ns, std::size_t capacity = 20000)
+      : capacity_(capacity), next_sequence_(1 + started_ns / 1'000'000'000 * kMostPerSecond) {}
 
   void add(admin::FlowView flow) {
     if (flows_.size() == capacity_) {
@@ -37,8 +40,10 @@ class FlowLog {
   }
 
  private:
+  static constexpr std::uint64_t kMostPerSecond = 1'000'000;
+
   std::size_t capacity_;
-  std::uint64_t next_sequence_ = 1;  // of the flow that comes next
+  std::uint64_t next_sequence_;  // of the flow that comes next
   std::deque<admin::FlowView> flows_;
 };
 

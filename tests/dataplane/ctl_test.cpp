@@ -122,6 +122,32 @@ TEST_F(Ctl, pods_shows_the_kernels_row) {
   ASSERT_NO_FATAL_FAILURE(wait_enrolled());
 }
 
+TEST_F(Ctl, following_flows_goes_on_with_the_next_agent) {
+  start_echo();
+  ST_ASSERT_VALUE(
+      auto following,
+      Process::start({.arguments = {built_program("sidetrackctl"), "--state-dir",
+                                    sidetrack_->state_dir(), "-o", "json", "flows", "-f"}}));
+  const auto connect_and_see = [&] {
+    ST_ASSERT_VALUE(const auto socket, shell_->connect(api_v4_, kEcho));
+    ST_ASSERT_VALUE(const auto own, shell_->socket_name(socket.id));
+    const std::string source = fmt::format(R"("source":"{}:{}")", own.address, own.port);
+    ST_ASSERT_OK(shell_->close(socket.id));
+    ST_ASSERT_OK(following->wait_for_output(source));
+  };
+  ASSERT_NO_FATAL_FAILURE(connect_and_see());
+  ST_ASSERT_OK(sidetrack_->agent().terminate());
+  ST_ASSERT_OK(following->wait_for_output("waits until it answers again"));
+  ST_ASSERT_OK(sidetrack_->start_agent());
+  ASSERT_NO_FATAL_FAILURE(wait_enrolled());
+  ST_ASSERT_OK(following->wait_for_output("the agent answers again"));
+  ASSERT_NO_FATAL_FAILURE(connect_and_see());
+  EXPECT_EQ(following->standard_output().find("waits until"), std::string::npos);
+  ST_ASSERT_OK(following->signal(SIGINT));
+  ST_ASSERT_VALUE(const int status, following->wait());
+  EXPECT_EQ(status, 0);
+}
+
 TEST_F(Ctl, policy_shows_each_value_with_its_origin) {
   ASSERT_NO_FATAL_FAILURE(exclude_echo());
   const json policy = shown({"policy", "shop/web"}, 0);

@@ -30,7 +30,7 @@ class FlowLogTest : public ::testing::Test {
     log_.add(flow("depot", "b", 20));
     log_.add(flow("shop", "c", 30));
   }
-  FlowLog log_{3};
+  FlowLog log_{0, 3};
 };
 
 TEST_F(FlowLogTest, gives_the_oldest_first) {
@@ -51,6 +51,13 @@ TEST_F(FlowLogTest, gives_whoever_follows_only_what_is_new) {
   log_.add(flow("shop", "d", 40));
   EXPECT_EQ(pods(log_.find({.after_sequence = next})), "d");
   EXPECT_EQ(log_.find({.after_sequence = next}).next_sequence, next + 1);
+}
+
+TEST_F(FlowLogTest, goes_on_for_whoever_followed_an_agent_before) {
+  const std::uint64_t next = log_.find({}).next_sequence;
+  FlowLog later(1'000'000'000);
+  later.add(flow("shop", "d", 40));
+  EXPECT_EQ(pods(later.find({.after_sequence = next})), "d");
 }
 
 TEST_F(FlowLogTest, forgets_the_oldest) {
