@@ -14,6 +14,7 @@
 #include "agent/ctl/commands.h"
 #include "agent/ctl/hooks.h"
 #include "agent/ctl/render.h"
+#include "agent/dataplane/dataplane.h"
 #include "agent/dataplane/pinned.h"
 
 namespace sidetrack::ctl {
@@ -55,16 +56,25 @@ void check_hooks(const Host& host, const std::string& pin_dir, const std::option
     if (const auto named = text_of(list_of(*status, "agent"), "cgroup"); !named.empty()) {
       cgroup = named;
     }
-  } else if (ours.empty()) {
-    findings.push_back(
-        {Severity::kWarning, "programs",
-         "nothing of Sidetrack is pinned at " + pin_dir + ": all traffic goes direct",
-         "start sidetrack-agent, or name its folder with --pin-dir"});
-  } else {
+  } else if (!ours.empty()) {
     findings.push_back({Severity::kOk, "programs",
                         std::to_string(ours.size()) + " programs are pinned at " + pin_dir +
                             ", those of the fast path included",
                         ""});
+    if (const auto attached_to = dataplane::pinned_cgroup(pin_dir);
+        attached_to != 0 && !cgroup.empty()) {
+      cgroup = dataplane::cgroup_folder(attached_to, cgroup);
+    }
+  }
+  const Own own = status || !ours.empty() ? Own::kFound : Own::kMissing;
+  const auto others = cgroup.empty() ? Result(std::vector<dataplane::OtherInstallation>())
+                                     : dataplane::other_installations(cgroup, pin_dir);
+  check_others(others ? *others : std::vector<dataplane::OtherInstallation>(), own, findings);
+  if (own == Own::kMissing && others && others->empty()) {
+    findings.push_back(
+        {Severity::kWarning, "programs",
+         "nothing of Sidetrack is pinned at " + pin_dir + ": all traffic goes direct",
+         "start sidetrack-agent, or name its folder with --pin-dir"});
   }
   if (cgroup.empty()) {
     return;
@@ -76,9 +86,6 @@ void check_hooks(const Host& host, const std::string& pin_dir, const std::option
     return;
   }
   check_foreign(*programs, ours, findings);
-  if (const auto others = dataplane::other_installations(cgroup, pin_dir)) {
-    check_others(*others, findings);
-  }
 }
 
 void check_bypass(const std::string& pin_dir, const std::optional<json>& status,

@@ -39,8 +39,12 @@ void check_sysctls(const Host& host, Findings& findings);
 // The agent's status (docs/api.md, /v1/status) and pods.
 void check_status(const nlohmann::json& status, const nlohmann::json& pods, Findings& findings);
 
-// Other installations of Sidetrack on the agent's cgroup.
-void check_others(const std::vector<dataplane::OtherInstallation>& others, Findings& findings);
+// Whether there is an agent, or pins of one, where doctor was told to look.
+enum class Own : std::uint8_t { kFound, kMissing };
+// Other installations of Sidetrack on the agent's cgroup. With kMissing they are no others: the one
+// that is meant may be among them, under a folder that doctor was not told.
+void check_others(const std::vector<dataplane::OtherInstallation>& others, Own own,
+                  Findings& findings);
 
 // Names the programs that are not ours, but for those of another Sidetrack: check_others() does.
 void check_foreign(const std::vector<HookedProgram>& programs, const std::set<std::uint32_t>& ours,

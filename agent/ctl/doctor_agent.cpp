@@ -129,8 +129,11 @@ void check_fast_path(const json& status, Findings& findings) {
          "it is off: this kernel charges no reader for what waits past TCP",
          "--fast-path uncharged has it all the same; docs/fast-path.md says what differs"});
   } else {
-    findings.push_back({Severity::kHint, "fast path", "this kernel cannot have it: " + reason,
-                        "connections go over TCP: right, only slower; docs/kernels.md says more"});
+    const bool tried = reason.starts_with("self_test");
+    findings.push_back({Severity::kHint, "fast path",
+                        (tried ? "this kernel cannot have it: " : "it is off: ") + reason,
+                        std::string("connections go over TCP: right, only slower") +
+                            (tried ? "; docs/kernels.md says more" : "")});
   }
 }
 
@@ -178,20 +181,32 @@ void check_status(const json& status, const json& pods, Findings& findings) {
   check_problems(status, findings);
 }
 
-void check_others(const std::vector<dataplane::OtherInstallation>& others, Findings& findings) {
+void check_others(const std::vector<dataplane::OtherInstallation>& others, Own own,
+                  Findings& findings) {
   for (const auto& other : others) {
     const bool known = !other.pin_dir.empty();
+    const auto where = fmt::format(
+        "attached to cgroup {}: program st_connect4 (id {}){}", other.cgroup_dir, other.program_id,
+        known ? fmt::format(", pinned at {}{}", other.pin_dir,
+                            other.agent_runs ? ", its agent runs" : ", no agent runs")
+              : ", its pins are not to be seen from here");
+    const auto pin_dir = known ? other.pin_dir : "DIR (where its pins are to be seen)";
+    if (own == Own::kFound) {
+      findings.push_back(
+          {Severity::kError, "programs",
+           fmt::format("another Sidetrack is {}: each redirects what the other has redirected",
+                       where),
+           fmt::format("{}sidetrack-agent uninstall --pin-dir {}",
+                       other.agent_runs ? "end one of the two agents; then " : "", pin_dir)});
+      continue;
+    }
     findings.push_back(
-        {Severity::kError, "programs",
-         fmt::format("another Sidetrack is attached to cgroup {}: program st_connect4 (id "
-                     "{}){}: each redirects what the other has redirected",
-                     other.cgroup_dir, other.program_id,
-                     known ? fmt::format(", pinned at {}{}", other.pin_dir,
-                                         other.agent_runs ? ", its agent runs" : ", no agent runs")
-                           : ", its pins are not to be seen from here"),
-         fmt::format("{}sidetrack-agent uninstall --pin-dir {}",
-                     other.agent_runs ? "end one of the two agents; then " : "",
-                     known ? other.pin_dir : "DIR (where its pins are to be seen)")});
+        {Severity::kWarning, "programs", "Sidetrack is " + where,
+         other.agent_runs
+             ? "ask its agent: sidetrackctl doctor --state-dir DIR, as the agent has it"
+             : fmt::format("start sidetrack-agent with --pin-dir {0}: it takes over; or, if it is "
+                           "not wanted, sidetrack-agent uninstall --pin-dir {0}",
+                           pin_dir)});
   }
 }
 

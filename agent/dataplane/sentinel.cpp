@@ -199,7 +199,10 @@ Result<Sentinel> Dataplane::set_sentinel(Sentinel sentinel) {
     return make_error(ErrorCode::kUnsupported, impl_->fast_path_problem);
   }
   if (sentinel == Sentinel::kFentry && !impl_->has_fentry) {
-    return make_error(ErrorCode::kUnsupported, "this kernel does not load the fentry sentinel");
+    return make_error(
+        ErrorCode::kUnsupported,
+        "this kernel does not load the fentry sentinel: set --fast-path-sentinel to auto, "
+        "which takes the one of system calls then");
   }
   // The new one watches before the old one goes.
   if (sentinel != Sentinel::kTracepoint && impl_->has_fentry) {

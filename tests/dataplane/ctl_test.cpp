@@ -172,6 +172,18 @@ TEST_F(Ctl, policy_of_a_pod_that_is_not_here_is_an_error) {
   EXPECT_EQ(answer.exit_status, 1) << answer.output;
 }
 
+TEST_F(Ctl, doctor_does_not_take_the_pins_of_a_dead_agent_for_anothers) {
+  ST_ASSERT_OK(sidetrack_->agent().terminate());
+  const std::string pins = sidetrack_->pin_dir();
+  // Asks with the pins' folder, and without: it is not the default.
+  ST_ASSERT_VALUE(const auto told, doctor());
+  EXPECT_EQ(told.output.find("another Sidetrack"), std::string::npos) << told.output;
+  EXPECT_NE(told.output.find("are pinned at " + pins), std::string::npos) << told.output;
+  ST_ASSERT_VALUE(const auto untold, sidetrack_->ctl({"doctor"}));
+  EXPECT_EQ(untold.output.find("another Sidetrack"), std::string::npos) << untold.output;
+  EXPECT_EQ(untold.output.find("all traffic goes direct"), std::string::npos) << untold.output;
+}
+
 TEST_F(Ctl, doctor_is_content_with_a_healthy_node_and_not_with_a_detached_program) {
   ST_ASSERT_VALUE(const auto healthy, doctor());
   EXPECT_EQ(healthy.exit_status, 0) << healthy.output;

@@ -87,6 +87,13 @@ TEST(Doctor, says_that_a_kernel_charges_no_reader) {
                         "TCP\n          -> --fast-path uncharged has it all the same"));
 }
 
+TEST(Doctor, does_not_blame_the_kernel_for_an_option) {
+  auto view = test::FakeViews().status();
+  view.fast_path_reason = "this kernel does not load the fentry sentinel: set another";
+  EXPECT_THAT(text_of_findings(findings_of(view)),
+              HasSubstr("hint    it is off: this kernel does not load the fentry sentinel: set"));
+}
+
 TEST(Doctor, a_fast_path_that_nobody_wants_is_no_finding) {
   auto view = test::FakeViews().status();
   EXPECT_THAT(text_of_findings(findings_of(view)), HasSubstr("ok      it is off: node_off\n"));
@@ -120,7 +127,7 @@ TEST(Doctor, another_sidetrack_is_named_once_with_what_to_do) {
   EXPECT_TRUE(findings.empty());
   check_others(
       {{.cgroup_dir = "/cg/pods", .program_id = 5, .pin_dir = "/sys/fs/bpf/b", .agent_runs = true}},
-      findings);
+      Own::kFound, findings);
   EXPECT_FALSE(is_healthy(findings));
   const auto text = text_of_findings(findings);
   EXPECT_THAT(text, HasSubstr("error   another Sidetrack is attached to cgroup /cg/pods: program "
@@ -131,11 +138,21 @@ TEST(Doctor, another_sidetrack_is_named_once_with_what_to_do) {
 
 TEST(Doctor, another_sidetrack_without_pins_or_agent_says_so) {
   Findings findings;
-  check_others({{.program_id = 5}, {.program_id = 7, .pin_dir = "/b/c"}}, findings);
+  check_others({{.program_id = 5}, {.program_id = 7, .pin_dir = "/b/c"}}, Own::kFound, findings);
   const auto text = text_of_findings(findings);
   EXPECT_THAT(text, HasSubstr("(id 5), its pins are not to be seen from here"));
   EXPECT_THAT(text, HasSubstr("(id 7), pinned at /b/c, no agent runs"));
   EXPECT_THAT(text, HasSubstr("-> sidetrack-agent uninstall --pin-dir /b/c\n"));
+}
+
+TEST(Doctor, the_pins_of_an_agent_that_is_gone_are_not_anothers) {
+  Findings findings;
+  check_others({{.cgroup_dir = "/cg", .program_id = 7, .pin_dir = "/b/c"}}, Own::kMissing,
+               findings);
+  const auto text = text_of_findings(findings);
+  EXPECT_THAT(text, HasSubstr("warning Sidetrack is attached to cgroup /cg: program st_connect4 "
+                              "(id 7), pinned at /b/c, no agent runs\n"));
+  EXPECT_THAT(text, HasSubstr("-> start sidetrack-agent with --pin-dir /b/c: it takes over; or"));
 }
 
 TEST(Doctor, old_kernel_without_btf_is_an_error) {
