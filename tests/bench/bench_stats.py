@@ -4,6 +4,8 @@
 from math import comb
 from operator import ge, gt, le
 
+RELATIONS = {">": gt, ">=": ge, "<=": le}
+
 
 def median(values: list[float]) -> float:
     ordered = sorted(values)
@@ -24,18 +26,22 @@ def interval_of_median(values: list[float]) -> tuple[float, float]:
     return ordered[max(rank - 1, 0)], ordered[count - max(rank, 1)]
 
 
-def judge(low: float, high: float, bound: float) -> str:
-    if high <= bound:
-        return "reached"
-    return "not reached" if low > bound else "inconclusive"
+def judge_interval(low: float, high: float, relation: str, bound: float) -> str:
+    """Of an interval, all of which must lie on one side."""
+    reaches = RELATIONS[relation]
+    if reaches(low, bound) != reaches(high, bound):
+        return "inconclusive"
+    return "reached" if reaches(low, bound) else "not reached"
+
+
+def judge_pairs(values: list[float], relation: str, bound: float) -> str:
+    """Ratios of interleaved pairs, for a bound near 1. Fewer than six have no interval of 95 %."""
+    return judge_interval(*interval_of_median(values), relation, bound) if len(values) >= 6 else "inconclusive"
 
 
 def judge_rounds(values: list[float], relation: str, bound: float) -> str:
-    """Ratios of few rounds against a bound, by their median. Near 1 that is no answer while rounds lie on both sides: inconclusive then."""
-    reaches = {">": gt, ">=": ge, "<=": le}[relation]
-    if 0.9 <= bound <= 1.1 and reaches(min(values), bound) != reaches(max(values), bound):
-        return "inconclusive"
-    return "reached" if reaches(median(values), bound) else "not reached"
+    """Ratios of a few rounds against a factor, by their median."""
+    return "reached" if RELATIONS[relation](median(values), bound) else "not reached"
 
 
 def spread(values: list[float]) -> dict[str, float]:

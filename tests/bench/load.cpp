@@ -4,7 +4,9 @@
 // requests_all and client_cpu_s). MODE bulk: writes of 128 KiB, each counts as a request.
 // keepalive: each connection sends its next request when the answer is complete; crr: each opens a
 // new connection for every request, which the server closes; idle: opens all, makes one request on
-// each and keeps them until its stdin ends. Prints one line of JSON.
+// each and keeps them until its stdin ends. Prints one line of JSON. With SECONDS 0 the connections
+// are held, and each line on stdin, a number of seconds, makes one measurement and a line of JSON;
+// the first line, {}, says that the warm-up is over.
 #include <sys/epoll.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -35,16 +37,21 @@ class Load {
   Load(Mode mode, std::vector<sockaddr_in> targets)
       : mode_(mode), targets_(std::move(targets)), epoll_(::epoll_create1(EPOLL_CLOEXEC)) {}
 
-  void run(std::size_t connections, double seconds, double warmup) {
+  void warm_up(std::size_t connections, double seconds) {
     slots_.resize(connections);
     for (Slot& slot : slots_) {
       open(slot);
     }
+    run_until(clock_ns(CLOCK_MONOTONIC) + static_cast<std::int64_t>(seconds * 1e9));
+  }
+
+  void measure(double seconds) {
     start_ns_ = clock_ns(CLOCK_MONOTONIC);
-    run_until(start_ns_ + static_cast<std::int64_t>(warmup * 1e9));
-    start_ns_ = now_ns_;
     before_ = done_;
     latencies_ = Histogram();
+    for (Slot& slot : slots_) {
+      slot.started_ns = start_ns_;  // what was under way meanwhile has waited for us
+    }
     run_until(start_ns_ + static_cast<std::int64_t>(seconds * 1e9));
   }
 
@@ -60,6 +67,7 @@ class Load {
         static_cast<unsigned long long>(done_ - before_), static_cast<unsigned long long>(done_),
         static_cast<unsigned long long>(errors_), static_cast<unsigned long long>(opened_), seconds,
         latencies_.quantile_ns(0.5) / 1e3, latencies_.quantile_ns(0.99) / 1e3, cpu_s);
+    std::fflush(stdout);
   }
 
  private:
@@ -240,7 +248,18 @@ int main(int argc, char** argv) {
             : mode == "bulk" ? Mode::kBulk
                              : Mode::kKeepAlive,
             std::move(targets));
-  load.run(connections, std::atof(argv[6]), std::atof(argv[7]));
-  load.print();
+  load.warm_up(connections, std::atof(argv[7]));
+  double seconds = std::atof(argv[6]);
+  if (seconds > 0) {
+    load.measure(seconds);
+    load.print();
+    return 0;
+  }
+  std::puts("{}");
+  std::fflush(stdout);
+  while (std::scanf("%lf", &seconds) == 1) {
+    load.measure(seconds);
+    load.print();
+  }
   return 0;
 }

@@ -11,7 +11,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from bench_stats import interval_of_median, judge, judge_rounds, median, spread
+from bench_stats import interval_of_median, judge_interval, judge_pairs, judge_rounds, median, spread
 
 CONNECT_BOUNDS = {"control": None, "off": 1.02, "excluded port": 1.03, "excluded CIDR": 1.03, "passthrough": 1.03}
 BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
@@ -25,12 +25,12 @@ def workload_title(workload: str, connections: int) -> str:
 
 
 def workloads(result: dict) -> list[tuple[str, int]]:
-    seen = dict.fromkeys((row["workload"], row["connections"]) for row in result.get("load", []))
+    seen = dict.fromkeys((row["workload"], row["connections"]) for row in [*result.get("load", []), *result.get("paired", [])])
     return list(seen)
 
 
-def rows_of(result: dict, path: str, workload: str, connections: int) -> list[dict]:
-    rows = [row for row in result["load"] if (row["path"], row["workload"], row["connections"]) == (path, workload, connections)]
+def rows_of(result: dict, path: str, workload: str, connections: int, part: str = "load") -> list[dict]:
+    rows = [row for row in result.get(part, []) if (row["path"], row["workload"], row["connections"]) == (path, workload, connections)]
     return sorted(rows, key=lambda row: row["round"])
 
 
@@ -46,10 +46,27 @@ def all_cpu_per_100k(row: dict) -> float:
     return (row["proxy_cpu_s"] + row["server_cpu_s"] + row["client_cpu_s"]) / row["requests_all"] * 1e5
 
 
-def ratios(result: dict, over: str, workload: str, connections: int, value, of: str = "sidetrack") -> list[float]:
+def ratios(result: dict, over: str, workload: str, connections: int, value, of: str = "sidetrack", part: str = "load") -> list[float]:
     """Per round: how many times better `of` is than `over`, by a value of which more is better."""
-    pairs = zip(rows_of(result, of, workload, connections), rows_of(result, over, workload, connections))
+    pairs = zip(rows_of(result, of, workload, connections, part), rows_of(result, over, workload, connections, part))
     return [value(mine) / value(other) for mine, other in pairs if value(other)]
+
+
+def part_for(bound: float) -> str:
+    """Bounds near 1 are judged on pairs, factors on rounds."""
+    return "paired" if 0.9 <= bound <= 1.1 else "load"
+
+
+VERDICT_HEAD = ["ratio", "between", "of", "bound", "verdict"]
+
+
+def verdict(values: list[float], relation: str, bound: float, part: str) -> list[str]:
+    if part == "paired":
+        low, high = interval_of_median(values)
+        return [f"{median(values):.3f}", f"{low:.3f}-{high:.3f}", f"{len(values)} pairs, 95 %", f"{relation} {bound}",
+                judge_pairs(values, relation, bound)]
+    return [f"{median(values):.2f}", f"{min(values):.2f}-{max(values):.2f}", f"{len(values)} rounds, all", f"{relation} {bound}",
+            judge_rounds(values, relation, bound)]
 
 
 def shown(values: list[float], digits: int = 0) -> str:
@@ -73,7 +90,7 @@ def connect_table(result: dict) -> tuple[list[str], list[list[str]]]:
         without, having = (median([pair[side] for pair in pairs]) for side in ("wall_a", "wall_b"))
         table.append([mode, f"{without:,.0f} / {having:,.0f}", f"{median(wall):.4f}", f"{low:.4f}-{high:.4f}", f"{median(cpu):.4f}",
                       f"{cpu_low:.4f}-{cpu_high:.4f}", str(len(pairs)), f"<= {bound}" if bound else "-",
-                      judge(low, high, bound) if bound else f"what the method is off by: {abs(median(wall) - 1):.2%}"])
+                      judge_interval(low, high, "<=", bound) if bound else f"what the method is off by: {abs(median(wall) - 1):.2%}"])
     return head, table
 
 
@@ -102,49 +119,46 @@ def memory_table(result: dict) -> tuple[list[str], list[list[str]]]:
 
 
 def verdict_table(result: dict) -> tuple[list[str], list[list[str]]]:
-    """Every bound of the redirect: ratios per round."""
-    head = ["Sidetrack's engine against", "in", "times better (min-max over rounds)", "bound", "verdict"]
+    """Every bound of the redirect: times better."""
     table = []
 
-    def add(over: str, what: str, values: list[float], bound: float) -> None:
+    def add(over: str, what: str, value, workload: str, connections: int, bound: float) -> None:
+        values = ratios(result, over, workload, connections, value, part=part_for(bound))
         relation = ">" if bound == 1 else ">="  # "ahead" is more than level
-        table.append([over, what, shown(values, 2), f"{relation} {bound}", judge_rounds(values, relation, bound)])
+        if values:
+            table.append([result["titles"][over].removeprefix("Sidetrack, "), f"{what}: {workload_title(workload, connections)}",
+                          *verdict(values, relation, bound, part_for(bound))])
 
     for workload, connections in workloads(result):
         if workload == "bulk":
             continue
-        title = workload_title(workload, connections)
         measures = {"connections/s" if workload == "crr" else "requests/s": rate, "p50": lambda row: 1 / row["p50_us"],
                     "CPU per request": lambda row: 1 / cpu_per_100k(row)}
         for name, value in measures.items():
-            add("HAProxy on the node", f"{name}: {title}", ratios(result, "haproxy", workload, connections, value), 1)
+            add("haproxy", name, value, workload, connections, 1)
     for path, bound in (("x1", 1.4), ("x2", 2.0), ("e1", 1.4), ("e2", 2.0)):
-        if path not in result["titles"]:
-            continue
         for workload, connections in workloads(result):
             if workload == "keepalive":
-                add(result["titles"][path], f"requests/s: {workload_title(workload, connections)}",
-                    ratios(result, path, workload, connections, rate), bound)
+                add(path, "requests/s", rate, workload, connections, bound)
     if result.get("memory"):
         per = {path: [row["bytes_per_connection"] for row in result["memory"] if row["path"] == path] for path in ("sidetrack", "haproxy")}
-        add("HAProxy on the node", "memory per idle connection",
-            [other / max(mine, 1) for mine, other in zip(per["sidetrack"], per["haproxy"])], 1)
-    return head, table
+        times = [other / max(mine, 1) for mine, other in zip(per["sidetrack"], per["haproxy"])]
+        table.append(["HAProxy on the node", "memory per idle connection", *verdict(times, ">", 1, "memory")])  # no noise in it
+    return ["Sidetrack's engine against", "in", *VERDICT_HEAD], table
 
 
 def fast_table(result: dict) -> tuple[list[str], list[list[str]]]:
-    """The bounds of the fast path: ratios per round."""
-    head = ["path", "against", "in", "ratio (min-max over rounds)", "bound", "verdict", "bytes past TCP"]
+    """The bounds of the fast path."""
     table = []
 
     def add(of: str, over: str, workload: str, connections: int, what: str, value, bound: float) -> None:
-        values = ratios(result, over, workload, connections, value, of)
+        part = part_for(bound)
+        values = ratios(result, over, workload, connections, value, of, part)
         if not values:
             return
-        relation = "<=" if what == "p50" else ">="
-        share = [row["past_tcp"] for row in rows_of(result, of, workload, connections)]
-        table.append([result["titles"][of], result["titles"][over], f"{what}: {workload_title(workload, connections)}", shown(values, 2),
-                      f"{relation} {bound}", judge_rounds(values, relation, bound), f"{median(share):.0%}"])
+        share = [row["past_tcp"] for row in rows_of(result, of, workload, connections, part)]
+        table.append([result["titles"][of], result["titles"][over], f"{what}: {workload_title(workload, connections)}",
+                      *verdict(values, "<=" if what == "p50" else ">=", bound, part), f"{median(share):.0%}"])
 
     def p50(row: dict) -> float:
         return row["p50_us"]
@@ -160,17 +174,17 @@ def fast_table(result: dict) -> tuple[list[str], list[list[str]]]:
             add("handoff", one, "keepalive", connections, "requests/s", rate, 2)
             add("handoff", two, "keepalive", connections, "requests/s", rate, 4)
     add("handoff", "sidetrack", "crr", 16, "connections/s", rate, 0.98)
-    return head, table
+    return ["path", "against", "in", *VERDICT_HEAD, "bytes past TCP"], table
 
 
 def sections(result: dict) -> list[tuple[str, list[str], list[list[str]]]]:
     found = []
     if result.get("connect"):
         found.append(("Connect cost, against no agent", *connect_table(result)))
-    if result.get("load"):
+    if result.get("load") or result.get("paired"):
         found.append(("Bounds of the redirect", *verdict_table(result)))
-        if "fast" in result["titles"]:
-            found.append(("Bounds of the fast path", *fast_table(result)))
+        found.append(("Bounds of the fast path", *fast_table(result)))
+    if result.get("load"):
         found += [(workload_title(*key)[0].upper() + workload_title(*key)[1:], *load_table(result, *key)) for key in workloads(result)]
     if result.get("memory"):
         found.append(("Memory per idle connection", *memory_table(result)))
@@ -204,7 +218,7 @@ def markdown(result: dict) -> str:
 
 def svg(result: dict) -> str:
     """Bars of the median rate by workload and path, with a line from minimum to maximum."""
-    keys, titles = workloads(result), result.get("titles", {})
+    keys, titles = workloads(result) if result.get("load") else [], result.get("titles", {})
     bar, gap, left, width, top = 16, 26, 210, 560, 30
     height = top + len(keys) * (len(titles) * bar + gap) + 10
     parts = [f'<svg xmlns="http://www.w3.org/2000/svg" width="{left + width + 190}" height="{height}" font-family="sans-serif" font-size="12">',

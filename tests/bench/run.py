@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """make bench: measures side by side, in rounds, and writes build/bench/bench.json, bench.svg and a table.
 
-run.py BUILD_FOLDER [OUTPUT_FOLDER]. Environment: BENCH_QUICK=1 (about 90 s, for a look), BENCH_ONLY=connect|load|memory, KEEP_LOGS=1.
+run.py BUILD_FOLDER [OUTPUT_FOLDER]. Environment: BENCH_QUICK=1 (three minutes, for a look), BENCH_ONLY=connect|memory|paired|load, KEEP_LOGS=1.
 Exit code 0 unless something failed technically: bounds are reported, not enforced.
 """
 
@@ -18,9 +18,14 @@ from pathlib import Path
 import report
 from bench_lab import Lab, run
 from competitors import PORTS, Competitors, Path_
+from held import HeldClient, bind_server, cpu_seconds, load_command, measure_in_turn
 
 QUICK = os.environ.get("BENCH_QUICK", "") not in ("", "0")
 WORKLOADS = (("keepalive", 1), ("keepalive", 16), ("keepalive", 64), ("crr", 16), ("bulk", 1))
+# What bounds near 1 compare, measured in pairs beside it.
+PAIRED = (("keepalive", 1, ("sidetrack", "haproxy", "haproxyfast", "fast", "handoff")),
+          ("keepalive", 16, ("sidetrack", "haproxy", "haproxyfast", "fast", "handoff")),
+          ("keepalive", 64, ("sidetrack", "haproxy", "haproxyfast", "fast", "handoff")), ("crr", 16, ("haproxy", "sidetrack", "handoff")))
 WARMUP_S = {True: 1.8, False: 0.1}  # a fast path arms one second after it was adopted
 # mode, its pod (None: no agent on either side), the first of its two ports
 CONNECT_MODES = (("control", None, 7000), ("off", "off", 7010), ("excluded port", "excluded", 7020),
@@ -29,8 +34,10 @@ CONNECT_MODES = (("control", None, 7000), ("off", "off", 7010), ("excluded port"
 
 def plan() -> dict:
     if QUICK:
-        return {"connect_rounds": 2, "pairs": 13, "slice_ms": 50, "load_rounds": 2, "load_s": 1.0, "idle": 2000}
-    return {"connect_rounds": 4, "pairs": 30, "slice_ms": 60, "load_rounds": 4, "load_s": 2.0, "idle": 4000}
+        return {"connect_rounds": 2, "pairs": 13, "slice_ms": 50, "load_rounds": 2, "load_s": 0.8, "paired_rounds": 6, "paired_s": 0.2,
+                "idle": 2000}
+    return {"connect_rounds": 4, "pairs": 30, "slice_ms": 60, "load_rounds": 4, "load_s": 1.8, "paired_rounds": 24, "paired_s": 0.35,
+            "idle": 4000}
 
 
 def machine(root: Path) -> dict:
@@ -49,10 +56,6 @@ def busy_share(seconds: float = 1.0) -> float:
     time.sleep(seconds)
     spent = [after - earlier for earlier, after in zip(before, read())]
     return 1 - (spent[3] + spent[4]) / max(sum(spent), 1)
-
-
-def cpu_seconds(pid: int) -> float:
-    return sum(int(path.read_text().split()[0]) for path in Path(f"/proc/{pid}/task").glob("*/schedstat")) / 1e9
 
 
 def resident_bytes(pid: int) -> int:
@@ -100,11 +103,9 @@ class Bench:
         past = path.agent.bytes_by_path() if path.agent else {}
         pids = [path.server, *path.proxies]
         cpu = [cpu_seconds(pid) for pid in pids]
-        for thread in Path(f"/proc/{path.server}/task").iterdir():
-            os.sched_setaffinity(int(thread.name), cpus[1])
-        client_cpus = ",".join(map(str, sorted(cpus[0])))
-        answer = self.lab.ask("load", path.cgroup, path.client, "taskset", "-c", client_cpus, self.load_program,
-                              workload, path.target, str(path.port), str(PORTS), str(connections), str(self.plan["load_s"]), str(WARMUP_S[path.fast and workload != "crr"]))
+        bind_server(path, cpus[1])
+        answer = self.lab.ask("load", path.cgroup, path.client, *load_command(
+            self.load_program, path, workload, connections, cpus[0], self.plan["load_s"], WARMUP_S[path.fast and workload != "crr"]))
         server, *proxies = [cpu_seconds(pid) - before for pid, before in zip(pids, cpu)]
         answer.update(proxy_cpu_s=sum(proxies), server_cpu_s=server)
         if answer["errors"]:
@@ -113,6 +114,25 @@ class Bench:
             check_reasons(path, answer["opened"], reasons, path.agent.reasons())
             answer["past_tcp"] = share_past_tcp(past, path.agent.bytes_by_path())
         return answer
+
+    def paired(self) -> list[dict]:
+        results = []
+        for workload, connections, names in PAIRED:
+            say(f"pairs: {workload} c={connections}, {self.plan['paired_rounds']} rounds")
+            paths = [self.all.paths[name] for name in names]
+
+            def hold(number: int) -> list[HeldClient]:
+                return [HeldClient(self.lab, self.load_program, path, workload, connections, place(workload, connections, number)) for path in paths]
+
+            before = {path.name: (path.agent.reasons(), path.agent.bytes_by_path()) for path in paths}
+            rows, opened = measure_in_turn(hold, self.plan["paired_rounds"], self.plan["paired_s"])
+            for path in paths:
+                reasons, past = before[path.name]
+                check_reasons(path, opened[path.name], reasons, path.agent.reasons())
+                # Of all paths of its agent: pod to pod and through the engine share one.
+                share = share_past_tcp(past, path.agent.bytes_by_path())
+                results += [{"workload": workload, "connections": connections, "past_tcp": share, **row} for row in rows if row["path"] == path.name]
+        return results
 
     def memory(self) -> list[dict]:
         results = []
@@ -178,7 +198,7 @@ def say(text: str) -> None:
 def measure_all(bench: Bench) -> dict:
     only = os.environ.get("BENCH_ONLY", "")
     # Memory comes before the load: a heap that has grown once takes new connections for nothing.
-    parts = {"connect": bench.connect_cost, "memory": bench.memory, "load": bench.load}
+    parts = {"connect": bench.connect_cost, "memory": bench.memory, "paired": bench.paired, "load": bench.load}
     return {name: part() for name, part in parts.items() if not only or only == name}
 
 
