@@ -182,6 +182,9 @@ void Forwarder::close(Connection& connection, Ending ending) {
     if (ending == Ending::kReset) {
       close_with_reset(side.fd);
     } else {
+      if (!side.fin_sent) {
+        finish_on_close(side.fd);
+      }
       ::close(side.fd);
     }
     side.fd = -1;

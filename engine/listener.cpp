@@ -17,6 +17,8 @@
 #include <thread>
 #include <utility>
 
+#include "engine/upstream.h"
+
 namespace sidetrack::engine {
 namespace {
 
@@ -63,9 +65,11 @@ Result<Listener> open_one(int family, std::uint16_t port) {
   const int fd = listener.fd.get();
   const int on = 1;
   ::setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-  // Accepted sockets inherit both. An urgent byte would be lost: it goes on as one of the stream.
+  // Accepted sockets inherit all three. An urgent byte would be lost: it goes on as one of the
+  // stream.
   ::setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
   ::setsockopt(fd, SOL_SOCKET, SO_OOBINLINE, &on, sizeof on);
+  reset_on_close(fd);
   if (family == AF_INET6) {
     ::setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof on);
   }

@@ -7,6 +7,8 @@
 #include <cerrno>
 #include <cstring>
 
+#include "engine/upstream.h"
+
 namespace sidetrack::engine {
 namespace {
 
@@ -147,6 +149,7 @@ Step Relay::finish(Connection& connection, SideIndex from) {
   }
   if (!out.fin_sent) {
     out.fin_sent = true;
+    finish_on_close(out.fd);
     ::shutdown(out.fd, SHUT_WR);
   }
   return Step::kWait;

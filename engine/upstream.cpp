@@ -19,6 +19,10 @@ std::uint8_t close_of(int error_number) {
   return error_number == ETIMEDOUT ? ST_CLOSE_TIMEOUT : ST_CLOSE_REFUSED;
 }
 
+void set_linger(int fd, const linger& value) {
+  ::setsockopt(fd, SOL_SOCKET, SO_LINGER, &value, sizeof value);
+}
+
 }  // namespace
 
 int make_upstream_socket(int family) {
@@ -29,6 +33,7 @@ int make_upstream_socket(int family) {
   const int on = 1;
   ::setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
   ::setsockopt(fd, SOL_SOCKET, SO_OOBINLINE, &on, sizeof on);  // as on listeners
+  reset_on_close(fd);
   // The application's own keepalive is answered by us: ours, with the pod's sysctls, finds an
   // upstream that vanished.
   ::setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
@@ -69,9 +74,16 @@ void report(int accepted, bool accepted_v4, const SocketAddress& endpoint, int e
   ::setsockopt(accepted, accepted_v4 ? SOL_IP : SOL_IPV6, ST_SO_REPORT, &value, sizeof value);
 }
 
+void reset_on_close(int fd) {
+  set_linger(fd, {.l_onoff = 1, .l_linger = 0});
+}
+
+void finish_on_close(int fd) {
+  set_linger(fd, {.l_onoff = 0, .l_linger = 0});
+}
+
 void close_with_reset(int fd) {
-  const linger now{.l_onoff = 1, .l_linger = 0};
-  ::setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof now);
+  reset_on_close(fd);
   ::close(fd);
 }
 

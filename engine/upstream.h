@@ -31,6 +31,14 @@ struct Opened {
 // could not be reached.
 void report(int accepted, bool accepted_v4, const SocketAddress& endpoint, int error_number);
 
+// From here on the peer gets RST when the socket is closed, also if that is because this process
+// was killed: its peer must not take that for the end of a stream. What is still to be sent is
+// dropped.
+void reset_on_close(int fd);
+
+// Undoes it: the stream to the peer is complete, and ends with FIN once all of it has arrived.
+void finish_on_close(int fd);
+
 // Closes so that the peer gets RST, now.
 void close_with_reset(int fd);
 

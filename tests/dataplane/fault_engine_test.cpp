@@ -6,10 +6,18 @@
 #include <csignal>
 #include <utility>
 
+#include <nlohmann/json.hpp>
+
 #include "tests/dataplane/fault_node.h"
 
 namespace sidetrack::lab {
 namespace {
+
+constexpr std::uint64_t kConnects = 10'000;
+constexpr std::uint64_t kRounds = 20;
+constexpr std::uint64_t kLeastKills = 5;
+constexpr std::uint64_t kRequestsPerKill = 200;
+constexpr int kThreads = 2;
 
 class EngineFault : public FaultNode {
  protected:
@@ -19,6 +27,30 @@ class EngineFault : public FaultNode {
     return std::all_of(std::begin(pod.port_v4_be), std::end(pod.port_v4_be), is_zero) &&
            std::all_of(std::begin(pod.port_v6_be), std::end(pod.port_v6_be), is_zero);
   }
+  // Kills and starts engines until `traffic` has done its rounds; how many were killed.
+  void kill_under(const Traffic& traffic, std::uint64_t* kills) {
+    const Counts before = counted();
+    while (traffic.rounds() < kRounds || *kills < kLeastKills) {
+      sidetrack_->engine().kill_hard();
+      const std::uint64_t redirected = since(before)["redirected"];
+      ++*kills;
+      ST_ASSERT_OK(sidetrack_->start_engine());
+      ASSERT_TRUE(eventually(kPatience, [&] {
+        return since(before)["redirected"] > redirected + kRequestsPerKill;
+      })) << sidetrack_->logs();
+    }
+  }
+  // A kill costs at most what was inside of the engine: one connection per thread, which is reset.
+  static std::uint64_t cut_by(const BurstResult& burst, std::uint64_t kills) {
+    std::uint64_t cut = 0;
+    for (const auto& [name, count] : burst.io_errors) {
+      EXPECT_TRUE(name == "ECONNRESET" || name == "EPIPE") << name;
+      cut += count;
+    }
+    EXPECT_LE(cut, kills * kThreads);
+    EXPECT_EQ(burst.mismatches, 0U);
+    return cut;
+  }
   // A connection of `shell` to the echo server.
   int open_stream(PodShell& shell) {
     const auto socket = shell.connect(api_v4_, kEcho);
@@ -27,12 +59,6 @@ class EngineFault : public FaultNode {
   }
 };
 
-constexpr std::uint64_t kConnects = 10'000;
-constexpr std::uint64_t kRounds = 20;
-constexpr std::uint64_t kLeastKills = 5;
-constexpr std::uint64_t kRequestsPerKill = 200;
-constexpr int kThreads = 2;
-
 TEST_F(EngineFault, a_kill_fails_no_connect_and_cuts_only_what_was_inside) {
   start_echo();
   ASSERT_NO_FATAL_FAILURE(start_sidetrack());
@@ -40,28 +66,33 @@ TEST_F(EngineFault, a_kill_fails_no_connect_and_cuts_only_what_was_inside) {
   Traffic traffic(shell_in(*web_), api_v4_, kEcho,
                   {.count = kConnects / kRounds, .threads = kThreads});
   std::uint64_t kills = 0;
-  while (traffic.rounds() < kRounds || kills < kLeastKills) {
-    sidetrack_->engine().kill_hard();
-    const std::uint64_t redirected = since(before)["redirected"];
-    ++kills;
-    ST_ASSERT_OK(sidetrack_->start_engine());
-    ASSERT_TRUE(eventually(kPatience, [&] {
-      return since(before)["redirected"] > redirected + kRequestsPerKill;
-    })) << sidetrack_->logs();
-  }
+  ASSERT_NO_FATAL_FAILURE(kill_under(traffic, &kills));
   const BurstResult burst = traffic.stop();
-  EXPECT_EQ(burst.mismatches, 0U);
   EXPECT_EQ(burst.connect_errors, Counts());
-  // A kill costs at most what was inside of the engine: one connection per thread.
-  std::uint64_t cut = 0;
-  for (const auto& [name, count] : burst.io_errors) {
-    EXPECT_TRUE(name == "ECONNRESET" || name == "EOF" || name == "EPIPE") << name;
-    cut += count;
-  }
-  EXPECT_LE(cut, kills * kThreads);
-  EXPECT_EQ(burst.ok + cut, traffic.rounds() * (kConnects / kRounds));
+  EXPECT_EQ(burst.ok + cut_by(burst, kills), traffic.rounds() * (kConnects / kRounds));
   EXPECT_GT(since(before)["redirected"], 0U);
   EXPECT_GT(since(before)["engine_down"], 0U);
+}
+
+TEST_F(EngineFault, a_kill_refuses_connects_in_no_other_way_if_the_pod_says_closed) {
+  constexpr milliseconds kNoHang{3000};  // of the burst's 10 s
+  start_echo();
+  put_web("web", {{"sidetrack.io/on-engine-loss", "closed"}});
+  ASSERT_NO_FATAL_FAILURE(start_sidetrack());
+  const Counts before = counted();
+  Traffic traffic(shell_in(*web_), api_v4_, kEcho,
+                  {.count = kConnects / kRounds, .threads = kThreads});
+  std::uint64_t kills = 0;
+  ASSERT_NO_FATAL_FAILURE(kill_under(traffic, &kills));
+  const BurstResult burst = traffic.stop();
+  Counts counts = since(before);
+  const std::uint64_t refused = counts["engine_down_closed"];
+  EXPECT_GT(refused, 0U);
+  EXPECT_EQ(burst.connect_errors, (Counts{{"ECONNREFUSED", refused}}));
+  EXPECT_EQ(burst.ok + refused + cut_by(burst, kills), traffic.rounds() * (kConnects / kRounds));
+  EXPECT_EQ(counts["redirected"] + refused, traffic.rounds() * (kConnects / kRounds));
+  EXPECT_EQ(counts.size(), 2U) << "something went direct";
+  EXPECT_LT(std::chrono::microseconds(burst.max_us), scaled(kNoHang));
 }
 
 TEST_F(EngineFault, after_a_kill_no_connect_fails) {

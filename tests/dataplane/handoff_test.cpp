@@ -47,7 +47,7 @@ class Talker {
   [[nodiscard]] std::uint64_t sent() const { return sent_; }
   [[nodiscard]] std::uint64_t received() const { return received_; }
   [[nodiscard]] bool intact() const { return intact_; }
-  // errno of the end, 0 = FIN.
+  // errno of the end, whichever call it came to first; 0 = FIN.
   [[nodiscard]] int error_number() const { return error_number_; }
 
  private:
@@ -71,7 +71,7 @@ class Talker {
     const ssize_t count = ::recv(fd_, in_.data(), size, 0);
     if (count <= 0) {
       if (count == 0 || errno != EAGAIN) {
-        error_number_ = count == 0 ? 0 : errno;
+        note_error(count == 0 ? 0 : errno);
         ended_ = true;
         finished_ = finished_ || count < 0;
       }
@@ -93,8 +93,15 @@ class Talker {
       begin_ += static_cast<std::size_t>(count);
       sent_ += static_cast<std::uint64_t>(count);
     } else if (errno != EAGAIN) {
+      note_error(errno);
       finished_ = true;
       finish_ = true;
+    }
+  }
+
+  void note_error(int error_number) {
+    if (error_number_ == 0) {
+      error_number_ = error_number;
     }
   }
 
@@ -210,7 +217,7 @@ TEST_F(Handoff, begins_under_streams_and_a_half_close_ends_it) {
   EXPECT_EQ(closed["bytes_in"], in) << closed;
 }
 
-TEST_F(Handoff, ends_as_a_proxied_connection_does_when_the_engine_is_killed) {
+TEST_F(Handoff, is_reset_at_both_ends_when_the_engine_is_killed) {
   Ends ends = open(true);
   Talker client(ends.client.get(), 33, 44);
   Talker server(ends.server.get(), 44, 33);
@@ -222,7 +229,7 @@ TEST_F(Handoff, ends_as_a_proxied_connection_does_when_the_engine_is_killed) {
   EXPECT_TRUE(server.intact());
   for (const Talker* talker : {&client, &server}) {
     const int error = talker->error_number();
-    EXPECT_TRUE(error == 0 || error == ECONNRESET || error == EPIPE) << error;
+    EXPECT_TRUE(error == ECONNRESET || error == EPIPE) << error;
   }
 }
 
@@ -241,7 +248,8 @@ TEST_F(Handoff, what_is_in_the_queue_of_the_reader_survives_the_engine) {
   EXPECT_EQ(sent_by_tcp(ends.client), by_tcp);
   sidetrack_->engine().kill_hard();
   EXPECT_EQ(receive_text(ends.server, 100), "'last words'");
-  EXPECT_EQ(receive_text(ends.server, 100), "EOF");
+  EXPECT_EQ(receive_text(ends.server, 100), "ECONNRESET");
+  EXPECT_EQ(receive_text(ends.client, 100), "ECONNRESET");
 }
 
 // What was redirected to the engine before counts: its slots do.

@@ -63,6 +63,7 @@ TEST(SoakJudge, what_was_over_before_and_what_came_after_excuse_nothing) {
 TEST(SoakJudge, a_killed_engine_excuses_only_what_it_may_have_carried) {
   const Incident killed{.cause = Cause::kEngineKilled, .from_ms = 1500, .to_ms = 1600};
   EXPECT_TRUE(judged({killed}, {{kMesh, ended("ECONNRESET")}}).empty());
+  EXPECT_EQ(judged({killed}, {{kMesh, ended("EOF")}}).size(), 1U);
   EXPECT_EQ(judged({killed}, {{kPass, ended("ECONNRESET")}}).size(), 1U);
   EXPECT_EQ(judged({killed}, {{kControl, ended("ECONNRESET")}}).size(), 1U);
 }

@@ -181,6 +181,24 @@ TEST_F(EngineRelay, holds_little_for_a_slow_reader) {
   EXPECT_TRUE(at_client.text == flood);
 }
 
+// Both ends send, finish, and read only when the engine has closed its sockets: what is still to be
+// sent is then the kernel's to deliver.
+TEST_F(EngineRelay, loses_nothing_of_what_waits_for_a_slow_reader_when_both_have_finished) {
+  const Pair pair = connect_pair();
+  const std::string request = random_bytes(1'000'000, 8);
+  const std::string response = random_bytes(1'000'003, 9);
+  send_in_pieces(pair.server, response, 10);
+  send_in_pieces(pair.client, request, 11);
+  ASSERT_TRUE(eventually([&] { return engine_->totals().connections == 0; }));
+  EXPECT_EQ(engine_->totals().resets, 0U);
+  const ReadResult at_client = read_all(pair.client);
+  const ReadResult at_server = read_all(pair.server);
+  EXPECT_TRUE(at_client.eof) << at_client.error_number;
+  EXPECT_TRUE(at_client.text == response) << at_client.text.size();
+  EXPECT_TRUE(at_server.eof) << at_server.error_number;
+  EXPECT_TRUE(at_server.text == request) << at_server.text.size();
+}
+
 TEST_F(EngineRelay, cuts_the_connections_of_a_removed_pod) {
   const Pair pair = connect_pair();
   engine_->remove_pod(kCookie, Cut::kYes);
