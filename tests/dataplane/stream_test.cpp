@@ -3,13 +3,16 @@
 // over a direct connection.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <csignal>
+#include <cstdio>
 #include <fstream>
 #include <random>
 
 #include <nlohmann/json.hpp>
 
 #include "tests/dataplane/fault_node.h"
+#include "tests/lab/proc_stats.h"
 
 namespace sidetrack::lab {
 namespace {
@@ -165,45 +168,101 @@ INSTANTIATE_TEST_SUITE_P(ByWay, Streams, testing::Values(Way::kRedirected, Way::
                            return way.param == Way::kDirect ? "direct" : "redirected";
                          });
 
-using BackPressure = FaultNode;
+class BackPressure : public FaultNode {
+ protected:
+  static constexpr std::uint16_t kServer = 7100;
+  static constexpr int kStuck = 20;
+  static constexpr std::uint64_t kFlood = 64U << 20;
+  static constexpr std::uint64_t kPerConnection = 256U << 10;
+  static constexpr std::uint64_t kSlack = 4U << 20;
 
-// In KiB.
-std::uint64_t resident(pid_t pid) {
-  std::ifstream status(fmt::format("/proc/{}/status", pid));
-  for (std::string word; status >> word;) {
-    if (word == "VmRSS:") {
-      std::uint64_t kib = 0;
-      status >> kib;
-      return kib;
+  void SetUp() override {
+    FaultNode::SetUp();
+    if (IsSkipped() || HasFatalFailure()) {
+      return;
     }
+    start_echo({"echo:7000", "silent:7003"});
+    ASSERT_NO_FATAL_FAILURE(start_sidetrack());
+    expect_connections(10, "redirected");
   }
-  return 0;
-}
+  [[nodiscard]] std::uint64_t engine_bytes() const {
+    return resident_bytes(sidetrack_->engine().pid());
+  }
+  // Until nothing more has been taken for as long as the socket's timeout.
+  static void fill(PodShell& shell, int id) {
+    ST_ASSERT_VALUE(const auto sent, shell.command(fmt::format("send {} len={}", id, kFlood)));
+    EXPECT_EQ(sent.value("errno_name", ""), "EAGAIN");
+    EXPECT_LT(sent.value("sent", kFlood), kFlood);
+  }
+  // The kernel's own limit of a socket's queue: "tcp_rmem".
+  static std::uint64_t most_of(const std::string& name) {
+    std::uint64_t limit = 0;
+    std::ifstream("/proc/sys/net/ipv4/" + name) >> limit >> limit >> limit;
+    return limit;
+  }
+  void expect_others_are_served() {
+    const auto other = shell_in(*web_);
+    ST_ASSERT_VALUE(const auto socket, other->connect(api_v4_, kEcho));
+    ST_ASSERT_VALUE(const auto done, other->exchange(socket.id, 1'000'000));
+    EXPECT_EQ(done.digest, done.expected_digest);
+  }
+  // What waits in the queues of the engine's sockets in web's netns: one of each connection is at a
+  // listener's port, the other one goes to kServer.
+  [[nodiscard]] std::uint64_t queued_in_kernel() const {
+    std::ifstream table(fmt::format("/proc/{}/net/tcp", shell_->process().pid()));
+    std::uint64_t sum = 0;
+    for (std::string line; std::getline(table, line);) {
+      unsigned here = 0;
+      unsigned there = 0;
+      unsigned long to_send = 0;
+      unsigned long to_read = 0;
+      if (std::sscanf(line.c_str(), "%*d: %*8x:%x %*8x:%x %*x %lx:%lx", &here, &there, &to_send,
+                      &to_read) == 4 &&
+          ((here >= 15900 && here <= 15999) || there == kServer)) {
+        sum += to_send + to_read;
+      }
+    }
+    return sum;
+  }
+};
 
 TEST_F(BackPressure, a_server_that_does_not_read_costs_bounded_memory_and_stops_its_client_only) {
-  constexpr int kStuck = 20;
-  constexpr std::uint64_t kFlood = 64U << 20;
-  constexpr std::uint64_t kKiBPerConnection = 256;
-  constexpr std::uint64_t kSlackKiB = 4096;
-  start_echo({"echo:7000", "silent:7003"});
-  ASSERT_NO_FATAL_FAILURE(start_sidetrack());
-  expect_connections(10, "redirected");
-  const std::uint64_t before = resident(sidetrack_->engine().pid());
+  const std::uint64_t before = engine_bytes();
   for (int i = 0; i < kStuck; ++i) {
     ST_ASSERT_VALUE(const auto socket,
                     shell_->connect(api_v4_, 7003, {.timeout = milliseconds(300)}));
     ASSERT_EQ(socket.errno_name, "");
-    // Until nothing more has been taken for as long as the socket's timeout.
-    ST_ASSERT_VALUE(const auto sent,
-                    shell_->command(fmt::format("send {} len={}", socket.id, kFlood)));
-    EXPECT_EQ(sent.value("errno_name", ""), "EAGAIN");
-    EXPECT_LT(sent.value("sent", kFlood), kFlood);
+    fill(*shell_, socket.id);
   }
-  EXPECT_LT(resident(sidetrack_->engine().pid()), before + kStuck * kKiBPerConnection + kSlackKiB);
-  const auto other = shell_in(*web_);
-  ST_ASSERT_VALUE(const auto socket, other->connect(api_v4_, kEcho));
-  ST_ASSERT_VALUE(const auto done, other->exchange(socket.id, 1'000'000));
-  EXPECT_EQ(done.digest, done.expected_digest);
+  EXPECT_LT(engine_bytes(), before + kStuck * kPerConnection + kSlack);
+  expect_others_are_served();
+}
+
+TEST_F(BackPressure, two_ends_that_do_not_read_cost_bounded_memory_in_both_directions_at_once) {
+  const auto server = shell_in(*api_);
+  ST_ASSERT_VALUE(const auto listener, server->listen(api_v4_, kServer));
+  const std::uint64_t before = engine_bytes();
+  for (int i = 0; i < kStuck; ++i) {
+    ST_ASSERT_VALUE(const auto client,
+                    shell_->connect(api_v4_, kServer, {.timeout = milliseconds(300)}));
+    ASSERT_EQ(client.errno_name, "");
+    ST_ASSERT_VALUE(const auto served, server->accept(listener.id));
+    ST_ASSERT_OK(shell_->send(client.id, "x"));
+    ST_ASSERT_OK(server->command(fmt::format("recv {} 1 timeout_ms=300", served.id)));
+    fill(*shell_, client.id);
+    fill(*server, served.id);
+  }
+  const std::uint64_t after = engine_bytes();
+  EXPECT_LT(after, before + kStuck * kPerConnection + kSlack);
+  // Each end has a socket of the engine that neither takes nor gives more.
+  const std::uint64_t in_kernel = queued_in_kernel() / kStuck;
+  EXPECT_LT(in_kernel, 2 * (most_of("tcp_rmem") + most_of("tcp_wmem")));
+  fmt::print("{}\n",
+             nlohmann::json{{"connections", kStuck},
+                            {"engine_bytes_each", (after - std::min(after, before)) / kStuck},
+                            {"socket_bytes_each", in_kernel}}
+                 .dump());
+  expect_others_are_served();
 }
 
 }  // namespace
