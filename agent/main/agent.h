@@ -112,6 +112,7 @@ class Agent : public admin::Views {
   [[nodiscard]] std::vector<reconcile::PodStatus> pod_statuses(
       const std::vector<dataplane::ProgramState>& programs) const;
   [[nodiscard]] std::vector<admin::EngineView> engine_views();
+  void add_unregistered(std::vector<admin::EngineView>& views) const;
   [[nodiscard]] std::vector<admin::ProblemView> problem_views(
       const std::vector<reconcile::PodStatus>& pods,
       const std::vector<admin::EngineView>& engines) const;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The agent and its engines: who may register, and what they tell.
 
+#include <algorithm>
 #include <cerrno>
 #include <csignal>
 #include <utility>
@@ -16,6 +17,11 @@ namespace {
 // An engine that was killed leaves a beat that is fresh for a while.
 bool has_ended(std::uint64_t pid) {
   return pid != 0 && kill(static_cast<pid_t>(pid), 0) != 0 && errno == ESRCH;
+}
+
+double beat_age_s(std::uint64_t beat_ns) {
+  const double now_ns = static_cast<double>(clock_ns(CLOCK_MONOTONIC));
+  return beat_ns == 0 ? -1 : (now_ns - static_cast<double>(beat_ns)) / 1e9;
 }
 
 }  // namespace
@@ -111,6 +117,69 @@ void Agent::forget_lost_engines() {
     }
   }
   slots_ = std::move(alive);
+}
+
+// An engine that serves its pods, but has not come (back) to this agent: the kernel goes by its
+// beat.
+void Agent::add_unregistered(std::vector<admin::EngineView>& views) const {
+  if (options_.engine != reconcile::EngineKind::kEmbedded) {
+    return;
+  }
+  const volatile st_engine* cells = dataplane_->engine_cells();
+  const auto sessions = engine_server_.sessions();
+  for (std::uint16_t slot = ST_EXTERNAL_ENGINE_SLOT + 1; slot < ST_MAX_ENGINES; ++slot) {
+    const bool registered =
+        std::any_of(sessions.begin(), sessions.end(),
+                    [&](const engines::SessionInfo& session) { return session.slot == slot; });
+    if (registered || has_ended(cells[slot].pid) ||
+        st_beat_is_fresh(cells[slot].beat_ns, clock_ns(CLOCK_MONOTONIC)) == 0) {
+      continue;
+    }
+    views.push_back({.kind = "embedded",
+                     .state = cells[slot].full != 0 ? "full" : "up",
+                     .detail = "it has not registered with this agent yet",
+                     .pid = static_cast<std::int64_t>(cells[slot].pid),
+                     .last_beat_age_s = beat_age_s(cells[slot].beat_ns)});
+  }
+}
+
+std::vector<admin::EngineView> Agent::engine_views() {
+  std::vector<admin::EngineView> views;
+  const volatile st_engine* cells = dataplane_->engine_cells();
+  if (external_) {
+    views.push_back({.kind = "external",
+                     .state = !external_->up()    ? "down"
+                              : external_->full() ? "full"
+                                                  : "up",
+                     .detail = external_->problem()});
+  }
+  for (const engines::SessionInfo& session : engine_server_.sessions()) {
+    const double age = beat_age_s(cells[session.slot].beat_ns);
+    admin::EngineView view{.kind = "embedded",
+                           .state = "up",
+                           .pid = session.pid,
+                           .last_beat_age_s = age,
+                           .connections = session.connections};
+    if (age < 0 || age >= static_cast<double>(ST_HEARTBEAT_STALE_NS) / 1e9) {
+      view.state = "down";
+      view.detail = "no heartbeat: the process is stopped or stuck";
+    } else if (session.draining) {
+      view.state = "draining";
+    } else if (cells[session.slot].full != 0) {
+      view.state = "full";
+      view.detail = "90 % of its open files are used";
+    }
+    views.push_back(view);
+  }
+  add_unregistered(views);
+  if (views.empty()) {
+    const bool none = options_.engine == reconcile::EngineKind::kNone;
+    views.push_back(
+        {.kind = none ? "none" : "embedded",
+         .state = none ? "none" : "down",
+         .detail = none ? "" : "no engine is connected to " + options_.state_dir + "/engine.sock"});
+  }
+  return views;
 }
 
 // Not before the desired state is known: an engine that is told of no pods leaves those that it

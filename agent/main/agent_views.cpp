@@ -9,18 +9,12 @@
 
 #include "agent/dataplane/pinned.h"
 #include "agent/main/agent.h"
-#include "agent/main/clocks.h"
 #include "agent/main/names.h"
 #include "sidetrack/decide.h"
 
 namespace sidetrack::agent {
 
 namespace {
-
-double beat_age_s(std::uint64_t beat_ns) {
-  const double now_ns = static_cast<double>(clock_ns(CLOCK_MONOTONIC));
-  return beat_ns == 0 ? -1 : (now_ns - static_cast<double>(beat_ns)) / 1e9;
-}
 
 Error no_such_pod(const std::string& namespace_name, const std::string& pod) {
   return make_error(
@@ -82,44 +76,6 @@ bool Agent::agrees_with_policy(const policy::PodIntent& intent, const st_pod& ro
       [](void*) { return ST_ENGINE_READY; }, &reader);
   return expected == reason || reason == ST_REASON_BYPASS ||
          (expected == ST_REASON_REDIRECTED && is_engine_reason(reason));
-}
-
-std::vector<admin::EngineView> Agent::engine_views() {
-  std::vector<admin::EngineView> views;
-  const volatile st_engine* cells = dataplane_->engine_cells();
-  if (external_) {
-    views.push_back({.kind = "external",
-                     .state = !external_->up()    ? "down"
-                              : external_->full() ? "full"
-                                                  : "up",
-                     .detail = external_->problem()});
-  }
-  for (const engines::SessionInfo& session : engine_server_.sessions()) {
-    const double age = beat_age_s(cells[session.slot].beat_ns);
-    admin::EngineView view{.kind = "embedded",
-                           .state = "up",
-                           .pid = session.pid,
-                           .last_beat_age_s = age,
-                           .connections = session.connections};
-    if (age < 0 || age >= static_cast<double>(ST_HEARTBEAT_STALE_NS) / 1e9) {
-      view.state = "down";
-      view.detail = "no heartbeat: the process is stopped or stuck";
-    } else if (session.draining) {
-      view.state = "draining";
-    } else if (cells[session.slot].full != 0) {
-      view.state = "full";
-      view.detail = "90 % of its open files are used";
-    }
-    views.push_back(view);
-  }
-  if (views.empty()) {
-    const bool none = options_.engine == reconcile::EngineKind::kNone;
-    views.push_back(
-        {.kind = none ? "none" : "embedded",
-         .state = none ? "none" : "down",
-         .detail = none ? "" : "no engine is connected to " + options_.state_dir + "/engine.sock"});
-  }
-  return views;
 }
 
 admin::StatusView Agent::status() {

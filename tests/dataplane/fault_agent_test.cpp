@@ -148,6 +148,23 @@ TEST_F(AgentFault, one_that_cannot_read_its_objects_leaves_all_in_force) {
   EXPECT_EQ(repairs(), 0U);
 }
 
+// It takes engines only when it knows its objects, and an engine asks every two seconds.
+TEST_F(AgentFault, an_engine_that_has_not_come_back_to_it_is_shown_as_what_the_kernel_knows) {
+  ASSERT_NO_FATAL_FAILURE(start_sidetrack());
+  sidetrack_->agent().kill_hard();
+  ST_ASSERT_OK(objects_->put_text("zz-garbage.yaml", "x: ["));
+  ST_ASSERT_OK(sidetrack_->start_agent());
+  ST_ASSERT_VALUE(const auto status, sidetrack_->get("/v1/status"));
+  ASSERT_EQ(status["engines"].size(), 1U) << status.dump(2);
+  EXPECT_EQ(status["engines"][0]["state"], "up");
+  EXPECT_EQ(status["engines"][0]["pid"], sidetrack_->engine().pid());
+  EXPECT_EQ(status["problems"].dump().find("engine_down"), std::string::npos) << status.dump(2);
+  sidetrack_->engine().kill_hard();
+  ST_ASSERT_VALUE(const auto later, sidetrack_->get("/v1/status"));
+  EXPECT_EQ(later["engines"][0]["state"], "down") << later.dump(2);
+  EXPECT_NE(later["problems"].dump().find("engine_down"), std::string::npos) << later.dump(2);
+}
+
 TEST_F(AgentFault, a_second_agent_says_who_holds_the_folder_and_ends) {
   ASSERT_NO_FATAL_FAILURE(start_sidetrack());
   ST_ASSERT_VALUE(auto second, Process::start(sidetrack_->agent_spec()));
