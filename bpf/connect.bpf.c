@@ -2,6 +2,7 @@
 /* cgroup/connect4, cgroup/connect6: the verdict on each connect() and, for `redirected`, the
  * rewrite to the engine. */
 #include "lib/choose.h"
+#include "lib/flow_ring.h"
 
 /* What the hook does; the first two are its return values. */
 enum st_connect_answer { ST_CONNECT_REFUSE, ST_CONNECT_ALLOW, ST_CONNECT_REWRITE };
@@ -230,12 +231,34 @@ static __always_inline int st_refuse(struct st_attempt *attempt)
 	return 1;
 }
 
+/* The flow record of a connection that is refused here: it never gets as far as sockops. */
+static __always_inline void st_tell_refused(const struct st_attempt *attempt, __u8 reason)
+{
+	struct st_flow *flow;
+
+	if (!attempt->pod)
+		return;
+	flow = st_reserve_flow(attempt->pod->namespace_slot);
+	if (!flow)
+		return;
+	flow->netns_cookie = attempt->netns_cookie;
+	flow->start_ns = bpf_ktime_get_ns();
+	flow->end_ns = flow->start_ns;
+	flow->destination = attempt->connect.destination;
+	flow->destination_port_be = bpf_htons(attempt->port);
+	flow->reason = reason;
+	flow->close = ST_CLOSE_REFUSED;
+	st_end_flow(flow);
+}
+
 static __always_inline enum st_connect_answer st_answer(struct st_attempt *attempt)
 {
 	enum st_reason reason = st_on_connect(attempt);
 
-	if (st_verdict_of(reason) == ST_VERDICT_refused)
+	if (st_verdict_of(reason) == ST_VERDICT_refused) {
+		st_tell_refused(attempt, reason);
 		return st_refuse(attempt) ? ST_CONNECT_REWRITE : ST_CONNECT_REFUSE;
+	}
 	return reason == ST_REASON_REDIRECTED ? ST_CONNECT_REWRITE : ST_CONNECT_ALLOW;
 }
 

@@ -253,11 +253,12 @@ std::string flow_header(const Painter& painter) {
 
 std::string flow_line(const json& flow, const Painter& painter) {
   const auto endpoint = text_of(flow, "endpoint");
+  const auto path = text_of(flow, "path");
   const auto close = close_of(flow);
   return printable(fmt::format(
              "{:<12}  {:<28}  {:<21}  {:<21}  {:<7}  {:<14}  {:>9}  {:>9}  {:>8}",
              format_clock(seconds_of(flow, "start")), pod_name(flow), text_of(flow, "destination"),
-             endpoint.empty() ? "-" : endpoint, text_of(flow, "path"), text_of(flow, "reason"),
+             endpoint.empty() ? "-" : endpoint, path.empty() ? "-" : path, text_of(flow, "reason"),
              format_bytes(count_of(flow, "bytes_out")), format_bytes(count_of(flow, "bytes_in")),
              duration_of(flow, seconds_of(flow, "end")))) +
          "  " + painter.paint(close, colour_of(close)) + "\n";

@@ -5,6 +5,7 @@
 #include "agent/main/agent.h"
 #include "agent/main/clocks.h"
 #include "agent/main/names.h"
+#include "sidetrack/decide.h"
 
 namespace sidetrack::agent {
 
@@ -22,7 +23,8 @@ std::string endpoint_text(const st_addr& address, std::uint16_t port_be) {
 admin::FlowView Agent::to_view(const st_flow& flow) const {
   admin::FlowView view;
   view.start = to_unix_time(flow.start_ns);
-  view.end = to_unix_time(flow.end_ns);
+  // Not by the clock once more: the two would differ, and a short connection could end too early.
+  view.end = view.start + static_cast<double>(flow.end_ns - flow.start_ns) / 1e9;
   if (const auto* owner = reconciler_.owner(flow.netns_cookie); owner != nullptr) {
     view.namespace_name = owner->namespace_name;
     view.pod = owner->name;
@@ -30,13 +32,15 @@ admin::FlowView Agent::to_view(const st_flow& flow) const {
   view.source = endpoint_text(flow.source, flow.source_port_be);
   view.destination = endpoint_text(flow.destination, flow.destination_port_be);
   view.endpoint = endpoint_text(flow.endpoint, flow.endpoint_port_be);
+  const bool refused = flow.reason < ST_REASON_COUNT &&
+                       st_verdict_of(static_cast<st_reason>(flow.reason)) == ST_VERDICT_refused;
   // Our engine reports an endpoint only where it is not the address that was asked for.
-  if (view.endpoint.empty() && options_.engine != reconcile::EngineKind::kExternal) {
+  if (view.endpoint.empty() && !refused && options_.engine != reconcile::EngineKind::kExternal) {
     view.endpoint = view.destination;
   }
   view.verdict = verdict_name(flow.reason);
   view.reason = reason_name(flow.reason);
-  view.path = path_name(flow.path);
+  view.path = refused ? "" : path_name(flow.path);
   view.bytes_out = flow.bytes_out;
   view.bytes_in = flow.bytes_in;
   view.close = close_name(flow.close);

@@ -4,6 +4,7 @@
 #define SIDETRACK_BPF_FLOW_H
 
 #include "lib/fast_maps.h"
+#include "lib/flow_ring.h"
 
 /* How the client saw its connection end. `old` is the state it had before TCP_CLOSE. */
 static __always_inline __u8 st_close_reason(int error, __u32 old)
@@ -92,20 +93,14 @@ static __always_inline struct st_flow *st_begin_flow(struct bpf_sock_ops *ctx, s
 						     __u32 old)
 {
 	__u64 bytes_out = 0, bytes_in = 0;
-	struct st_counters *counters;
 	struct st_flow *flow;
 	int error = 0;
 
 	st_read_bytes(sk, &bytes_out, &bytes_in, &error);
 	st_sum_bytes(client, &path, &bytes_out, &bytes_in);
-	flow = bpf_ringbuf_reserve(&st_flows, sizeof(*flow), 0);
-	if (!flow) {
-		counters = st_get_counters(client->namespace_slot);
-		if (counters)
-			counters->flows_dropped++;
+	flow = st_reserve_flow(client->namespace_slot);
+	if (!flow)
 		return 0;
-	}
-	__builtin_memset(flow, 0, sizeof(*flow));
 	flow->netns_cookie = client->netns_cookie;
 	flow->start_ns = client->start_ns;
 	flow->end_ns = bpf_ktime_get_ns();
@@ -117,19 +112,8 @@ static __always_inline struct st_flow *st_begin_flow(struct bpf_sock_ops *ctx, s
 	flow->destination_port_be = client->port_be;
 	flow->path = path;
 	flow->reason = client->reason;
-	flow->namespace_slot = client->namespace_slot;
 	flow->close = st_close_reason(error, old);
 	return flow;
-}
-
-/* The agent looks several times a second. Only a ring that fills wakes it: an interrupt for each
- * connection is what the connection would pay. */
-static __always_inline void st_end_flow(struct st_flow *flow)
-{
-	__u64 waiting = bpf_ringbuf_query(&st_flows, BPF_RB_AVAIL_DATA);
-
-	bpf_ringbuf_submit(flow, waiting > ST_FLOW_RING_BYTES / 4 ? BPF_RB_FORCE_WAKEUP
-								  : BPF_RB_NO_WAKEUP);
 }
 
 #endif

@@ -51,6 +51,28 @@ class EngineFault : public FaultNode {
     EXPECT_EQ(burst.mismatches, 0U);
     return cut;
   }
+  // Connections of web to `address` that the connect hook refused, as flows show them.
+  void expect_refused_flows(const std::string& address, std::uint64_t count) {
+    const bool is_v6 = address.find(':') != std::string::npos;
+    const std::string to = (is_v6 ? "[" + address + "]" : address) + ":" + std::to_string(kEcho);
+    ST_ASSERT_VALUE(const auto page, sidetrack_->get("/v1/flows?namespace=shop"));
+    std::uint64_t found = 0;
+    for (const auto& flow : page["flows"]) {
+      if (flow["destination"] != to || flow["verdict"] != "refused") {
+        continue;
+      }
+      ++found;
+      EXPECT_EQ(flow["pod"], "web") << flow;
+      EXPECT_EQ(flow["reason"], "engine_down_closed") << flow;
+      EXPECT_EQ(flow["close"], "refused") << flow;
+      EXPECT_EQ(flow["path"], "") << flow;
+      EXPECT_EQ(flow["endpoint"], "") << flow;
+      EXPECT_EQ(flow["source"], "") << flow;
+      EXPECT_GT(flow["start"], 0) << flow;
+      EXPECT_EQ(flow["end"], flow["start"]) << flow;
+    }
+    EXPECT_EQ(found, count) << page.dump(2);
+  }
   // A connection of `shell` to the echo server.
   int open_stream(PodShell& shell) {
     const auto socket = shell.connect(api_v4_, kEcho);
@@ -121,6 +143,7 @@ TEST_F(EngineFault, refuses_while_the_engine_is_dead_if_the_pod_says_closed) {
     ST_ASSERT_VALUE(const auto burst, shell_->burst(to, kEcho, {.count = 10}));
     EXPECT_EQ(burst.connect_errors, (Counts{{"ECONNREFUSED", 10}})) << address;
     EXPECT_EQ(since(before), (Counts{{"engine_down_closed", 10}})) << address;
+    expect_refused_flows(to, 10);
   }
   ST_ASSERT_OK(sidetrack_->start_engine());
   ASSERT_TRUE(eventually_explains("redirected")) << sidetrack_->logs();
