@@ -8,7 +8,7 @@
 
 #include <nlohmann/json.hpp>
 
-#include "tests/dataplane/scale_node.h"
+#include "tests/dataplane/fast_talkers.h"
 #include "tests/lab/proc_stats.h"
 
 namespace sidetrack::lab {
@@ -17,8 +17,6 @@ namespace {
 using nlohmann::json;
 
 constexpr std::uint64_t kConnections = 9000;
-constexpr std::uint64_t kRequestBytes = 1024;
-constexpr milliseconds kLong{100'000};
 const milliseconds kSoon{500};  // a hot connection, from the end of its pod's probation
 // Both ends of one connection: two entries of the sockhash, two psocks, two storages.
 constexpr std::uint64_t kKernelBytes = 6144;
@@ -41,81 +39,19 @@ std::uint64_t slab_bytes() {
   return sum;
 }
 
-class FastScale : public ScaleNode {
+class FastScale : public FastTalkers {
  protected:
-  void start(const std::string& probation, const std::string& round_trips = "4") {
-    ST_ASSERT_OK(objects_->put(
-        NamespaceSpec{.name = "shop", .labels = {{"sidetrack.io/mode", "passthrough"}}}));
-    client_ = &meshed_pod("client");
-    server_ = &meshed_pod("server");
-    echo_ = echo_in(*server_, {"echo:7000"});
-    shell_ = shell_in(*client_);
-    ASSERT_NO_FATAL_FAILURE(
-        make_sidetrack({.fast_path = true,
-                        .agent_arguments = {"--fast-path-probation", probation,
-                                            "--fast-path-round-trips", round_trips}}));
-    ST_ASSERT_OK(sidetrack_->start_agent());
-    ASSERT_NO_FATAL_FAILURE(wait_until_enrolled("client", "passthrough"));
-    ASSERT_NO_FATAL_FAILURE(wait_until_enrolled("server", "passthrough"));
-  }
-
-  [[nodiscard]] std::uint64_t adopted() const {
-    const auto status = sidetrack_->get("/v1/status");
-    return status ? status->value("fast_path_connections", std::uint64_t{0}) : 0;
-  }
-  // Messages that skipped TCP, ever.
-  [[nodiscard]] std::uint64_t fast_messages() const {
-    const auto rows = sidetrack_->dump_map("st_fast_counters");
-    std::uint64_t sum = 0;
-    for (const json& cell : rows ? rows->front().at("formatted").at("values") : json::array()) {
-      sum += cell.at("value").at("messages").get<std::uint64_t>();
-    }
-    return sum;
-  }
-  void hold(std::uint64_t count) {
-    ST_ASSERT_VALUE(
-        const auto opened,
-        shell_->command(fmt::format("hold {} 7000 {} nonblock", server_->v4, count), kLong));
-    EXPECT_EQ(opened["opened"], count) << opened.dump();
-  }
-  // A request there and back on every connection.
-  void expect_exact(std::uint64_t count) {
-    ST_ASSERT_VALUE(const auto checked,
-                    shell_->command(fmt::format("check_held len={}", kRequestBytes), kLong));
-    EXPECT_EQ(checked["same"], count) << sidetrack_->logs();
-  }
-  void expect_all_adopted(std::uint64_t count) {
-    ASSERT_TRUE(eventually(kLong,
-                           [&] {
-                             expect_exact(count);
-                             return HasFailure() || adopted() == count;
-                           }))
-        << adopted() << sidetrack_->logs();
-  }
-  // Uses `count` adopted connections until all of them skip TCP, both ways.
-  void expect_all_fast(std::uint64_t count) {
-    EXPECT_TRUE(eventually(kLong, [&] {
-      const std::uint64_t before = fast_messages();
-      expect_exact(count);
-      return HasFailure() || fast_messages() - before == 2 * count;
-    })) << fast_messages();
-  }
   // Ping-pong on one connection until it is adopted; how long that took.
   milliseconds until_adopted(std::uint64_t count) {
     const auto begin = Clock::now();
     expect_all_adopted(count);
     return std::chrono::ceil<milliseconds>(Clock::now() - begin);
   }
-
-  Pod* client_ = nullptr;
-  Pod* server_ = nullptr;
-  std::unique_ptr<EchoServer> echo_;
-  std::unique_ptr<PodShell> shell_;
 };
 
 TEST_F(FastScale, nine_thousand_connections_skip_tcp_at_once) {
   // So many segments that none is adopted before all are there.
-  ASSERT_NO_FATAL_FAILURE(start("0s", "16"));
+  ASSERT_NO_FATAL_FAILURE(start({.round_trips = "16"}));
   const std::uint64_t agent_before = resident_bytes(sidetrack_->agent().pid());
   ASSERT_NO_FATAL_FAILURE(hold(kConnections));
   expect_exact(kConnections);
@@ -140,7 +76,7 @@ TEST_F(FastScale, nine_thousand_connections_skip_tcp_at_once) {
 
 // The best of some: another program may have had the CPU.
 TEST_F(FastScale, a_hot_connection_is_adopted_within_half_a_second) {
-  ASSERT_NO_FATAL_FAILURE(start("0s"));
+  ASSERT_NO_FATAL_FAILURE(start({}));
   milliseconds best = kLong;
   for (std::uint64_t count = 1; count <= 5; ++count) {
     ASSERT_NO_FATAL_FAILURE(hold(1));
@@ -152,7 +88,7 @@ TEST_F(FastScale, a_hot_connection_is_adopted_within_half_a_second) {
 
 TEST_F(FastScale, a_connection_that_waited_for_probation_is_adopted_when_it_ends) {
   const milliseconds probation{2000};
-  ASSERT_NO_FATAL_FAILURE(start("2s"));
+  ASSERT_NO_FATAL_FAILURE(start({.probation = "2s"}));
   ASSERT_NO_FATAL_FAILURE(hold(1));
   const milliseconds took = until_adopted(1);
   EXPECT_GE(took, probation);
@@ -162,7 +98,7 @@ TEST_F(FastScale, a_connection_that_waited_for_probation_is_adopted_when_it_ends
 }
 
 TEST_F(FastScale, what_was_established_without_an_agent_is_adopted_when_it_is_back) {
-  ASSERT_NO_FATAL_FAILURE(start("0s"));
+  ASSERT_NO_FATAL_FAILURE(start({}));
   sidetrack_->agent().kill_hard();
   ASSERT_NO_FATAL_FAILURE(hold(20));
   for (int round = 0; round < 5; ++round) {
@@ -176,7 +112,7 @@ TEST_F(FastScale, what_was_established_without_an_agent_is_adopted_when_it_is_ba
 
 // Its child lives on for a moment, without the agent's listeners.
 TEST_F(FastScale, an_agent_killed_during_its_self_test_can_be_started_at_once) {
-  ASSERT_NO_FATAL_FAILURE(start("0s"));
+  ASSERT_NO_FATAL_FAILURE(start({}));
   sidetrack_->agent().kill_hard();
   {
     ST_ASSERT_VALUE(auto agent, Process::start(sidetrack_->agent_spec()));

@@ -10,6 +10,7 @@
 #include <fstream>
 #include <vector>
 
+#include "sidetrack/abi/fast.h"
 #include "sidetrack/unique_fd.h"
 
 namespace sidetrack::lab {
@@ -56,6 +57,12 @@ const char* const kReasons[] = {
 #define ST_REASON(NAME, name, verdict) #name,
 #include "sidetrack/abi/counters.def"
 #undef ST_REASON
+};
+
+const char* const kFastReasons[] = {
+#define ST_FAST(NAME, name, text) #name,
+#include "sidetrack/abi/fast_path.def"
+#undef ST_FAST
 };
 
 }  // namespace
@@ -167,6 +174,28 @@ Result<std::map<std::string, std::uint64_t>> KernelView::counted(std::uint32_t s
     for (std::size_t reason = 0; reason < ST_REASON_COUNT; ++reason) {
       if (cell.connections[reason] != 0) {
         sums[kReasons[reason]] += cell.connections[reason];
+      }
+    }
+  }
+  return sums;
+}
+
+Result<FastCounts> KernelView::fast_counts() const {
+  auto map = open_pin(pin_dir_ + "/v1/maps/st_fast_counters");
+  ST_TRY(map);
+  const std::uint32_t cell = 0;
+  std::vector<st_fast_counters> counters(possible_cpus());
+  bpf_attr attributes = element(*map, cell, counters.data());
+  if (call(BPF_MAP_LOOKUP_ELEM, attributes) != 0) {
+    return errno_error("look up the counters of the fast path", errno);
+  }
+  FastCounts sums;
+  for (const st_fast_counters& cpu : counters) {
+    sums.messages += cpu.messages;
+    sums.handoffs += cpu.handoffs;
+    for (std::size_t reason = 0; reason < ST_FAST_COUNT; ++reason) {
+      if (cpu.refused[reason] != 0) {
+        sums.refused[kFastReasons[reason]] += cpu.refused[reason];
       }
     }
   }

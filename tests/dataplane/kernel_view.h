@@ -12,6 +12,13 @@
 
 namespace sidetrack::lab {
 
+// What the programs of the fast path have counted (st_fast_counters), sums of all CPUs.
+struct FastCounts {
+  std::uint64_t messages = 0;                    // past TCP, to the peer
+  std::uint64_t handoffs = 0;                    // past the engine
+  std::map<std::string, std::uint64_t> refused;  // by reason ("fp_unread"), zeros left out
+};
+
 class KernelView {
  public:
   explicit KernelView(std::string pin_dir) : pin_dir_(std::move(pin_dir)) {}
@@ -30,6 +37,7 @@ class KernelView {
   [[nodiscard]] Result<void> add_records(std::int64_t change) const;
   // Connects of a namespace slot by reason ("redirected"), those that never happened left out.
   [[nodiscard]] Result<std::map<std::string, std::uint64_t>> counted(std::uint32_t slot) const;
+  [[nodiscard]] Result<FastCounts> fast_counts() const;
   // Every pinned link ("st_connect4") and the id of the cgroup that it is attached to.
   [[nodiscard]] Result<std::map<std::string, std::uint64_t>> links() const;
   // BPF_LINK_DETACH: as `bpftool link detach` does.

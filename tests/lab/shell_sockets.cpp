@@ -47,20 +47,25 @@ nlohmann::json describe(const SocketAddress& address) {
   return {{"address", text.data()}, {"port", ntohs(v6->sin6_port)}};
 }
 
-// Fills `bytes` from a socket that may be non-blocking; false: an end or an error came before.
-bool receive_whole(int fd, std::span<char> bytes) {
+std::string name_of(int error_number) {
+  return errno_answer(error_number)["errno_name"];
+}
+
+// Fills `bytes` from a socket that may be non-blocking; what came before that: "EOF", an errno's
+// name, "" for nothing.
+std::string receive_whole(int fd, std::span<char> bytes) {
   while (!bytes.empty()) {
     pollfd wanted{fd, POLLIN, 0};
     if (::poll(&wanted, 1, static_cast<int>(kDefaultTimeoutMs)) <= 0) {
-      return false;
+      return name_of(ETIMEDOUT);
     }
     const ssize_t count = ::recv(fd, bytes.data(), bytes.size(), 0);
     if (count <= 0) {
-      return false;
+      return count == 0 ? "EOF" : name_of(errno);
     }
     bytes = bytes.subspan(static_cast<std::size_t>(count));
   }
-  return true;
+  return "";
 }
 
 nlohmann::json ask_name(int (*call)(int, sockaddr*, socklen_t*), int fd) {
@@ -312,28 +317,37 @@ nlohmann::json ShellSockets::hold(const Words& words) {
       held_.push_back(std::move(fd));
       ++opened;
     } else {
-      const std::string name = errno_answer(errno)["errno_name"];
+      const std::string name = name_of(errno);
       errors[name] = errors.value(name, 0) + 1;
     }
   }
   return {{"opened", opened}, {"errors", errors}};
 }
 
-// One request of its own on every held connection, all under way at once.
+// One request of its own on every held connection, all under way at once; none is like one before.
 nlohmann::json ShellSockets::check_held(const Words& words) {
   const std::size_t length = words.number("len", 32);
   std::vector<char> request(length);
   std::vector<char> reply(length);
   std::uint64_t same = 0;
+  nlohmann::json errors = nlohmann::json::object();
+  const auto note = [&](const std::string& error) {
+    if (!error.empty()) {
+      errors[error] = errors.value(error, 0) + 1;
+    }
+  };
+  const std::uint64_t first = check_rounds_++ * held_.size() + 1;
   for (std::size_t i = 0; i < held_.size(); ++i) {
-    Pattern(i + 1).fill(request);
-    (void)::send(held_[i].get(), request.data(), length, MSG_NOSIGNAL);
+    Pattern(first + i).fill(request);
+    const ssize_t sent = ::send(held_[i].get(), request.data(), length, MSG_NOSIGNAL);
+    note(sent < 0 ? name_of(errno) : sent < static_cast<ssize_t>(length) ? "sent in part" : "");
   }
   for (std::size_t i = 0; i < held_.size(); ++i) {
-    Pattern(i + 1).fill(request);
-    same += receive_whole(held_[i].get(), reply) && reply == request ? 1 : 0;
+    Pattern(first + i).fill(request);
+    note(receive_whole(held_[i].get(), reply));
+    same += reply == request ? 1 : 0;
   }
-  return {{"same", same}};
+  return {{"same", same}, {"errors", errors}};
 }
 
 nlohmann::json ShellSockets::run(const Words& words) {

@@ -78,6 +78,7 @@ class ShellSockets {
 
   std::map<int, UniqueFd> sockets_;
   std::vector<UniqueFd> held_;
+  std::uint64_t check_rounds_ = 0;
   int next_id_ = 1;
 };
 
