@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# run-tests.sh BUILD_DIR [LABEL]: runs the tests of a build; ctest's own summary is the last thing said.
+# run-tests.sh BUILD_DIR [LABEL]: runs the tests of a build, and says at the end which were skipped, and why.
 # One at a time: the unit tests take milliseconds each, and what attaches programs shares the machine's clock and cores.
 # Where BPF works, a dataplane tier without tests or with skipped ones is a failure.
 set -euo pipefail
@@ -12,15 +12,16 @@ build=${1:?usage: run-tests.sh BUILD_DIR [LABEL]}
 label=${2:-}
 report="$build/tests.xml"
 
-options=(--test-dir "$build" --output-on-failure --no-tests=error --timeout 300 --output-junit "$(realpath "$build")/tests.xml")
+options=(--test-dir "$build" --output-on-failure --no-tests=error --timeout 300 --test-output-size-passed 65536 --output-junit "$(realpath "$build")/tests.xml")
 [ -z "$label" ] || options+=(-L "^($label)\$")
 
 dataplane_tests() {
   ctest --test-dir "$build" -N -L '^dataplane$' | sed -n 's/^ *Test *#[0-9]*: //p'
 }
 
+# Name, tab, reason.
 skipped_tests() {
-  sed -n 's/.*<testcase name="\([^"]*\)".*status="notrun".*/\1/p' "$report"
+  python3 -B scripts/skipped_tests.py "$report"
 }
 
 needs_dataplane=
@@ -33,9 +34,13 @@ if bpf_works && [[ "${label:-dataplane}" == *dataplane* ]]; then
 fi
 
 rm -f "$report"
-ctest "${options[@]}" </dev/null || exit $?
+status=0
+ctest "${options[@]}" </dev/null || status=$?
+[ -e "$report" ] || exit $status
+skipped_tests | sed 's/^\([^\t]*\)\t/run-tests: skipped: \1: /'
+[ $status -eq 0 ] || exit $status
 [ -n "$needs_dataplane" ] || exit 0
-if skipped=$(grep -Fx -f <(dataplane_tests) <(skipped_tests)); then
+if skipped=$(grep -Fx -f <(dataplane_tests) <(skipped_tests | cut -f 1)); then
   printf 'run-tests: BPF works here, but this dataplane test was skipped: %s\n' "$skipped" >&2
   exit 1
 fi
