@@ -91,7 +91,7 @@ std::vector<admin::PodView> Agent::pods(const std::string& namespace_name) {
       }
     }
     if (!fast_path_.on()) {
-      view.fast_path_reason = adopt::name_of(ST_FAST_NODE_OFF);
+      view.fast_path_reason = adopt::name_of(fast_path_.reason());
     }
     view.on_engine_loss = on_engine_loss_name(pod.intent.on_engine_loss);
     if (kubernetes_) {

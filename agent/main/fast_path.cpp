@@ -128,6 +128,7 @@ Result<void> FastPath::start() {
 Result<void> FastPath::begin(bool has_adopted) {
   const auto now = adopt::Clock::now();
   problem_ = find_problem();
+  reason_ = options_.fast_path.on ? ST_FAST_NO_SENTINEL : ST_FAST_NODE_OFF;
   stop_watching();  // an earlier agent's; not while something is adopted
   if (problem_.empty() && has_adopted) {
     const auto watching = watch();
@@ -135,6 +136,7 @@ Result<void> FastPath::begin(bool has_adopted) {
   }
   if (problem_.empty()) {
     problem_ = kSelfTestRunning;
+    reason_ = ST_FAST_SELF_TEST;
     const auto started = start_self_test();
     if (started) {
       // What is adopted by an earlier agent has passed one; nothing more is until this one passes.
@@ -144,7 +146,7 @@ Result<void> FastPath::begin(bool has_adopted) {
     }
     problem_ = started.error().message;
   }
-  turn_off(problem_);
+  turn_off(problem_, reason_);
   return dataplane_.disable_fast_path();
 }
 
@@ -170,8 +172,9 @@ Result<void> FastPath::start_self_test() {
   return started;
 }
 
-void FastPath::turn_off(std::string problem) {
+void FastPath::turn_off(std::string problem, st_fast_reason reason) {
   problem_ = std::move(problem);
+  reason_ = reason;
   log_event(LogLevel::kWarn, "adopt", "off", {{"detail", problem_}});
   adoption_.set_settings({.enabled = false, .probation = options_.fast_path.probation},
                          adopt::Clock::now());
@@ -198,7 +201,7 @@ void FastPath::on_self_test(const Result<selftest::Report>& report) {
     problem_ = written.error().message;
   }
   if (!on()) {
-    turn_off(problem_);
+    turn_off(problem_, ST_FAST_SELF_TEST);
     return;
   }
   adoption_.set_settings({.enabled = true, .probation = options_.fast_path.probation},
@@ -216,7 +219,7 @@ void FastPath::follow_pods() {
     watch_is_due_ = !watching && watching.error().error_number == EEXIST;
     if (!watching && !watch_is_due_) {
       const auto written = dataplane_.disable_fast_path();
-      turn_off(written ? watching.error().message : written.error().message);
+      turn_off(written ? watching.error().message : written.error().message, ST_FAST_NO_SENTINEL);
     }
   } else {
     watch_is_due_ = false;

@@ -45,6 +45,8 @@ class FastPath {
   [[nodiscard]] bool on() const { return problem_.empty(); }
   // snake_case, or the kernel's words; empty = it is on.
   [[nodiscard]] const std::string& problem() const { return problem_; }
+  // The same for pods: NODE_OFF, NO_SENTINEL, SELF_TEST; NONE = it is on.
+  [[nodiscard]] st_fast_reason reason() const { return on() ? ST_FAST_NONE : reason_; }
   [[nodiscard]] std::map<std::uint64_t, adopt::PodSummary> summaries() const {
     return adoption_.summaries();
   }
@@ -77,7 +79,7 @@ class FastPath {
   [[nodiscard]] bool is_wanted() const;
   [[nodiscard]] Result<void> watch();
   void follow_pods();
-  void turn_off(std::string problem);
+  void turn_off(std::string problem, st_fast_reason reason);
   Result<void> begin(bool has_adopted);
   void stop_watching();
   [[nodiscard]] Result<void> start_self_test();
@@ -103,7 +105,8 @@ class FastPath {
   adopt::Adoption adoption_;
   SelfTestChild self_test_;
   std::string problem_ = "starting";
-  bool watching_ = false;      // the sentinel is attached
+  st_fast_reason reason_ = ST_FAST_SELF_TEST;  // of the problem
+  bool watching_ = false;                      // the sentinel is attached
   bool watch_is_due_ = false;  // it could not be attached just now: no pair is looked at meanwhile
   std::uint64_t generation_ = 0;  // of the policy that adoption_ knows
   bool debts_are_due_ = false;    // it has changed since the last scan
