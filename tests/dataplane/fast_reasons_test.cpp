@@ -1,0 +1,256 @@
+// SPDX-License-Identifier: Apache-2.0
+// Why bytes stay on TCP: each reason is provoked and counted by the kernel, in the metric too, and
+// what nothing of the kernel counts is shown by `pods`.
+#include <fmt/format.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <functional>
+#include <map>
+
+#include <nlohmann/json.hpp>
+
+#include "sidetrack/abi/fast.h"
+#include "tests/dataplane/fast_scenarios.h"
+#include "tests/dataplane/kernel_view.h"
+#include "tests/dataplane/shared_fast_node.h"
+
+namespace sidetrack::lab {
+namespace {
+
+class FastReasons : public SharedFastNode {
+ protected:
+  struct Row {
+    const char* reason;
+    // Something is sent that stays on TCP for this reason; all of it is read again.
+    std::function<void(Ends&)> provoke;
+  };
+
+  [[nodiscard]] FastCounts counts() const {
+    const auto found = KernelView(sidetrack_->pin_dir()).fast_counts();
+    EXPECT_TRUE(found.has_value()) << found.error().message;
+    return found ? *found : FastCounts();
+  }
+  [[nodiscard]] std::uint64_t counted(const std::string& reason) const {
+    const FastCounts all = counts();
+    const auto found = all.refused.find(reason);
+    return found == all.refused.end() ? 0 : found->second;
+  }
+  // sidetrack_fastpath_refused_total.
+  [[nodiscard]] std::uint64_t metric(const std::string& reason) const {
+    const auto text = sidetrack_->get_http("/metrics");
+    const std::string line =
+        fmt::format("sidetrack_fastpath_refused_total{{reason=\"{}\"}} ", reason);
+    const auto at = text ? text->find(line) : std::string::npos;
+    return at == std::string::npos ? 0 : std::stoull(text->substr(at + line.size()));
+  }
+  // Any message may go by TCP for a reason of its own, as when the agent gets no time: then again.
+  void expect_counted(const Row& row, Ends& ends) {
+    EXPECT_TRUE(eventually(kPatience, [&] {
+      const std::uint64_t before = counted(row.reason);
+      row.provoke(ends);
+      return HasFailure() || counted(row.reason) > before;
+    })) << row.reason;
+    EXPECT_TRUE(eventually(kPatience, [&] { return metric(row.reason) >= counted(row.reason); }))
+        << row.reason;
+  }
+  // In a network namespace.
+  static void filter(const Pod& pod, const std::string& arguments) {
+    const auto done = run_command(
+        {.arguments = {"sh", "-c", "iptables " + arguments}, .netns_path = pod.netns.path()});
+    EXPECT_TRUE(done && done->exit_status == 0) << arguments << (done ? done->output : "");
+  }
+  // Another agent with these options instead; pods are as they were.
+  void restart_with(const std::map<std::string, std::string>& options) {
+    ST_ASSERT_OK((other_ ? *other_ : sidetrack_->agent()).terminate());
+    ProcessSpec spec = sidetrack_->agent_spec();
+    for (const auto& [name, value] : options) {
+      const auto found = std::find(spec.arguments.begin(), spec.arguments.end(), name);
+      if (found == spec.arguments.end()) {
+        spec.arguments.insert(spec.arguments.end(), {name, value});
+      } else {
+        *std::next(found) = value;
+      }
+    }
+    ST_ASSERT_VALUE(other_, Process::start(spec));
+    ST_ASSERT_OK(other_->wait_for_output("event=started"));
+    ASSERT_TRUE(eventually(kPatience, [&] {
+      const auto status = sidetrack_->get("/v1/status");
+      return status && status->value("/agent/pid"_json_pointer, 0) == other_->pid() &&
+             status->value("fast_path_reason", "") != "self_test_running";
+    })) << other_->output();
+    ST_ASSERT_OK(sidetrack_->wait_for_pod("shop/client", "enrolled", "passthrough"));
+  }
+  [[nodiscard]] std::string reason_of_client() const {
+    const auto pod = sidetrack_->pod("shop/client");
+    return pod ? pod->value("fast_path_reason", "") : pod.error().message;
+  }
+  void expect_shown(const std::string& reason) const {
+    EXPECT_TRUE(eventually(kPatience, [&] { return reason_of_client() == reason; }))
+        << reason_of_client();
+    const auto shown = sidetrack_->ctl({"pods"});
+    EXPECT_TRUE(shown && shown->output.find("shop/client: not on the fast path, " + reason) !=
+                             std::string::npos)
+        << (shown ? shown->output : shown.error().message);
+  }
+
+  std::unique_ptr<Process> other_;
+};
+
+void read_back(Ends& ends, std::size_t count) {
+  const std::string got = scenarios::receive_all(ends.server, count);
+  EXPECT_EQ(got.size(), count) << got.substr(0, 40);
+}
+
+// Sends messages that nobody reads, until TCP has sent one; then all are read.
+void send_until_tcp(Ends& ends, std::size_t size, int most) {
+  const std::string message(size, 'm');
+  const std::uint64_t before = sent_by_tcp(ends.client);
+  std::size_t sent = 0;
+  for (int i = 0; i < most && sent_by_tcp(ends.client) == before; ++i) {
+    ASSERT_EQ(send_text(ends.client, message), "sent");
+    sent += size;
+  }
+  read_back(ends, sent);
+}
+
+TEST_F(FastReasons, of_messages_are_counted) {
+  const Row rows[] = {
+      {"fp_zerocopy",
+       [](Ends& ends) {
+         set_option(ends.client, SOL_SOCKET, SO_ZEROCOPY, 1);
+         EXPECT_EQ(send_text(ends.client, "by TCP"), "sent");
+         set_option(ends.client, SOL_SOCKET, SO_ZEROCOPY, 0);
+         read_back(ends, 6);
+       }},
+      {"fp_unread",
+       [](Ends& ends) {
+         set_option(ends.client, SOL_SOCKET, SO_ZEROCOPY, 1);
+         EXPECT_EQ(send_text(ends.client, "first"), "sent");
+         set_option(ends.client, SOL_SOCKET, SO_ZEROCOPY, 0);
+         EXPECT_EQ(send_text(ends.client, "behind"), "sent");
+         read_back(ends, 11);
+       }},
+      {"fp_window", [](Ends& ends) { send_until_tcp(ends, 32768, 100); }},
+      {"fp_messages", [](Ends& ends) { send_until_tcp(ends, 1, 2 * ST_FAST_MESSAGES); }},
+      {"fp_reader_busy",
+       [](Ends& ends) { EXPECT_NE(scenarios::read_into_faulting_memory(ends), ""); }},
+      {"fp_rcvlowat",
+       [](Ends& ends) {
+         set_option(ends.server, SOL_SOCKET, SO_RCVLOWAT, 2);
+         EXPECT_EQ(send_text(ends.client, "two"), "sent");
+         set_option(ends.server, SOL_SOCKET, SO_RCVLOWAT, 1);
+         read_back(ends, 3);
+       }},
+      {"fp_timestamping",
+       [](Ends& ends) {
+         set_option(ends.server, SOL_SOCKET, SO_TIMESTAMP, 1);
+         EXPECT_EQ(send_text(ends.client, "when"), "sent");
+         set_option(ends.server, SOL_SOCKET, SO_TIMESTAMP, 0);
+         read_back(ends, 4);
+       }},
+      {"fp_tcp_inq",
+       [](Ends& ends) {
+         set_option(ends.server, IPPROTO_TCP, TCP_INQ, 1);
+         EXPECT_EQ(send_text(ends.client, "how many"), "sent");
+         set_option(ends.server, IPPROTO_TCP, TCP_INQ, 0);
+         read_back(ends, 8);
+       }},
+  };
+  std::vector<Ends> ends(std::size(rows));
+  std::vector<Ends*> all;
+  for (Ends& one : ends) {
+    one = open(true);
+    all.push_back(&one);
+  }
+  ASSERT_NO_FATAL_FAILURE(make_fast(all));
+  for (std::size_t i = 0; i < ends.size(); ++i) {
+    expect_counted(rows[i], ends[i]);
+  }
+}
+
+// The server has half-closed: the client's state is CLOSE_WAIT.
+TEST_F(FastReasons, a_connection_that_is_not_fully_open) {
+  Ends ends = open_fast();
+  EXPECT_EQ(::shutdown(ends.server.get(), SHUT_WR), 0);
+  EXPECT_EQ(receive_text(ends.client, 1), "EOF");
+  expect_counted({"fp_state",
+                  [](Ends& both) {
+                    EXPECT_EQ(send_text(both.client, "late"), "sent");
+                    read_back(both, 4);
+                  }},
+                 ends);
+}
+
+// Its FIN is lost, so that nothing tells the client yet.
+TEST_F(FastReasons, a_peer_that_is_closed) {
+  Ends ends = open_fast();
+  const std::string rule = " OUTPUT -p tcp --tcp-flags FIN FIN -j DROP";
+  filter(*shop_.server, "-A" + rule);
+  ends.server.reset();
+  const std::uint64_t before = counted("fp_peer_gone");
+  EXPECT_EQ(send_text(ends.client, "x"), "sent");
+  EXPECT_EQ(counted("fp_peer_gone"), before + 1);
+  EXPECT_EQ(receive_text(ends.client, 1), "ECONNRESET");
+  filter(*shop_.server, "-D" + rule);
+}
+
+TEST_F(FastReasons, an_agent_that_does_nothing_is_away) {
+  Ends ends = open_fast();
+  stop_agent();
+  const std::uint64_t before = counted("fp_agent_away");
+  EXPECT_TRUE(eventually(kPatience, [&] {
+    pass(ends.client, ends.server, "y");
+    return counted("fp_agent_away") > before;
+  }));
+  const std::uint64_t by_tcp = sent_by_tcp(ends.client);
+  pass(ends.client, ends.server, "by TCP");
+  EXPECT_EQ(sent_by_tcp(ends.client), by_tcp + 6);
+  wake_agent();
+  make_fast({&ends});
+}
+
+// A pod that holds all that one pod may, in connections whose other end is never found.
+TEST_F(FastReasons, pairs_of_one_pod_leave_room_for_others) {
+  constexpr std::uint64_t kMore = 50;
+  ST_ASSERT_VALUE(auto far, lab_->add_pod("far"));
+  ST_ASSERT_VALUE(auto echo, EchoServer::start({far->netns.path(), cgroup_->path()}, {"sink:0"}));
+  ST_ASSERT_OK(lab_->set_port_range(*shop_.client, 10000, 65000));
+  stop_agent();  // it would give back what has no other end
+  ST_ASSERT_VALUE(const auto held,
+                  shop_.client_shell->hold(far->v4, echo->port("sink"), ST_PAIR_QUOTA + kMore));
+  EXPECT_EQ(held, ST_PAIR_QUOTA + kMore);
+  EXPECT_GE(counted("fp_pairs_full"), kMore);
+  EXPECT_LE(counted("fp_pairs_full"), kMore + 64) << "it had some pairs before";
+  wake_agent();
+  const std::uint64_t before = counts().messages;
+  Ends other = open(true, Route::kLoopback);  // of pod shop/server
+  make_fast({&other});
+  EXPECT_GT(counts().messages, before);
+  ST_ASSERT_OK(shop_.client_shell->release());
+}
+
+// What keeps a connection waiting, or a node from the fast path, is no refusal: `pods` shows it.
+TEST_F(FastReasons, of_waiting_and_of_the_node_are_shown) {
+  spoil();
+  ASSERT_NO_FATAL_FAILURE(restart_with({{"--fast-path-probation", "10m"}}));
+  Ends young = open(true);
+  pass(young.client, young.server, "once");
+  expect_shown("fp_young");
+  for (int i = 0; i < 8; ++i) {
+    pass(young.client, young.server, "more");
+    pass(young.server, young.client, "more");
+  }
+  expect_shown("fp_probation");
+
+  ASSERT_NO_FATAL_FAILURE(restart_with({{"--fast-path", "off"}}));
+  expect_shown("fp_node_off");
+  ASSERT_NO_FATAL_FAILURE(restart_with({{"--fast-path-sentinel", "off"}}));
+  expect_shown("fp_no_sentinel");
+  ST_ASSERT_OK(other_->terminate());
+}
+
+}  // namespace
+}  // namespace sidetrack::lab
