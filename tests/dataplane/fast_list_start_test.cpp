@@ -8,9 +8,13 @@
 #include <sys/socket.h>
 
 #include <algorithm>
+#include <atomic>
+#include <cstdlib>
 #include <functional>
 #include <iterator>
+#include <mutex>
 #include <sstream>
+#include <thread>
 
 #include <nlohmann/json.hpp>
 
@@ -23,6 +27,14 @@ namespace {
 
 constexpr std::size_t kFirstBytes = 65537;  // 1 byte, then 64 KiB
 constexpr std::uint64_t kShort = 5'000;
+constexpr std::size_t kLastBytes = 3000;
+constexpr std::size_t kBatch = 500;
+
+// How many connections begin and end in many_...: ST_MANY_CONNECTIONS, 100000 for the whole list.
+std::size_t many() {
+  const char* given = std::getenv("ST_MANY_CONNECTIONS");
+  return given == nullptr ? 10'000 : std::strtoul(given, nullptr, 10);
+}
 
 std::string_view first_bytes() {
   static const std::string kBytes = [] {
@@ -202,6 +214,15 @@ class FastListStart : public FastList {
   }
   void burst_of_short_connections();
 
+  struct Tally {
+    std::size_t begun = 0;     // first bytes are right
+    std::size_t ended = 0;     // last bytes are, and the end after them
+    std::size_t past_tcp = 0;  // last bytes skipped TCP
+  };
+  // One batch: all are dialled and sent to before the first is accepted; those of shop are then
+  // adopted; each is closed right after its last send.
+  Tally begin_and_end(const World& world, std::size_t count);
+
   [[nodiscard]] std::size_t pairs_without_a_server() const {
     const nlohmann::json rows = sidetrack_->dump_map("st_pairs").value();
     return static_cast<std::size_t>(std::count_if(rows.begin(), rows.end(), [](const auto& row) {
@@ -240,6 +261,61 @@ void FastListStart::burst_of_short_connections() {
   EXPECT_TRUE(eventually(kPatience, [&] { return sidetrack_->dump_map("st_pairs")->empty(); }));
   EXPECT_EQ(refused("fp_pairs_full"), 0U);
   EXPECT_EQ(refused("fp_internal"), 0U);
+}
+
+FastListStart::Tally FastListStart::begin_and_end(const World& world, std::size_t count) {
+  constexpr Road kRoad{};
+  const UniqueFd listener = listen_in(world, kRoad, static_cast<int>(count));
+  std::vector<Ends> batch(count);
+  std::vector<std::size_t> sent(count, 0);
+  for (std::size_t i = 0; i < count; ++i) {
+    batch[i].client = dial(world, kRoad, listener);
+    speak(batch[i].client, sent[i]);
+  }
+  Tally tally;
+  std::vector<Ends*> all;
+  for (std::size_t i = 0; i < count; ++i) {
+    tally.begun += accept_and_hear(listener, batch[i], sent[i]) == whole(kFirstBytes) ? 1U : 0U;
+    all.push_back(&batch[i]);
+  }
+  if (&world == &shop_) {
+    make_fast(all);
+  }
+  for (Ends& ends : batch) {
+    const std::uint64_t by_tcp = sent_by_tcp(ends.client);
+    bool said = send_text(ends.client, first_bytes().substr(0, 1)) == "sent";
+    said = send_text(ends.client, first_bytes().substr(1, kLastBytes - 1)) == "sent" && said;
+    tally.past_tcp += sent_by_tcp(ends.client) == by_tcp ? 1U : 0U;
+    ends.client.reset();
+    tally.ended += said && read_to_end(ends.server) == whole(kLastBytes) + " EOF" ? 1U : 0U;
+  }
+  return tally;
+}
+
+TEST_F(FastListStart, many_begin_with_data_and_end_with_their_last_bytes) {
+  const Tally plain = begin_and_end(plain_, kBatch);
+  EXPECT_EQ(plain.begun, kBatch);
+  EXPECT_EQ(plain.ended, kBatch);
+  Tally sum;
+  std::mutex lock;
+  std::atomic<std::size_t> taken{0};
+  const auto work = [&] {
+    for (std::size_t at = taken.fetch_add(kBatch); at < many() && !HasFailure();
+         at = taken.fetch_add(kBatch)) {
+      const Tally tally = begin_and_end(shop_, std::min(kBatch, many() - at));
+      const std::scoped_lock hold(lock);
+      sum.begun += tally.begun;
+      sum.ended += tally.ended;
+      sum.past_tcp += tally.past_tcp;
+    }
+  };
+  std::thread second(work);
+  work();
+  second.join();
+  EXPECT_EQ(sum.begun, many());
+  EXPECT_EQ(sum.ended, many());
+  EXPECT_GT(sum.past_tcp, many() / 2) << "the ends were those of TCP";
+  RecordProperty("past_tcp", static_cast<int>(sum.past_tcp));
 }
 
 TEST_F(FastListStart, first_bytes_are_those_of_tcp) {
