@@ -91,7 +91,7 @@ struct PodView {
   std::uint64_t netns_cookie = 0;
   std::uint64_t connections = 0;
   std::uint32_t policy_id = 0;
-  std::int64_t captured_late_s = 0;  // how long it ran before; 0 = in time, or not known
+  double captured_late_s = 0;  // how long it ran before; 0 = in time, or not known
 };
 struct RuleView {
   std::string object, key, value;

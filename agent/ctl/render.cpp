@@ -145,9 +145,9 @@ std::string render_pods(const json& answer, const Painter& painter) {
     if (const auto detail = text_of(pod, "reason_detail"); !detail.empty()) {
       details += printable(pod_name(pod)) + ": " + printable(detail) + "\n";
     }
-    if (const auto late_s = count_of(pod, "captured_late_s"); late_s != 0) {
-      details += fmt::format("{}: ran for {} s before it was captured\n", printable(pod_name(pod)),
-                             late_s);
+    if (const auto late_s = seconds_of(pod, "captured_late_s"); late_s != 0) {
+      details += fmt::format("{}: ran for {:.1f} s before it was captured\n",
+                             printable(pod_name(pod)), late_s);
     }
     if (const auto reason = text_of(pod, "fast_path_reason");
         !reason.empty() && count_of(pod, "fast_path_connections") == 0) {

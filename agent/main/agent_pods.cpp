@@ -96,7 +96,9 @@ std::vector<admin::PodView> Agent::pods(const std::string& namespace_name) {
     view.on_engine_loss = on_engine_loss_name(pod.intent.on_engine_loss);
     if (kubernetes_) {
       view.captured_late_s =
-          kubernetes_->late(pod.netns_cookie).value_or(std::chrono::seconds(0)).count();
+          std::chrono::duration<double>(
+              kubernetes_->late(pod.netns_cookie).value_or(std::chrono::milliseconds(0)))
+              .count();
     }
     view.netns_cookie = pod.netns_cookie;
     if (pod.row) {

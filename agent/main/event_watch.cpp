@@ -113,9 +113,9 @@ kube::ClusterEvent EventWatch::captured_late(const LatePod& pod, const kube::Obj
           .name = pod.name,
           .uid = uid_of(objects, pod.namespace_name + "/" + pod.name),
           .reason = "SidetrackCapturedLate",
-          .message = fmt::format("it ran for {} s before it was captured: connections of that "
+          .message = fmt::format("it ran for {:.1f} s before it was captured: connections of that "
                                  "time went direct, and those that are still open do",
-                                 pod.late.count())};
+                                 std::chrono::duration<double>(pod.late).count())};
 }
 
 kube::ClusterEvent EventWatch::degraded(std::string message) const {

@@ -183,7 +183,7 @@ void KubernetesNode::tell_of_late_pods(const std::vector<reconcile::PodStatus>& 
   for (const LatePod& pod : late_.look(pods, running_since)) {
     log_event(
         LogLevel::kWarn, "pods", "captured_late",
-        {{"namespace", pod.namespace_name}, {"pod", pod.name}, {"seconds", pod.late.count()}});
+        {{"namespace", pod.namespace_name}, {"pod", pod.name}, {"milliseconds", pod.late.count()}});
     source_->create_event(EventWatch::captured_late(pod, host_.objects));
   }
 }

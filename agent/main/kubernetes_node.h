@@ -65,7 +65,7 @@ class KubernetesNode {
   // Sidetrack is to be taken back. `done` comes from the loop, within 2 s; false when in doubt.
   void ask_whether_gone(std::function<void(bool)> done);
   // How long a pod ran before it was captured; nothing: it was in time, as far as is known.
-  [[nodiscard]] std::optional<std::chrono::seconds> late(std::uint64_t netns_cookie) const {
+  [[nodiscard]] std::optional<std::chrono::milliseconds> late(std::uint64_t netns_cookie) const {
     return late_.late(netns_cookie);
   }
   // What is true of the API and the plugin's place, for status and metrics.

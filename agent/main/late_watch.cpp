@@ -7,8 +7,8 @@
 namespace sidetrack::agent {
 namespace {
 
-// A runtime may start a sandbox's own process before it calls the plugin.
-constexpr std::chrono::seconds kTolerance{1};
+// The kernel says in hundredths of a second when a process was started.
+constexpr std::chrono::milliseconds kTolerance{50};
 
 }  // namespace
 
@@ -25,8 +25,8 @@ void LateWatch::on_enrolled(const std::set<std::string>& namespaces, Clock::time
   }
 }
 
-std::optional<std::chrono::seconds> LateWatch::judge(const reconcile::PodStatus& pod,
-                                                     Clock::time_point started) const {
+std::optional<std::chrono::milliseconds> LateWatch::judge(const reconcile::PodStatus& pod,
+                                                          Clock::time_point started) const {
   const auto enrolled = enrolled_since_.find(pod.intent.namespace_name);
   if (!pod.captured_at || enrolled == enrolled_since_.end()) {
     return std::nullopt;
@@ -35,7 +35,7 @@ std::optional<std::chrono::seconds> LateWatch::judge(const reconcile::PodStatus&
   if (*pod.captured_at - since < kTolerance) {
     return std::nullopt;
   }
-  return std::chrono::round<std::chrono::seconds>(*pod.captured_at - since);
+  return std::chrono::round<std::chrono::milliseconds>(*pod.captured_at - since);
 }
 
 std::vector<LatePod> LateWatch::look(const std::vector<reconcile::PodStatus>& pods,
@@ -65,7 +65,7 @@ std::vector<LatePod> LateWatch::look(const std::vector<reconcile::PodStatus>& po
   return found;
 }
 
-std::optional<std::chrono::seconds> LateWatch::late(std::uint64_t netns_cookie) const {
+std::optional<std::chrono::milliseconds> LateWatch::late(std::uint64_t netns_cookie) const {
   const auto known = judged_.find(netns_cookie);
   return known == judged_.end() ? std::nullopt : known->second;
 }

@@ -19,7 +19,7 @@ namespace sidetrack::agent {
 
 struct LatePod {
   std::string namespace_name, name;
-  std::chrono::seconds late{};
+  std::chrono::milliseconds late{};
 };
 
 class LateWatch {
@@ -40,15 +40,15 @@ class LateWatch {
                                           const RunningSince& running_since);
 
   // How late this pod was; nothing: it was not, or is not judged yet.
-  [[nodiscard]] std::optional<std::chrono::seconds> late(std::uint64_t netns_cookie) const;
+  [[nodiscard]] std::optional<std::chrono::milliseconds> late(std::uint64_t netns_cookie) const;
   [[nodiscard]] std::uint64_t total() const { return total_; }
 
  private:
-  [[nodiscard]] std::optional<std::chrono::seconds> judge(const reconcile::PodStatus& pod,
-                                                          Clock::time_point started) const;
+  [[nodiscard]] std::optional<std::chrono::milliseconds> judge(const reconcile::PodStatus& pod,
+                                                               Clock::time_point started) const;
 
   std::map<std::string, Clock::time_point> enrolled_since_;
-  std::map<std::uint64_t, std::optional<std::chrono::seconds>> judged_;  // by netns cookie
+  std::map<std::uint64_t, std::optional<std::chrono::milliseconds>> judged_;  // by netns cookie
   std::uint64_t total_ = 0;
 };
 

@@ -76,9 +76,9 @@ TEST(CtlRender, a_pod_that_was_captured_late_says_so) {
   auto view = test::FakeViews().pods("shop").front();
   EXPECT_EQ(render_pods(admin::to_json(std::vector{view}), kPlain).find("captured"),
             std::string::npos);
-  view.captured_late_s = 63;
+  view.captured_late_s = 62.8;
   EXPECT_THAT(render_pods(admin::to_json(std::vector{view}), kPlain),
-              HasSubstr("shop/web-0: ran for 63 s before it was captured\n"));
+              HasSubstr("shop/web-0: ran for 62.8 s before it was captured\n"));
 }
 
 TEST(CtlRender, ports_of_both_families_are_shown_where_they_differ) {
