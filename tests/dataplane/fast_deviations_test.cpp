@@ -2,6 +2,9 @@
 // How applications can tell that their connection skips TCP. dNN_...: deviation NN of
 // docs/deviations.md, seen on plain TCP and past it.
 #include <fcntl.h>
+#include <linux/tcp.h>
+#include <netinet/in.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 
 #include "tests/dataplane/fast_scenarios.h"
@@ -26,6 +29,62 @@ TEST_F(FastDeviations, d21_a_socket_made_blocking_can_see_eagain) {
   EXPECT_EQ(scenarios::wait_for_an_answer(fast, make_blocking), "EAGAIN");
   wake_agent();
   EXPECT_EQ(receive_text(fast.client, 9), "'answer'");
+}
+
+TEST_F(FastDeviations, d20_counters_of_tcp_do_not_see_the_bytes) {
+  using Counts = std::pair<std::uint64_t, std::uint64_t>;  // sent, received
+  const auto count = [](Ends& ends) {
+    tcp_info before{}, after{};
+    socklen_t size = sizeof(before);
+    const auto look = [&](const UniqueFd& fd, tcp_info& info) {
+      EXPECT_EQ(::getsockopt(fd.get(), IPPROTO_TCP, TCP_INFO, &info, &size), 0);
+    };
+    const std::uint64_t sent = sent_by_tcp(ends.client);
+    look(ends.server, before);
+    EXPECT_EQ(send_text(ends.client, std::string(1000, 'c')), "sent");
+    EXPECT_EQ(scenarios::receive_all(ends.server, 1000), std::string(1000, 'c'));
+    look(ends.server, after);
+    return Counts{sent_by_tcp(ends.client) - sent,
+                  after.tcpi_bytes_received - before.tcpi_bytes_received};
+  };
+  Ends slow = open(false);
+  EXPECT_EQ(count(slow), (Counts{1000, 1000}));
+  Ends fast = open_fast();
+  // Any message may go by TCP after all, as when the agent gets no time.
+  EXPECT_TRUE(eventually(kPatience, [&] { return count(fast) == Counts{0, 0}; }));
+}
+
+TEST_F(FastDeviations, d25_calls_for_the_queue_of_tcp_see_nothing_of_the_other) {
+  const auto discard = [](const UniqueFd& fd) {
+    const ssize_t count = ::recv(fd.get(), nullptr, 4, MSG_TRUNC | MSG_DONTWAIT);
+    return count < 0 ? std::string(::strerrorname_np(errno)) : std::to_string(count);
+  };
+  const auto zerocopy = [](const UniqueFd& fd) {
+    constexpr std::size_t kPage = 4096;
+    void* memory = ::mmap(nullptr, kPage, PROT_READ, MAP_SHARED, fd.get(), 0);
+    EXPECT_NE(memory, MAP_FAILED);
+    tcp_zerocopy_receive request{};
+    request.address = reinterpret_cast<std::uintptr_t>(memory);
+    request.length = kPage;
+    socklen_t size = sizeof(request);
+    EXPECT_EQ(::getsockopt(fd.get(), IPPROTO_TCP, TCP_ZEROCOPY_RECEIVE, &request, &size), 0);
+    ::munmap(memory, kPage);
+    return std::to_string(request.length) + " " + std::to_string(request.recv_skip_hint);
+  };
+  const auto say = [&](Ends& ends) {
+    EXPECT_EQ(send_text(ends.client, "discarded"), "sent");
+    EXPECT_EQ(receive_text(ends.server, 1, MSG_PEEK), "'d'");
+    std::string said = zerocopy(ends.server);  // each after the one before
+    said += " " + discard(ends.server);
+    said += " " + receive_text(ends.server, 9);
+    return said;
+  };
+  Ends slow = open(false);
+  EXPECT_EQ(say(slow), "0 9 4 'arded'");
+  Ends fast = open_fast();
+  std::string last;
+  EXPECT_TRUE(eventually(kPatience, [&] { return (last = say(fast)) == "0 0 EFAULT 'discarded'"; }))
+      << last;
 }
 
 // One reader has chosen TCP; the other one reads what the first was to read. The first is held only
