@@ -90,6 +90,7 @@ void FastTalkers::hold(std::uint64_t count) {
 }
 
 void FastTalkers::expect_exact(std::uint64_t count) {
+  ++rounds_;
   ST_ASSERT_VALUE(const auto checked, check_held(*shell_, kRequestBytes));
   EXPECT_EQ(checked["same"], count) << checked.dump() << sidetrack_->logs();
 }

@@ -63,6 +63,8 @@ class FastTalkers : public ScaleNode {
   // Uses `count` adopted connections until all of them skip TCP both ways; in mode redirect, the
   // engine, too.
   void expect_all_fast(std::uint64_t count);
+  // Bytes that expect_exact() and what calls it have sent on each connection so far, one way.
+  [[nodiscard]] std::uint64_t talked_bytes() const { return rounds_ * kRequestBytes; }
 
   TalkersOptions options_;
   Pod* client_ = nullptr;
@@ -71,6 +73,7 @@ class FastTalkers : public ScaleNode {
   std::unique_ptr<PodShell> shell_;
 
  private:
+  std::uint64_t rounds_ = 0;
   [[nodiscard]] FastCounts counted() const;
 };
 
