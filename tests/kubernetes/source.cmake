@@ -38,3 +38,6 @@ st_api_test(kube_scale_test
           ${CMAKE_SOURCE_DIR}/tests/dataplane/kernel_view.cpp
   LIBS st_lab fmt::fmt nlohmann_json::nlohmann_json)
 add_dependencies(kube_scale_test sidetrack-agent sidetrack-cni sidetrack-engine)
+
+st_api_test(kube_late_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/agent_late_test.cpp LIBS st_lab fmt::fmt nlohmann_json::nlohmann_json)
+add_dependencies(kube_late_test sidetrack-agent sidetrack-cni)
