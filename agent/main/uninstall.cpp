@@ -141,17 +141,19 @@ void retract_plugin(const Options& options) {
                                           : "not wholly out of " + options.cni.conf_dir);
 }
 
-// Programs of others that are still attached where ours were, a line each.
-Result<std::vector<std::string>> left_in_kernel(const Options& options,
-                                                const std::string& attached_to) {
+struct Left {
+  std::vector<std::string> lines;  // one for each other installation
+  bool in_our_place = false;       // one of them is attached where ours was
+};
+
+// Programs of others that see what ours saw, or a part of it.
+Result<Left> left_in_kernel(const Options& options, const std::string& attached_to) {
   auto others = others_that_stay(options, attached_to);
   ST_TRY(others);
-  std::vector<std::string> left;
+  Left left;
   for (const dataplane::OtherInstallation& other : *others) {
-    if (other.relation != dataplane::Relation::kSame) {
-      continue;  // it has a cgroup of its own, with its own agent
-    }
-    left.push_back(fmt::format(
+    left.in_our_place = left.in_our_place || other.relation == dataplane::Relation::kSame;
+    left.lines.push_back(fmt::format(
         "left program st_connect4 (id {}) on cgroup {}: {}", other.program_id, other.cgroup_dir,
         other.pin_dir.empty()
             ? "its pins are in no bpf file system that this process sees"
@@ -214,21 +216,23 @@ Result<void> uninstall(const Options& options) {
     remove_state(options.state_dir);
   }
   remove_cache(options.cache_dir);
+  std::string whose = "Sidetrack";
   // Without cgroup2 nothing can be attached.
   if (const auto attached_to = attach_dir(options)) {
     remove_self_tests(options, *attached_to);
     auto left = left_in_kernel(options, *attached_to);
     ST_TRY(left);
-    for (const std::string& line : *left) {
+    for (const std::string& line : left->lines) {
       fmt::print("{}\n", line);
     }
-    if (!left->empty()) {
+    if (left->in_our_place) {
       return make_error(ErrorCode::kBusy, "another Sidetrack is attached to cgroup " +
                                               *attached_to + "; ours is gone");
     }
+    whose = left->lines.empty() ? whose : "what was pinned at " + options.pin_dir;
   }
-  fmt::print("{} of Sidetrack is left in the kernel\n",
-             *outcome == Outcome::kKept ? "nothing but this cgroup" : "nothing");
+  fmt::print("{} of {} is left in the kernel\n",
+             *outcome == Outcome::kKept ? "nothing but this cgroup" : "nothing", whose);
   return {};
 }
 

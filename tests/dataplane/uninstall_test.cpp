@@ -219,6 +219,25 @@ TEST_F(Uninstall, leaves_the_engines_cgroup_of_another_installation) {
   EXPECT_NE(own.output.find("removed " + made), std::string::npos) << own.output;
 }
 
+TEST_F(Uninstall, names_another_installation_on_a_cgroup_below) {
+  // Its own pins, the whole of cgroup2: what is attached to our cgroup is a part of that.
+  ST_ASSERT_VALUE(const auto done,
+                  run_command({.arguments = {built_program("sidetrack-agent"), "uninstall",
+                                             "--state-dir", folder_->file("other"), "--pin-dir",
+                                             sidetrack_->pin_dir() + "-other", "--cache-dir",
+                                             folder_->file("cache")}}));
+  EXPECT_EQ(done.exit_status, 0) << done.output;
+  for (const std::string& word :
+       {"on cgroup " + cgroup_->path() +
+            ": another agent's; end that, then remove it with "
+            "sidetrack-agent uninstall --pin-dir " +
+            sidetrack_->pin_dir() + "\n",
+        "nothing of what was pinned at " + sidetrack_->pin_dir() + "-other is left"}) {
+    EXPECT_NE(done.output.find(word), std::string::npos) << word << "\n" << done.output;
+  }
+  expect_connections(5, "redirected");
+}
+
 TEST_F(Uninstall, refuses_a_cgroup_that_is_none) {
   ASSERT_NO_FATAL_FAILURE(stop_agent());
   std::vector<std::string> arguments = command("0s");
