@@ -107,6 +107,7 @@ class Resolver {
     for (const kube::Pod* pod : pods) {
       result_.pods.push_back(resolve_pod(*pod));
     }
+    tell_shared_addresses(pods);
     std::sort(result_.problems.begin(), result_.problems.end());
     result_.problems.erase(std::unique(result_.problems.begin(), result_.problems.end()),
                            result_.problems.end());
@@ -115,6 +116,29 @@ class Resolver {
   }
 
  private:
+  // Each is told with the first pod that has it. What ended keeps its address in its status.
+  void tell_shared_addresses(const std::vector<const kube::Pod*>& pods) {
+    std::map<std::string, const kube::Pod*> owners;
+    for (const kube::Pod* pod : pods) {
+      if (pod->host_network || pod->phase == "Succeeded" || pod->phase == "Failed") {
+        continue;
+      }
+      for (const std::string& address : pod->addresses) {
+        const auto [owner, is_first] = owners.emplace(address, pod);
+        if (!is_first && owner->second != pod) {
+          result_.problems.push_back(
+              {.object = object_name(*pod),
+               .key = "status.podIPs",
+               .value = address,
+               .reason = object_name(*owner->second) +
+                         " has this address, too: one of them is not there any more, or the "
+                         "network would not know whom it means",
+               .warning = true});
+        }
+      }
+    }
+  }
+
   // All of them, so that every node agrees on the last good values; only problems of those in use
   // here are told.
   void read_namespaces(const std::set<std::string>& used) {

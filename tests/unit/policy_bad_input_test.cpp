@@ -30,6 +30,37 @@ auto is_warning(const char* object, const char* key, const char* value) {
                Field("warning", &kube::Problem::warning, true));
 }
 
+TEST(SharedAddress, is_one_problem_that_names_both_pods) {
+  Cluster cluster;
+  cluster.web().addresses = {"10.1.0.2", "fd00::2"};
+  kube::Pod& other = cluster.add_pod("depot", "api");
+  other.addresses = {"10.1.0.2"};
+  const Resolution resolution = cluster.resolve();
+  std::vector<kube::Problem> told;
+  for (const kube::Problem& problem : resolution.problems) {
+    if (problem.key == "status.podIPs") {
+      told.push_back(problem);
+    }
+  }
+  ASSERT_EQ(told.size(), 1U);
+  EXPECT_EQ(told[0].object, "Pod/shop/web");
+  EXPECT_EQ(told[0].value, "10.1.0.2");
+  EXPECT_TRUE(told[0].warning);
+  EXPECT_EQ(told[0].reason.find("Pod/depot/api has this address, too"), 0U);
+}
+
+TEST(SharedAddress, of_a_finished_pod_or_of_the_host_is_none) {
+  Cluster cluster;
+  cluster.web().addresses = {"10.1.0.2"};
+  for (const char* name : {"done", "host"}) {
+    kube::Pod& other = cluster.add_pod("shop", name);
+    other.addresses = {"10.1.0.2"};
+    other.phase = std::string(name) == "done" ? "Succeeded" : "Running";
+    other.host_network = std::string(name) == "host";
+  }
+  EXPECT_TRUE(cluster.resolve().problems.empty());
+}
+
 TEST(PolicyNamespace, enrols_pods_as_the_resolver_does) {
   EXPECT_TRUE(enrols_pods({.name = "shop", .labels = {{kMode, "redirect"}}}));
   EXPECT_TRUE(enrols_pods({.name = "shop", .labels = {{kMode, "passthrough"}}}));
