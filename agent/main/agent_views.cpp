@@ -216,6 +216,9 @@ Result<admin::ExplainView> Agent::explain(const std::string& namespace_name, con
     for (const policy::SocketAddress& endpoint : route->second.endpoints) {
       view.endpoints.push_back(policy::format_endpoint(endpoint.address, endpoint.port));
     }
+    if (view.endpoints.empty() && st_verdict_of(reason) != ST_VERDICT_refused) {
+      view.explanation += " " + no_endpoint_sentence(view.service, reason);
+    }
   }
   return view;
 }

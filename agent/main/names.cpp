@@ -114,4 +114,12 @@ std::string reason_sentence(unsigned reason) {
   return "";
 }
 
+std::string no_endpoint_sentence(const std::string& service, unsigned reason) {
+  const std::string why = "Service " + service +
+                          " has no endpoint that is ready for this node: the connection is refused";
+  return reason == ST_REASON_REDIRECTED
+             ? why + ", by the engine; the application sees a reset after connect()."
+             : why + " by what serves the Service's address (kube-proxy).";
+}
+
 }  // namespace sidetrack::agent

@@ -18,4 +18,7 @@ namespace sidetrack::agent {
 // What a person is told about a verdict.
 [[nodiscard]] std::string reason_sentence(unsigned reason);
 
+// What happens to a connection of that verdict to a Service that has no endpoint.
+[[nodiscard]] std::string no_endpoint_sentence(const std::string& service, unsigned reason);
+
 }  // namespace sidetrack::agent

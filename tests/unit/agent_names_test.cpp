@@ -15,6 +15,14 @@ struct Word {
   const char* verdict;
 };
 
+TEST(NoEndpointSentence, says_who_refuses_and_why) {
+  EXPECT_EQ(no_endpoint_sentence("shop/api:http", ST_REASON_REDIRECTED),
+            "Service shop/api:http has no endpoint that is ready for this node: the connection is "
+            "refused, by the engine; the application sees a reset after connect().");
+  EXPECT_NE(no_endpoint_sentence("shop/api:http", ST_REASON_EXCLUDED_PORT).find("kube-proxy"),
+            std::string::npos);
+}
+
 class ReasonNames : public ::testing::TestWithParam<Word> {};
 
 TEST_P(ReasonNames, are_as_documented) {
