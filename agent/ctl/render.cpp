@@ -244,21 +244,24 @@ std::string render_flows(const json& answer, const Painter& painter, double now)
 
 std::string flow_header(const Painter& painter) {
   return painter.paint(
-             fmt::format("{:<12}  {:<28}  {:<21}  {:<21}  {:<7}  {:<14}  {:>9}  {:>9}  {:>8}  {}",
-                         "START", "POD", "DESTINATION", "ENDPOINT", "PATH", "REASON", "OUT", "IN",
-                         "DURATION", "END"),
+             fmt::format(
+                 "{:<12}  {:<28}  {:<21}  {:<21}  {:<21}  {:<7}  {:<14}  {:>9}  {:>9}  {:>8}  {}",
+                 "START", "POD", "SOURCE", "DESTINATION", "ENDPOINT", "PATH", "REASON", "OUT", "IN",
+                 "DURATION", "END"),
              Colour::kBold) +
          "\n";
 }
 
 std::string flow_line(const json& flow, const Painter& painter) {
+  const auto source = text_of(flow, "source");
   const auto endpoint = text_of(flow, "endpoint");
   const auto path = text_of(flow, "path");
   const auto close = close_of(flow);
   return printable(fmt::format(
-             "{:<12}  {:<28}  {:<21}  {:<21}  {:<7}  {:<14}  {:>9}  {:>9}  {:>8}",
-             format_clock(seconds_of(flow, "start")), pod_name(flow), text_of(flow, "destination"),
-             endpoint.empty() ? "-" : endpoint, path.empty() ? "-" : path, text_of(flow, "reason"),
+             "{:<12}  {:<28}  {:<21}  {:<21}  {:<21}  {:<7}  {:<14}  {:>9}  {:>9}  {:>8}",
+             format_clock(seconds_of(flow, "start")), pod_name(flow), source.empty() ? "-" : source,
+             text_of(flow, "destination"), endpoint.empty() ? "-" : endpoint,
+             path.empty() ? "-" : path, text_of(flow, "reason"),
              format_bytes(count_of(flow, "bytes_out")), format_bytes(count_of(flow, "bytes_in")),
              duration_of(flow, seconds_of(flow, "end")))) +
          "  " + painter.paint(close, colour_of(close)) + "\n";

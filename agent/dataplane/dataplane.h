@@ -141,6 +141,8 @@ class Dataplane {
   [[nodiscard]] Result<std::vector<CounterRow>> counters() const;
   // Connections of clients that are open.
   [[nodiscard]] Result<std::vector<st_live>> live_sockets() const;
+  // What the engine said of a client's connection that is open.
+  [[nodiscard]] Result<std::optional<st_report>> report(std::uint64_t client_cookie) const;
   // Why this kernel cannot tell them; empty = it can.
   [[nodiscard]] const std::string& look_problem() const;
 

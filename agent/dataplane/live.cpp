@@ -56,6 +56,10 @@ Result<std::vector<st_live>> Dataplane::live_sockets() const {
   return rows;
 }
 
+Result<std::optional<st_report>> Dataplane::report(std::uint64_t client_cookie) const {
+  return map_lookup<st_report>(impl_->map_fd("st_endpoints"), "st_endpoints", client_cookie);
+}
+
 const std::string& Dataplane::look_problem() const {
   return impl_->look_problem;
 }

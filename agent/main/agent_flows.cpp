@@ -34,9 +34,15 @@ admin::FlowView Agent::to_view(const st_flow& flow) const {
   view.endpoint = endpoint_text(flow.endpoint, flow.endpoint_port_be);
   const bool refused = flow.reason < ST_REASON_COUNT &&
                        st_verdict_of(static_cast<st_reason>(flow.reason)) == ST_VERDICT_refused;
-  // Our engine reports an endpoint only where it is not the address that was asked for.
+  // Our engine reports an endpoint only where it is not the address that was asked for, or where it
+  // did not get there.
+  const bool in_vain =
+      (flow.close == ST_CLOSE_REFUSED || flow.close == ST_CLOSE_TIMEOUT) && flow.bytes_in == 0;
   if (view.endpoint.empty() && !refused && options_.engine != reconcile::EngineKind::kExternal) {
     view.endpoint = view.destination;
+  }
+  if (in_vain && view.endpoint == view.destination) {
+    view.endpoint.clear();
   }
   view.verdict = verdict_name(flow.reason);
   view.reason = reason_name(flow.reason);
@@ -68,7 +74,12 @@ admin::FlowView Agent::to_view(const st_live& live) const {
                       .close = ST_CLOSE_OPEN});
   view.end = 0;
   if (live.redirected != 0) {
-    view.endpoint.clear();  // told when it closes
+    const auto report = dataplane_->report(live.cookie);
+    if (report && *report && (*report)->close == ST_CLOSE_OPEN) {
+      view.endpoint = endpoint_text((*report)->endpoint, (*report)->port_be);
+    } else if (routes_.contains(view.destination)) {
+      view.endpoint.clear();  // none of the Service's is reached yet
+    }
   }
   return view;
 }

@@ -40,6 +40,7 @@ class CloseTest : public Mesh, public testing::WithParamInterface<const char*> {
     EXPECT_EQ(flow["bytes_out"], out) << flow;
     EXPECT_EQ(flow["bytes_in"], in) << flow;
     EXPECT_EQ(flow["path"], redirected() ? "engine" : "direct") << flow;
+    EXPECT_EQ(flow["endpoint"] == "", close == "refused" || close == "timeout") << flow;
   }
 };
 

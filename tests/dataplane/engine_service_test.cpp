@@ -92,6 +92,9 @@ class EngineServiceTest : public Mesh {
       const auto pong = shell.receive(socket->id, 4);
       EXPECT_TRUE(pong && pong->text == "ping") << "the client sees nothing but its endpoint";
       open.emplace_back(socket->id, source_of(shell, socket->id));
+      const auto live = flows_from(open.back().second);
+      EXPECT_EQ(live.size(), 1U);
+      EXPECT_NE(live.empty() ? "" : live[0].value("endpoint", ""), "") << "known while it is open";
     }
     std::map<std::string, int> endpoints;
     for (const auto& [id, source] : open) {
