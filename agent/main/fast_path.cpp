@@ -234,7 +234,9 @@ void FastPath::on_event(const st_event& event) {
   switch (event.kind) {
     case ST_EVENT_DEMOTED: {
       const auto reason = static_cast<st_fast_reason>(event.socket_cookie);
-      log_event(LogLevel::kInfo, "adopt", "demoted",
+      // The self-test provokes them in a namespace of its own, which is no pod's.
+      const bool is_pod = path_of_(event.netns_cookie).has_value();
+      log_event(is_pod ? LogLevel::kInfo : LogLevel::kDebug, "adopt", "demoted",
                 {{"netns_cookie", event.netns_cookie}, {"reason", adopt::name_of(reason)}});
       adoption_.on_demoted(event.netns_cookie, reason, now);
       break;

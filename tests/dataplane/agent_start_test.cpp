@@ -212,6 +212,8 @@ TEST_F(AgentStart, its_self_test_is_no_unknown_namespace) {
   ST_ASSERT_VALUE(Counts counts, KernelView(sidetrack_->pin_dir()).counted(0));
   EXPECT_GT(counts["not_enrolled"], 0U) << "the self-test has connected";
   EXPECT_EQ(counts["unknown_netns"], 0U);
+  EXPECT_EQ(sidetrack_->agent().output().find("event=demoted"), std::string::npos)
+      << sidetrack_->agent().output();
   EXPECT_EQ(sidetrack_->agent().output().find("unknown_netns"), std::string::npos)
       << sidetrack_->agent().output();
   // Its row has gone with it, and was nobody's to repair.
