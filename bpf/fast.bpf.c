@@ -180,14 +180,18 @@ static __always_inline void st_count_bytes(const struct st_fast *fast, struct st
 		counters->messages++;
 }
 
+/* The first sequence number of what it has sent. */
+static __always_inline __u32 st_first_of(const struct st_fast *fast)
+{
+	return fast->side == ST_SIDE_CLIENT ? fast->key.client_first : fast->key.server_first;
+}
+
 /* Past the engine, if nothing of this sender is inside it. */
 static __always_inline enum st_fast_reason st_try_handoff(const int cast,
 							  struct st_sending *sending)
 {
 	struct st_fast *fast = sending->fast;
 	const struct st_sender *sender = &sending->sender;
-	__u32 first =
-		fast->side == ST_SIDE_CLIENT ? fast->key.client_first : fast->key.server_first;
 	__u32 slot = fast->slot;
 	struct tcp_sock *leg_tp;
 	struct sock *leg;
@@ -199,7 +203,7 @@ static __always_inline enum st_fast_reason st_try_handoff(const int cast,
 	forwarded = bpf_map_lookup_elem(&st_slots, &slot);
 	if (!forwarded)
 		return ST_FAST_INTERNAL;
-	if (!st_relay_empty(*forwarded, sender->write_seq, first, fast->sent))
+	if (!st_relay_empty(*forwarded, sender->write_seq, st_first_of(fast), fast->sent))
 		return ST_FAST_RELAY_BUSY;
 	barrier();
 	leg = ST_CAST(cast, struct sock, fast->leg.sock);
@@ -233,6 +237,31 @@ static __always_inline enum st_fast_reason st_try_peer(struct st_sending *sendin
 	return ST_FAST_NONE;
 }
 
+/* Before all else that is asked of others: the answers must be as of now. */
+static __always_inline void st_be_patient(const int cast, struct st_sending *sending)
+{
+	struct st_fast *fast = sending->fast;
+	const struct st_sender *sender = &sending->sender;
+	__u32 slot = fast->slot;
+	__u64 reader = fast->peer.sock;
+	__u32 write_seq = sender->write_seq;
+	volatile __u64 *forwarded;
+	struct tcp_sock *leg;
+
+	if (fast->linked) {
+		forwarded = bpf_map_lookup_elem(&st_slots, &slot);
+		if (!fast->far_armed || !forwarded ||
+		    !st_relay_empty(*forwarded, write_seq, st_first_of(fast), fast->sent))
+			return;
+		reader = fast->far.sock;
+		leg = ST_CAST(cast, struct tcp_sock, fast->leg.sock);
+		write_seq = ST_READ(cast, leg, write_seq);
+	} else if (!fast->armed || fast->denied) {
+		return;
+	}
+	st_wait_for_reader(cast, reader, sending->msg->size, write_seq);
+}
+
 static __always_inline enum st_fast_reason st_decide_message(const int cast,
 							     struct st_sending *sending)
 {
@@ -244,12 +273,15 @@ static __always_inline enum st_fast_reason st_decide_message(const int cast,
 		return ST_FAST_ENGINE_SENDS;
 	tp = bpf_skc_to_tcp_sock(sending->msg->sk);
 	sending->config = st_get_fast_config();
-	if (!tp || !sending->config || !st_refresh_policy(sending))
+	if (!tp || !sending->config)
 		return ST_FAST_INTERNAL;
 	st_look_at_sender(tp, &sending->sender);
 	reason = st_sender_allows(&sending->sender);
 	if (reason)
 		return reason;
+	st_be_patient(cast, sending);
+	if (!st_refresh_policy(sending))
+		return ST_FAST_INTERNAL;
 	if (fast->linked) {
 		reason = st_try_handoff(cast, sending);
 		if (!reason) {

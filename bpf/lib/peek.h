@@ -35,7 +35,9 @@ enum {
 	ST_MEMORY_LEVELS = 6,	 /* container, pod, class, all pods, and two more */
 	ST_MEMORY_MARGIN = 32,	 /* pages that are left to others */
 	ST_PAGE_SHIFT = 12,
-	ST_PATIENT_BYTES = 16384,
+	ST_PATIENT_BYTES = 16384, /* worth waiting for a reader */
+	ST_PATIENT_NS = 2000,	  /* how long, and for each byte */
+	ST_PATIENT_BYTES_PER_NS = 4,
 	ST_PATIENT_LOOKS = 2000,
 };
 
@@ -95,18 +97,32 @@ static __always_inline int st_memory_is_low(const int cast, struct sock *sk, __u
 	       st_counter_is_low(cast, &group->tcpmem, pages);
 }
 
-/* Whether a thread is inside a call on the socket. It pays to wait for the end of a copy: for a
- * large message some microseconds here are less than the way of its bytes through TCP, and one that
- * went by TCP behind others that wait past it would not be seen by a reader that peeks. */
-static __always_inline int st_is_locked(const int cast, struct sock *sk, int patient)
+/* Waits until no thread is inside a call on the reader and it has read all of TCP. That pays: for a
+ * large message some microseconds here are less than the way of its bytes through TCP, which those
+ * behind it must take, too, until the reader has caught up with them; and a message that went by
+ * TCP behind others that wait past it would not be seen by a reader that peeks. At most about as
+ * long as TCP takes for so many bytes: a reader may page-fault in its call. */
+static __always_inline void st_wait_for_reader(const int cast, __u64 address, __u32 size,
+					       __u32 write_seq)
 {
-	int looks = patient ? ST_PATIENT_LOOKS : 1;
+	struct tcp_sock *tp = ST_CAST(cast, struct tcp_sock, address);
+	struct sock *sk = ST_CAST(cast, struct sock, address);
+	__u64 psock = st_psock_of(cast, sk);
+	__u64 until;
 	int i;
 
-	for (i = 0; i < ST_PATIENT_LOOKS && i < looks; i++)
-		if (!ST_READ(cast, sk, sk_lock.owned))
-			return 0;
-	return 1;
+	if (!psock || (size < ST_PATIENT_BYTES && st_queue_is_empty(cast, psock)))
+		return;
+	if (ST_READ(cast, tp, rcv_nxt) != write_seq)
+		return; /* not all of TCP is there to be read */
+	until = bpf_ktime_get_ns() + ST_PATIENT_NS + size / ST_PATIENT_BYTES_PER_NS;
+	for (i = 0; i < ST_PATIENT_LOOKS; i++) {
+		if (!(ST_READ(cast, sk, sk_lock.owned) |
+		      (ST_READ(cast, tp, copied_seq) ^ write_seq)))
+			return;
+		if (bpf_ktime_get_ns() > until)
+			return;
+	}
 }
 
 static __always_inline int st_has_flag(unsigned long flags, __u64 bit)
@@ -171,7 +187,7 @@ static __always_inline void st_look_at_reader(const int cast, __u64 address, __u
 	psock = st_psock_of(cast, sk);
 	reader->adopted = psock != 0;
 	reader->queue_empty = psock && st_queue_is_empty(cast, psock);
-	reader->locked = st_is_locked(cast, sk, size >= ST_PATIENT_BYTES || !reader->queue_empty);
+	reader->locked = ST_READ(cast, sk, sk_lock.owned) != 0;
 	socket = ST_READ(cast, sk, sk_socket);
 	file = ST_READ(cast, socket, file);
 	reader->nonblocking = (ST_READ(cast, file, f_flags) & ST_O_NONBLOCK) != 0;
