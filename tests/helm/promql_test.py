@@ -49,6 +49,12 @@ CASES = [
     Case("SidetrackPodsNotEnrolled", {'sidetrack_pods{state="drift"}': "2+0x9", 'sidetrack_pods{state="wanted"}': "9+0x9"}, 4, 5,
          "2 pods on n1 should be enrolled and are not", {"state": "drift"}),
     Case("SidetrackPodsCapturedLate", {"sidetrack_pods_captured_late_total": "0 0 1+0x9"}, 1, 2, "Pods on n1 ran before they were captured"),
+    # Counted before the first scrape, by an agent that started at minute 0 or 1.5; quiet again when that is a quarter of an hour ago.
+    Case("SidetrackPodsCapturedLate", {"sidetrack_pods_captured_late_total": "4+0x20", "process_start_time_seconds": "0+0x20"}, 15, 0,
+         "Pods on n1 ran before they were captured"),
+    Case("SidetrackPodsCapturedLate", {"sidetrack_pods_captured_late_total": "_x2 4+0x20", "process_start_time_seconds": "_x2 90+0x20"}, 1, 2,
+         "Pods on n1 ran before they were captured"),
+    Case("SidetrackPodsCapturedLate", {"sidetrack_pods_captured_late_total": "4+0x20", "process_start_time_seconds": "-3600+0x20"}, 20, -1),
     Case("SidetrackConnectionsLost", {'sidetrack_connections_total{namespace="shop",reason="engine_down",verdict="direct"}': "0+1x20"}, 5, 6,
          "Connections of shop are not redirected: engine_down", {"namespace": "shop", "reason": "engine_down"}),
     Case("SidetrackConnectionsLost", {'sidetrack_connections_total{namespace="shop",reason="engine_down_closed",verdict="refused"}': "0+1x20"},
