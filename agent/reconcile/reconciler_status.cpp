@@ -56,6 +56,9 @@ Reconciler::Finding Reconciler::look_at(const Entry& entry,
     return {PodPhase::kDrift, entry.reason, fallback(entry.detail)};
   }
   if (auto damaged = damage(entry, in_kernel)) {
+    if (skipped) {  // the reason alone tells: nobody wants it enrolled
+      damaged->phase = PodPhase::kSkipped;
+    }
     return *damaged;
   }
   if (skipped) {

@@ -58,6 +58,7 @@ TEST_F(Audit, the_row_of_a_pod_that_is_skipped_counts_too) {
   apply_web(ST_MODE_DISABLED);
   EXPECT_EQ(status("web").phase, PodPhase::kSkipped);
   kernel.rows.at(kWeb).mode = ST_MODE_REDIRECT;
+  EXPECT_EQ(status("web").phase, PodPhase::kSkipped) << "it is not one that should be enrolled";
   EXPECT_EQ(status("web").reason, "row_differs");
 }
 
