@@ -219,6 +219,9 @@ Result<void> Agent::start() {
 }
 
 void Agent::audit() {
+  if (synced_) {  // before, they cannot register
+    unregistered_.look(unregistered_engines(), Unregistered::Clock::now());
+  }
   if (kubernetes_) {
     kubernetes_->tell(problem_views(reconciler_.status(), engine_views()));
   }

@@ -27,6 +27,7 @@
 #include "agent/main/flow_log.h"
 #include "agent/main/kubernetes_node.h"
 #include "agent/main/options.h"
+#include "agent/main/unregistered.h"
 #include "agent/metrics/metrics.h"
 #include "agent/reconcile/reconciler.h"
 #include "agent/sys/loop_thread.h"
@@ -112,7 +113,9 @@ class Agent : public admin::Views {
   [[nodiscard]] std::vector<reconcile::PodStatus> pod_statuses(
       const std::vector<dataplane::ProgramState>& programs) const;
   [[nodiscard]] std::vector<admin::EngineView> engine_views();
-  void add_unregistered(std::vector<admin::EngineView>& views) const;
+  // Engines that serve their pods, but have not come (back) to this agent: pids by their cells'
+  // slots.
+  [[nodiscard]] std::map<std::uint16_t, std::int64_t> unregistered_engines() const;
   [[nodiscard]] std::vector<admin::ProblemView> problem_views(
       const std::vector<reconcile::PodStatus>& pods,
       const std::vector<admin::EngineView>& engines) const;
@@ -153,6 +156,7 @@ class Agent : public admin::Views {
   bool routes_are_stale_ = true;
   std::vector<kube::Problem> problems_;
   std::set<std::uint16_t> slots_;  // cells of registered engines
+  Unregistered unregistered_;
   FlowLog flow_log_{clock_ns(CLOCK_MONOTONIC)};
   std::vector<st_flow> early_flows_;  // of pods that the agent does not know yet
   std::uint64_t synced_ns_ = 0;       // CLOCK_MONOTONIC

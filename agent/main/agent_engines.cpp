@@ -119,11 +119,11 @@ void Agent::forget_lost_engines() {
   slots_ = std::move(alive);
 }
 
-// An engine that serves its pods, but has not come (back) to this agent: the kernel goes by its
-// beat.
-void Agent::add_unregistered(std::vector<admin::EngineView>& views) const {
+// The kernel goes by their beats.
+std::map<std::uint16_t, std::int64_t> Agent::unregistered_engines() const {
+  std::map<std::uint16_t, std::int64_t> pids;
   if (options_.engine != reconcile::EngineKind::kEmbedded) {
-    return;
+    return pids;
   }
   const volatile st_engine* cells = dataplane_->engine_cells();
   const auto sessions = engine_server_.sessions();
@@ -131,16 +131,12 @@ void Agent::add_unregistered(std::vector<admin::EngineView>& views) const {
     const bool registered =
         std::any_of(sessions.begin(), sessions.end(),
                     [&](const engines::SessionInfo& session) { return session.slot == slot; });
-    if (registered || has_ended(cells[slot].pid) ||
-        st_beat_is_fresh(cells[slot].beat_ns, clock_ns(CLOCK_MONOTONIC)) == 0) {
-      continue;
+    if (!registered && !has_ended(cells[slot].pid) &&
+        st_beat_is_fresh(cells[slot].beat_ns, clock_ns(CLOCK_MONOTONIC)) != 0) {
+      pids[slot] = static_cast<std::int64_t>(cells[slot].pid);
     }
-    views.push_back({.kind = "embedded",
-                     .state = cells[slot].full != 0 ? "full" : "up",
-                     .detail = "it has not registered with this agent yet",
-                     .pid = static_cast<std::int64_t>(cells[slot].pid),
-                     .last_beat_age_s = beat_age_s(cells[slot].beat_ns)});
   }
+  return pids;
 }
 
 std::vector<admin::EngineView> Agent::engine_views() {
@@ -171,7 +167,13 @@ std::vector<admin::EngineView> Agent::engine_views() {
     }
     views.push_back(view);
   }
-  add_unregistered(views);
+  for (const auto& [slot, pid] : unregistered_engines()) {
+    views.push_back({.kind = "embedded",
+                     .state = cells[slot].full != 0 ? "full" : "up",
+                     .detail = "it has not registered with this agent yet",
+                     .pid = pid,
+                     .last_beat_age_s = beat_age_s(cells[slot].beat_ns)});
+  }
   if (views.empty()) {
     const bool none = options_.engine == reconcile::EngineKind::kNone;
     views.push_back(

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <ctime>
+#include <utility>
 
 #include "agent/main/agent.h"
 
@@ -55,6 +56,10 @@ std::vector<admin::ProblemView> Agent::problem_views(
                      .reason = engines.front().detail,
                      .action = "start sidetrack-engine or look at its log; until then connections "
                                "of redirected pods go as sidetrack.io/on-engine-loss says"});
+  }
+  const auto others = slots_.empty() ? Unregistered::Others::kNone : Unregistered::Others::kSome;
+  for (admin::ProblemView& view : unregistered_.problems(others, Unregistered::Clock::now())) {
+    views.push_back(std::move(view));
   }
   if (kubernetes_) {
     add_kubernetes_problems(kubernetes_->view(), views);
