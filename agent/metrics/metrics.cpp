@@ -8,7 +8,9 @@
 #include <algorithm>
 #include <cstdint>
 #include <map>
+#include <set>
 #include <sstream>
+#include <string>
 #include <utility>
 
 namespace sidetrack::metrics {
@@ -183,10 +185,10 @@ void add_fast_path(const admin::StatusView& status, std::vector<MetricFamily>& f
   refused.put_into(families);
 }
 
-// Not of the node or of the way to the API server.
+// Not of the node, its engines and plugin, or of the way to the API server.
 bool is_of_an_object(const admin::ProblemView& problem) {
-  return problem.object != "node" && problem.object != "cache" &&
-         !problem.object.starts_with("API server");
+  static const std::set<std::string> kOthers = {"node", "engine", "cni", "api", "cache"};
+  return !kOthers.contains(problem.object) && !problem.object.starts_with("API server");
 }
 
 void add_agent(const admin::StatusView& status, std::vector<MetricFamily>& families) {

@@ -66,10 +66,13 @@ TEST(Metrics, node_state_is_shown) {
   EXPECT_THAT(text, HasSubstr("process_start_time_seconds 17000000"));
 }
 
-TEST(Metrics, trouble_with_the_api_server_is_no_rejected_policy) {
+TEST(Metrics, trouble_of_the_node_or_with_the_api_server_is_no_rejected_policy) {
   test::FakeViews views;
   views.status_view.problems = {{.object = "API server https://10.96.0.1:443", .key = "pods"},
+                                {.object = "api", .key = "pods"},
                                 {.object = "cache", .key = "pods"},
+                                {.object = "engine", .key = "engine_down"},
+                                {.object = "cni", .key = "not_installed"},
                                 {.object = "Pod/shop/web", .key = "/spec"}};
   EXPECT_THAT(Metrics(views).text(), HasSubstr("sidetrack_policy_rejected 1\n"));
 }
