@@ -223,7 +223,8 @@ void Agent::audit() {
     unregistered_.look(unregistered_engines(), Unregistered::Clock::now());
   }
   if (kubernetes_) {
-    kubernetes_->tell(problem_views(reconciler_.status(), engine_views()));
+    const auto pods = reconciler_.status();
+    kubernetes_->tell(pods, problem_views(pods, engine_views()));
   }
   if (!synced_) {
     return;  // rows that an earlier agent left stay until we know what is wanted

@@ -158,8 +158,8 @@ void KubernetesNode::tick() {
   door_.settle();
 }
 
-void KubernetesNode::tell(const std::vector<admin::ProblemView>& of_node) {
-  const std::vector<reconcile::PodStatus> pods = host_.reconciler.status();
+void KubernetesNode::tell(const std::vector<reconcile::PodStatus>& pods,
+                          const std::vector<admin::ProblemView>& of_node) {
   for (const kube::ClusterEvent& event :
        events_.look(pods, host_.objects, host_.problems, EventWatch::Clock::now())) {
     source_->create_event(event);

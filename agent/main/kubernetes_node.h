@@ -58,9 +58,10 @@ class KubernetesNode {
   void settle() { door_.settle(); }
   // Every 250 ms.
   void tick();
-  // Every 2 s: tells people, by Events, what is not as it should be. `of_node`: what `status`
-  // shows.
-  void tell(const std::vector<admin::ProblemView>& of_node);
+  // Every 2 s: tells people, by Events, what is not as it should be. `of_node`: the problems that
+  // `status` shows.
+  void tell(const std::vector<reconcile::PodStatus>& pods,
+            const std::vector<admin::ProblemView>& of_node);
   // Before the agent ends: whether it was the last of its DaemonSet, so that everything of
   // Sidetrack is to be taken back. `done` comes from the loop, within 2 s; false when in doubt.
   void ask_whether_gone(std::function<void(bool)> done);
