@@ -42,6 +42,10 @@ Result<bool> parse_switch(const std::string& option, const std::string& value,
   return value == on;
 }
 
+bool is_absolute(const std::string& path) {
+  return !path.empty() && path.front() == '/';
+}
+
 }  // namespace
 
 Error invalid(const std::string& option, const std::string& value, const std::string& allowed) {
@@ -180,11 +184,14 @@ Result<void> parse_cni(const po::variables_map& values, const std::string& cache
                    "a time such as 500ms or 5s is meant, 50ms to 1m");
   }
   cni.timeout = std::chrono::milliseconds(*timeout);
-  cni.log_file = values.contains("cni-log-file") ? text("cni-log-file") : cache_dir + "/cni.log";
-  if (cni.log_file == "off") {
-    cni.log_file.clear();
-  } else if (cni.log_file.empty() || cni.log_file.front() != '/') {
-    return invalid("cni-log-file", cni.log_file, "an absolute path or off is meant");
+  cni.log_file = cache_dir + "/cni.log";
+  if (values.contains("cni-log-file")) {
+    cni.log_file = text("cni-log-file");
+    if (cni.log_file == "off") {
+      cni.log_file.clear();
+    } else if (!is_absolute(cni.log_file)) {
+      return invalid("cni-log-file", cni.log_file, "an absolute path or off is meant");
+    }
   }
   auto status = parse_switch("cni-status-checks-agent", text("cni-status-checks-agent"), "on");
   ST_TRY(status);
@@ -192,9 +199,16 @@ Result<void> parse_cni(const po::variables_map& values, const std::string& cache
   return {};
 }
 
+Result<void> check_plugins_folder(const std::string& option, const std::string& value) {
+  if (!is_absolute(value)) {
+    return invalid(option, value, "an absolute path is meant: the CNI plugin runs elsewhere");
+  }
+  return {};
+}
+
 // Whether it is on a bpf file system is seen when the folder is made.
 Result<void> check_pin_dir(const std::string& value) {
-  if (value.empty() || value.front() != '/') {
+  if (!is_absolute(value)) {
     return invalid("pin-dir", value, "an absolute path is meant, such as /sys/fs/bpf/sidetrack");
   }
   const auto path = std::filesystem::path(value + "/").lexically_normal().parent_path();

@@ -23,6 +23,9 @@ namespace sidetrack::agent {
 // What the plugin is told.
 [[nodiscard]] Result<void> parse_cni(const boost::program_options::variables_map& values,
                                      const std::string& cache_dir, CniOptions& cni);
+// A folder in which the plugin, too, has files.
+[[nodiscard]] Result<void> check_plugins_folder(const std::string& option,
+                                                const std::string& value);
 [[nodiscard]] Result<void> check_pin_dir(const std::string& value);
 
 }  // namespace sidetrack::agent

@@ -83,6 +83,10 @@ Result<Options> interpret(const po::variables_map& values, Command command) {
   options.state_dir = text("state-dir");
   options.cache_dir = text("cache-dir");
   if (command == Command::kRun) {
+    if (options.source == "kubernetes") {
+      ST_TRY(check_plugins_folder("state-dir", options.state_dir));
+      ST_TRY(check_plugins_folder("cache-dir", options.cache_dir));
+    }
     ST_TRY(parse_cni(values, options.cache_dir, options.cni));
   }
   options.standby = values["standby"].as<bool>();

@@ -59,6 +59,14 @@ TEST_F(OptionsTest, refuse_what_the_plugin_would_refuse) {
           "--cni-status-checks-agent 'true': on or off is meant");
 }
 
+TEST_F(OptionsTest, refuse_folders_that_the_plugin_would_not_find) {
+  for (const char* option : {"--state-dir", "--cache-dir"}) {
+    refuses(parse({"run", "--kubeconfig", "/k", option, "here"}),
+            std::string(option) + " 'here': an absolute path is meant");
+    EXPECT_TRUE(run_with({option, "here"})) << "no plugin with source files";
+  }
+}
+
 TEST_F(OptionsTest, refuse_a_folder_as_configuration) {
   refuses(run_with({"--config", "/tmp"}), "--config '/tmp': a file that can be read is meant");
 }
