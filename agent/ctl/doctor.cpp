@@ -63,7 +63,8 @@ void check_hooks(const Host& host, const std::string& pin_dir, const std::option
                         ""});
     if (const auto attached_to = dataplane::pinned_cgroup(pin_dir);
         attached_to != 0 && !cgroup.empty()) {
-      cgroup = dataplane::cgroup_folder(attached_to, cgroup);
+      // Where it cannot be found, what the root of the hierarchy says is better than nothing.
+      cgroup = dataplane::cgroup_folder(attached_to, cgroup).value_or(cgroup);
     }
   }
   const Own own = status || !ours.empty() ? Own::kFound : Own::kMissing;

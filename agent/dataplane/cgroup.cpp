@@ -5,6 +5,7 @@
 #include <sys/vfs.h>
 
 #include <array>
+#include <cerrno>
 #include <cstring>
 #include <filesystem>
 
@@ -28,19 +29,26 @@ Result<std::uint64_t> cgroup_id(const std::string& dir) {
   return static_cast<std::uint64_t>(status.st_ino);
 }
 
-std::string cgroup_folder(std::uint64_t id, const std::string& near) {
+Result<std::string> cgroup_folder(std::uint64_t id, const std::string& near) {
   constexpr int kKernfsHandle = 0xfe;  // FILEID_KERNFS (linux/exportfs.h): the id is the handle
   alignas(file_handle) std::array<char, sizeof(file_handle) + sizeof(id)> bytes{};
   auto* handle = reinterpret_cast<file_handle*>(bytes.data());
   handle->handle_bytes = sizeof(id);
   handle->handle_type = kKernfsHandle;
   std::memcpy(handle->f_handle, &id, sizeof(id));
+  const std::string what = "cgroup with id " + std::to_string(id);
   const UniqueFd mount(open(near.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   const UniqueFd fd(open_by_handle_at(mount.get(), handle, O_PATH | O_CLOEXEC));
+  if (!fd.valid()) {
+    return errno_error(what, errno);
+  }
   std::error_code error;
   const auto folder =
       std::filesystem::read_symlink("/proc/self/fd/" + std::to_string(fd.get()), error);
-  return fd.valid() && !error ? folder.string() : "with id " + std::to_string(id);
+  if (error) {
+    return errno_error(what, error.value());
+  }
+  return folder.string();
 }
 
 }  // namespace sidetrack::dataplane

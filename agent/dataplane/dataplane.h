@@ -193,8 +193,8 @@ class Dataplane {
 
 // The cgroup id (kernfs inode number) of a cgroup2 folder.
 [[nodiscard]] Result<std::uint64_t> cgroup_id(const std::string& dir);
-// The folder of a cgroup, for people; `near` is any folder of the hierarchy. Where it cannot be
-// found (it is gone, or not to be seen from here) a word that names the id.
-[[nodiscard]] std::string cgroup_folder(std::uint64_t id, const std::string& near);
+// The folder of a cgroup; `near` is any folder of the hierarchy. An error where it is gone, not to
+// be seen from here, or the process may not open handles (CAP_DAC_READ_SEARCH).
+[[nodiscard]] Result<std::string> cgroup_folder(std::uint64_t id, const std::string& near);
 
 }  // namespace sidetrack::dataplane

@@ -112,7 +112,9 @@ Result<void> check_pins(const Options& options, const Cgroups& cgroups) {
       ErrorCode::kInvalid,
       fmt::format("the programs pinned in {} are attached to cgroup {}, not to {}: run "
                   "sidetrack-agent uninstall --pin-dir {} first, or choose that --cgroup",
-                  options.pin_dir, dataplane::cgroup_folder(pinned, cgroups.attach_dir),
+                  options.pin_dir,
+                  dataplane::cgroup_folder(pinned, cgroups.attach_dir)
+                      .value_or(fmt::format("with id {}", pinned)),
                   cgroups.attach_dir, options.pin_dir));
 }
 

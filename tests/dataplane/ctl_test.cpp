@@ -184,6 +184,19 @@ TEST_F(Ctl, doctor_does_not_take_the_pins_of_a_dead_agent_for_anothers) {
   EXPECT_EQ(untold.output.find("all traffic goes direct"), std::string::npos) << untold.output;
 }
 
+TEST_F(Ctl, doctor_looks_at_the_hooks_of_the_root_where_it_cannot_find_the_cgroup) {
+  ST_ASSERT_OK(sidetrack_->agent().terminate());
+  const auto without_right = [&](const std::string& right) {
+    return run_command({.arguments = {"setpriv", "--bounding-set", "-" + right, "--inh-caps",
+                                      "-" + right, built_program("sidetrackctl"), "--pin-dir",
+                                      sidetrack_->pin_dir(), "doctor"}});
+  };
+  ST_ASSERT_VALUE(const auto told, without_right("dac_read_search"));
+  EXPECT_NE(told.output.find("are pinned at"), std::string::npos) << told.output;
+  EXPECT_EQ(told.output.find("run doctor as root"), std::string::npos) << told.output;
+  EXPECT_EQ(told.output.find("with id"), std::string::npos) << told.output;
+}
+
 TEST_F(Ctl, doctor_is_content_with_a_healthy_node_and_not_with_a_detached_program) {
   ST_ASSERT_VALUE(const auto healthy, doctor());
   EXPECT_EQ(healthy.exit_status, 0) << healthy.output;
