@@ -118,7 +118,7 @@ class Dataplane {
   [[nodiscard]] Result<std::uint32_t> acquire_policy(const std::string& fingerprint,
                                                      const PolicyContent& content);
   void collect_policies();
-  // Whether the policy with this id is in the kernel as it was written.
+  // Whether the policy with this id is in the kernel as it was written, going by its row alone.
   [[nodiscard]] Result<bool> holds_policy(std::uint32_t id) const;
 
   // The slot of a namespace's counters, found or made. kFull: all are in use (the caller counts

@@ -22,7 +22,7 @@ class KernelTables {
  public:
   virtual ~KernelTables() = default;
   virtual Result<std::uint32_t> acquire_policy(const policy::CompiledPolicy& compiled) = 0;
-  // Whether it is there as it was written.
+  // Whether its row is there as it was written; those of its addresses and ports are not looked at.
   virtual Result<bool> holds_policy(std::uint32_t policy_id) = 0;
   virtual Result<std::uint32_t> namespace_slot(const std::string& name) = 0;
   virtual Result<void> upsert_pod(std::uint64_t netns_cookie, const st_pod& row) = 0;
