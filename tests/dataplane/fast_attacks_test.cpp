@@ -100,26 +100,15 @@ TEST_F(FastAttacks, an_edge_triggered_reader_gets_what_is_in_both_queues) {
 }
 
 TEST_F(FastAttacks, options_set_late_do_what_they_do_on_tcp) {  // late
-  expect_same(scenarios::set_rcvlowat_late);
-  expect_same(scenarios::set_peek_off_late);
-  expect_same(scenarios::set_zerocopy_late);
+  expect_same(scenarios::set_rcvlowat_late, Route::kV4, "fp_rcvlowat");
+  expect_same(scenarios::set_peek_off_late, Route::kV4, "fp_peek_off");
+  expect_same(scenarios::set_zerocopy_late, Route::kV4, "fp_zerocopy");
 }
 
 // fion. The kernel answers for a socket in the map without the bytes of TCP: until the agent has
 // taken it out, a moment after the first such call, the answer can be too small, never too large.
 TEST_F(FastAttacks, fionread_soon_tells_what_waits) {
-  expect_same([](Ends& ends) {
-    int waiting = -1;
-    EXPECT_EQ(::ioctl(ends.server.get(), FIONREAD, &waiting), 0);
-    std::string said = std::to_string(waiting) + send_text(ends.client, "12345");
-    EXPECT_EQ(receive_text(ends.server, 1, MSG_PEEK), "'1'");
-    EXPECT_TRUE(eventually(kPatience, [&] {
-      EXPECT_EQ(::ioctl(ends.server.get(), FIONREAD, &waiting), 0);
-      EXPECT_LE(waiting, 5);
-      return waiting == 5;
-    }));
-    return said + receive_text(ends.server, 9);
-  });
+  expect_same(scenarios::ask_how_much_waits);
 }
 
 TEST_F(FastAttacks, errors_and_ends_are_those_of_tcp) {
@@ -136,10 +125,12 @@ TEST_F(FastAttacks, errors_and_ends_are_those_of_tcp) {
     return said + receive_text(ends.server, 9) + receive_text(ends.server, 9);
   };
   const auto reset = [](Ends& ends) {
+    std::string said = send_text(ends.client, "last");
+    said += receive_text(ends.server, 9);
     const linger abort{.l_onoff = 1, .l_linger = 0};
     ::setsockopt(ends.client.get(), SOL_SOCKET, SO_LINGER, &abort, sizeof(abort));
     ends.client.reset();
-    std::string said = receive_text(ends.server, 9);
+    said += receive_text(ends.server, 9);
     return said + send_text(ends.server, "x");
   };
   expect_same(half_close);

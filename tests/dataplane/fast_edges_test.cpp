@@ -119,7 +119,7 @@ class HandoffEdges : public FastEdges {
       return;
     }
     ST_ASSERT_OK(sidetrack_->start_engine());
-    redirect_shop();
+    redirect("shop");
   }
   static std::uint64_t received_by_tcp(const UniqueFd& fd) {
     tcp_info info{};

@@ -95,7 +95,7 @@ TEST_F(FastHostile, a_reader_whose_memory_is_limited_stops_its_sender) {
   if (!std::filesystem::exists(std::string(kMemoryRoot) + "/" + kSocketLimit)) {
     GTEST_SKIP() << "no memory controller of cgroup v1";
   }
-  MemoryGroup memory(256U << 10U);
+  MemoryGroup memory(1U << 20U);
   memory.add(plain_.server_shell->process().pid());
   memory.add(shop_.server_shell->process().pid());
   expect_same([](Ends& ends) {

@@ -12,7 +12,6 @@
 #include <unistd.h>
 
 #include <array>
-#include <set>
 #include <sstream>
 #include <stdexcept>
 #include <thread>
@@ -34,6 +33,11 @@ struct Service {
 Service service_of(const std::string& world) {
   return world == "shop" ? Service{"10.96.0.10", "fd00:10:96::10"}
                          : Service{"10.96.0.11", "fd00:10:96::11"};
+}
+
+// Any message may go by TCP when the agent gets no time, or the list takes longer than a minute.
+bool has_no_time(const FastCounts& counts) {
+  return counts.refused.contains("fp_agent_away") || counts.refused.contains("fp_refresh");
 }
 
 [[noreturn]] void fail(const std::string& what) {
@@ -115,7 +119,12 @@ void FastList::filter(const Netns& netns, Ip ip, const std::string& arguments) {
 }
 
 void FastList::set_rps(Cpu cpu) const {
-  for (const Pod* pod : {shop_.client, shop_.server, plain_.client, plain_.server}) {
+  set_rps(shop_, cpu);
+  set_rps(plain_, cpu);
+}
+
+void FastList::set_rps(const World& world, Cpu cpu) {
+  for (const Pod* pod : {world.client, world.server}) {
     // A view of sysfs of the thread's own, which ends with it.
     ST_ASSERT_OK(pod->netns.run([&]() -> Result<void> {
       if (::unshare(CLONE_NEWNS) != 0 ||
@@ -205,23 +214,69 @@ void FastList::expect_all(const std::vector<Case>& cases, const std::vector<Road
   }
   ASSERT_NO_FATAL_FAILURE(make_fast(all));
   Cpu cpu = Cpu::kSame;
-  std::set<const Case*> deviating;
+  Seen seen;
   for (Run& run : runs) {
     if (run.road->cpu != std::exchange(cpu, run.road->cpu)) {
       ASSERT_NO_FATAL_FAILURE(set_rps(cpu));
     }
-    SCOPED_TRACE(fmt::format("{}, {}", run.one->name, name_of(*run.road)));
-    EXPECT_EQ(run.one->run(run.slow), run.one->tcp) << "on plain TCP";
-    const std::string said = run.one->run(run.fast);
-    if (run.one->fast && said == *run.one->fast) {
-      deviating.insert(run.one);
-    } else {
-      EXPECT_EQ(said, run.one->tcp) << "past TCP";
-    }
+    compare(*run.one, *run.road, run.slow, run.fast, seen);
   }
-  // Any message may go by TCP after all, as when the agent gets no time; not all of them.
+  std::vector<const Case*> all_cases;
   for (const Case& one : cases) {
-    EXPECT_EQ(deviating.contains(&one), one.fast.has_value()) << one.name;
+    all_cases.push_back(&one);
+  }
+  expect_seen(all_cases, seen);
+}
+
+void FastList::expect_apart(const Case& one, const std::vector<Road>& roads) {
+  std::vector<World> worlds(roads.size());
+  std::vector<Ends> fast(roads.size());
+  std::vector<Ends*> all;
+  for (std::size_t i = 0; i < roads.size(); ++i) {
+    const std::string name = fmt::format("apart-{}", i);
+    ST_ASSERT_OK(objects_->put(
+        NamespaceSpec{.name = name, .labels = {{"sidetrack.io/mode", "passthrough"}}}));
+    ASSERT_NO_FATAL_FAILURE(make_world(worlds[i], name));
+    for (const char* pod : {"client", "server"}) {
+      ST_ASSERT_OK(sidetrack_->wait_for_pod(name + "/" + pod, "enrolled", "passthrough"));
+    }
+    fast[i] = open_on(worlds[i], roads[i]);
+    all.push_back(&fast[i]);
+  }
+  ASSERT_NO_FATAL_FAILURE(make_fast(all));
+  Seen seen;
+  for (std::size_t i = 0; i < roads.size(); ++i) {
+    Ends slow = open_on(plain_, roads[i]);
+    for (const World* world : {&plain_, &worlds[i]}) {
+      ASSERT_NO_FATAL_FAILURE(set_rps(*world, roads[i].cpu));
+    }
+    compare(one, roads[i], slow, fast[i], seen);
+  }
+  expect_seen({&one}, seen);
+}
+
+void FastList::compare(const Case& one, const Road& road, Ends& slow, Ends& fast,
+                       Seen& seen) const {
+  SCOPED_TRACE(fmt::format("{}, {}", one.name, name_of(road)));
+  EXPECT_EQ(one.run(slow), one.tcp) << "on plain TCP";
+  const Counted run = run_counted(one.run, fast);
+  if (one.fast && run.said == *one.fast) {
+    seen.deviating.insert(&one);
+  } else {
+    EXPECT_EQ(run.said, one.tcp) << "past TCP";
+  }
+  if (run.skipped > 0) {
+    seen.skipping.insert(&one);
+  }
+  if (!has_no_time(run.counts)) {
+    expect_way(run, one.by_tcp);
+  }
+}
+
+void FastList::expect_seen(const std::vector<const Case*>& cases, const Seen& seen) {
+  for (const Case* one : cases) {
+    EXPECT_EQ(seen.deviating.contains(one), one->fast.has_value()) << one->name;
+    EXPECT_EQ(seen.skipping.contains(one), !one->by_tcp.has_value()) << one->name;
   }
 }
 

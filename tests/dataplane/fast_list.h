@@ -8,6 +8,7 @@
 
 #include <initializer_list>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -46,11 +47,16 @@ class FastList : public FastNode {
     std::string tcp;                    // what it says on plain TCP
     std::optional<std::string> fast{};  // what it may say past TCP, too: docs/deviations.md
     int times = 1;                      // connections
+    ByTcp by_tcp{};
   };
 
   void SetUp() override;
-  // Each case on each road: on plain TCP, and on a connection that has skipped TCP before.
+  // Each case on each road: on plain TCP, and on a connection that has skipped TCP before, and does
+  // again unless the case says why not.
   void expect_all(const std::vector<Case>& cases, const std::vector<Road>& roads = all_roads());
+  // One case that keeps its pods' sockets on TCP from then on: on each road with new pods, those
+  // of namespaces apart-0, apart-1 and so on. Not kService.
+  void expect_apart(const Case& one, const std::vector<Road>& roads);
 
   // A non-blocking socket of the pod.
   [[nodiscard]] static UniqueFd socket_in(const Pod& pod, int family, int protocol = 0);
@@ -64,12 +70,21 @@ class FastList : public FastNode {
   [[nodiscard]] Ends open_on(const World& world, const Road& road) const;
 
   void set_rps(Cpu cpu) const;
+  static void set_rps(const World& world, Cpu cpu);
   // `iptables ARGUMENTS` in the namespace, or ip6tables.
   static void filter(const Netns& netns, Ip ip, const std::string& arguments);
   // How often the product has counted this ("fp_blocking"), for sockets and messages.
   [[nodiscard]] std::uint64_t refused(const std::string& reason) const;
   // Why the latest connection of the pod ("shop/server") that is on TCP is.
   [[nodiscard]] std::string reason_of(const std::string& pod) const;
+
+ private:
+  // Cases that, on one road or another, said what only the fast path lets them say, or skipped TCP.
+  struct Seen {
+    std::set<const Case*> deviating, skipping;
+  };
+  void compare(const Case& one, const Road& road, Ends& slow, Ends& fast, Seen& seen) const;
+  static void expect_seen(const std::vector<const Case*>& cases, const Seen& seen);
 };
 
 // Waits for it, then takes one; not valid if nothing comes.

@@ -43,7 +43,7 @@ class FastListEngine : public FastList {};
 
 TEST_F(FastListEngine, the_embedded_one_is_as_plain_tcp) {
   ST_ASSERT_OK(sidetrack_->start_engine());
-  ASSERT_NO_FATAL_FAILURE(redirect_shop());
+  ASSERT_NO_FATAL_FAILURE(redirect("shop"));
   expect_all(
       {{"stream", streams({}), both(Pace{}.length)},
        {"a byte at a time", streams({.length = 3000, .write_bytes = 1, .writes = 64}), both(3000)},
@@ -77,7 +77,7 @@ class FastListExternal : public FastListEngine {
                                            "4", "--engine-cgroup", engine_cgroup_}}));
     ST_ASSERT_OK(sidetrack_->start_agent());
     ST_ASSERT_OK(cgroup_->add(::getpid()));
-    ASSERT_NO_FATAL_FAILURE(redirect_shop());
+    ASSERT_NO_FATAL_FAILURE(redirect("shop"));
   }
   void start(HaproxyKind kind) {
     proxy_.reset();

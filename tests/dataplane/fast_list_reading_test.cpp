@@ -374,8 +374,13 @@ TEST_F(FastListReading, all_that_is_read_is_that_of_tcp) {
       {"edge-triggered echo", edge_triggered_echo, "1 3 9 27 81 243 729 2187 6561 19683 59049 "},
       {"two readers", two_readers, "300000 the same"},
       {"SIGALRM storm", interrupted, both(300'000)},
-      {"TCP_INQ set late", asks_late(IPPROTO_TCP, TCP_INQ), "3 6/36"},
-      {"SO_TIMESTAMP set late", asks_late(SOL_SOCKET, SO_TIMESTAMP), "3 1/29"},
+      {"TCP_INQ set late", asks_late(IPPROTO_TCP, TCP_INQ), "3 6/36", {}, 1, "fp_tcp_inq"},
+      {"SO_TIMESTAMP set late",
+       asks_late(SOL_SOCKET, SO_TIMESTAMP),
+       "3 1/29",
+       {},
+       1,
+       "fp_timestamping"},
   });
 
   expect_all({{"MSG_PEEK at a pipeline", peeks_at_a_pipeline, "whole", "stands still", 2}},
@@ -384,8 +389,10 @@ TEST_F(FastListReading, all_that_is_read_is_that_of_tcp) {
       {Where::kVeth, Ip::kMapped}, {Where::kLoopback, Ip::kV4}, {Where::kService, Ip::kV6}};
   expect_all({{"4 GiB offered", sleeping_reader, "stopped, whole"}}, some);
 #ifdef ST_HAS_URING
-  expect_all({{"io_uring", by_uring, "request 199"}}, some);
-  EXPECT_EQ(reason_of("shop/server"), "fp_io_uring");
+  expect_apart({"io_uring", by_uring, "request 199"}, {{Where::kVeth, Ip::kMapped},
+                                                       {Where::kVeth, Ip::kV6, Cpu::kOther},
+                                                       {Where::kLoopback, Ip::kV4}});
+  EXPECT_EQ(reason_of("apart-2/server"), "fp_io_uring");
 #endif
 }
 

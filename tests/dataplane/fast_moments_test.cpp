@@ -31,10 +31,12 @@ class FastMoments : public SharedFastNode {
 };
 
 TEST_F(FastMoments, bytes_of_tcp_are_not_overtaken) {
-  expect_same([](Ends& ends) {
-    by_tcp(ends);
-    return scenarios::send_behind_unread_bytes(ends, past_tcp);
-  });
+  expect_same(
+      [](Ends& ends) {
+        by_tcp(ends);
+        return scenarios::send_behind_unread_bytes(ends, past_tcp);
+      },
+      Route::kV4, "fp_unread");
 }
 
 // inflight: the recv() waits for the socket's lock while both ends are put in.

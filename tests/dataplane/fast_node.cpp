@@ -25,14 +25,13 @@ std::string name_of_errno(int number) {
   return name == nullptr ? "?" : name;
 }
 
-// One byte from end to end and read there; whether TCP did not send it.
+}  // namespace
+
 bool skips_tcp(const UniqueFd& from, const UniqueFd& to) {
   const std::uint64_t before = sent_by_tcp(from);
   pass(from, to, "x");
   return sent_by_tcp(from) == before;
 }
-
-}  // namespace
 
 std::uint64_t sent_by_tcp(const UniqueFd& fd) {
   tcp_info info{};
@@ -81,11 +80,10 @@ void pass(const UniqueFd& from, const UniqueFd& to, std::string_view text) {
   EXPECT_EQ(receive_text(to, text.size()), "'" + std::string(text) + "'");
 }
 
-void FastNode::redirect_shop() {
-  ST_ASSERT_OK(
-      objects_->put(NamespaceSpec{.name = "shop", .labels = {{"sidetrack.io/mode", "redirect"}}}));
-  for (const char* pod : {"shop/client", "shop/server"}) {
-    ST_ASSERT_OK(sidetrack_->wait_for_pod(pod, "enrolled", "redirect"));
+void FastNode::redirect(const std::string& name) {
+  ST_ASSERT_OK(objects_->set_label(Kind::kNamespace, name, "sidetrack.io/mode", "redirect"));
+  for (const char* pod : {"/client", "/server"}) {
+    ST_ASSERT_OK(sidetrack_->wait_for_pod(name + pod, "enrolled", "redirect"));
   }
 }
 
@@ -117,9 +115,8 @@ void FastNode::SetUp() {
                   Sidetrack::create(*cgroup_, {.objects_folder = objects_->folder().string(),
                                                .netns_path = lab_->node().path(),
                                                .fast_path = true,
-                                               .agent_arguments = {"--fast-path-probation", "0s",
-                                                                   "--fast-path-round-trips", "4",
-                                                                   "--fast-path-loopback", "on"}}));
+                                               .agent_arguments = agent_arguments_,
+                                               .engine_arguments = engine_arguments_}));
   const auto started = sidetrack_->start_agent();
   if (!started && started.error().code == ErrorCode::kUnsupported) {
     GTEST_SKIP() << "no fast path on this kernel: " << started.error().message;
@@ -199,23 +196,56 @@ Ends FastNode::open_fast(Route route) {
 
 void FastNode::make_fast(const std::vector<Ends*>& all) {
   std::size_t fast = 0;
-  const bool done = eventually(kAdopted, [&] {
+  const bool done = eventually(handoff_ ? 2 * kAdopted : kAdopted, [&] {
     fast = 0;
+    const std::uint64_t before = handoffs();
     for (const Ends* ends : all) {
       const bool there = skips_tcp(ends->client, ends->server);
       fast += skips_tcp(ends->server, ends->client) && there ? 1 : 0;
     }
-    return fast == all.size();
+    return fast == all.size() && (!handoff_ || handoffs() - before == 2 * all.size());
   });
   EXPECT_TRUE(done) << fast << " of " << all.size() << " skip TCP; " << sidetrack_->logs();
 }
 
-void FastNode::expect_same(const Scenario& scenario, Route route) {
+std::uint64_t FastNode::handoffs() const {
+  return KernelView(sidetrack_->pin_dir()).fast_counts().value().handoffs;
+}
+
+FastNode::Counted FastNode::run_counted(const Scenario& scenario, Ends& ends) const {
+  const KernelView kernel(sidetrack_->pin_dir());
+  const FastCounts before = kernel.fast_counts().value();
+  Counted run{.said = scenario(ends), .counts = kernel.fast_counts().value()};
+  run.counts.messages -= before.messages;
+  run.counts.handoffs -= before.handoffs;
+  run.skipped = run.counts.handoffs + (handoff_ ? 0 : run.counts.messages);
+  for (const auto& [reason, count] : before.refused) {
+    if ((run.counts.refused[reason] -= count) == 0) {
+      run.counts.refused.erase(reason);
+    }
+  }
+  return run;
+}
+
+void FastNode::expect_way(const Counted& run, const ByTcp& by_tcp) {
+  const auto counted = testing::PrintToString(run.counts.refused);
+  if (!by_tcp) {
+    EXPECT_GT(run.skipped, 0U) << "all went by TCP: " << counted;
+    return;
+  }
+  EXPECT_EQ(run.skipped, 0U) << "not by TCP: " << *by_tcp;
+  EXPECT_TRUE(*by_tcp == kTakenOut || run.counts.refused.contains(*by_tcp))
+      << *by_tcp << " was not counted: " << counted;
+}
+
+void FastNode::expect_same(const Scenario& scenario, Route route, const ByTcp& by_tcp) {
   Ends slow = open(false, route);
   const std::string expected = scenario(slow);
   Ends fast = open_fast(route);
-  EXPECT_EQ(scenario(fast), expected);
+  const Counted run = run_counted(scenario, fast);
+  EXPECT_EQ(run.said, expected);
   EXPECT_NE(expected, "");
+  expect_way(run, by_tcp);
 }
 
 }  // namespace sidetrack::lab

@@ -8,10 +8,12 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "sidetrack/unique_fd.h"
+#include "tests/dataplane/kernel_view.h"
 #include "tests/lab/cgroup.h"
 #include "tests/lab/lab.h"
 #include "tests/lab/objects.h"
@@ -37,13 +39,18 @@ struct Way {
   Blocking blocking = Blocking::kNo;
 };
 
+// Why a scenario's own messages all go by TCP: the reason that the kernel counts ("fp_zerocopy"),
+// or kTakenOut, if a socket may be off the fast path by then. Nothing: some must skip TCP.
+using ByTcp = std::optional<std::string>;
+inline constexpr const char* kTakenOut = "taken out";
+
 class FastNode : public testing::Test {
  protected:
   using Scenario = std::function<std::string(Ends&)>;
 
   void SetUp() override;
-  // Shop's connections go to the engine from here on.
-  void redirect_shop();
+  // Connections of "shop" or "plain" go to the engine from here on.
+  void redirect(const std::string& name);
   // The pods alone, for tests that bring their own programs.
   void set_up_pods();
 
@@ -56,7 +63,15 @@ class FastNode : public testing::Test {
   // All of them at once, which takes no longer than one.
   void make_fast(const std::vector<Ends*>& all);
   // The scenario on plain TCP and past it must say the same, and not nothing.
-  void expect_same(const Scenario& scenario, Route route = Route::kV4);
+  void expect_same(const Scenario& scenario, Route route = Route::kV4, const ByTcp& by_tcp = {});
+  // What a scenario says, and what the kernel counted meanwhile.
+  struct Counted {
+    std::string said;
+    FastCounts counts;
+    std::uint64_t skipped = 0;  // messages past TCP, or past the engine
+  };
+  [[nodiscard]] Counted run_counted(const Scenario& scenario, Ends& ends) const;
+  static void expect_way(const Counted& run, const ByTcp& by_tcp);
 
   // Two pods of one namespace with an application in each.
   struct World {
@@ -65,7 +80,15 @@ class FastNode : public testing::Test {
     std::unique_ptr<PodShell> client_shell;
     std::unique_ptr<PodShell> server_shell;
   };
+  // Pods "client" and "server" of the namespace; objects and programs only.
+  void make_world(World& world, const std::string& name);
 
+  // Fast is only what goes past the engine, too.
+  bool handoff_ = false;
+  // Of the agent and the engine that SetUp() prepares.
+  std::vector<std::string> engine_arguments_;
+  std::vector<std::string> agent_arguments_{
+      "--fast-path-probation", "0s", "--fast-path-round-trips", "4", "--fast-path-loopback", "on"};
   // Members are destroyed from the last to the first.
   std::unique_ptr<TestCgroup> cgroup_;
   std::unique_ptr<TempDir> folder_;
@@ -76,7 +99,7 @@ class FastNode : public testing::Test {
   World plain_;  // off
 
  private:
-  void make_world(World& world, const std::string& name);
+  [[nodiscard]] std::uint64_t handoffs() const;
   // The application's descriptor, now ours alone.
   static UniqueFd take(PodShell& shell, int id, Blocking blocking);
 };
@@ -91,6 +114,8 @@ void set_option(const UniqueFd& fd, int level, int option, int value);
 [[nodiscard]] std::string send_text(const UniqueFd& fd, std::string_view text);
 // `text` from one end to the other and read there; fails the test if it does not arrive.
 void pass(const UniqueFd& from, const UniqueFd& to, std::string_view text);
+// One byte from end to end and read there; whether TCP did not send it.
+[[nodiscard]] bool skips_tcp(const UniqueFd& from, const UniqueFd& to);
 // What one recv() of up to `length` says within `within`: the bytes in quotes, "EOF", or the
 // errno's name ("EAGAIN": nothing came).
 [[nodiscard]] std::string receive_text(const UniqueFd& fd, std::size_t length, int flags = 0,

@@ -106,6 +106,23 @@ std::string set_zerocopy_late(Ends& ends) {
   return said + std::to_string(::poll(&wanted, 1, static_cast<int>(kSoon.count())));
 }
 
+std::string ask_how_much_waits(Ends& ends) {
+  int waiting = -1;
+  std::string said = send_text(ends.client, "12345");
+  EXPECT_EQ(receive_text(ends.server, 1, MSG_PEEK), "'1'");
+  EXPECT_EQ(::ioctl(ends.server.get(), FIONREAD, &waiting), 0);
+  EXPECT_LE(waiting, 5);
+  said += receive_text(ends.server, 9);
+  said += send_text(ends.client, "678");
+  EXPECT_EQ(receive_text(ends.server, 1, MSG_PEEK), "'6'");
+  EXPECT_TRUE(eventually(kPatience, [&] {
+    EXPECT_EQ(::ioctl(ends.server.get(), FIONREAD, &waiting), 0);
+    EXPECT_LE(waiting, 3);
+    return waiting == 3;
+  }));
+  return said + receive_text(ends.server, 9);
+}
+
 std::string read_into_faulting_memory(Ends& ends) {
   const FaultingPage page;
   std::string said = send_text(ends.client, "hello");

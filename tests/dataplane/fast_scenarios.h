@@ -28,6 +28,8 @@ using Step = std::function<void(Ends&)>;
 [[nodiscard]] std::string set_rcvlowat_late(Ends& ends);
 [[nodiscard]] std::string set_peek_off_late(Ends& ends);
 [[nodiscard]] std::string set_zerocopy_late(Ends& ends);
+// FIONREAD while bytes wait, and again for others when those have been read.
+[[nodiscard]] std::string ask_how_much_waits(Ends& ends);
 // A recv() stops in the middle of a page fault; whether the sender goes on.
 [[nodiscard]] std::string read_into_faulting_memory(Ends& ends);
 // Bytes wait in TCP's queue; the next may skip TCP from `past_tcp` on.

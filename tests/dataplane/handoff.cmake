@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-st_root_test(handoff_test SOURCES handoff_test.cpp fast_node.cpp)
+st_root_test(handoff_test SOURCES handoff_test.cpp LIBS st_fast_node)

@@ -2,21 +2,15 @@
 // Handoff: applications of two pods talk through the engine, which steps out of the middle. Every
 // byte is checked by its position.
 #include <arpa/inet.h>
-#include <poll.h>
 #include <sys/socket.h>
 
-#include <algorithm>
 #include <array>
-#include <atomic>
 #include <csignal>
-#include <cstring>
-#include <random>
-#include <thread>
 
 #include <nlohmann/json.hpp>
 
 #include "tests/dataplane/fast_node.h"
-#include "tests/lab/pattern.h"
+#include "tests/dataplane/talker.h"
 
 namespace sidetrack::lab {
 namespace {
@@ -24,105 +18,6 @@ namespace {
 const milliseconds kHandedOff = scaled(milliseconds(20'000));
 constexpr std::uint64_t kMuch = 64'000'000;
 constexpr std::uint64_t kSome = 8'000'000;
-
-// An application: sends the stream of one seed in pieces of random size, checks that of another.
-class Talker {
- public:
-  Talker(int fd, std::uint64_t sends, std::uint64_t expects)
-      : fd_(fd), sends_(sends), expects_(expects), random_(static_cast<unsigned>(sends)) {
-    thread_ = std::thread([this] { run(); });
-  }
-  ~Talker() {
-    finish();
-    ::shutdown(fd_, SHUT_RDWR);
-    thread_.join();
-  }
-  Talker(const Talker&) = delete;
-  Talker& operator=(const Talker&) = delete;
-
-  // Sends FIN where it is now; goes on reading.
-  void finish() { finish_ = true; }
-  // It has read to the end.
-  [[nodiscard]] bool ended() const { return ended_; }
-  [[nodiscard]] std::uint64_t sent() const { return sent_; }
-  [[nodiscard]] std::uint64_t received() const { return received_; }
-  [[nodiscard]] bool intact() const { return intact_; }
-  // errno of the end, whichever call it came to first; 0 = FIN.
-  [[nodiscard]] int error_number() const { return error_number_; }
-
- private:
-  void run() {
-    while (!ended_ || !finished_) {
-      if (finish_ && begin_ == end_ && !std::exchange(finished_, true)) {
-        ::shutdown(fd_, SHUT_WR);
-      }
-      pollfd wanted{fd_, static_cast<short>((ended_ ? 0 : POLLIN) | (finished_ ? 0 : POLLOUT)), 0};
-      (void)::poll(&wanted, 1, 20);
-      if (!ended_ && (wanted.revents & (POLLIN | POLLHUP | POLLERR)) != 0) {
-        read_some();
-      }
-      if ((wanted.revents & POLLOUT) != 0 && !finished_) {
-        send_some();
-      }
-    }
-  }
-  void read_some() {
-    const std::size_t size = 1 + random_() % in_.size();
-    const ssize_t count = ::recv(fd_, in_.data(), size, 0);
-    if (count <= 0) {
-      if (count == 0 || errno != EAGAIN) {
-        note_error(count == 0 ? 0 : errno);
-        ended_ = true;
-        finished_ = finished_ || count < 0;
-      }
-      return;
-    }
-    const auto got = static_cast<std::size_t>(count);
-    expects_.fill(std::span(wanted_.data(), got));
-    intact_ = intact_ && std::memcmp(wanted_.data(), in_.data(), got) == 0;
-    received_ += got;
-  }
-  void send_some() {
-    if (begin_ == end_) {
-      begin_ = 0;
-      end_ = 1 + random_() % (random_() % 4 == 0 ? out_.size() : 2000);
-      sends_.fill(std::span(out_.data(), end_));
-    }
-    const ssize_t count = ::send(fd_, out_.data() + begin_, end_ - begin_, MSG_NOSIGNAL);
-    if (count > 0) {
-      begin_ += static_cast<std::size_t>(count);
-      sent_ += static_cast<std::uint64_t>(count);
-    } else if (errno != EAGAIN) {
-      note_error(errno);
-      finished_ = true;
-      finish_ = true;
-    }
-  }
-
-  void note_error(int error_number) {
-    if (error_number_ == 0) {
-      error_number_ = error_number;
-    }
-  }
-
-  int fd_;
-  Pattern sends_;
-  Pattern expects_;
-  std::mt19937 random_;
-  std::array<char, 65536> in_{};
-  std::array<char, 65536> wanted_{};
-  std::array<char, 65536> out_{};
-  std::size_t begin_ = 0;
-  std::size_t end_ = 0;
-  bool finished_ = false;
-  std::atomic<bool> finish_{false};
-  std::atomic<bool> ended_{false};
-  std::atomic<bool> intact_{true};
-  std::atomic<int> error_number_{0};
-  std::atomic<std::uint64_t> sent_{0};
-  std::atomic<std::uint64_t> received_{0};
-  std::thread thread_;
-};
 
 class Handoff : public FastNode {
  protected:
@@ -132,7 +27,7 @@ class Handoff : public FastNode {
       return;
     }
     ST_ASSERT_OK(sidetrack_->start_engine());
-    redirect_shop();
+    ASSERT_NO_FATAL_FAILURE(redirect("shop"));
   }
 
   static std::string source_of(const UniqueFd& client) {
@@ -171,21 +66,6 @@ class Handoff : public FastNode {
       sum[1] += bytes.at(1).get<std::uint64_t>();
     }
     return sum;
-  }
-
-  static bool both_receive(const Talker& a, const Talker& b, std::uint64_t more) {
-    const std::uint64_t a_then = a.received() + more;
-    const std::uint64_t b_then = b.received() + more;
-    return eventually(kHandedOff, [&] { return a.received() >= a_then && b.received() >= b_then; });
-  }
-  static void expect_all_arrived(const Talker& client, const Talker& server) {
-    EXPECT_TRUE(eventually(kPatience, [&] { return client.ended() && server.ended(); }));
-    EXPECT_TRUE(client.intact());
-    EXPECT_TRUE(server.intact());
-    EXPECT_EQ(client.error_number(), 0);
-    EXPECT_EQ(server.error_number(), 0);
-    EXPECT_EQ(server.received(), client.sent());
-    EXPECT_EQ(client.received(), server.sent());
   }
 };
 
