@@ -3,57 +3,16 @@
  * rewrite to the engine. */
 #include "lib/choose.h"
 #include "lib/flow_ring.h"
+#include "lib/rules.h"
 
 /* What the hook does; the first two are its return values. */
 enum st_connect_answer { ST_CONNECT_REFUSE, ST_CONNECT_ALLOW, ST_CONNECT_REWRITE };
 
-static __always_inline int st_port_in_set(__u32 set_id, __u32 port)
-{
-	struct st_port_page_key key = {.set_id = set_id,
-				       .page = (port & 0xffff) / ST_PORTS_PER_PAGE};
-	struct st_port_page *page;
-	__u32 bit = port % ST_PORTS_PER_PAGE;
-
-	if (set_id == ST_PORT_SET_NONE)
-		return 0;
-	if (set_id == ST_PORT_SET_ALL)
-		return 1;
-	page = bpf_map_lookup_elem(&st_port_pages, &key);
-	return page && (page->bits[bit / 64] >> (bit % 64)) & 1;
-}
-
 static __always_inline void st_read_rules(void *context, struct st_rules *rules)
 {
 	struct st_attempt *attempt = context;
-	struct st_cidr_key key = {};
-	__u32 policy_id = attempt->pod->policy_id;
-	struct st_policy *policy;
-	struct st_cidr *cidr;
 
-	if (!policy_id)
-		return;
-	policy = bpf_map_lookup_elem(&st_policies, &policy_id);
-	if (!policy) {
-		/* Never seen: rows outlive the pods that name them. What was to be excluded is not
-		 * captured. */
-		rules->excluded_cidr = 1;
-		return;
-	}
-	rules->has_include = policy->has_include;
-	rules->excluded_port = st_port_in_set(policy->exclude_ports, attempt->port);
-	if (!rules->excluded_port && policy->has_cidrs) {
-		/* Not in the initialiser: 5.10 refuses the BTF of constants without a name. */
-		key.prefix_bits = 32 + 128;
-		key.policy_id = policy_id;
-		key.addr = attempt->connect.destination;
-		cidr = bpf_map_lookup_elem(&st_cidrs, &key);
-		if (cidr) {
-			rules->excluded_cidr = st_port_in_set(cidr->exclude_ports, attempt->port);
-			rules->included = st_port_in_set(cidr->include_ports, attempt->port);
-		}
-	}
-	if (rules->has_include && !rules->included)
-		rules->included = st_port_in_set(policy->include_ports, attempt->port);
+	st_find_rules(attempt->pod, &attempt->connect.destination, attempt->port, rules);
 }
 
 /* Reports a netns that has no row to the agent, once. */

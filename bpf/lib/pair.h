@@ -8,6 +8,7 @@
 
 #include "lib/fast_maps.h"
 #include "lib/netns.h"
+#include "lib/rules.h"
 
 /* The key as the connection's client (`active`) or its server works it out, now or later. The SYN
  * that a client sent counts as acknowledged. */
@@ -86,6 +87,35 @@ static __always_inline int st_stays_inside(struct bpf_sock_ops *ctx)
 	       ctx->remote_ip6[2] == ctx->local_ip6[2] && ctx->remote_ip6[3] == ctx->local_ip6[3];
 }
 
+static __always_inline void st_destination(struct bpf_sock_ops *ctx, struct st_addr *destination)
+{
+	__u32 words[4] = {0, 0, bpf_htonl(0xffff)};
+
+	if (ctx->family == ST_AF_INET) {
+		words[3] = ctx->remote_ip4;
+		barrier(); /* the compiler must not merge the reads of both branches */
+	} else {
+		words[0] = ctx->remote_ip6[0];
+		words[1] = ctx->remote_ip6[1];
+		words[2] = ctx->remote_ip6[2];
+		words[3] = ctx->remote_ip6[3];
+		barrier();
+	}
+	__builtin_memcpy(destination, words, sizeof(words));
+}
+
+/* connect() has decided before it came to the rules. */
+static __always_inline int st_is_excluded(struct bpf_sock_ops *ctx, const struct st_pod *pod)
+{
+	volatile __u32 port = ctx->remote_port;
+	struct st_addr destination;
+	struct st_rules rules = {};
+
+	st_destination(ctx, &destination);
+	st_find_rules(pod, &destination, bpf_ntohl(port), &rules);
+	return st_decide_rules(&rules) != ST_REASON_COUNT;
+}
+
 /* A client's side is established. `socket` is its state, if it was redirected. */
 static __always_inline void st_pair_active(struct bpf_sock_ops *ctx, struct bpf_sock *sk,
 					   struct st_socket *socket)
@@ -93,6 +123,7 @@ static __always_inline void st_pair_active(struct bpf_sock_ops *ctx, struct bpf_
 	const struct st_fast_config *config = st_get_fast_config();
 	struct st_observed *observed;
 	struct st_client *client;
+	const struct st_pod *pod;
 	struct tcp_sock *tp;
 	__u64 netns_cookie;
 	__u8 kind;
@@ -117,8 +148,10 @@ static __always_inline void st_pair_active(struct bpf_sock_ops *ctx, struct bpf_
 	if (kind == ST_PAIR_DIRECT && !(config->loopback && st_stays_inside(ctx)))
 		return;
 	netns_cookie = st_sockops_netns(ctx);
-	if (st_pod_takes_part(bpf_map_lookup_elem(&st_pods, &netns_cookie)))
-		st_publish_pair(ctx, tp, kind, netns_cookie, 0);
+	pod = bpf_map_lookup_elem(&st_pods, &netns_cookie);
+	if (!st_pod_takes_part(pod) || (kind == ST_PAIR_DIRECT && st_is_excluded(ctx, pod)))
+		return;
+	st_publish_pair(ctx, tp, kind, netns_cookie, 0);
 }
 
 /* A server's side is established. */
