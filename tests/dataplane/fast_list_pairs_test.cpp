@@ -116,5 +116,34 @@ TEST_F(FastListPairs, what_a_rule_excludes_is_not_noted) {
   ASSERT_NO_FATAL_FAILURE(expect_noted_unless_excluded());
 }
 
+// As the option is if nobody sets it.
+class FastListInside : public FastListPairs {
+ protected:
+  FastListInside() {
+    agent_arguments_ = {"--fast-path-probation", "0s", "--fast-path-round-trips", "4"};
+  }
+};
+
+TEST_F(FastListInside, connections_inside_a_pod_stay_on_tcp_unless_the_option_is_on) {
+  for (const Target& target : targets()) {
+    EXPECT_EQ(is_noted(target, kOther), target.from == shop_.client) << target.address;
+  }
+  const auto talk = [](Ends& ends) {
+    return words({stream(ends.client, ends.server, {}), stream(ends.server, ends.client, {})});
+  };
+  std::vector<Ends> inside;
+  for (const Ip ip : {Ip::kV4, Ip::kV6, Ip::kMapped}) {
+    inside.push_back(open_on(shop_, {Where::kLoopback, ip}));
+    (void)talk(inside.back());
+  }
+  Ends across = open_on(shop_, {});
+  make_fast({&across});
+  for (Ends& ends : inside) {
+    const Counted run = run_counted(talk, ends);
+    EXPECT_EQ(run.said, words({whole(Pace{}.length), whole(Pace{}.length)}));
+    EXPECT_EQ(run.skipped, 0U);
+  }
+}
+
 }  // namespace
 }  // namespace sidetrack::lab
