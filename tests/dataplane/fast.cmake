@@ -10,7 +10,7 @@ st_root_test(fast_naive_test SOURCES fast_naive_test.cpp naive_node.cpp LIBS st_
 st_root_test(self_test_test SOURCES self_test_test.cpp)
 
 # Tests that share a node: one entry per program.
-foreach(name fast_deviations_test fast_hostile_test fast_ktls_test fast_lost_events_test fast_moments_test fast_reasons_test)
+foreach(name fast_deviations_test fast_hostile_test fast_ktls_test fast_lost_events_test fast_moments_test fast_reasons_test fast_switches_test)
   add_executable(${name} ${name}.cpp)
   target_link_libraries(${name} PRIVATE st_fast_node GTest::gtest_main GTest::gmock)
   set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)

@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: Apache-2.0
+// The switches of the fast path, each turned while connections are open and streams go on: what may
+// skip TCP changes, no byte is lost.
+#include <bpf/bpf.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <vector>
+
+#include <nlohmann/json.hpp>
+
+#include "sidetrack/abi/fast.h"
+#include "tests/dataplane/shared_fast_node.h"
+#include "tests/dataplane/talker.h"
+
+namespace sidetrack::lab {
+namespace {
+
+constexpr const char* kFastPath = "sidetrack.io/fast-path";
+constexpr std::uint64_t kSome = 2'000'000;
+
+class FastSwitches : public SharedFastNode {
+ protected:
+  [[nodiscard]] std::uint64_t messages() const {
+    return KernelView(sidetrack_->pin_dir()).fast_counts().value().messages;
+  }
+  // Both receive more, and whether messages skipped TCP meanwhile.
+  [[nodiscard]] bool skip_tcp(const Talker& client, const Talker& server) const {
+    const std::uint64_t before = messages();
+    EXPECT_TRUE(both_receive(client, server, kSome)) << sidetrack_->logs();
+    return messages() != before;
+  }
+  void expect_kernel_has(const Pod& pod, st_fast_path value) const {
+    const auto cookie = pod.netns.cookie().value();
+    EXPECT_TRUE(eventually(kPatience, [&] {
+      const auto row = KernelView(sidetrack_->pin_dir()).pod(cookie);
+      return row && row->fast_path == value;
+    })) << pod.name;
+  }
+  [[nodiscard]] std::string reason_of(const std::string& pod) const {
+    const auto shown = sidetrack_->pod(pod);
+    return shown ? shown->value("fast_path_reason", "") : shown.error().message;
+  }
+};
+
+TEST_F(FastSwitches, pods_of_two_namespaces_skip_tcp_only_while_both_say_node) {
+  ST_ASSERT_OK(objects_->put(
+      NamespaceSpec{.name = "depot", .labels = {{"sidetrack.io/mode", "passthrough"}}}));
+  World depot;
+  ASSERT_NO_FATAL_FAILURE(make_world(depot, "depot"));
+  ST_ASSERT_OK(sidetrack_->wait_for_pod("depot/server", "enrolled", "passthrough"));
+  Ends ends = join(*shop_.client_shell, *depot.server_shell,
+                   {.listen_on = "0.0.0.0", .address = depot.server->v4});
+  Talker client(ends.client.get(), 1, 2);
+  Talker server(ends.server.get(), 2, 1);
+  // Whoever is adopted now was let in by the policy of now: a control, made anew.
+  const auto expect_way = [&](bool fast) {
+    if (fast) {
+      EXPECT_TRUE(eventually(kPatience, [&] { return skip_tcp(client, server); }))
+          << reason_of("depot/server") << sidetrack_->logs();
+      return;
+    }
+    EXPECT_TRUE(eventually(kPatience, [&] { return !skip_tcp(client, server); }));
+    { const Ends control = open_fast(); }
+    EXPECT_FALSE(skip_tcp(client, server));
+    EXPECT_EQ(reason_of("depot/server"), "fp_other_namespace");
+  };
+  expect_way(false);  // auto and auto
+  ST_ASSERT_OK(objects_->set_label(Kind::kNamespace, "shop", kFastPath, "node"));
+  expect_kernel_has(*shop_.client, ST_FAST_PATH_NODE);
+  expect_way(false);
+  ST_ASSERT_OK(objects_->set_label(Kind::kNamespace, "depot", kFastPath, "node"));
+  expect_way(true);
+  ST_ASSERT_OK(objects_->set_label(Kind::kNamespace, "shop", kFastPath, std::nullopt));
+  expect_kernel_has(*shop_.client, ST_FAST_PATH_AUTO);
+  expect_way(false);  // auto and node
+  ST_ASSERT_OK(objects_->set_label(Kind::kPod, "shop/client", kFastPath, "node"));
+  expect_way(true);
+  ST_ASSERT_OK(objects_->set_label(Kind::kPod, "shop/client", kFastPath, std::nullopt));
+  client.finish();
+  server.finish();
+  expect_all_arrived(client, server);
+}
+
+TEST_F(FastSwitches, a_pods_label_flips_during_a_stream) {
+  Ends ends = open_fast();
+  Talker client(ends.client.get(), 3, 4);
+  Talker server(ends.server.get(), 4, 3);
+  for (int round = 0; round < 3; ++round) {
+    for (const char* pod : {"shop/server", "shop/client"}) {
+      ST_ASSERT_OK(objects_->set_label(Kind::kPod, pod, kFastPath, "off"));
+      EXPECT_TRUE(eventually(kPatience, [&] { return !skip_tcp(client, server); })) << pod;
+      EXPECT_FALSE(skip_tcp(client, server)) << pod;
+      wait_until_adopted(0);
+      ST_ASSERT_OK(objects_->set_label(Kind::kPod, pod, kFastPath, std::nullopt));
+      EXPECT_TRUE(eventually(kPatience, [&] { return skip_tcp(client, server); })) << pod;
+    }
+  }
+  client.finish();
+  server.finish();
+  expect_all_arrived(client, server);
+}
+
+// The node's switch.
+TEST_F(FastSwitches, an_agent_that_starts_with_the_fast_path_off_takes_all_out) {
+  spoil();
+  Ends streaming = open(true);
+  Ends idle = open(true, Route::kLoopback);
+  Ends waiting = open(true, Route::kV6);
+  make_fast({&streaming, &idle, &waiting});
+  const UniqueFd sockets(bpf_obj_get((sidetrack_->pin_dir() + "/v1/maps/st_fast_sockets").c_str()));
+  const auto is_in = [&](const UniqueFd& fd) {
+    const int number = fd.get();
+    st_fast state{};
+    return bpf_map_lookup_elem(sockets.get(), &number, &state) == 0;
+  };
+  EXPECT_TRUE(is_in(streaming.client) && is_in(idle.client) && is_in(waiting.server));
+  const std::uint64_t by_tcp = sent_by_tcp(waiting.client);
+  EXPECT_EQ(send_text(waiting.client, "waits"), "sent");
+  EXPECT_EQ(sent_by_tcp(waiting.client), by_tcp);
+  Talker client(streaming.client.get(), 5, 6);
+  Talker server(streaming.server.get(), 6, 5);
+
+  ST_ASSERT_OK(sidetrack_->agent().terminate());
+  ProcessSpec spec = sidetrack_->agent_spec();
+  const auto value = std::find(spec.arguments.begin(), spec.arguments.end(), "--fast-path") + 1;
+  ASSERT_EQ(*value, "auto");
+  *value = "off";
+  ST_ASSERT_VALUE(const auto agent, Process::start(spec));
+  ASSERT_TRUE(eventually(3 * kPatience, [&] { return sidetrack_->get("/v1/status").has_value(); }));
+  const auto are_in = [&] {
+    return std::string(is_in(streaming.client) ? "c" : "") + (is_in(streaming.server) ? "s" : "") +
+           (is_in(idle.client) || is_in(idle.server) ? " idle" : "");
+  };
+  EXPECT_TRUE(eventually(kPatience, [&] { return are_in().empty(); }))
+      << are_in() << sidetrack_->logs();
+  EXPECT_FALSE(skip_tcp(client, server));
+  EXPECT_TRUE(is_in(waiting.server)) << "bytes that skipped TCP wait in it";
+  EXPECT_EQ(receive_text(waiting.server, 9), "'waits'");
+  EXPECT_TRUE(eventually(kPatience, [&] { return !is_in(waiting.server); })) << sidetrack_->logs();
+  const auto status = sidetrack_->get("/v1/status");
+  EXPECT_TRUE(status && (*status)["fast_path"] == "off" && (*status)["fast_path_connections"] == 0)
+      << (status ? status->dump() : status.error().message);
+  for (const Ends* ends : {&idle, &waiting}) {
+    EXPECT_FALSE(skips_tcp(ends->client, ends->server));
+    EXPECT_FALSE(skips_tcp(ends->server, ends->client));
+  }
+  client.finish();
+  server.finish();
+  expect_all_arrived(client, server);
+}
+
+}  // namespace
+}  // namespace sidetrack::lab
