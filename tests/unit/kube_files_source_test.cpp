@@ -89,6 +89,37 @@ TEST_F(FilesSourceTest, delivers_an_empty_folder) {
   EXPECT_TRUE(last().problems.empty());
 }
 
+// In MiB.
+std::size_t resident() {
+  std::size_t size = 0;
+  std::size_t pages = 0;
+  std::ifstream("/proc/self/statm") >> size >> pages;
+  return pages * static_cast<std::size_t>(::sysconf(_SC_PAGESIZE)) / (1024 * 1024);
+}
+
+TEST_F(FilesSourceTest, gives_back_what_reading_a_large_file_took) {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  GTEST_SKIP() << "a sanitizer has memory of its own";
+#endif
+  constexpr std::size_t kNodes = 60'000;
+  const std::size_t before = resident();
+  {
+    std::ofstream file(folder_ / "large.yaml");
+    for (std::size_t i = 0; i < kNodes; ++i) {
+      file << "---\napiVersion: v1\nkind: Node\nmetadata:\n  name: n" << i
+           << "\n  uid: \"1\"\nspec:\n  taints:\n"
+              "  - {key: a.example.com/key, value: some-value, effect: NoSchedule}\n"
+              "  - {key: b.example.com/key, value: some-value, effect: NoSchedule}\n";
+    }
+  }
+  source_ = std::make_unique<FilesSource>(io_, io_, folder_);
+  std::size_t nodes = 0;
+  source_->start([&nodes](const Snapshot& snapshot) { nodes = snapshot.objects.nodes.size(); });
+  ASSERT_TRUE(run_until([&] { return nodes == kNodes; }, milliseconds(60'000)));
+  // 46 MiB are the objects; the tree took 200.
+  EXPECT_LT(resident(), before + 100);
+}
+
 TEST_F(FilesSourceTest, never_calls_from_within_start) {
   source_ = std::make_unique<FilesSource>(io_, io_, folder_);
   source_->start([this](const Snapshot& snapshot) { snapshots_.push_back(snapshot); });
