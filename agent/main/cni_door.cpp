@@ -94,6 +94,10 @@ void CniDoor::settle() {
             ? Result<void>()
             : make_error(ErrorCode::kBusy, why_late(standing, one.pod_namespace + "/" + one.name)));
   }
+  // All wait equally long: the first is due first. A short timeout is over between two ticks.
+  if (!waiting_.empty()) {
+    node_.wake_at(waiting_.front().deadline);
+  }
 }
 
 }  // namespace sidetrack::agent

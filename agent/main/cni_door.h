@@ -38,6 +38,8 @@ class CniDoor : public cni::Handler {
         uid_of;
     std::function<void()> netns_changed;
     std::function<Result<void>()> ready;
+    // settle() is due at this time; it replaces the one before.
+    std::function<void(Clock::time_point)> wake_at;
   };
   // Both outlive this.
   CniDoor(pods::NetnsTable& table, Node node) : table_(table), node_(std::move(node)) {}
@@ -49,7 +51,7 @@ class CniDoor : public cni::Handler {
   Result<void> status() override { return node_.ready(); }
 
   // Answers those that wait and are settled by now, or have waited long enough. After everything
-  // that may settle a pod, and several times a second.
+  // that may settle a pod, several times a second, and when wake_at() says.
   void settle();
 
  private:

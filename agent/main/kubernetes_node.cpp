@@ -57,6 +57,7 @@ KubernetesNode::KubernetesNode(boost::asio::io_context& context, const Options& 
       host_(std::move(host)),
       source_(std::move(source)),
       pods_(std::move(system), options.node_name),
+      door_timer_(context),
       door_(pods_.table(), door_node()),
       server_(context, door_, host_.on_cni, cni::timings_for(options.cni.timeout)),
       enrolled_(enrolled_file(options)),
@@ -80,7 +81,20 @@ CniDoor::Node KubernetesNode::door_node() {
             return host_.ready() ? Result<void>()
                                  : make_error(ErrorCode::kBusy,
                                               "the agent is not ready (sidetrackctl doctor)");
-          }};
+          },
+          .wake_at = [this](CniDoor::Clock::time_point time) { settle_at(time); }};
+}
+
+void KubernetesNode::settle_at(CniDoor::Clock::time_point time) {
+  if (door_timer_.expiry() == time) {
+    return;  // under way
+  }
+  door_timer_.expires_at(time);
+  door_timer_.async_wait([this](const boost::system::error_code& error) {
+    if (!error) {
+      door_.settle();
+    }
+  });
 }
 
 std::optional<std::string> KubernetesNode::uid_of(const std::string& pod_namespace,

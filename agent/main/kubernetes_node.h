@@ -13,6 +13,7 @@
 #include <vector>
 
 #include <boost/asio/io_context.hpp>
+#include <boost/asio/steady_timer.hpp>
 
 #include "agent/admin/views.h"
 #include "agent/cni/cni_server.h"
@@ -76,6 +77,7 @@ class KubernetesNode {
   KubernetesNode(boost::asio::io_context& context, const Options& options, Host host,
                  std::unique_ptr<kube::KubernetesSource> source, pods::NetnsTable::System system);
   [[nodiscard]] CniDoor::Node door_node();
+  void settle_at(CniDoor::Clock::time_point time);
   [[nodiscard]] std::optional<std::string> uid_of(const std::string& pod_namespace,
                                                   const std::string& name) const;
   [[nodiscard]] Standing standing(const std::string& pod_namespace, const std::string& name,
@@ -89,6 +91,7 @@ class KubernetesNode {
   Host host_;
   std::unique_ptr<kube::KubernetesSource> source_;
   PodNetns pods_;
+  boost::asio::steady_timer door_timer_;
   CniDoor door_;
   cni::Server server_;
   cni::EnrolledNamespaces enrolled_;

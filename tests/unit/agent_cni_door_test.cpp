@@ -34,6 +34,7 @@ class Door : public testing::Test {
   Standing standing_ = Standing::kPending;
   std::optional<std::string> known_uid_ = kUid;
   int changes_ = 0;
+  std::optional<CniDoor::Clock::time_point> due_;  // as wake_at() says
   std::vector<Result<void>> answers_;
   pods::NetnsTable table_{{}};
   CniDoor door_{table_,
@@ -43,7 +44,8 @@ class Door : public testing::Test {
                                     const std::string&) { return standing_; },
                  .uid_of = [this](const std::string&, const std::string&) { return known_uid_; },
                  .netns_changed = [this] { ++changes_; },
-                 .ready = [] { return Result<void>(); }}};
+                 .ready = [] { return Result<void>(); },
+                 .wake_at = [this](CniDoor::Clock::time_point time) { due_ = time; }}};
 };
 
 TEST_F(Door, lets_a_pod_pass_at_once_that_is_settled) {
@@ -74,6 +76,18 @@ TEST_F(Door, says_why_before_the_plugins_time_is_over) {
   ASSERT_EQ(answers_.size(), 1U);
   EXPECT_EQ(answers_[0].error().code, ErrorCode::kBusy);
   EXPECT_NE(answers_[0].error().message.find("shop/web"), std::string::npos);
+}
+
+TEST_F(Door, is_due_when_the_first_of_those_that_wait_has_waited_enough) {
+  const auto start = now_;
+  add("c1");
+  now_ += 100ms;
+  add("c2");
+  EXPECT_EQ(due_, start + 1700ms);
+  now_ = due_.value();
+  door_.settle();
+  EXPECT_EQ(answers_.size(), 1U);
+  EXPECT_EQ(due_, start + 1800ms);
 }
 
 class DoorOfPatientPlugins : public Door {
