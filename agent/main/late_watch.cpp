@@ -43,11 +43,12 @@ std::vector<LatePod> LateWatch::look(const std::vector<reconcile::PodStatus>& po
   std::vector<LatePod> found;
   decltype(judged_) judged;
   for (const reconcile::PodStatus& pod : pods) {
-    if (pod.netns_cookie == 0 || !pod.row) {
-      continue;
-    }
+    // Also while its row is gone: it is written again, which is no news of the pod.
     if (const auto known = judged_.find(pod.netns_cookie); known != judged_.end()) {
       judged.insert(*known);
+      continue;
+    }
+    if (pod.netns_cookie == 0 || !pod.row) {
       continue;
     }
     const auto started = running_since(pod);

@@ -50,6 +50,18 @@ TEST_F(Late, is_told_once) {
   EXPECT_EQ(watch_.total(), 1U);
 }
 
+TEST_F(Late, is_not_told_again_when_its_row_was_lost_and_is_written_again) {
+  (void)look();
+  pod_.row.reset();
+  EXPECT_TRUE(look().empty());
+  EXPECT_EQ(watch_.late(7), 63s);
+  pod_.row = st_pod{};
+  pod_.captured_at = kBoot + 300s;
+  EXPECT_TRUE(look().empty());
+  EXPECT_EQ(watch_.late(7), 63s);
+  EXPECT_EQ(watch_.total(), 1U);
+}
+
 TEST_F(Late, is_none_whose_row_came_first) {
   started_ = kBoot + 90s - 40ms;  // as the kernel's clock has it
   EXPECT_TRUE(look().empty());
