@@ -10,6 +10,7 @@
 #include <array>
 #include <cerrno>
 #include <charconv>
+#include <ctime>
 #include <memory>
 #include <utility>
 
@@ -80,6 +81,7 @@ Result<NodeProcesses> list_processes(const std::filesystem::path& proc) {
   }
   const ino_t own_netns = netns_of((proc / "self").string());
   const long ticks = sysconf(_SC_CLK_TCK);
+  const auto suspended = suspended_since_boot();
   NodeProcesses processes;
   while (const dirent* entry = readdir(dir.get())) {
     const std::int64_t pid = pid_of(entry->d_name);
@@ -98,7 +100,7 @@ Result<NodeProcesses> list_processes(const std::filesystem::path& proc) {
         .container_id = place ? place->container_id : "",
         .netns = netns,
         .command_line = read_start(own + "/cmdline"),
-        .started = place ? start_of(read_start(own + "/stat"), ticks) : std::nullopt};
+        .started = place ? start_of(read_start(own + "/stat"), ticks, suspended) : std::nullopt};
     if (place) {
       processes.of_pods[place->pod_uid].push_back(std::move(process));
     } else if (!outside_sandbox_of(process.command_line).empty()) {
@@ -124,10 +126,19 @@ bool is_pause(std::string_view command_line) {
   return command_line == "/pause\0"sv || command_line == "/usr/bin/pod\0"sv;  // that of OpenShift
 }
 
-// The kernel counts from the boot, as the clock does unless the machine was suspended: then a
-// process counts as younger than it is.
+std::chrono::nanoseconds suspended_since_boot() {
+  const auto now = [](clockid_t clock) {
+    timespec time{};
+    clock_gettime(clock, &time);
+    return std::chrono::seconds(time.tv_sec) + std::chrono::nanoseconds(time.tv_nsec);
+  };
+  const auto running = now(CLOCK_MONOTONIC);
+  return now(CLOCK_BOOTTIME) - running;
+}
+
 std::optional<std::chrono::steady_clock::time_point> start_of(std::string_view stat,
-                                                              long ticks_per_second) {
+                                                              long ticks_per_second,
+                                                              std::chrono::nanoseconds suspended) {
   constexpr int kFieldsBetween = 19;             // from the state, behind the name, to starttime
   const std::size_t name_end = stat.rfind(')');  // a name may have spaces and brackets
   std::string_view rest = stat.substr(name_end == std::string_view::npos ? stat.size() : name_end);
@@ -141,7 +152,7 @@ std::optional<std::chrono::steady_clock::time_point> start_of(std::string_view s
     return std::nullopt;
   }
   return std::chrono::steady_clock::time_point(
-      std::chrono::milliseconds(ticks * 1000 / ticks_per_second));
+      std::chrono::milliseconds(ticks * 1000 / ticks_per_second) - suspended);
 }
 
 std::string outside_sandbox_of(std::string_view command_line) {

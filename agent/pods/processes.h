@@ -47,8 +47,11 @@ struct NodeProcesses {
 
 // Whether this is what holds a pod's namespaces and does nothing else. Pure.
 [[nodiscard]] bool is_pause(std::string_view command_line);
-// The start of a process, of the text of its /proc/PID/stat. Pure.
-[[nodiscard]] std::optional<std::chrono::steady_clock::time_point> start_of(std::string_view stat,
-                                                                            long ticks_per_second);
+// The start of a process, of the text of its /proc/PID/stat, which counts from the boot as
+// CLOCK_BOOTTIME does. `suspended` is how far that is ahead of our clock. Pure.
+[[nodiscard]] std::optional<std::chrono::steady_clock::time_point> start_of(
+    std::string_view stat, long ticks_per_second, std::chrono::nanoseconds suspended);
+// For how long this machine was suspended since its boot.
+[[nodiscard]] std::chrono::nanoseconds suspended_since_boot();
 
 }  // namespace sidetrack::pods

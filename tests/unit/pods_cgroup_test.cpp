@@ -123,15 +123,22 @@ TEST(Processes, say_when_they_were_started) {
   const std::string stat =
       "42 (a) b (c) S 1 42 42 0 -1 4194560 100 0 0 0 1 2 3 4 20 0 7 0 360050 1000 20 1";
   using std::chrono::milliseconds;
-  EXPECT_EQ(start_of(stat, 100)->time_since_epoch(), milliseconds(3'600'500));
-  EXPECT_FALSE(start_of("42 (a) S 1", 100).has_value());
-  EXPECT_FALSE(start_of("", 100).has_value());
+  const milliseconds never{0};
+  EXPECT_EQ(start_of(stat, 100, never)->time_since_epoch(), milliseconds(3'600'500));
+  EXPECT_FALSE(start_of("42 (a) S 1", 100, never).has_value());
+  EXPECT_FALSE(start_of("", 100, never).has_value());
+}
+
+TEST(Processes, started_earlier_by_our_clock_if_the_machine_was_suspended) {
+  const std::string stat = "42 (a) S 1 42 42 0 -1 4194560 100 0 0 0 1 2 3 4 20 0 7 0 360050 1000";
+  EXPECT_EQ(start_of(stat, 100, std::chrono::hours(1))->time_since_epoch(),
+            std::chrono::milliseconds(500));
 }
 
 TEST(Processes, of_this_machine_started_before_now) {
   std::ifstream file("/proc/self/stat");
   const std::string text(std::istreambuf_iterator<char>(file), {});
-  const auto started = start_of(text, sysconf(_SC_CLK_TCK));
+  const auto started = start_of(text, sysconf(_SC_CLK_TCK), suspended_since_boot());
   ASSERT_TRUE(started.has_value());
   EXPECT_LT(*started, std::chrono::steady_clock::now() + std::chrono::seconds(1));
   EXPECT_GT(*started, std::chrono::steady_clock::now() - std::chrono::minutes(10));
