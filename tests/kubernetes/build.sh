@@ -10,8 +10,9 @@ KUBERNETES=1.34.4 # k8s.io/kubernetes v$KUBERNETES with the staging modules v0.$
 HELM=3.19.0
 COREDNS=1.14.3
 CNITOOL=1.3.0
+ETCD=3.6.4 # Debian's 3.4 cannot stream first lists (WatchList)
 HOME_DIR=${ST_K8S_HOME:-$HOME/.cache/sidetrack-k8s}
-ALL="kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy kubectl helm coredns cnitool"
+ALL="kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy kubectl helm coredns cnitool etcd"
 BIN=$HOME_DIR/bin MODULES=$HOME_DIR/modules
 export CGO_ENABLED=0 GOWORK=off GOTOOLCHAIN=local
 export GOFLAGS="-mod=mod -buildvcs=false -trimpath ${ST_K8S_JOBS:+-p=$ST_K8S_JOBS}"
@@ -31,8 +32,8 @@ own_module() {
   cd "$MODULES/$1"
   [ "$(cat .version 2>/dev/null)" != "$3" ] || return 0
   upstream=$(go mod download -json "$2@v$3" | jq -r .GoMod)
-  # Kubernetes replaces its libraries by folders of its own tree; they are published as modules, too.
-  sed -E -e "s|^module .*|module sidetrack.invalid/$1|" \
+  # Kubernetes and etcd replace their libraries by folders of their own trees; they are published as modules, too.
+  sed -E -e "s|^module .*|module sidetrack.invalid/$1|" -e '/=> \.\.\//d' \
     -e "s#=> \./staging/src/(k8s\.io/[a-z0-9-]+)#=> \1 v0.${3#1.}#" "$upstream" >go.mod
   go mod edit -require "$2@v$3"
   # The requirements must be used by something, or go drops the sums of the programs' own dependencies.
@@ -62,6 +63,7 @@ version_of() {
     helm) echo "v$HELM" ;;
     coredns) echo "v$COREDNS" ;;
     cnitool) echo "v$CNITOOL" ;;
+    etcd) echo "v$ETCD" ;;
     kube-apiserver | kube-controller-manager | kube-scheduler | kubelet | kube-proxy | kubectl) echo "v$KUBERNETES" ;;
     *) fail "unknown program '$1', known: $ALL" ;;
   esac
@@ -84,6 +86,10 @@ build_one() {
     cnitool)
       own_module cnitool github.com/containernetworking/cni "$CNITOOL"
       go build -ldflags '-s -w' -o "$out" github.com/containernetworking/cni/cnitool
+      ;;
+    etcd)
+      own_module etcd go.etcd.io/etcd/server/v3 "$ETCD"
+      go build -ldflags '-s -w' -o "$out" go.etcd.io/etcd/server/v3
       ;;
     *)
       own_module kubernetes k8s.io/kubernetes "$KUBERNETES"

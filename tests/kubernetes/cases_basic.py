@@ -127,6 +127,7 @@ def add(suite: Suite) -> None:
         label(SHOP, "redirect")
         until(10, "explain to say redirected", lambda: explained(CLIENT, SERVER) == "redirected", pause=0.02)
         took = time.monotonic() - begin
+        expect(took < 1, f"{took:.2f} s from `kubectl label` to the kernel")
         asked = time.time()
         decided(CLIENT, f"http://{SERVER}/", "redirected")
         flow = flow_of(CLIENT, SERVER, asked)

@@ -3,16 +3,20 @@
 
 import json
 import os
+import re
 import signal
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import workloads
 from cases_basic import CLIENT, CONFLIST, SERVER, decided, until_chained, values
+from cases_pods import as_many_rows_as, rows
+from cases_restarts import STATIC
 from cluster import (DAEMON_SET, HERE, HOME, IMAGE, NAMESPACE, PIN_DIR, RELEASE, ROOT, STATE_DIR, agent_is_ready, agent_pods, apply,
-                     counters, ctl, ctr, curl, enrolled, explained, get, kubectl, label, main_conflist, processes, run, state_of,
+                     counters, ctl, ctr, curl, enrolled, event_of, explained, get, kubectl, label, main_conflist, processes, run, state_of,
                      traffic_of, undisturbed)
 from tap import Failed, Suite, expect, until
 from workloads import SERVICE, SHOP
@@ -22,6 +26,7 @@ TILL = "till"  # traffic, apart from the connections that cases count
 KILLS = 20
 FIGHT_SECONDS = 30
 LATE_SECONDS = 60
+AGENT_PORT = 15880  # the chart's default
 
 
 def load(name: str, **options: int) -> str:
@@ -30,6 +35,20 @@ def load(name: str, **options: int) -> str:
     pod = workloads.traffic(TILL, name, f"{SERVICE} 80", **options)
     enrolled(pod, "redirect")
     return pod
+
+
+def fetch(path: str) -> tuple[int, str]:
+    """Status and body, as kubelet's probe and Prometheus get them."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{AGENT_PORT}{path}", timeout=5) as answer:
+        return answer.status, answer.read().decode()
+
+
+def cni_adds() -> tuple[int, int]:
+    """Questions that the plugin asked this agent, and how many of them took more than 50 ms."""
+    text = fetch("/metrics")[1]
+    name = "sidetrack_cni_request_duration_seconds"
+    fast, all_of_them = (int(re.search(rf'^{name}_bucket{{le="{bound}"}} (\d+)$', text, re.MULTILINE).group(1)) for bound in ("0.05", r"\+Inf"))
+    return all_of_them, all_of_them - fast
 
 
 def kill(name: str) -> int:
@@ -55,17 +74,33 @@ def frozen(name: str) -> Iterator[None]:
         os.kill(pid, signal.SIGCONT)
 
 
+@contextmanager
+def none_escapes() -> Iterator[None]:
+    """The traffic that runs meanwhile is redirected, all of it: failing open would hide what failed."""
+    before = counters(TILL)
+    yield
+    escaped = {reason: count - before.get(reason, 0) for reason, count in counters(TILL).items()
+               if count != before.get(reason, 0) and reason not in ("redirected", "engine_socket")}
+    expect(not escaped, f"not redirected: {escaped}")
+
+
+def names_of(namespace: str) -> list[str]:
+    """NAMESPACE/NAME of its pods that go on."""
+    return [f"{namespace}/{one['metadata']['name']}" for one in get("pods", "-n", namespace)["items"]
+            if "deletionTimestamp" not in one["metadata"]]
+
+
 def another(name: str, than: int) -> bool:
     found = processes(name)
     return len(found) == 1 and found[0] != than
 
 
 def add(suite: Suite) -> None:
-    @suite.case("first-system-call-is-connect")
+    @suite.case("first-system-call-is-connect", slow=True)
     def _() -> str:
         workloads.namespace(RUSH, "redirect")
         until(10, "the namespace to be known", lambda: state_of(CLIENT)[0] == "enrolled")
-        before = counters(RUSH)
+        before, rows_before, adds_before = counters(RUSH), rows(), cni_adds()
         kubectl("delete", "job", "-n", RUSH, "first", "--ignore-not-found")
         apply(JOB)
         begin = time.monotonic()
@@ -76,10 +111,14 @@ def add(suite: Suite) -> None:
         seen = {reason: count - before.get(reason, 0) for reason, count in counters(RUSH).items()
                 if count != before.get(reason, 0) and reason != "engine_socket"}
         expect(seen == wanted, f"the kernel counted {seen}")
+        as_many_rows_as(rows_before, seconds=60)
+        adds, slow = cni_adds()
+        expect(adds - adds_before[0] >= PODS, f"the plugin asked {adds - adds_before[0]} times for {PODS} pods")
         flows = [flow["path"] for flow in ctl("flows", "-n", RUSH, "--since", "15m")["flows"]]
         expect(len(flows) >= PODS and "direct" not in flows, f"{len(flows)} flows, of which {flows.count('direct')} direct")
         kubectl("delete", "namespace", RUSH, "--wait=false")
-        return f"{PODS} pods in {took:.0f} s, {BATCH} at a time: the kernel counted {seen}, {flows.count('engine')} flows through the engine"
+        return (f"{PODS} pods in {took:.0f} s, {BATCH} at a time: the kernel counted {seen}, {flows.count('engine')} flows through the engine, "
+                f"{slow - adds_before[1]} of {adds - adds_before[0]} questions of the plugin took more than 50 ms")
 
     @suite.case("engine-killed-under-load")
     def _() -> str:
@@ -93,9 +132,10 @@ def add(suite: Suite) -> None:
         decided(CLIENT, f"http://{SERVER}/", "redirected")
         return f"{said[0]}; {direct} went direct (engine_down); another engine after {back:.1f} s"
 
-    @suite.case("agent-killed-under-load")
+    @suite.case("agent-killed-under-load", slow=True)
     def _() -> str:
-        with undisturbed(load("load")) as said:
+        pod = load("load")
+        with none_escapes(), undisturbed(pod) as said:
             for number in range(KILLS):
                 old = kill("sidetrack-agent")
                 until(60, f"another agent after kill {number + 1}", lambda gone=old: another("sidetrack-agent", gone))
@@ -108,6 +148,7 @@ def add(suite: Suite) -> None:
         pod = load("load")
         before = traffic_of(pod)
         with frozen("kube-apiserver"):
+            expect(fetch("/readyz")[0] == 200, "an agent that runs is not ready without the API server")
             old = kill("sidetrack-agent")
             until(60, "another agent", lambda: another("sidetrack-agent", old))
             took = until(60, "it to work from what is on its disk", lambda: ctl("status")["agent"]["state"] == "ready")
@@ -121,7 +162,7 @@ def add(suite: Suite) -> None:
         decided(CLIENT, f"http://{SERVER}/", "redirected")
         return f"ready {took:.1f} s after the new agent, from disk; a new engine registered; {change.asked} connections, 0 failed connects"
 
-    @suite.case("conflist-fight")
+    @suite.case("conflist-fight", slow=True)
     def _() -> str:
         agent, begin, writes = processes("sidetrack-agent")[0], time.monotonic(), 0
         before = cpu_seconds(agent)
@@ -148,12 +189,16 @@ def add(suite: Suite) -> None:
             begin = time.monotonic()
             workloads.client(SHOP, "orphan")
             took = time.monotonic() - begin
+            answer = curl(f"{SHOP}/orphan", f"http://{SERVER}/")
+            time.sleep(2)  # it runs for a while before it is captured: this is what is told of
         finally:
             os.kill(agent, signal.SIGCONT)
+        expect("client=" in answer, answer)
         later = enrolled(f"{SHOP}/orphan", "redirect", 60)
         decided(f"{SHOP}/orphan", f"http://{SERVER}/", "redirected")
+        message = event_of(f"{SHOP}/orphan", "SidetrackCapturedLate")
         kubectl("delete", "pod", "-n", SHOP, "orphan", "--wait=false")
-        return f"ready after {took:.1f} s with a hung agent (onAgentDown: allow), enrolled {later:.1f} s after it went on"
+        return f"ready after {took:.1f} s with a hung agent (onAgentDown: allow), enrolled {later:.1f} s after it went on; Event: {message}"
 
     @suite.case("upgrade-and-rollback-under-load")
     def _() -> str:
@@ -162,12 +207,13 @@ def add(suite: Suite) -> None:
         kubectl("delete", "pod", "-n", TILL, "load", "--wait=false", "--ignore-not-found")
         old = agent_pods()[0]["metadata"]["uid"]
         times = []
-        with undisturbed(pod) as said:
+        with none_escapes(), undisturbed(pod) as said:
             for command in (["upgrade", RELEASE, ROOT / "helm/sidetrack", *values(), "--set-string", "image.tag=2"], ["rollback", RELEASE, "1"]):
                 begin = time.monotonic()
                 run("helm", *command, "-n", NAMESPACE, "--wait", "--timeout", "5m", timeout=320)
                 kubectl("rollout", "status", "-n", NAMESPACE, f"daemonset/{DAEMON_SET}", "--timeout=180s", timeout=190)
                 until(120, "the old pod to go", agent_is_ready)
+                until(30, "the new agent to have taken over", lambda: ctl("status")["agent"]["state"] == "ready")
                 times.append(time.monotonic() - begin)
                 expect(agent_pods()[0]["metadata"]["uid"] != old, "the pod is still the old one")
                 old = agent_pods()[0]["metadata"]["uid"]
@@ -176,7 +222,7 @@ def add(suite: Suite) -> None:
         kubectl("delete", "pod", "-n", TILL, "upgrade", "--wait=false")
         return f"upgrade {times[0]:.0f} s, rollback {times[1]:.0f} s: {said[0]}"
 
-    @suite.case("reboot-with-a-late-agent")
+    @suite.case("reboot-with-a-late-agent", slow=True)
     def _() -> str:
         image = get("daemonset", "-n", NAMESPACE, DAEMON_SET)["spec"]["template"]["spec"]["containers"][0]["image"]
         ctr("images", "tag", "--force", image, "sidetrack.test/kept:1")
@@ -194,17 +240,19 @@ def add(suite: Suite) -> None:
         until(120, "the agent to be ready", agent_is_ready)
         waited = time.monotonic() - begin
         until_chained()
-        pods = [one["metadata"]["name"] for one in get("pods", "-n", SHOP)["items"]]
-        states = {}
+        wanted = {name for namespace in (SHOP, TILL) for name in names_of(namespace)}
+        expect(f"{SHOP}/{STATIC}" in wanted, f"no static pod among {wanted}")
 
         def all_known() -> bool:
-            rows = ctl("pods", "-n", SHOP)["pods"]
-            states.update({row["pod"]: (row["state"], row["reason"]) for row in rows})
-            expect(all(states.get(pod, ("", ""))[0] == "enrolled" for pod in pods), f"{states}")
+            states = {f"{row['namespace']}/{row['pod']}": (row["state"], row["reason"]) for row in ctl("pods")["pods"]}
+            missing = {pod: states.get(pod) for pod in wanted if states.get(pod, ("", ""))[0] != "enrolled"}
+            expect(not missing, f"{missing}")
             return True
         until(30, "every pod to be enrolled", all_known)
-        decided(CLIENT, f"http://{SERVER}/", "redirected")
-        return f"pods ran and connected after {started:.0f} s, the agent after {waited:.0f} s; {len(pods)} pods of {SHOP} are enrolled, the plugin is chained again"
+        for pod in (CLIENT, f"{SHOP}/{STATIC}"):
+            decided(pod, f"http://{SERVER}/", "redirected")
+        message = event_of(CLIENT, "SidetrackCapturedLate")
+        return f"pods ran and connected after {started:.0f} s, the agent after {waited:.0f} s; {len(wanted)} pods are enrolled, the static one too, the plugin is chained again; Event: {message}"
 
 
 JOB = f"""

@@ -46,8 +46,12 @@ def rows() -> int:
     return next(one["entries"] for one in ctl("status")["maps"] if one["map"] == "st_pods")
 
 
-def as_many_rows_as(before: int) -> None:
-    until(20, f"{before} rows of pods, as before", lambda: rows() == before)
+def as_many_rows_as(before: int, seconds: float = 20) -> None:
+    def look() -> bool:
+        now = rows()
+        expect(now == before, f"{now}")
+        return True
+    until(seconds, f"{before} rows of pods, as before", look)
 
 
 def refusal(pod: str) -> str:
@@ -126,7 +130,7 @@ def add(suite: Suite) -> None:
         kubectl("delete", "pod", "-n", LEGACY, "heir", "--wait=false")
         return f"{heir} has {ip} of the enrolled {SHOP}/db-0 before it: direct, not_enrolled"
 
-    @suite.case("deny-while-there-is-no-agent")
+    @suite.case("deny-while-there-is-no-agent", slow=True)
     def _() -> str:
         helm("upgrade", RELEASE, ROOT / "helm/sidetrack", *values(), "--set", "cni.onAgentDown=deny")
         until(20, "the plugin to be told", lambda: until_chained()[-1].get("onAgentDown") == "deny")

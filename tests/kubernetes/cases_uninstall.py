@@ -1,11 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Uninstall leaves the node as it was found."""
 
+import json
+import os
+import signal
+import time
+
 import workloads
-from cluster import (BIN_DIR, CACHE_DIR, CONF_DIR, cgroup2_root, NAMESPACE, PIN_DIR, RELEASE, STATE_DIR, get, kubectl, main_conflist, processes,
-                     run)
-from cases_basic import CONFLIST
+from cases_basic import CLIENT, CONFLIST, SERVER, decided, until_chained, values
 from cases_faults import TILL
+from cases_restarts import MANIFEST, STATIC
+from cluster import (BIN, BIN_DIR, CACHE_DIR, CONF_DIR, NAMESPACE, PIN_DIR, RELEASE, ROOT, STATE_DIR, agent_is_ready, cgroup2_root, enrolled, get,
+                     kubectl, main_conflist, processes, run)
 from tap import Suite, expect, until
 from workloads import SERVICE, SHOP
 
@@ -14,25 +20,65 @@ def folder(path: object) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in sorted(path.iterdir()) if file.is_file()}
 
 
+def objects() -> set[tuple[str, int]]:
+    """Programs, maps and links of ours that the kernel has, wherever they are attached or pinned."""
+    found = {(kind, one["id"]) for kind in ("prog", "map") for one in json.loads(run("bpftool", "--json", kind, "show"))
+             if str(one.get("name", "")).startswith("st_")}
+    programs = {number for kind, number in found if kind == "prog"}
+    return found | {("link", one["id"]) for one in json.loads(run("bpftool", "--json", "link", "show")) if one.get("prog_id") in programs}
+
+
+def expect_as_found() -> None:
+    expect(not processes("sidetrack-agent") + processes("sidetrack-engine"), "processes are left")
+    conf, plugins = folder(CONF_DIR), sorted(folder(BIN_DIR))
+    expect(conf == {CONFLIST.name: main_conflist().encode()}, f"the configuration is not as it was found: {conf}")
+    expect(plugins == ["bridge", "host-local", "loopback", "portmap"], f"plugins are not as they were found: {plugins}")
+    expect(not PIN_DIR.exists(), f"pins are left: {list(PIN_DIR.rglob('*')) if PIN_DIR.exists() else ''}")
+    until(10, "our programs to be off the root cgroup", lambda: " st_" not in run("bpftool", "cgroup", "show", cgroup2_root()))
+    until(10, "our programs, maps and links to be gone", lambda: not objects())
+    left = [str(path) for where in (STATE_DIR, CACHE_DIR) if where.exists() for path in where.iterdir()]
+    expect(not left, f"files are left: {left}")
+
+
+def answered(pod: str) -> None:
+    namespace, name = pod.split("/")
+    answer = kubectl("exec", "-n", namespace, name, "--", "curl", "-sS", "-m", "10", f"http://{SERVICE}/")
+    expect("client=" in answer, answer)
+
+
 def add(suite: Suite) -> None:
     @suite.case("uninstall")
     def _() -> str:
         run("helm", "uninstall", RELEASE, "-n", NAMESPACE, "--wait", "--timeout", "3m", timeout=200)
         took = until(120, "the pods of Sidetrack to be gone", lambda: not get("pods", "-n", NAMESPACE)["items"])
-        expect(not processes("sidetrack-agent") + processes("sidetrack-engine"), "processes are left")
-        conf, plugins = folder(CONF_DIR), sorted(folder(BIN_DIR))
-        expect(conf == {CONFLIST.name: main_conflist().encode()}, f"the configuration is not as it was found: {conf}")
-        expect(plugins == ["bridge", "host-local", "loopback", "portmap"], f"plugins are not as they were found: {plugins}")
-        expect(not PIN_DIR.exists(), f"pins are left: {list(PIN_DIR.rglob('*')) if PIN_DIR.exists() else ''}")
-        until(10, "our programs to be off the root cgroup", lambda: " st_" not in run("bpftool", "cgroup", "show", cgroup2_root()))
-        left = [str(path) for where in (STATE_DIR, CACHE_DIR) if where.exists() for path in where.iterdir()]
-        expect(not left, f"files are left: {left}")
-        return f"pods gone {took:.1f} s after helm; conflist byte for byte, no plugin, no pins, no programs on the root cgroup, no files"
+        expect_as_found()
+        return f"pods gone {took:.1f} s after helm; conflist byte for byte, no plugin, no pins, none of our programs, maps and links, no files"
+
+    @suite.case("uninstall-while-the-agent-hangs", slow=True)
+    def _() -> str:
+        run("helm", "install", RELEASE, ROOT / "helm/sidetrack", "-n", NAMESPACE, *values(), "--wait", "--timeout", "3m", timeout=200)
+        until(60, "the agent to be ready", agent_is_ready)
+        until_chained()
+        enrolled(CLIENT, "redirect")
+        decided(CLIENT, f"http://{SERVER}/", "redirected")
+        os.kill(processes("sidetrack-agent")[0], signal.SIGSTOP)
+        run("helm", "uninstall", RELEASE, "-n", NAMESPACE, "--wait", "--timeout", "3m", timeout=200)
+        until(180, "the pods of Sidetrack to be gone", lambda: not get("pods", "-n", NAMESPACE)["items"])
+        expect("sidetrack-cni" in "".join(file.read_text() for file in CONF_DIR.iterdir()), "the plugin is gone: nothing hung")
+        begin = time.monotonic()
+        answered(workloads.client(SHOP, "left"))
+        kubectl("delete", "pod", "-n", SHOP, "left", "--timeout=30s")
+        took = time.monotonic() - begin
+        answered(CLIENT)
+        run(BIN / "sidetrack-agent", "uninstall", "--cni-conf-dir", CONF_DIR, "--cni-bin-dir", BIN_DIR, "--drain", "1s")
+        expect_as_found()
+        return f"a pod started, connected and was deleted in {took:.1f} s, one from before connects; `sidetrack-agent uninstall` took back the rest"
 
     @suite.case("pods-after-uninstall")
     def _() -> str:
         pod = workloads.client(SHOP, "after")
-        answer = kubectl("exec", "-n", SHOP, "after", "--", "curl", "-sS", "-m", "10", f"http://{SERVICE}/")
-        expect("client=" in answer, answer)
+        answered(pod)
+        MANIFEST.unlink(missing_ok=True)
+        kubectl("wait", "-n", SHOP, "--for=delete", f"pod/{STATIC}", "--timeout=60s", timeout=70)
         kubectl("delete", "namespace", SHOP, TILL, "legacy", "--ignore-not-found", "--timeout=120s", timeout=130)
         return f"{pod} started, got an answer, and pods from before were deleted"

@@ -21,7 +21,8 @@ CONF_DIR, BIN_DIR = HOME / "cni/net.d", HOME / "cni/bin"
 STATE_DIR, CACHE_DIR, PIN_DIR = Path("/run/sidetrack"), Path("/var/lib/sidetrack"), Path("/sys/fs/bpf/sidetrack")
 NAMESPACE, RELEASE, DAEMON_SET = "sidetrack-system", "mesh", "mesh-sidetrack"
 NODE = "sidetrack-node"
-IPAM_DIR = Path("/run/sidetrack-k8s/ipam/sidetrack-k8s")  # node.sh: main_conflist
+STATE = Path("/run/sidetrack-k8s")  # common.sh
+IPAM_DIR = STATE / "ipam/sidetrack-k8s"  # node.sh: main_conflist
 IMAGE = "sidetrack.test/sidetrack"
 PROBE, TOOLS = "sidetrack.test/probe:1", "sidetrack.test/tools:1"
 ENVIRONMENT = os.environ | {
@@ -111,6 +112,19 @@ def enrolled(pod: str, mode: str, seconds: float = 30) -> float:
     return until(seconds, f"{pod} to be enrolled as {mode}", check)
 
 
+def event_of(pod: str, reason: str, seconds: float = 30) -> str:
+    namespace, name = pod.split("/")
+    found: list[str] = []
+
+    def look() -> bool:
+        found[:] = [one["message"] for one in get("events", "-n", namespace, "--field-selector", f"involvedObject.name={name}")["items"]
+                    if one["reason"] == reason]
+        return bool(found)
+    until(seconds, f"an Event {reason} of {pod}", look)
+    expect(len(found) == 1, f"{len(found)} Events: {found}")
+    return found[0]
+
+
 def flow_of(pod: str, destination: str, after: float) -> dict[str, Any]:
     """The record of this pod's connection to `destination` that began after that Unix time."""
     namespace, name = pod.split("/")
@@ -163,7 +177,7 @@ def cgroup2_root() -> str:
 
 
 def ctr(*arguments: object, **options: Any) -> str:
-    return run("ctr", "-a", "/run/sidetrack-k8s/containerd.sock", "-n", "k8s.io", *arguments, **options)
+    return run("ctr", "-a", STATE / "containerd.sock", "-n", "k8s.io", *arguments, **options)
 
 
 # --- traffic

@@ -104,6 +104,7 @@ END
 
 start_kubelet() {
   : >"$ETC/resolv.conf"
+  mkdir -p "$STATE/manifests"
   # No image is ever deleted: nothing could pull it again. Containers that tests kill are started again at once.
   if put "$ETC/kubelet.yaml" <<END; then stop kubelet; fi
 apiVersion: kubelet.config.k8s.io/v1beta1
@@ -123,6 +124,7 @@ resolvConf: $ETC/resolv.conf
 clusterDomain: cluster.local
 clusterDNS: [$NODE_IP]
 podLogsDir: $VAR/pod-logs
+staticPodPath: $STATE/manifests
 volumePluginDir: $VAR/volume-plugins
 maxPods: 250
 featureGates: {KubeletCrashLoopBackOffMax: true}

@@ -1,12 +1,15 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""run.py [PATTERN...]: the cases on the cluster that tests/kubernetes/up.sh started; all, or those whose name matches."""
+"""run.py [--quick] [PATTERN...]: the cases on the cluster that tests/kubernetes/up.sh started; all, or those whose name matches; --quick
+leaves out the slow ones."""
 
 import sys
 
 import cases_basic
 import cases_faults
 import cases_pods
+import cases_policy
+import cases_restarts
 import cases_uninstall
 from cluster import NAMESPACE, kubectl
 from tap import Suite
@@ -23,9 +26,11 @@ def main() -> int:
     suite = Suite()
     cases_basic.add(suite)
     cases_pods.add(suite)
+    cases_policy.add(suite)
+    cases_restarts.add(suite)
     cases_faults.add(suite)
     cases_uninstall.add(suite)
-    return suite.run(sys.argv[1:], show)
+    return suite.run([word for word in sys.argv[1:] if word != "--quick"], "--quick" in sys.argv, show)
 
 
 sys.exit(main())

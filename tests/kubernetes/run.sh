@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# run.sh BUILD_DIR [PATTERN...]: a cluster on this machine, the chart and image of this build in it, and the cases of run.py.
+# run.sh BUILD_DIR [--quick] [PATTERN...]: a cluster on this machine, the chart and image of this build in it, and the cases of run.py.
 # Root. The cluster is taken down afterwards, also after a failure; KEEP=1 leaves it.
 # One at a time: the cluster uses the machine's sysctls and iptables.
 set -euo pipefail
@@ -11,6 +11,8 @@ cd "$here/../.."
 # shellcheck source=tests/kubernetes/node.sh
 . "$here/node.sh"
 
+PINS=/sys/fs/bpf/sidetrack AGENT_CACHE=/var/lib/sidetrack # the chart's defaults
+
 # What the cluster may change of the machine, and has to put back.
 machine() {
   # shellcheck disable=SC2086
@@ -20,7 +22,7 @@ machine() {
   done
   ip -o link | awk -F': ' '{ print "link", $2 }' | grep -E "$BRIDGE|$NODE_LINK" # others make links of their own meanwhile
   awk '{ print "mount", $5 }' /proc/self/mountinfo | grep -F -e "$HOME_DIR" -e "$STATE" -e /run/netns/cni-
-  ls -d "$STATE" /run/netns/cni-* /var/log/containers 2>/dev/null
+  ls -d "$PINS" "$STATE" /run/netns/cni-* /var/log/containers 2>/dev/null
   true
 }
 
@@ -30,6 +32,9 @@ finish() {
   trap '' INT TERM
   if [ -z "${KEEP:-}" ]; then
     "$here/down.sh" 9>&-
+    # Of a run that ended before its chart was uninstalled.
+    [ ! -e "$PINS" ] || "$build/bin/sidetrack-agent" uninstall --drain 1s --cni-conf-dir "$CNI_CONF" --cni-bin-dir "$CNI_BIN"
+    rmdir "$AGENT_CACHE" 2>/dev/null # the kubelet made it
     if ! diff <(echo "$before") <(machine); then
       echo "run.sh: the machine is not as it was: see above" >&2
       status=1
@@ -39,14 +44,18 @@ finish() {
 }
 
 main() {
-  local build name
+  local name
   [ "$(id -u)" = 0 ] || { echo "run.sh: needs root" >&2; exit 2; }
-  build=$(realpath "${1:?usage: run.sh BUILD_DIR [PATTERN...]}")
+  build=$(realpath "${1:?usage: run.sh BUILD_DIR [--quick] [PATTERN...]}")
   shift
   scripts/install-packages.sh kubernetes
   mkdir -p "$HOME_DIR"
   exec 9>"$HOME_DIR/lock"
   flock -n 9 || { echo "run.sh: the cluster is in use: another run.sh holds $HOME_DIR/lock" >&2; exit 1; }
+  if [ -e "$PINS" ] || [ -n "$(ls "$AGENT_CACHE" 2>/dev/null)" ]; then
+    echo "run.sh: a Sidetrack was on this machine ($PINS, $AGENT_CACHE): 'sidetrack-agent uninstall' takes it back" >&2
+    exit 1
+  fi
   "$here/build.sh" 9>&-
   "$here/down.sh" --wipe 9>&- # what a run left that was killed, or kept
   before=$(machine)

@@ -44,18 +44,24 @@ def until(seconds: float, what: str, check: Callable[[], object], pause: float =
 @dataclass
 class Suite:
     cases: list[tuple[str, Callable[[], str]]] = field(default_factory=list)
+    slow: set[str] = field(default_factory=set)
     failed: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
 
-    def case(self, name: str) -> Callable[[Callable[[], str]], Callable[[], str]]:
+    def case(self, name: str, slow: bool = False) -> Callable[[Callable[[], str]], Callable[[], str]]:
+        """`slow`: takes half a minute or more; left out where only a part is wanted."""
+        if slow:
+            self.slow.add(name)
+
         def add(function: Callable[[], str]) -> Callable[[], str]:
             self.cases.append((name, function))
             return function
         return add
 
-    def run(self, patterns: list[str], on_failure: Callable[[str], None]) -> int:
-        """Runs the cases whose name matches one of the patterns; all if there is none. The exit status."""
+    def run(self, patterns: list[str], quick: bool, on_failure: Callable[[str], None]) -> int:
+        """Runs the cases whose name matches one of the patterns; all if there is none; `quick`: without slow ones. The exit status."""
         chosen = [one for one in self.cases if not patterns or any(fnmatch.fnmatch(one[0], pattern) for pattern in patterns)]
+        chosen = [one for one in chosen if not (quick and one[0] in self.slow)]
         print(f"1..{len(chosen)}", flush=True)
         for number, (name, function) in enumerate(chosen, 1):
             begin = time.monotonic()

@@ -71,12 +71,18 @@ def server(in_namespace: str, name: str, service: str, replicas: int = 1) -> Non
 
 def pod(in_namespace: str, name: str, command: list[str], *, labels: str = "{}", annotations: str = "{}", restart: str = "Always",
         host_network: bool = False, more: str = "") -> str:
-    """The manifest of a pod with the tools image."""
+    """The manifest of a pod with the tools image; `more` belongs to its container."""
     return _POD.format(namespace=in_namespace, name=name, command=json.dumps(command), labels=labels,
                        annotations=annotations, restart=restart, host_network=str(host_network).lower(), image=TOOLS, more=more)
 
 
 IDLE = ["sh", "-c", "trap 'exit 0' TERM; sleep 1000000 & wait"]
+
+
+def static_pod(in_namespace: str, name: str) -> str:
+    """For kubelet's folder: it makes the pod itself, the API server only gets to know it."""
+    return json.dumps({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": in_namespace}, "spec": {
+        "terminationGracePeriodSeconds": 1, "containers": [{"name": "main", "image": TOOLS, "command": IDLE}]}})
 
 
 def client(in_namespace: str, name: str = "client", **options: str) -> str:

@@ -68,7 +68,7 @@ seLinuxOptions: {{ toJson . }}
 {{- end }}
 {{- end -}}
 
-{{- /* startup and liveness probe: dict "root" . "port" PORT "address" ADDRESS */ -}}
+{{- /* startup and liveness probe: dict "root" . "port" PORT "address" ADDRESS "grace" SECONDS; what hangs is given the grace, not the drain */ -}}
 {{- define "sidetrack.probeHost" -}}
 {{- if or (eq . "0.0.0.0") (eq . "::") (eq . "[::]") -}}127.0.0.1{{- else -}}{{ trimAll "[]" . }}{{- end -}}
 {{- end -}}
@@ -85,6 +85,9 @@ livenessProbe:
   periodSeconds: {{ $probes.periodSeconds }}
   timeoutSeconds: {{ $probes.timeoutSeconds }}
   failureThreshold: {{ $probes.failureThreshold }}
+  {{- with .grace }}
+  terminationGracePeriodSeconds: {{ . }}
+  {{- end }}
 {{- end -}}
 
 {{- define "sidetrack.httpListen" -}}
