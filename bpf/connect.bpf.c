@@ -190,13 +190,18 @@ static __always_inline int st_refuse(struct st_attempt *attempt)
 	return 1;
 }
 
-/* The flow record of a connection that is refused here: it never gets as far as sockops. */
+/* The flow record of a connection that is refused here: it never gets as far as sockops. One
+ * thread can be refused as fast as it asks: that is not to take the room of the others. */
 static __always_inline void st_tell_refused(const struct st_attempt *attempt, __u8 reason)
 {
 	struct st_flow *flow;
 
 	if (!attempt->pod)
 		return;
+	if (st_many_flows_wait()) {
+		st_drop_flow(attempt->pod->namespace_slot);
+		return;
+	}
 	flow = st_reserve_flow(attempt->pod->namespace_slot);
 	if (!flow)
 		return;

@@ -147,7 +147,7 @@ class Dataplane {
   [[nodiscard]] const std::string& look_problem() const;
 
   // Ring buffers: drain when the descriptor is readable, and several times a second, as flow
-  // records wake nobody. Callbacks run inside drain().
+  // records wake nobody. Callbacks run inside drain(), which ends also while more is written.
   [[nodiscard]] int ring_fd() const;
   void drain(const std::function<void(const st_flow&)>& on_flow,
              const std::function<void(const st_event&)>& on_event);

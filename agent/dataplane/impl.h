@@ -56,6 +56,7 @@ struct Dataplane::Impl {
   std::map<std::string, std::uint32_t> namespace_slots;
   const std::function<void(const st_flow&)>* on_flow = nullptr;  // set while drain() runs
   const std::function<void(const st_event&)>* on_event = nullptr;
+  std::size_t drain_left = 0;  // records that drain() may still read
   std::unique_ptr<bpf_link, LinkDeleter> nudge_link;
   int nudge_fd = -1;
   std::string fast_path_problem;             // empty = its programs are loaded

@@ -104,7 +104,8 @@ void add_losses(const std::vector<admin::CounterView>& rows, std::vector<MetricF
     sum.storage_full += row.storage_full;
     sum.record_fallback += row.record_fallback;
   }
-  counter("sidetrack_flow_records_dropped_total", "Flow records that found the ring buffer full.")
+  counter("sidetrack_flow_records_dropped_total",
+          "Flow records that found no room in the ring buffer.")
       .add({}, number(sum.flows_dropped))
       .put_into(families);
   counter("sidetrack_records_full_total",

@@ -5,16 +5,27 @@
 
 #include "lib/common.h"
 
+/* From here on the agent is woken, and connects that are refused find no room. */
+static __always_inline int st_many_flows_wait(void)
+{
+	return bpf_ringbuf_query(&st_flows, BPF_RB_AVAIL_DATA) > ST_FLOW_RING_BYTES / 4;
+}
+
+static __always_inline void st_drop_flow(__u32 namespace_slot)
+{
+	struct st_counters *counters = st_get_counters(namespace_slot);
+
+	if (counters)
+		counters->flows_dropped++;
+}
+
 /* An empty record, for st_end_flow(); 0 = the ring is full, counted. */
 static __always_inline struct st_flow *st_reserve_flow(__u32 namespace_slot)
 {
 	struct st_flow *flow = bpf_ringbuf_reserve(&st_flows, sizeof(*flow), 0);
-	struct st_counters *counters;
 
 	if (!flow) {
-		counters = st_get_counters(namespace_slot);
-		if (counters)
-			counters->flows_dropped++;
+		st_drop_flow(namespace_slot);
 		return 0;
 	}
 	__builtin_memset(flow, 0, sizeof(*flow));
@@ -26,10 +37,7 @@ static __always_inline struct st_flow *st_reserve_flow(__u32 namespace_slot)
  * connection is what the connection would pay. */
 static __always_inline void st_end_flow(struct st_flow *flow)
 {
-	__u64 waiting = bpf_ringbuf_query(&st_flows, BPF_RB_AVAIL_DATA);
-
-	bpf_ringbuf_submit(flow, waiting > ST_FLOW_RING_BYTES / 4 ? BPF_RB_FORCE_WAKEUP
-								  : BPF_RB_NO_WAKEUP);
+	bpf_ringbuf_submit(flow, st_many_flows_wait() ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP);
 }
 
 #endif

@@ -171,7 +171,8 @@ struct {
 	__type(value, struct st_namespace);
 } st_namespaces __weak SEC(".maps");
 
-/* Flow records to the agent. Full: the record is lost and counted in flows_dropped. */
+/* Flow records to the agent. Full: the record is lost and counted in flows_dropped; so are those of
+ * refused connects while a quarter is in use. */
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, ST_FLOW_RING_BYTES);
