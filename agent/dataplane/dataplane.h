@@ -99,6 +99,7 @@ class Dataplane {
   // Programs whose link is gone or points elsewhere are attached again; returns the names of those
   // repaired. Engines' cgroups that no longer exist are forgotten.
   [[nodiscard]] Result<std::vector<std::string>> repair();
+  // Those of engines' cgroups that no longer exist are left out.
   [[nodiscard]] std::vector<ProgramState> programs() const;
   [[nodiscard]] std::vector<MapFill> fill() const;
 

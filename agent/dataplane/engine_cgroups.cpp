@@ -25,11 +25,6 @@ std::uint64_t engine_of_link(const std::string& name, const Hook& hook) {
   return id;
 }
 
-bool exists(const CgroupPlace& engine) {
-  const auto id = cgroup_id(engine.dir);
-  return id && *id == engine.id;
-}
-
 }  // namespace
 
 void Dataplane::Impl::find_engines() {
@@ -80,14 +75,19 @@ Result<void> Dataplane::Impl::detach_engine(std::uint64_t cgroup_id) {
   return {};
 }
 
+bool Dataplane::Impl::lives(const CgroupPlace& engine) const {
+  // The link knows whether its cgroup still lives, where we do not know the folder.
+  if (engine.dir.empty()) {
+    return linked_cgroup(link_path(options, hooks()[1], engine.id)) == engine.id;
+  }
+  const auto id = cgroup_id(engine.dir);
+  return id && *id == engine.id;
+}
+
 Result<void> Dataplane::Impl::forget_dead_engines() {
   const auto known = engines;
   for (const CgroupPlace& engine : known) {
-    // The link knows whether its cgroup still lives, where we do not know the folder.
-    const bool lives = engine.dir.empty()
-                           ? linked_cgroup(link_path(options, hooks()[1], engine.id)) == engine.id
-                           : exists(engine);
-    if (!lives) {
+    if (!lives(engine)) {
       ST_TRY(detach_engine(engine.id));
     }
   }

@@ -82,6 +82,8 @@ struct Dataplane::Impl {
   void for_each_place(const std::function<void(const Hook&, const CgroupPlace&)>& visit) const;
   // What an earlier agent left: `engines` from the links that are pinned.
   void find_engines();
+  // Whether the engine's cgroup is still there.
+  [[nodiscard]] bool lives(const CgroupPlace& engine) const;
   // Engines whose cgroup is gone, and their links.
   [[nodiscard]] Result<void> forget_dead_engines();
   [[nodiscard]] Result<void> detach_engine(std::uint64_t cgroup_id);

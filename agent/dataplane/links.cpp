@@ -165,7 +165,10 @@ Result<void> Dataplane::Impl::attach(const Hook& hook, const CgroupPlace& place)
 std::vector<ProgramState> Dataplane::programs() const {
   std::vector<ProgramState> states;
   impl_->for_each_place([&](const Hook& hook, const CgroupPlace& place) {
-    states.push_back(impl_->inspect(hook, place));
+    // One that has ended leaves its links until the next repair(), and nobody misses them.
+    if (!hook.engine || impl_->lives(place)) {
+      states.push_back(impl_->inspect(hook, place));
+    }
   });
   return states;
 }
