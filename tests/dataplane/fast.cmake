@@ -10,12 +10,13 @@ st_root_test(fast_naive_test SOURCES fast_naive_test.cpp naive_node.cpp LIBS st_
 st_root_test(self_test_test SOURCES self_test_test.cpp)
 
 # Tests that share a node: one entry per program.
-foreach(name fast_deviations_test fast_hostile_test fast_ktls_test fast_lost_events_test fast_moments_test fast_reasons_test fast_switches_test)
+foreach(name fast_deviations_test fast_hostile_test fast_lost_events_test fast_moments_test fast_reasons_test fast_switches_test)
   add_executable(${name} ${name}.cpp)
   target_link_libraries(${name} PRIVATE st_fast_node GTest::gtest_main GTest::gmock)
   set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
   add_test(NAME ${name} COMMAND ${name})
   set_tests_properties(${name} PROPERTIES LABELS dataplane TIMEOUT 120)
 endforeach()
+
 # Not a part of the tier that must run wherever BPF works: many kernels have no kTLS.
-set_tests_properties(fast_ktls_test PROPERTIES LABELS e2e SKIP_REGULAR_EXPRESSION "\\[  SKIPPED \\]")
+st_root_test(fast_ktls_test SOURCES fast_ktls_test.cpp LIBS st_fast_node APPLICATIONS FastKtls)
