@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 
 #include "tests/dataplane/fault_node.h"
+#include "tests/lab/http_get.h"
 
 namespace sidetrack::lab {
 namespace {
@@ -240,6 +241,31 @@ TEST_F(EngineFault, an_engine_short_of_files_is_full_until_connections_close) {
   ST_ASSERT_OK(holder->release());
   ASSERT_TRUE(eventually_explains("redirected")) << sidetrack_->logs();
   expect_connections(20, "redirected");
+}
+
+TEST_F(EngineFault, that_asks_another_folder_than_its_agents_is_a_problem) {
+  constexpr milliseconds kToldAfter{30'000};
+  start_echo();
+  ASSERT_NO_FATAL_FAILURE(start_sidetrack());
+  ProcessSpec spec = sidetrack_->agent_spec();
+  const auto folder =
+      std::find(spec.arguments.begin(), spec.arguments.end(), sidetrack_->state_dir());
+  ASSERT_NE(folder, spec.arguments.end());
+  *folder += "-other";
+  const std::string other = *folder + "/admin.sock";
+  ST_ASSERT_OK(sidetrack_->agent().terminate());
+  ST_ASSERT_VALUE(const auto agent, Process::start(spec));
+  const auto status = [&] {
+    const auto answer = http_over_unix(other, {.target = "/v1/status"});
+    return answer ? answer->body : "";
+  };
+  ASSERT_TRUE(eventually(kPatience, [&] {
+    return status().find("it has not registered with this agent yet") != std::string::npos;
+  })) << agent->output();
+  EXPECT_EQ(status().find("engine_not_registered"), std::string::npos);
+  EXPECT_TRUE(eventually(kToldAfter + kPatience, [&] {
+    return status().find("engine_not_registered") != std::string::npos;
+  })) << status();
 }
 
 TEST_F(EngineFault, sighup_cuts_nothing) {
