@@ -92,7 +92,8 @@ std::string set_rcvlowat_late(Ends& ends) {
 std::string set_peek_off_late(Ends& ends) {
   set_option(ends.server, SOL_SOCKET, SO_PEEK_OFF, 0);
   EXPECT_EQ(send_text(ends.client, "abcdef"), "sent");
-  return receive_text(ends.server, 3, MSG_PEEK) + receive_text(ends.server, 3, MSG_PEEK);
+  const std::string said = receive_text(ends.server, 3, MSG_PEEK);
+  return said + receive_text(ends.server, 3, MSG_PEEK);
 }
 
 std::string set_zerocopy_late(Ends& ends) {
