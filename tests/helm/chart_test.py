@@ -175,10 +175,12 @@ class Pods(unittest.TestCase):
 
     def test_each_container_has_its_probes(self):
         agent, engine = self.spec()["containers"]
-        for container, port in ((agent, 15880), (engine, 15881)):
+        # What hangs is not drained: an agent's connections are the engine's.
+        for container, port, hangs in ((agent, 15880, {"terminationGracePeriodSeconds": 5}), (engine, 15881, {})):
             alive = {"host": "127.0.0.1", "port": port, "path": "/healthz"}
             self.assertEqual(container["startupProbe"], {"httpGet": alive, "periodSeconds": 1, "timeoutSeconds": 3, "failureThreshold": 120})
-            self.assertEqual(container["livenessProbe"], {"httpGet": alive, "periodSeconds": 5, "timeoutSeconds": 3, "failureThreshold": 6})
+            self.assertEqual(container["livenessProbe"],
+                             {"httpGet": alive, "periodSeconds": 5, "timeoutSeconds": 3, "failureThreshold": 6, **hangs})
         ready = {"host": "127.0.0.1", "port": 15880, "path": "/readyz"}
         self.assertEqual(agent["readinessProbe"], {"httpGet": ready, "periodSeconds": 5, "timeoutSeconds": 3})
         # An engine has no such page: whether one takes connections is sidetrack_engine_up.
