@@ -15,10 +15,10 @@
 #include <cstring>
 #include <thread>
 
-#include "tests/dataplane/fast_list.h"
+#include "sidetrack/abi/fast.h"
 #include "tests/lab/pattern.h"
 
-namespace sidetrack::lab::endings {
+namespace sidetrack::lab {
 namespace {
 
 void abort_connection(UniqueFd& fd) {
@@ -106,15 +106,7 @@ void send_pattern(const UniqueFd& fd, int count, std::size_t size) {
   }
 }
 
-}  // namespace
-
-std::function<std::string(Ends&)> last_words(int count, std::size_t size) {
-  return [=](Ends& ends) {
-    send_pattern(ends.client, count, size);
-    ends.client.reset();
-    return read_to_end(ends.server);
-  };
-}
+// What the reader says when all came.
 std::string all_of(int count, std::size_t size) {
   return whole(static_cast<std::uint64_t>(count) * size) + " EOF";
 }
@@ -132,6 +124,7 @@ std::string half_close_both_ways(Ends& ends) {
   return said;
 }
 
+// The other direction goes on for long after a half-close.
 std::string stream_after_half_close(Ends& ends) {
   EXPECT_EQ(::shutdown(ends.client.get(), SHUT_WR), 0);
   std::string said = words(
@@ -155,6 +148,7 @@ std::string close_with_unread(Ends& ends) {
   return words({said, receive_text(ends.client, 9), send_to_end(ends.client)});
 }
 
+// The peer is gone when the queue is full: whoever waits for room must be told.
 std::string close_on_a_full_queue(Ends& ends) {
   const std::string bytes(16384, 'f');
   while (::send(ends.client.get(), bytes.data(), bytes.size(), MSG_NOSIGNAL) > 0) {
@@ -164,6 +158,7 @@ std::string close_on_a_full_queue(Ends& ends) {
   return send_to_end(ends.client);
 }
 
+// SO_LINGER 0.
 std::string abort_after_last_words(Ends& ends) {
   std::string said = send_text(ends.client, "last");
   EXPECT_EQ(receive_text(ends.server, 1, MSG_PEEK), "'l'");
@@ -192,6 +187,7 @@ std::string destroyed_by_the_administrator(Ends& ends) {
   return said;
 }
 
+// kill -9 of an application. Whatever it got out is whole, up to some byte.
 std::string killed_after_last_words(Ends& ends) {
   send_pattern(ends.client, 30, 1000);
   kill_hard(give_away(ends.client, [](int) {}));
@@ -246,4 +242,43 @@ std::string peer_closes_while_we_send(Ends& ends) {
   return said;
 }
 
-}  // namespace sidetrack::lab::endings
+}  // namespace
+
+FastList::Case FastListEndings::last_words(const char* name, int count, std::size_t size,
+                                           int times) {
+  const auto run = [=](Ends& ends) {
+    send_pattern(ends.client, count, size);
+    ends.client.reset();
+    return read_to_end(ends.server);
+  };
+  return {name, run, all_of(count, size), {}, times};
+}
+
+std::vector<FastList::Case> FastListEndings::endings() {
+  constexpr int kMany = ST_FAST_MESSAGES + 88;  // more than fit past TCP: bytes in both queues
+  const std::string over = "over";
+  return {
+      last_words("close right after a byte", 1, 1, 3),
+      last_words("close right after many", kMany, 50, 3),
+      {"half-close both ways", half_close_both_ways,
+       "sent EPIPE 'last' EOF EPIPE EOF sent EPIPE 'last' EOF EPIPE EOF "},
+      {"stream after a half-close",
+       stream_after_half_close,
+       "EOF " + whole(1'000'000) + " EOF",
+       {},
+       1,
+       "fp_state"},
+      {"SHUT_RD", stop_reading, "sent 'before' EOF sent 'answer'"},
+      {"close with unread bytes", close_with_unread, "sent ECONNRESET over", "sent EOF over"},
+      {"close on a full queue", close_on_a_full_queue, over},
+      {"SO_LINGER 0 after last words", abort_after_last_words, "sent 'last' ECONNRESET EOF EPIPE"},
+      {"SO_LINGER 0 with unread bytes", abort_with_unread, "sent ECONNRESET EPIPE"},
+      {"SOCK_DESTROY", destroyed_by_the_administrator,
+       "sent sent 'back' ECONNABORTED EOF 'there' ECONNRESET EOF"},
+      {"kill -9 after last words", killed_after_last_words, all_of(30, 1000)},
+      {"kill -9 while it sends", killed_while_it_sends, "in order EOF"},
+      {"kill -9 while it reads", killed_while_it_reads, over},
+      {"peer closes while we send", peer_closes_while_we_send, over, {}, 3}};
+}
+
+}  // namespace sidetrack::lab
