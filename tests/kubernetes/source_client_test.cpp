@@ -114,6 +114,16 @@ class ApiClientTest : public testing::Test {
     run([&] { return call.outcome.has_value(); });
     return call;
   }
+  // Starts one whose answer has come in part and does not end.
+  void start_endless(Call& call) {
+    serve([](const HttpRequest&, Answer& answer) {
+      answer.begin_chunks();
+      answer.write_chunk("one");
+      answer.hang();
+    });
+    client_->start({.target = "/x"}, call);
+    run([&] { return call.body == "one"; });
+  }
   void run(const std::function<bool()>& done) {
     const auto end = steady_clock::now() + 20s;
     while (!done() && steady_clock::now() < end) {
@@ -129,28 +139,16 @@ class ApiClientTest : public testing::Test {
 };
 
 TEST_F(ApiClientTest, streams_the_pieces_of_an_answer_as_they_come) {
-  serve([](const HttpRequest&, Answer& answer) {
-    answer.begin_chunks();
-    answer.write_chunk("one");
-    answer.hang();
-  });
   Call call;
-  client_->start({.target = "/x"}, call);
-  run([&] { return call.body == "one"; });
+  start_endless(call);
   EXPECT_EQ(call.answers, 1);
   EXPECT_FALSE(call.outcome);
 }
 
 // A watch may be silent for minutes: nothing else says that its server is gone.
 TEST_F(ApiClientTest, asks_the_kernel_to_notice_a_peer_that_is_gone_within_half_a_minute) {
-  serve([](const HttpRequest&, Answer& answer) {
-    answer.begin_chunks();
-    answer.write_chunk("one");
-    answer.hang();
-  });
   Call call;
-  client_->start({.target = "/x"}, call);
-  run([&] { return call.body == "one"; });
+  start_endless(call);
   const std::vector<int> sockets = sockets_to(server_->port());
   ASSERT_EQ(sockets.size(), 1U);
   EXPECT_EQ(option_of(sockets[0], IPPROTO_TCP, TCP_USER_TIMEOUT), 30'000);
