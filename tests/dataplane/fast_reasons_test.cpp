@@ -102,6 +102,21 @@ class FastReasons : public SharedFastNode {
   std::unique_ptr<Process> other_;
 };
 
+struct Option {
+  int level, name;
+};
+struct Values {
+  int meanwhile, usual;
+};
+
+// The client sends `text` while one of the two sockets has an option that keeps it on TCP.
+void send_while_set(Ends& ends, const UniqueFd& fd, const Option& option, const char* text,
+                    const Values& values = {1, 0}) {
+  set_option(fd, option.level, option.name, values.meanwhile);
+  EXPECT_EQ(send_text(ends.client, text), "sent");
+  set_option(fd, option.level, option.name, values.usual);
+}
+
 void read_back(Ends& ends, std::size_t count) {
   const std::string got = scenarios::receive_all(ends.server, count);
   EXPECT_EQ(got.size(), count) << got.substr(0, 40);
@@ -123,16 +138,12 @@ TEST_F(FastReasons, of_messages_are_counted) {
   const Row rows[] = {
       {"fp_zerocopy",
        [](Ends& ends) {
-         set_option(ends.client, SOL_SOCKET, SO_ZEROCOPY, 1);
-         EXPECT_EQ(send_text(ends.client, "by TCP"), "sent");
-         set_option(ends.client, SOL_SOCKET, SO_ZEROCOPY, 0);
+         send_while_set(ends, ends.client, {SOL_SOCKET, SO_ZEROCOPY}, "by TCP");
          read_back(ends, 6);
        }},
       {"fp_unread",
        [](Ends& ends) {
-         set_option(ends.client, SOL_SOCKET, SO_ZEROCOPY, 1);
-         EXPECT_EQ(send_text(ends.client, "first"), "sent");
-         set_option(ends.client, SOL_SOCKET, SO_ZEROCOPY, 0);
+         send_while_set(ends, ends.client, {SOL_SOCKET, SO_ZEROCOPY}, "first");
          EXPECT_EQ(send_text(ends.client, "behind"), "sent");
          read_back(ends, 11);
        }},
@@ -142,23 +153,17 @@ TEST_F(FastReasons, of_messages_are_counted) {
        [](Ends& ends) { EXPECT_NE(scenarios::read_into_faulting_memory(ends), ""); }},
       {"fp_rcvlowat",
        [](Ends& ends) {
-         set_option(ends.server, SOL_SOCKET, SO_RCVLOWAT, 2);
-         EXPECT_EQ(send_text(ends.client, "two"), "sent");
-         set_option(ends.server, SOL_SOCKET, SO_RCVLOWAT, 1);
+         send_while_set(ends, ends.server, {SOL_SOCKET, SO_RCVLOWAT}, "two", {2, 1});
          read_back(ends, 3);
        }},
       {"fp_timestamping",
        [](Ends& ends) {
-         set_option(ends.server, SOL_SOCKET, SO_TIMESTAMP, 1);
-         EXPECT_EQ(send_text(ends.client, "when"), "sent");
-         set_option(ends.server, SOL_SOCKET, SO_TIMESTAMP, 0);
+         send_while_set(ends, ends.server, {SOL_SOCKET, SO_TIMESTAMP}, "when");
          read_back(ends, 4);
        }},
       {"fp_tcp_inq",
        [](Ends& ends) {
-         set_option(ends.server, IPPROTO_TCP, TCP_INQ, 1);
-         EXPECT_EQ(send_text(ends.client, "how many"), "sent");
-         set_option(ends.server, IPPROTO_TCP, TCP_INQ, 0);
+         send_while_set(ends, ends.server, {IPPROTO_TCP, TCP_INQ}, "how many");
          read_back(ends, 8);
        }},
   };
