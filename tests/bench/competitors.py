@@ -3,8 +3,10 @@
 behind iptables, and no mesh at all. All of them run at once; only the one that is measured has traffic."""
 
 import json
+import shutil
 import subprocess
-from dataclasses import dataclass, field
+import sys
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import sidecars
@@ -109,6 +111,17 @@ class Path_:
     agent: Agent | None = None
     reason: str = "redirected"  # that the agent must say of every connection
     fast: bool = False  # it skips TCP once it is adopted
+    only: tuple[tuple[str, int], ...] = ()  # workloads and connections; none: all of them
+
+
+def build_go_server(programs: Path) -> Path | None:
+    """None: no Go here, which is told."""
+    if not shutil.which("go"):
+        print("bench: no server of Go: go is not installed", file=sys.stderr)
+        return None
+    program = programs / "go_server"
+    run("go", "build", "-o", str(program), str(Path(__file__).with_name("server.go")))
+    return program
 
 
 class Competitors:
@@ -128,10 +141,11 @@ class Competitors:
         self.start_node_proxy("haproxy", "ext", "external", 15881, 15001, 8200, fast=False)
         self.start_node_proxy("haproxyfast", "extfast", "fastexternal", 15883, 15002, 8300, fast=True)
         self.start_fast()
+        self.start_go()
         self.start_sidecars()
 
-    def serve(self, name: str, cgroup: str, netns: str, port: int) -> None:
-        process = self.lab.start(name, cgroup, netns, self.programs / "st_bench_server", self.pods[netns], str(port), str(PORTS),
+    def serve(self, name: str, cgroup: str, netns: str, port: int, program: Path | None = None) -> None:
+        process = self.lab.start(name, cgroup, netns, program or self.programs / "st_bench_server", self.pods[netns], str(port), str(PORTS),
                                  stdout=subprocess.PIPE, text=True)
         if process.stdout.readline().strip() != "ready":
             raise RuntimeError(f"{name}: {self.lab.log(name)}")
@@ -190,6 +204,22 @@ class Competitors:
         self.paths["fast"] = Path_("fast", "fast path, pod to pod", "fast", "fast/pods", server, 8400, pid, [], agent, "passthrough", True)
         self.paths["handoff"] = Path_("handoff", "fast path, embedded engine", "handoff", "fast/pods", server, 8400, pid,
                                       [agent.engine_pid], agent, fast=True)
+        # The far end is in no mesh, so the engine stays between them.
+        agent.wait_for("shop/handoff", f"{self.pods['server']}:8000", "redirected")
+        self.paths["relayed"] = Path_("relayed", "fast path, embedded engine, no handoff", "handoff", "fast/pods", self.pods["server"], 8000,
+                                      self.servers["server-plain"], [agent.engine_pid], agent, fast=True)
+
+    def start_go(self) -> None:
+        program = build_go_server(self.programs)
+        if not program:
+            return
+        self.serve("go-plain", "plain", "server", 8500, program)
+        self.serve("go-fast", "fast/pods", "fastserver", 8500, program)
+        for name, title, like, server in (("godirect", "direct, no mesh, Go server", "direct", "go-plain"),
+                                          ("gofast", "fast path, pod to pod, Go server", "fast", "go-fast"),
+                                          ("gohandoff", "fast path, embedded engine, Go server", "handoff", "go-fast")):
+            self.paths[name] = replace(self.paths[like], name=name, title=title, port=8500, server=self.servers[server],
+                                       only=(("keepalive", 1), ("keepalive", 64)))
 
     def start_sidecars(self) -> None:
         envoy = sidecars.find_envoy(self.programs / "envoy")

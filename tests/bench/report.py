@@ -16,7 +16,8 @@ from bench_stats import interval_of_median, judge_interval, judge_pairs, judge_r
 CONNECT_BOUNDS = {"control": None, "off": 1.02, "excluded port": 1.03, "excluded CIDR": 1.03, "passthrough": 1.03}
 BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
 COLOURS = {"direct": "#7f7f7f", "sidetrack": "#1f77b4", "haproxy": "#ff7f0e", "x1": "#2ca02c", "x2": "#d62728", "haproxyfast": "#ffbb78",
-           "fast": "#9467bd", "handoff": "#17becf", "e1": "#bcbd22", "e2": "#8c564b"}
+           "fast": "#9467bd", "handoff": "#17becf", "relayed": "#aec7e8", "e1": "#bcbd22", "e2": "#8c564b", "godirect": "#c7c7c7",
+           "gofast": "#c5b0d5", "gohandoff": "#9edae5"}
 
 
 def workload_title(workload: str, connections: int) -> str:
@@ -100,6 +101,8 @@ def load_table(result: dict, workload: str, connections: int) -> tuple[list[str]
     table = []
     for path, title in result["titles"].items():
         rows = rows_of(result, path, workload, connections)
+        if not rows:
+            continue
         cpu = [cpu_per_100k(row) for row in rows if row["proxy_cpu_s"]]
         over = "" if path == "sidetrack" else shown(ratios(result, path, workload, connections, rate), 2)
         table.append([title, shown([rate(row) for row in rows]), shown([row["p50_us"] for row in rows], 1),
@@ -165,10 +168,15 @@ def fast_table(result: dict) -> tuple[list[str], list[list[str]]]:
 
     add("fast", "direct", "keepalive", 64, "requests/s", rate, 1.3)
     add("fast", "direct", "keepalive", 1, "p50", p50, 0.85)
+    add("gofast", "godirect", "keepalive", 64, "requests/s", rate, 1.3)
+    add("gofast", "godirect", "keepalive", 1, "p50", p50, 0.85)
     add("fast", "direct", "bulk", 1, "writes/s", rate, 2.5)
+    add("gohandoff", "gofast", "keepalive", 64, "requests/s", rate, 0.95)
     for connections in (1, 16, 64):
         add("handoff", "fast", "keepalive", connections, "requests/s", rate, 0.95)
         add("handoff", "sidetrack", "keepalive", connections, "requests/s", rate, 1)
+        add("relayed", "sidetrack", "keepalive", connections, "requests/s", rate, 1)
+        add("handoff", "haproxyfast", "keepalive", connections, "requests/s", rate, 1)
         add("haproxyfast", "haproxy", "keepalive", connections, "requests/s", rate, 1)
         for one, two in (("x1", "x2"), ("e1", "e2")):
             add("handoff", one, "keepalive", connections, "requests/s", rate, 2)
@@ -219,14 +227,15 @@ def markdown(result: dict) -> str:
 def svg(result: dict) -> str:
     """Bars of the median rate by workload and path, with a line from minimum to maximum."""
     keys, titles = workloads(result) if result.get("load") else [], result.get("titles", {})
-    bar, gap, left, width, top = 16, 26, 210, 560, 30
-    height = top + len(keys) * (len(titles) * bar + gap) + 10
+    bar, gap, left, width, top = 16, 26, 270, 500, 30
+    bars = {key: {path: rows_of(result, path, *key) for path in titles if rows_of(result, path, *key)} for key in keys}
+    height = top + sum(len(of_key) * bar + gap for of_key in bars.values()) + 10
     parts = [f'<svg xmlns="http://www.w3.org/2000/svg" width="{left + width + 190}" height="{height}" font-family="sans-serif" font-size="12">',
              f'<rect width="100%" height="100%" fill="white"/><text x="8" y="18">requests/s, connections/s, writes/s: median of rounds, '
              f'line = minimum to maximum ({result["machine"]["cpu"]}, {result["machine"]["cores"]} cores)</text>']
     y = top
     for key in keys:
-        rates = {path: [rate(row) for row in rows_of(result, path, *key)] for path in titles}
+        rates = {path: [rate(row) for row in rows] for path, rows in bars[key].items()}
         scale = width / max(max(values) for values in rates.values())
         y += gap
         parts.append(f'<text x="8" y="{y - 6}" font-weight="bold">{workload_title(*key)}</text>')

@@ -23,9 +23,10 @@ from held import HeldClient, bind_server, cpu_seconds, load_command, measure_in_
 QUICK = os.environ.get("BENCH_QUICK", "") not in ("", "0")
 WORKLOADS = (("keepalive", 1), ("keepalive", 16), ("keepalive", 64), ("crr", 16), ("bulk", 1))
 # What bounds near 1 compare, measured in pairs beside it.
-PAIRED = (("keepalive", 1, ("sidetrack", "haproxy", "haproxyfast", "fast", "handoff")),
-          ("keepalive", 16, ("sidetrack", "haproxy", "haproxyfast", "fast", "handoff")),
-          ("keepalive", 64, ("sidetrack", "haproxy", "haproxyfast", "fast", "handoff")), ("crr", 16, ("haproxy", "sidetrack", "handoff")))
+PAIRED = (("keepalive", 1, ("sidetrack", "haproxy", "haproxyfast", "fast", "handoff", "relayed")),
+          ("keepalive", 16, ("sidetrack", "haproxy", "haproxyfast", "fast", "handoff", "relayed")),
+          ("keepalive", 64, ("sidetrack", "haproxy", "haproxyfast", "fast", "handoff", "relayed", "gofast", "gohandoff")),
+          ("crr", 16, ("haproxy", "sidetrack", "handoff")))
 WARMUP_S = {True: 1.8, False: 0.1}  # a fast path arms one second after it was adopted
 # mode, its pod (None: no agent on either side), the first of its two ports
 CONNECT_MODES = (("control", None, 7000), ("off", "off", 7010), ("excluded port", "excluded", 7020),
@@ -92,7 +93,7 @@ class Bench:
         for round_number in range(self.plan["load_rounds"]):
             for workload, connections in WORKLOADS:
                 say(f"load, round {round_number + 1}: {workload} c={connections}")
-                order = list(self.all.paths.values())
+                order = [path for path in self.all.paths.values() if not path.only or (workload, connections) in path.only]
                 for path in order if round_number % 2 == 0 else reversed(order):
                     measured = self.measure(path, workload, connections, place(workload, connections, round_number))
                     results.append({"path": path.name, "workload": workload, "connections": connections, "round": round_number, **measured})
@@ -119,7 +120,7 @@ class Bench:
         results = []
         for workload, connections, names in PAIRED:
             say(f"pairs: {workload} c={connections}, {self.plan['paired_rounds']} rounds")
-            paths = [self.all.paths[name] for name in names]
+            paths = [self.all.paths[name] for name in names if name in self.all.paths]
 
             def hold(number: int) -> list[HeldClient]:
                 return [HeldClient(self.lab, self.load_program, path, workload, connections, place(workload, connections, number)) for path in paths]
