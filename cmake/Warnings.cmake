@@ -7,6 +7,10 @@ target_compile_options(st_options INTERFACE
   $<$<COMPILE_LANGUAGE:CXX>:-Wnon-virtual-dtor>
   $<$<COMPILE_LANGUAGE:CXX>:-Wold-style-cast>
   -fstack-protector-strong)
+if(CMAKE_UNITY_BUILD)
+  # Sources look like headers then, and what is private in them like a mistake.
+  target_compile_options(st_options INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-Wno-subobject-linkage>)
+endif()
 if(ST_WERROR)
   target_compile_options(st_options INTERFACE -Werror)
 endif()

@@ -45,7 +45,7 @@ Response reply(const json& body) {
 
 Response reply(const Error& error) {
   return Response{
-      .status = status_of(error.code), .body = dump(to_json(error)) + "\n", .allow = {}};
+      .status = status_of(error.code), .body = dump(admin::to_json(error)) + "\n", .allow = {}};
 }
 
 template <typename T>

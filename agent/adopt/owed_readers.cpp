@@ -7,12 +7,12 @@ namespace sidetrack::adopt {
 
 namespace {
 
-constexpr std::chrono::milliseconds kLook{10};
+constexpr std::chrono::milliseconds kPause{10};
 
 }  // namespace
 
 void OwedReaders::add(std::uint64_t cookie, Clock::time_point now) {
-  owed_.try_emplace(cookie, Owed{.due = now + kLook});
+  owed_.try_emplace(cookie, Owed{.due = now + kPause});
 }
 
 st_adopt_request OwedReaders::request_to(std::uint64_t cookie) {
@@ -31,7 +31,7 @@ void OwedReaders::look(Clock::time_point now) {
   std::vector<st_adopt_request> requests;
   for (auto& [cookie, owed] : owed_) {
     if (owed.due <= now) {
-      owed.due = now + kLook;
+      owed.due = now + kPause;
       cookies.push_back(cookie);
       requests.push_back(request_to(cookie));
     }

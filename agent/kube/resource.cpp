@@ -36,7 +36,7 @@ std::string percent_encode(std::string_view text) {
 }
 
 std::string target_of(Resource resource, const std::string& node, const ListWatchRequest& request) {
-  using Kind = ListWatchRequest::Kind;
+  using Asks = ListWatchRequest::Kind;
   std::string target(names_of(resource).path);
   char separator = '?';
   const auto add = [&](std::string_view key, std::string_view value) {
@@ -48,12 +48,12 @@ std::string target_of(Resource resource, const std::string& node, const ListWatc
   } else if (resource == Resource::kNodes) {
     add("fieldSelector", "metadata.name=" + node);
   }
-  if (request.kind != Kind::kList) {
+  if (request.kind != Asks::kList) {
     add("watch", "1");
     add("allowWatchBookmarks", "true");
     add("timeoutSeconds", std::to_string(request.timeout.count()));
   }
-  if (request.kind == Kind::kWatchList) {
+  if (request.kind == Asks::kWatchList) {
     add("sendInitialEvents", "true");
     add("resourceVersionMatch", "NotOlderThan");
   }
@@ -65,7 +65,7 @@ std::string target_of(Resource resource, const std::string& node, const ListWatc
     add("continue", request.continue_token);
   } else if (!request.resource_version.empty()) {
     add("resourceVersion", request.resource_version);
-    if (request.kind == Kind::kList && request.resource_version != "0") {
+    if (request.kind == Asks::kList && request.resource_version != "0") {
       add("resourceVersionMatch", "NotOlderThan");
     }
   }
