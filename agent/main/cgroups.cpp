@@ -14,6 +14,7 @@
 #include "agent/dataplane/dataplane.h"
 #include "agent/dataplane/others.h"
 #include "agent/dataplane/pinned.h"
+#include "agent/main/engine_dir.h"
 #include "agent/pods/pod_cgroup.h"
 #include "sidetrack/cgroup/process_cgroup.h"
 
@@ -40,66 +41,6 @@ Result<std::uint64_t> id_of_option(const char* option, const std::string& dir) {
                       fmt::format("{} {}: {}", option, dir, id.error().message));
   }
   return id;
-}
-
-bool is_within(const fs::path& inner, const fs::path& outer) {
-  const auto [outer_end, inner_at] =
-      std::mismatch(outer.begin(), outer.end(), inner.begin(), inner.end());
-  return outer_end == outer.end();
-}
-
-std::string command_of(std::int64_t pid) {
-  std::ifstream file(fmt::format("/proc/{}/comm", pid));
-  std::string command;
-  std::getline(file, command);
-  return command;
-}
-
-// An engine's cgroup holds nothing else: whatever is in it is never redirected and may ask for
-// original destinations.
-Result<void> check_members(const std::string& dir) {
-  auto members = processes_of(dir);
-  ST_TRY(members);
-  std::string others;
-  for (const std::int64_t pid : *members) {
-    // The kernel cuts names to 15 bytes.
-    if (const std::string command = command_of(pid);
-        !command.empty() && command != "sidetrack-engin") {
-      others += fmt::format(" {} ({})", pid, command);
-    }
-  }
-  if (!others.empty()) {
-    return make_error(ErrorCode::kInvalid,
-                      "--engine-cgroup " + dir + " holds other processes:" + others +
-                          "; they would not be redirected. Give the engine a cgroup of its own");
-  }
-  return {};
-}
-
-Result<void> check_engine_dir(const Options& options, const Cgroups& cgroups,
-                              const std::string& engine_dir) {
-  std::error_code error;
-  const fs::path engine = fs::canonical(engine_dir, error);
-  const fs::path attach = fs::canonical(cgroups.attach_dir, error);
-  if (error) {
-    return errno_error("cgroup " + engine_dir, error.value());
-  }
-  if (engine == attach || is_within(attach, engine)) {
-    return make_error(
-        ErrorCode::kInvalid,
-        fmt::format(
-            "--engine-cgroup {} is {} itself or above it: every pod would count as the engine",
-            engine_dir, cgroups.attach_dir));
-  }
-  if (!is_within(engine, attach)) {
-    return make_error(
-        ErrorCode::kInvalid,
-        fmt::format(
-            "--engine-cgroup {} is not below {}: the programs would not see the engine's sockets",
-            engine_dir, cgroups.attach_dir));
-  }
-  return options.engine == reconcile::EngineKind::kEmbedded ? check_members(engine_dir)
-                                                            : Result<void>();
 }
 
 // To take over programs that are attached elsewhere is to stop redirecting there, without a word.
@@ -272,7 +213,7 @@ Result<Cgroups> find_cgroups(const Options& options) {
   auto engine_id = id_of_option("--engine-cgroup", cgroups.engine_dir);
   ST_TRY(engine_id);
   cgroups.engine_id = *engine_id;
-  ST_TRY(check_engine_dir(options, cgroups, cgroups.engine_dir));
+  ST_TRY(check_engine_dir(options.engine, cgroups.attach_dir, cgroups.engine_dir));
   return cgroups;
 }
 
@@ -293,7 +234,7 @@ Result<std::string> container_cgroup(const Options& options, const Cgroups& cgro
                                      std::int64_t pid) {
   auto dir = cgroup::folder_of_process(pid);
   ST_TRY(dir);
-  ST_TRY(check_engine_dir(options, cgroups, *dir));
+  ST_TRY(check_engine_dir(options.engine, cgroups.attach_dir, *dir));
   return dir;
 }
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // An agent that is told something wrong says what and changes nothing.
+#include <fmt/format.h>
 #include <sys/stat.h>
 
 #include <algorithm>
@@ -11,6 +12,8 @@
 
 namespace sidetrack::lab {
 namespace {
+
+constexpr const char* kExternal = "external=10.244.0.1:15001";
 
 class AgentStart : public FaultNode {
  protected:
@@ -244,6 +247,40 @@ TEST_F(AgentStart, refuses_an_engine_cgroup_that_holds_others_and_names_them) {
                                               .cgroup_path = sidetrack_->engine_cgroup()}));
   expect_refusal(sidetrack_->agent_spec(), 2,
                  {sidetrack_->engine_cgroup(), std::to_string(other->pid()), "sleep"});
+}
+
+TEST_F(AgentStart, refuses_an_engine_cgroup_above_a_pod_and_names_the_pod) {
+  // As a kubelet makes them; the pod has no process yet.
+  const std::string pod = "burstable/pod0c1d7a2e-5b0f-4b5e-9a64-7d1f0e3c2b1a";
+  ST_ASSERT_OK(cgroup_->child("engine/burstable"));
+  ST_ASSERT_OK(cgroup_->child("engine/" + pod));
+  for (const char* engine : {"embedded", kExternal}) {
+    expect_refusal(with("--engine", engine), 2,
+                   {"--engine-cgroup " + sidetrack_->engine_cgroup(), "above pods", pod});
+  }
+}
+
+TEST_F(AgentStart, refuses_an_engine_cgroup_with_others_below_and_names_them) {
+  ST_ASSERT_VALUE(const std::string below, cgroup_->child("engine/below"));
+  ST_ASSERT_VALUE(auto other,
+                  Process::start({.arguments = {"sleep", "600"}, .cgroup_path = below}));
+  const std::string name = fmt::format("{} (sleep", other->pid());
+  expect_refusal(sidetrack_->agent_spec(), 2, {sidetrack_->engine_cgroup(), name + ")"});
+  // The agent is in the lab's node, `other` is not.
+  expect_refusal(with("--engine", kExternal), 2,
+                 {sidetrack_->engine_cgroup(), name + ", in another network namespace)"});
+}
+
+TEST_F(AgentStart, an_external_engine_may_have_programs_below_its_cgroup_and_no_agent) {
+  ST_ASSERT_VALUE(const std::string below, cgroup_->child("engine/below"));
+  ST_ASSERT_VALUE(auto proxy, Process::start({.arguments = {"sleep", "600"},
+                                              .netns_path = lab_->node().path(),
+                                              .cgroup_path = below}));
+  ProcessSpec spec = with("--engine", kExternal);
+  replace(spec, "--pin-dir", folder_->file("pins"));  // looked at after the cgroups
+  expect_refusal(spec, 2, {"bpf file system"});
+  spec.cgroup_path = below;
+  expect_refusal(spec, 2, {sidetrack_->engine_cgroup(), "sidetrack-agent, this agent"});
 }
 
 TEST_F(AgentStart, refuses_a_pin_folder_that_is_not_on_a_bpf_file_system) {
