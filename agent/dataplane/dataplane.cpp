@@ -54,6 +54,8 @@ std::string refusal_in(const std::string& log) {
 
 // All that libbpf has said follows it in the message of a load_error().
 constexpr const char* kLibbpfSays = "; libbpf: ";
+// In its words for "none of the places where it may be has it", of all versions.
+constexpr const char* kNoBtf = "kernel BTF";
 
 Error load_error(int error_number) {
   utsname system{};
@@ -78,6 +80,10 @@ Error load_error(int error_number) {
   }
   if (const std::string refusal = refusal_in(log); !refusal.empty()) {
     error.message += ": " + refusal;
+  } else if (log.find(kNoBtf) != std::string::npos) {
+    error.message +=
+        ": the kernel's BTF is missing (/sys/kernel/btf/vmlinux): mount sysfs, or boot a kernel "
+        "with CONFIG_DEBUG_INFO_BTF=y";
   }
   error.message += log.empty() ? "" : kLibbpfSays + log;
   return error;

@@ -321,6 +321,20 @@ TEST_F(AgentStart, says_what_it_needs_when_it_is_not_privileged) {
   expect_refusal(spec, 1, {"CAP_BPF"});
 }
 
+// Its BTF is hidden. (Where libbpf looks next, only debug packages put something.)
+TEST_F(AgentStart, says_what_this_kernel_lacks_and_leaves_nothing) {
+  ProcessSpec spec = sidetrack_->agent_spec();
+  spec.arguments.insert(spec.arguments.begin(),
+                        {"unshare", "--mount", "sh", "-ec",
+                         "mount --bind /dev/null /sys/kernel/btf/vmlinux; exec \"$@\"", "sh"});
+  expect_refusal(spec, 3, {"BTF", "/sys/kernel/btf/vmlinux", "CONFIG_DEBUG_INFO_BTF"});
+  EXPECT_FALSE(std::filesystem::exists(sidetrack_->pin_dir()));
+  ST_ASSERT_VALUE(const auto attached,
+                  run_command({.arguments = {"bpftool", "cgroup", "show", cgroup_->path()}}));
+  EXPECT_EQ(attached.exit_status, 0) << attached.output;
+  EXPECT_EQ(attached.output, "");
+}
+
 TEST_F(AgentStart, tells_a_user_who_is_not_root_what_to_do_and_leaves_nothing) {
   ST_ASSERT_OK(sidetrack_->start_agent());
   // A folder that everybody may use, with programs that everybody may run.
