@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <csignal>
 #include <cstring>
+#include <set>
 
 #include <nlohmann/json.hpp>
 
@@ -20,13 +21,16 @@ namespace {
 using nlohmann::json;
 
 constexpr int kStreams = 1000;
+const std::set<std::string> kPrograms = {"st_connect4",     "st_connect6",     "st_getpeername4",
+                                         "st_getpeername6", "st_getsockname4", "st_getsockname6",
+                                         "st_getsockopt",   "st_setsockopt",   "st_sockops"};
 
 class AgentFault : public FaultNode {
  protected:
   void SetUp() override {
     FaultNode::SetUp();
     if (!IsSkipped() && !HasFatalFailure()) {
-      start_echo();
+      start_echo({"echo:7000", "echo:7001"});
     }
   }
   std::vector<int> open_streams(int count) {
@@ -58,6 +62,16 @@ class AgentFault : public FaultNode {
   [[nodiscard]] std::uint64_t repairs() const {
     const auto status = sidetrack_->get("/v1/status");
     return status ? status->value("repairs", std::uint64_t{0}) : 0;
+  }
+  // Of all that a status names.
+  static std::set<std::string> programs_that_are(bool attached, const json& status) {
+    std::set<std::string> names;
+    for (const json& program : status.at("programs")) {
+      if (program.value("attached", !attached) == attached) {
+        names.insert(program.value("name", ""));
+      }
+    }
+    return names;
   }
 };
 
@@ -148,6 +162,51 @@ TEST_F(AgentFault, one_that_cannot_read_its_objects_leaves_all_in_force) {
   EXPECT_EQ(repairs(), 0U);
 }
 
+TEST_F(AgentFault, a_file_that_breaks_under_it_changes_nothing_and_is_named) {
+  const std::string good =
+      "apiVersion: v1\nkind: Namespace\nmetadata:\n  name: shop\n"
+      "  labels: {sidetrack.io/mode: redirect}\n"
+      "  annotations: {sidetrack.io/exclude-outbound-ports: \"7001\"}\n";
+  ST_ASSERT_OK(objects_->remove(Kind::kNamespace, "shop"));
+  ST_ASSERT_OK(objects_->put_text("namespaces.yaml", good));
+  ASSERT_NO_FATAL_FAILURE(start_sidetrack());
+  const st_pod before = row();
+  const auto expect_as_before = [&] {
+    const st_pod now = row();
+    EXPECT_EQ(std::memcmp(&before, &now, sizeof(before)), 0);
+    expect_connections(3, "redirected");
+    expect_connections(3, "excluded_port", 7001);
+  };
+  // What `sidetrackctl status` says of the file; null: nothing.
+  const auto told = [&]() -> json {
+    const auto answer = sidetrack_->ctl({"-o", "json", "status"});
+    const json status = answer ? json::parse(answer->standard_output, nullptr, false) : json();
+    for (const json& problem : status.value("problems", json::array())) {
+      if (problem.value("object", "") == "file " + folder_->file("namespaces.yaml")) {
+        return problem;
+      }
+    }
+    return nullptr;
+  };
+  expect_as_before();
+  EXPECT_EQ(told(), json());
+
+  ST_ASSERT_OK(objects_->put_text("namespaces.yaml", good + "  uid: [\n"));
+  json problem;
+  ASSERT_TRUE(eventually(kPatience, [&] { return !(problem = told()).is_null(); }));
+  EXPECT_EQ(problem["severity"], "error");
+  EXPECT_EQ(problem["key"], "line 8") << problem;
+  EXPECT_NE(problem.value("reason", "").find("its 1 last good objects stay in use"),
+            std::string::npos)
+      << problem;
+  expect_as_before();
+
+  ST_ASSERT_OK(objects_->put_text("namespaces.yaml", good));
+  EXPECT_TRUE(eventually(kPatience, [&] { return told().is_null(); })) << told();
+  expect_as_before();
+  EXPECT_EQ(repairs(), 0U);
+}
+
 // It takes engines only when it knows its objects, and an engine asks every two seconds.
 TEST_F(AgentFault, an_engine_that_has_not_come_back_to_it_is_shown_as_what_the_kernel_knows) {
   ASSERT_NO_FATAL_FAILURE(start_sidetrack());
@@ -231,36 +290,39 @@ TEST_F(AgentFault, bypass_works_without_an_agent_and_cuts_nothing) {
   expect_all_alive(streams);
 }
 
-TEST_F(AgentFault, a_detached_program_is_reported_and_attached_again) {
+// Every one of them, the engine's too: detached, or with its pin removed.
+TEST_F(AgentFault, detached_programs_are_reported_and_attached_again) {
   ASSERT_NO_FATAL_FAILURE(start_sidetrack());
   ASSERT_EQ(repairs(), 0U);
-  ST_ASSERT_OK(KernelView(sidetrack_->pin_dir()).detach_link("st_connect4"));
-  ASSERT_TRUE(eventually(kPatience, [&] { return repairs() == 1; })) << sidetrack_->logs();
-  expect_connections(5, "redirected");
-  ASSERT_EQ(::unlink((sidetrack_->pin_dir() + "/v1/links/st_sockops").c_str()), 0);
-  ASSERT_TRUE(eventually(kPatience, [&] { return repairs() == 2; })) << sidetrack_->logs();
-  expect_connections(5, "redirected");
+  const KernelView kernel(sidetrack_->pin_dir());
+  ST_ASSERT_VALUE(const auto links, kernel.links());
+  for (const auto& [link, cgroup] : links) {
+    if (link == "st_sockops") {
+      ASSERT_EQ(::unlink((sidetrack_->pin_dir() + "/v1/links/" + link).c_str()), 0);
+    } else {
+      ST_ASSERT_OK(kernel.detach_link(link));
+    }
+  }
+  ST_ASSERT_VALUE(const json damaged, sidetrack_->get("/v1/status"));
+  // Unless the agent was quicker.
+  if (damaged.value("repairs", std::uint64_t{0}) == 0) {
+    EXPECT_EQ(programs_that_are(false, damaged), kPrograms) << damaged.dump();
+    EXPECT_EQ(damaged["agent"]["state"], "degraded");
+  }
+  ASSERT_TRUE(eventually(kPatience, [&] { return repairs() == kPrograms.size(); }))
+      << sidetrack_->logs();
+  ST_ASSERT_VALUE(const auto again, kernel.links());
+  EXPECT_EQ(again, links);
+  ST_ASSERT_VALUE(const json repaired, sidetrack_->get("/v1/status"));
+  EXPECT_EQ(programs_that_are(true, repaired), kPrograms) << repaired.dump();
   ST_ASSERT_VALUE(const auto doctor,
                   sidetrack_->ctl({"--pin-dir", sidetrack_->pin_dir(), "doctor"}));
-  EXPECT_NE(doctor.output.find("st_connect4"), std::string::npos) << doctor.output;
-  EXPECT_NE(doctor.output.find("st_sockops"), std::string::npos) << doctor.output;
-}
-
-TEST_F(AgentFault, status_shows_what_is_not_attached_while_it_is_not) {
-  ASSERT_NO_FATAL_FAILURE(start_sidetrack());
-  ST_ASSERT_OK(KernelView(sidetrack_->pin_dir()).detach_link("st_connect6"));
-  ST_ASSERT_VALUE(const json status, sidetrack_->get("/v1/status"));
-  const auto attached = [](const json& shown) {
-    const json& programs = shown.at("programs");
-    return std::all_of(programs.begin(), programs.end(),
-                       [](const json& program) { return program.value("attached", false); });
-  };
-  // Unless the agent was quicker.
-  EXPECT_TRUE(!attached(status) || repairs() == 1) << status.dump();
-  ASSERT_TRUE(eventually(kPatience, [&] {
-    const auto now = sidetrack_->get("/v1/status");
-    return now && attached(*now);
-  }));
+  for (const std::string& program : kPrograms) {
+    const std::string report = "program " + program + " was detached; put right";
+    EXPECT_NE(repaired["problems"].dump().find(report), std::string::npos) << repaired.dump();
+    EXPECT_NE(doctor.output.find(report), std::string::npos) << doctor.output;
+  }
+  expect_connections(5, "redirected");
 }
 
 TEST_F(AgentFault, a_deleted_row_is_written_again_and_counted) {

@@ -140,9 +140,10 @@ bool FaultNode::eventually_explains(const std::string& reason) const {
   return eventually(kPatience, [&] { return explain() == reason; });
 }
 
-void FaultNode::expect_connections(std::uint64_t count, const std::string& reason) {
+void FaultNode::expect_connections(std::uint64_t count, const std::string& reason,
+                                   std::uint16_t port) {
   const Counts before = counted();
-  ST_ASSERT_VALUE(const auto burst, shell_->burst(api_v4_, kEcho, {.count = count}));
+  ST_ASSERT_VALUE(const auto burst, shell_->burst(api_v4_, port, {.count = count}));
   expect_clean(burst, count, sidetrack_->logs());
   EXPECT_EQ(since(before), (Counts{{reason, count}}));
 }

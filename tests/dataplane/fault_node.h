@@ -72,8 +72,9 @@ class FaultNode : public testing::Test {
   // Verdict of the kernel's rows for a connect of `pod` to the echo server: "engine_down".
   [[nodiscard]] std::string explain(const std::string& pod = "web") const;
   [[nodiscard]] bool eventually_explains(const std::string& reason) const;
-  // `count` connections of web to the echo server, all of which must succeed for `reason`.
-  void expect_connections(std::uint64_t count, const std::string& reason);
+  // `count` connections of web to an echo server, all of which must succeed for `reason`.
+  void expect_connections(std::uint64_t count, const std::string& reason,
+                          std::uint16_t port = kEcho);
   // One message there and back on an open connection.
   static void expect_alive(PodShell& shell, int id, std::uint64_t length = 4096);
 
