@@ -16,7 +16,10 @@ namespace {
 using nlohmann::json;
 
 constexpr const char* kExcluded = "sidetrack.io/exclude-outbound-ports";
+constexpr const char* kExcludedCidrs = "sidetrack.io/exclude-outbound-cidrs";
 constexpr int kTries = 5;
+constexpr std::uint16_t kLow = 17000;  // where listeners may be
+constexpr std::uint16_t kHigh = 17009;
 
 class Ctl : public FaultNode {
  protected:
@@ -25,7 +28,7 @@ class Ctl : public FaultNode {
     if (IsSkipped() || HasFatalFailure()) {
       return;
     }
-    start_sidetrack();
+    start_sidetrack({.agent_arguments = {"--listener-ports", fmt::format("{}-{}", kLow, kHigh)}});
   }
   void exclude_echo() {
     ST_ASSERT_OK(
@@ -96,6 +99,14 @@ TEST_F(Ctl, pods_shows_the_kernels_row) {
     const auto pod = sidetrack_->pod("shop/web");
     return pod ? std::optional(*pod) : std::nullopt;
   };
+  ST_ASSERT_VALUE(const json whole, sidetrack_->pod("shop/web"));
+  EXPECT_EQ(whole.value("state", ""), "enrolled");
+  for (const char* family : {"engine_ports", "engine_ports_v6"}) {
+    EXPECT_EQ(whole[family].size(), 4U) << whole;
+    for (const json& port : whole[family]) {
+      EXPECT_TRUE(port.get<int>() >= kLow && port.get<int>() <= kHigh) << whole;
+    }
+  }
   ask_before_it_is_repaired([&] { ST_ASSERT_OK(kernel.set_policy(cookie_, 4711)); },
                             [&]() -> std::optional<std::string> {
                               const auto pod = web();
@@ -149,6 +160,8 @@ TEST_F(Ctl, following_flows_goes_on_with_the_next_agent) {
 }
 
 TEST_F(Ctl, policy_shows_each_value_with_its_origin) {
+  ST_ASSERT_OK(
+      objects_->set_annotation(Kind::kPod, "shop/web", kExcludedCidrs, "192.0.2.0/24:443"));
   ASSERT_NO_FATAL_FAILURE(exclude_echo());
   const json policy = shown({"policy", "shop/web"}, 0);
   EXPECT_EQ(policy.value("namespace", ""), "shop");
@@ -158,13 +171,66 @@ TEST_F(Ctl, policy_shows_each_value_with_its_origin) {
   for (const json& entry : policy.value("entries", json::array())) {
     entries[entry.value("name", "")] = entry;
   }
-  EXPECT_EQ(entries["mode"].value("value", ""), "redirect") << policy;
-  EXPECT_EQ(entries["mode"]["origin"].value("key", ""), "sidetrack.io/mode") << policy;
-  EXPECT_EQ(entries["exclude_outbound_ports"].value("value", ""), std::to_string(kEcho)) << policy;
-  EXPECT_EQ(entries["exclude_outbound_ports"]["origin"].value("key", ""), kExcluded) << policy;
+  const auto expect_entry = [&](const char* name, const std::string& value,
+                                const std::string& object, const std::string& key) {
+    const json wanted = {{"name", name},
+                         {"value", value},
+                         {"origin", {{"object", object}, {"key", key}, {"value", value}}}};
+    EXPECT_EQ(entries[name], wanted);
+  };
+  expect_entry("mode", "redirect", "Namespace/shop", "sidetrack.io/mode");
+  expect_entry("on_engine_loss", "open", "default", "sidetrack.io/on-engine-loss");
+  expect_entry("exclude_outbound_ports", std::to_string(kEcho), "Namespace/shop", kExcluded);
+  expect_entry("exclude_outbound_cidrs", "192.0.2.0/24:443", "Pod/shop/web", kExcludedCidrs);
   ST_ASSERT_VALUE(const auto table, sidetrack_->ctl({"policy", "shop/web"}));
   EXPECT_EQ(table.exit_status, 0);
-  EXPECT_NE(table.output.find(kExcluded), std::string::npos) << table.output;
+  for (const char* word : {kExcluded, kExcludedCidrs, "Namespace/shop", "Pod/shop/web"}) {
+    EXPECT_NE(table.output.find(word), std::string::npos) << word << "\n" << table.output;
+  }
+}
+
+TEST_F(Ctl, pods_flows_and_counters_are_of_the_namespace_that_is_asked_for) {
+  ST_ASSERT_OK(
+      objects_->put(NamespaceSpec{.name = "depot", .labels = {{"sidetrack.io/mode", "redirect"}}}));
+  ST_ASSERT_OK(objects_->put(PodSpec{.namespace_name = "depot",
+                                     .name = "api",
+                                     .netns_path = api_->netns.path(),
+                                     .addresses = {api_->v4, api_->v6}}));
+  ST_ASSERT_OK(sidetrack_->wait_for_pod("depot/api", "enrolled", "redirect"));
+  start_echo();
+  expect_connections(3, "redirected");
+  ST_ASSERT_VALUE(const auto echo_in_web, EchoServer::start(place(*web_), {"echo:7000"}));
+  ST_ASSERT_VALUE(const auto back, shell_in(*api_)->burst(web_->v4, kEcho, {.count = 2}));
+  expect_clean(back, 2, sidetrack_->logs());
+
+  // How many of what a command shows each namespace has.
+  using Found = std::map<std::string, std::size_t>;
+  const auto namespaces = [&](const std::vector<std::string>& words) {
+    Found found;
+    for (const json& item : shown(words, 0).value(words.front(), json::array())) {
+      ++found[item.value("namespace", "?")];
+    }
+    return found;
+  };
+  EXPECT_EQ(namespaces({"pods"}), (Found{{"depot", 1}, {"shop", 1}}));
+  EXPECT_EQ(namespaces({"pods", "-n", "depot"}), (Found{{"depot", 1}}));
+  EXPECT_EQ(shown({"pods", "-n", "nowhere"}, 1), (json{{"pods", json::array()}}));
+  EXPECT_TRUE(eventually(kPatience, [&] {
+    return namespaces({"flows", "--since", "1h"}) == Found{{"depot", 2}, {"shop", 3}};
+  }));
+  EXPECT_EQ(namespaces({"flows", "-n", "shop"}), (Found{{"shop", 3}}));
+  EXPECT_EQ(namespaces({"flows", "--since", "1ms"}), Found{}) << "the program takes longer";
+  const auto redirected = [&](const std::vector<std::string>& words) {
+    Counts found;
+    for (const json& row : shown(words, 0).value("counters", json::array())) {
+      found[row.value("namespace", "?")] = row.at("connections").value("redirected", 0U);
+    }
+    return found;
+  };
+  EXPECT_EQ(redirected({"counters", "-n", "depot"}), (Counts{{"depot", 2}}));
+  Counts all = redirected({"counters"});
+  EXPECT_EQ(all["shop"], 3U);
+  EXPECT_EQ(all["depot"], 2U);
 }
 
 TEST_F(Ctl, policy_of_a_pod_that_is_not_here_is_an_error) {
