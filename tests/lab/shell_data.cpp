@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -162,6 +163,42 @@ nlohmann::json ShellSockets::exchange(const Words& words) {
   answer["digest"] = digest.hex();
   answer["expected_digest"] = pattern_digest(seed, length);
   return answer;
+}
+
+// Sends on all held connections, which must not block, until none of them has taken anything for
+// `quiet_ms` (or has taken `len`). What each gets first has a size of its own, so that not all of
+// them are full in the same way.
+nlohmann::json ShellSockets::fill_held(const Words& words) {
+  const std::uint64_t length = words.number("len", kToTheEnd);
+  const std::vector<char> chunk(kChunkBytes, 'f');
+  std::vector<pollfd> open;
+  for (const UniqueFd& fd : held_) {
+    open.push_back({fd.get(), POLLOUT, 0});
+  }
+  std::vector<std::uint64_t> sent(held_.size());
+  nlohmann::json errors = nlohmann::json::object();
+  for (std::size_t i = 0; i < open.size(); ++i) {
+    sent[i] = send_all(open[i].fd, std::span(chunk).first(1 + i * 4099 % (kChunkBytes - 1))).bytes;
+  }
+  while (::poll(open.data(), open.size(), static_cast<int>(words.number("quiet_ms", 300))) > 0) {
+    for (std::size_t i = 0; i < open.size(); ++i) {
+      if (open[i].revents == 0) {
+        continue;
+      }
+      const Sent some = send_all(open[i].fd, chunk);
+      sent[i] += some.bytes;
+      if (some.error_number != 0 && some.error_number != EAGAIN) {
+        const std::string name = errno_answer(some.error_number)["errno_name"];
+        errors[name] = errors.value(name, 0) + 1;
+        open[i].fd = -1;
+      } else if (sent[i] >= length) {
+        open[i].fd = -1;
+      }
+    }
+  }
+  const auto [least, most] = std::minmax_element(sent.begin(), sent.end());
+  return {
+      {"least", sent.empty() ? 0 : *least}, {"most", sent.empty() ? 0 : *most}, {"errors", errors}};
 }
 
 // udp_exchange ADDRESS PORT [len=] [bind=]: one datagram there and back on a connected socket, and

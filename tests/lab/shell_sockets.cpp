@@ -14,6 +14,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <span>
+#include <utility>
 
 #include <nlohmann/json.hpp>
 
@@ -369,7 +370,8 @@ nlohmann::json ShellSockets::run(const Words& words) {
       {"md5_keys", &ShellSockets::add_md5_keys},
       {"udp_exchange", &ShellSockets::udp_exchange},
       {"hold", &ShellSockets::hold},
-      {"check_held", &ShellSockets::check_held}};
+      {"check_held", &ShellSockets::check_held},
+      {"fill_held", &ShellSockets::fill_held}};
   const std::string& command = words.at(0);
   if (const auto known = kHandlers.find(command); known != kHandlers.end()) {
     return (this->*known->second)(words);
@@ -390,9 +392,7 @@ nlohmann::json ShellSockets::run(const Words& words) {
     return errno_answer(::shutdown(fd_of(words), SHUT_WR) == 0 ? 0 : errno);
   }
   if (command == "release") {
-    const std::size_t count = held_.size();
-    held_.clear();
-    return {{"released", count}};
+    return {{"released", std::exchange(held_, {}).size()}};
   }
   return {{"error", "unknown command " + command}};
 }

@@ -72,6 +72,7 @@ class ShellSockets {
   nlohmann::json udp_exchange(const Words& words);
   nlohmann::json hold(const Words& words);
   nlohmann::json check_held(const Words& words);
+  nlohmann::json fill_held(const Words& words);
 
   int keep(UniqueFd fd);
   [[nodiscard]] int fd_of(const Words& words) const;  // of the id in word 1; -1 if unknown

@@ -8,6 +8,7 @@
 //   whoami    sends the peer's address as it sees it, "ADDRESS PORT\n", and closes
 //   reset     resets a connection when its first byte comes: connect() has returned by then
 //   stream    sends BYTES bytes of the pattern of seed 1, half-closes
+//   deaf      as stream, but never reads
 //   sink      reads to the end, closes
 //   http      answers every request head with 200 and "ok", keeps the connection
 //   udp       sends datagrams back
@@ -43,6 +44,9 @@ struct Listener {
   std::string mode;
   std::uint64_t stream_bytes = 0;
   UniqueFd fd;
+
+  [[nodiscard]] bool streams() const { return mode == "stream" || mode == "deaf"; }
+  [[nodiscard]] bool reads() const { return mode != "silent" && mode != "deaf"; }
 };
 
 struct Connection {
@@ -140,7 +144,7 @@ void Server::begin(const Listener& listener, UniqueFd fd, const sockaddr_in6& pe
     }
     connection->out = fmt::format("{} {}\n", text.data(), ntohs(peer.sin6_port));
     connection->end_seen = true;
-  } else if (listener.mode == "stream") {
+  } else if (listener.streams()) {
     connection->stream_left = listener.stream_bytes;
   }
   epoll_event event{.events = 0, .data = {.fd = connection->fd.get()}};
@@ -200,7 +204,7 @@ bool Server::read_some(Connection& connection) {
 
 // False: the connection is broken or done.
 bool Server::write_some(Connection& connection) {
-  const bool streams = connection.listener->mode == "stream";
+  const bool streams = connection.listener->streams();
   if (streams && connection.out.empty() && connection.stream_left > 0) {
     connection.out.resize(std::min<std::uint64_t>(connection.stream_left, 65536));
     connection.pattern.fill(connection.out);
@@ -226,10 +230,10 @@ bool Server::write_some(Connection& connection) {
 void Server::watch(const Connection& connection) {
   std::uint32_t wanted = 0;
   if (!connection.end_seen && connection.out.size() < kBufferBytes &&
-      connection.listener->mode != "silent") {
+      connection.listener->reads()) {
     wanted |= EPOLLIN;
   }
-  if (!connection.out.empty() || (connection.listener->mode == "stream" && !connection.end_sent)) {
+  if (!connection.out.empty() || (connection.listener->streams() && !connection.end_sent)) {
     wanted |= EPOLLOUT;
   }
   epoll_event event{.events = wanted, .data = {.fd = connection.fd.get()}};
