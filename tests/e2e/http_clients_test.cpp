@@ -46,6 +46,14 @@ http {{
     wait_for_listener(8080);
   }
 
+  // For a shell: `command` with $fault and $url, for each server of probe_server.py that fails.
+  Client for_each_fault(const std::string& command) const {
+    return {{"sh", "-c",
+             fmt::format("for each in reset:7211 cut:7212 refused:9; do fault=${{each%:*}}; "
+                         "url=http://{}:${{each#*:}}/; {}; done",
+                         v4_, command)}};
+  }
+
   std::string v4_;
   std::string v6_;
   std::string url_;
@@ -61,6 +69,10 @@ TEST_F(HttpClients, curl_gets_over_ipv4_and_ipv6_with_keep_alive) {
       "40",   "-w", "%{http_code} %{num_connects} %{remote_ip} %{remote_port}\n"};
   arguments.insert(arguments.end(), urls.begin(), urls.end());
   expect_same({arguments});
+  serve_probes();
+  expect_same_complaints(
+      "curl", for_each_fault("curl -s --max-time 20 -o /dev/null -w \"$fault %{exitcode} "
+                             "%{size_download} %{errormsg}\\n\" $url || true"));
 }
 
 TEST_F(HttpClients, curl_posts_and_puts_20_megabytes) {
@@ -84,6 +96,11 @@ TEST_F(HttpClients, wget) {
   expect_same({{"wget", "-qO-", "--tries=1", "--timeout=40", url_ + "/data", url6_ + "/data"}});
   expect_same(
       {{"wget", "-qO-", "--tries=1", "--timeout=40", "--post-file=" + file, url_ + "/post"}});
+  serve_probes();
+  expect_same_complaints(
+      "wget", for_each_fault("said=$(LC_ALL=C wget -O /dev/null --tries=1 --timeout=20 $url 2>&1); "
+                             "echo $fault $? $(echo \"$said\" | grep -Eo "
+                             "'(Connection closed at byte|Read error|[Ff]ailed).*')"));
 }
 
 TEST_F(HttpClients, go_net_http_at_both_ends) {
@@ -95,6 +112,8 @@ TEST_F(HttpClients, go_net_http_at_both_ends) {
   serve_echo({"echo:7000"});
   expect_same({{program, "get", v4_ + ":8080", v4_ + ":7000"}});
   expect_same({{program, "get", fmt::format("[{}]:8080", v6_), fmt::format("[{}]:7000", v6_)}});
+  serve_probes();
+  expect_same_complaints("go", {{program, "faults", v4_}});
 }
 
 TEST_F(HttpClients, java_http_client) {
@@ -102,9 +121,10 @@ TEST_F(HttpClients, java_http_client) {
     GTEST_SKIP() << "java is not installed";
   }
   serve_nginx();
-  // Little memory and no tiered compilation: what counts is how fast it starts.
-  expect_same(
-      {{"java", "-Xmx256m", "-XX:TieredStopAtLevel=1", client_file("JavaClient.java"), v4_, v6_}});
+  serve_probes();
+  // Little memory and no tiered compilation: what counts is how fast it starts, and it starts once.
+  expect_same_complaints("java", {{"java", "-Xmx256m", "-XX:TieredStopAtLevel=1",
+                                   client_file("JavaClient.java"), v4_, v6_}});
 }
 
 TEST_F(HttpClients, node_http) {
@@ -114,6 +134,8 @@ TEST_F(HttpClients, node_http) {
   serve_nginx();
   serve_echo({"echo:7000"});
   expect_same({{"node", client_file("node_http.js"), v4_, v6_}});
+  serve_probes();
+  expect_same_complaints("node", {{"node", client_file("node_http.js"), "faults", v4_}});
 }
 
 TEST_F(HttpClients, http2_without_tls) {

@@ -126,8 +126,16 @@ void Pair::expect_same(const Client& client) {
 }
 
 void Pair::serve(std::vector<std::string> arguments, const std::string& ready) {
+  serve_in(*server_, std::move(arguments), ready);
+}
+
+void Pair::serve_probes() {
+  serve({"python3", client_file("probe_server.py")}, "ready");
+}
+
+void Pair::serve_in(const Pod& pod, std::vector<std::string> arguments, const std::string& ready) {
   ST_ASSERT_VALUE(auto server, Process::start({.arguments = std::move(arguments),
-                                               .netns_path = server_->netns.path(),
+                                               .netns_path = pod.netns.path(),
                                                .cgroup_path = cgroup_->path()}));
   servers_.push_back(std::move(server));
   if (!ready.empty()) {
@@ -139,12 +147,12 @@ void Pair::serve_echo(const std::vector<std::string>& listeners) {
   ST_ASSERT_VALUE(echo_, EchoServer::start({server_->netns.path(), cgroup_->path()}, listeners));
 }
 
-void Pair::wait_for_listener(std::uint16_t port) {
+void Pair::wait_for_listener(const Pod& pod, std::uint16_t port) {
   const std::string filter = fmt::format("sport = :{}", port);
   ASSERT_TRUE(eventually(kClientPatience,
                          [&] {
                            const auto sockets = run_command({.arguments = {"ss", "-Hltn", filter},
-                                                             .netns_path = server_->netns.path()});
+                                                             .netns_path = pod.netns.path()});
                            return sockets && !sockets->standard_output.empty();
                          }))
       << "nothing listens on port " << port << ": "

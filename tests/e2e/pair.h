@@ -48,13 +48,21 @@ class Pair : public testing::Test {
   [[nodiscard]] Outcomes run_both(const Client& client);
   // run_both, and both must succeed and say exactly the same, something at all.
   void expect_same(const Client& client);
+  // As expect_same, of a client that prints a line for each server that failed it: `name` is its
+  // row in the table of complaints.cpp.
+  void expect_same_complaints(const std::string& name, const Client& client);
 
   // A program in the server's pod; the test fails unless it says `ready`.
   void serve(std::vector<std::string> arguments, const std::string& ready);
+  // ... or in another one.
+  void serve_in(const Pod& pod, std::vector<std::string> arguments, const std::string& ready);
+  // probe_server.py there.
+  void serve_probes();
   // An echo server of the lab there: {"echo:7000"}.
   void serve_echo(const std::vector<std::string>& listeners);
-  // Waits until something listens on a TCP port of the server's pod.
-  void wait_for_listener(std::uint16_t port);
+  // Waits until something listens on a TCP port of the server's pod, or of another one.
+  void wait_for_listener(std::uint16_t port) { wait_for_listener(*server_, port); }
+  void wait_for_listener(const Pod& pod, std::uint16_t port);
 
   // clients/NAME.
   static std::string client_file(const std::string& name);

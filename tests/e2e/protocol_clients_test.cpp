@@ -27,12 +27,17 @@ TEST_F(ProtocolClients, python_blocking_and_with_timeouts) {
         "");
   wait_for_listener(8080);
   expect_same({{"python3", client_file("python_blocking.py"), server_->v4, server_->v6}});
+  serve_probes();
+  expect_same_complaints("python",
+                         {{"python3", client_file("python_blocking.py"), "faults", server_->v4}});
 }
 
 TEST_F(ProtocolClients, python_asyncio) {
   serve_echo({"echo:7000", "silent:7005"});
-  serve({"python3", client_file("probe_server.py")}, "ready");
+  serve_probes();
   expect_same({{"python3", client_file("python_asyncio.py"), server_->v4, server_->v6}});
+  expect_same_complaints("asyncio",
+                         {{"python3", client_file("python_asyncio.py"), "faults", server_->v4}});
 }
 
 TEST_F(ProtocolClients, rust_std_net) {
@@ -64,6 +69,12 @@ TEST_F(ProtocolClients, redis_commands_and_pipelines) {
       "redis-benchmark -h {} -q -n 4000 -c 10 -P 16 -t set,get,lpush,lrange_100 >&2 && echo done",
       server_->v4);
   expect_same({{"sh", "-c", bench}});
+  serve_probes();
+  const std::string faults = fmt::format(
+      "for each in reset:7211 cut:7212 refused:9; do "
+      "said=$(redis-cli -h {} -p ${{each#*:}} GET key 2>&1); echo ${{each%:*}} $? $said; done",
+      server_->v4);
+  expect_same_complaints("redis", {{"sh", "-c", faults}});
 }
 
 TEST_F(ProtocolClients, redis_pushes_what_is_published) {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// JavaClient V4 V6: java.net.http, blocking and asynchronous, against nginx.
+// JavaClient V4 V6: java.net.http, blocking and asynchronous, against nginx, then against the servers of probe_server.py that fail.
+import java.io.IOException;
 import java.net.URI;
 import java.net.http.HttpClient;
 import java.net.http.HttpRequest;
@@ -21,6 +22,21 @@ public class JavaClient {
   static HttpRequest.Builder request(String host, String path) {
     String shown = host.contains(":") ? "[" + host + "]" : host;
     return HttpRequest.newBuilder(URI.create("http://" + shown + ":8080" + path)).timeout(Duration.ofSeconds(30));
+  }
+
+  static void faults(String host) throws Exception {
+    HttpClient client = HttpClient.newHttpClient();
+    for (String[] fault : new String[][] {{"reset", "7211"}, {"cut", "7212"}, {"refused", "9"}}) {
+      HttpRequest asked = HttpRequest.newBuilder(URI.create("http://" + host + ":" + fault[1] + "/")).timeout(Duration.ofSeconds(30)).build();
+      try {
+        System.out.println(fault[0] + " " + client.send(asked, HttpResponse.BodyHandlers.ofByteArray()).body().length);
+      } catch (IOException error) {
+        Throwable cause = error;
+        for (; cause.getCause() != null; cause = cause.getCause()) {
+        }
+        System.out.println(fault[0] + " " + error + ", by " + cause);
+      }
+    }
   }
 
   public static void main(String[] hosts) throws Exception {
@@ -46,5 +62,6 @@ public class JavaClient {
       HttpResponse<byte[]> got = client.send(request(host, "/upload/java").build(), HttpResponse.BodyHandlers.ofByteArray());
       System.out.println("got " + got.statusCode() + " " + sha256(got.body()) + " " + sha256(body));
     }
+    faults(hosts[0]);
   }
 }

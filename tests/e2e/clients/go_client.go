@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // go_client serve PORT | get HOST:PORT HOST:ECHOPORT: net/http at both ends (Go's listeners are MPTCP), and net with a half-close.
+// go_client faults HOST: net/http against the servers of probe_server.py that fail.
 package main
 
 import (
@@ -64,9 +65,24 @@ func echo(address string, data []byte) {
 	connection.Close()
 }
 
+func faults(host string) {
+	for _, fault := range [][2]string{{"reset", "7211"}, {"cut", "7212"}, {"refused", "9"}} {
+		var body []byte
+		answer, err := http.Get("http://" + net.JoinHostPort(host, fault[1]) + "/")
+		if err == nil {
+			body, err = io.ReadAll(answer.Body)
+		}
+		fmt.Println(fault[0], len(body), err)
+	}
+}
+
 func main() {
-	if os.Args[1] == "serve" {
+	switch os.Args[1] {
+	case "serve":
 		serve(os.Args[2])
+		return
+	case "faults":
+		faults(os.Args[2])
 		return
 	}
 	base := "http://" + os.Args[2]

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // node_http.js V4 V6: http with a keep-alive agent, and net with a half-close.
+// node_http.js faults HOST: both against the servers of probe_server.py that fail.
 'use strict';
 const crypto = require('crypto');
 const http = require('http');
@@ -46,7 +47,40 @@ async function main() {
   }
 }
 
-main().catch((error) => {
+// How a request ended, and after how many bytes. The request or the answer may be the first to say so: in words of its own.
+function httpEnd(host, port) {
+  return new Promise((resolve) => {
+    let length = 0;
+    const end = (text) => resolve(`http ${length} ${text}`);
+    const sent = http.get({agent: false, host, port}, (answer) => {
+      answer.on('data', (piece) => { length += piece.length; });
+      answer.on('end', () => end('end'));
+      answer.on('error', (error) => end(error.code));
+    });
+    sent.on('error', (error) => end(error.code));
+  });
+}
+
+// To libuv, a reset that comes before it has read the bytes can be an end: 7201 waits to be told that they have come.
+function netEnd(host, port) {
+  return new Promise((resolve) => {
+    let length = 0;
+    const socket = net.connect({host, port});
+    socket.once(port === 7201 ? 'data' : 'connect', () => socket.write('GET / HTTP/1.1\r\n\r\n'));
+    socket.on('data', (piece) => { length += piece.length; });
+    socket.on('end', () => resolve(`net ${length} end`));
+    socket.on('error', (error) => resolve(`net ${length} ${error.syscall} ${error.code}`));
+  });
+}
+
+async function faults(host) {
+  for (const [fault, httpPort, netPort] of [['reset', 7211, 7201], ['cut', 7212, 7212], ['refused', 9, 9]]) {
+    console.log(fault, await httpEnd(host, httpPort));
+    console.log(fault, await netEnd(host, netPort));
+  }
+}
+
+(process.argv[2] === 'faults' ? faults(process.argv[3]) : main()).catch((error) => {
   console.error(error);
   process.exit(1);
 });

@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """probe_server.py: servers whose behaviour or view of a connection is what a test is about. Says "ready"."""
+import array
+import fcntl
 import select
 import socket
 import struct
 import sys
+import termios
 import threading
+import time
 
 IP_PKTOPTIONS = 9
 TCP_MD5SIG_EXT = 32
@@ -16,6 +20,30 @@ def reset_midstream(sock, _peer):
     sock.sendall(b"r" * 1000)
     sock.recv(1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+def answer_in_part(sock):
+    """Reads a request of HTTP or Redis; answers with the head of 100,000 bytes and 1,000 of them."""
+    request = b""
+    while not request.endswith(b"\r\n\r\n" if request.startswith(b"G") else b"\r\n"):
+        if not (piece := sock.recv(65536)):
+            return
+        request += piece
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n" if request.startswith(b"G") else b"$100000\r\n"
+    sock.sendall(head + b"p" * 1000)
+
+
+def answer_and_reset(sock, _peer):
+    answer_in_part(sock)
+    waiting = array.array("i", [1])
+    while waiting[0]:  # an RST takes away what the client's kernel does not have yet
+        fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, waiting)
+        time.sleep(0.001)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+def answer_and_close(sock, _peer):
+    answer_in_part(sock)
 
 
 def close_cleanly(sock, _peer):
@@ -120,6 +148,8 @@ SERVERS = {
     7208: (stay, no_preparation),
     7209: (stay, no_preparation),
     MD5_PORT: (show_peer, sign),
+    7211: (answer_and_reset, no_preparation),
+    7212: (answer_and_close, no_preparation),
 }
 for number, (behaviour, preparation) in SERVERS.items():
     threading.Thread(target=serve, args=(number, behaviour, preparation), daemon=True).start()

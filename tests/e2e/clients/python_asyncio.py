@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""python_asyncio.py V4 V6: asyncio streams against st_echo and probe_server.py, many at a time."""
+"""python_asyncio.py V4 V6: asyncio streams against st_echo and probe_server.py, many at a time.
+python_asyncio.py faults HOST: against the servers of probe_server.py that fail."""
 import asyncio
 import hashlib
 import sys
@@ -53,4 +54,14 @@ async def main():
         print("reset", await read_reset(host))
 
 
-asyncio.run(main())
+async def faults(host):
+    for fault, port in (("reset", 7211), ("cut", 7212), ("refused", 9)):
+        try:
+            reader, writer = await asyncio.open_connection(host, port)
+            writer.write(b"GET / HTTP/1.1\r\n\r\n")
+            print(fault, len(await reader.readexactly(100_000)))
+        except (OSError, asyncio.IncompleteReadError) as error:
+            print(fault, type(error).__name__, error)
+
+
+asyncio.run(faults(sys.argv[2]) if sys.argv[1] == "faults" else main())

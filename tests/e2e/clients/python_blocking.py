@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""python_blocking.py V4 V6: blocking sockets, sockets with a timeout, and urllib against st_echo and nginx."""
+"""python_blocking.py V4 V6: blocking sockets, sockets with a timeout, and urllib against st_echo and a web server.
+python_blocking.py faults HOST: http.client against the servers of probe_server.py that fail."""
 import hashlib
+import http.client
 import socket
 import sys
 import threading
@@ -45,4 +47,17 @@ def main():
                 print("urllib", answer.status, hashlib.sha256(answer.read()).hexdigest())
 
 
-main()
+def faults(host):
+    for fault, port in (("reset", 7211), ("cut", 7212), ("refused", 9)):
+        try:
+            connection = http.client.HTTPConnection(host, port)
+            connection.request("GET", "/")
+            print(fault, len(connection.getresponse().read()))
+        except (OSError, http.client.HTTPException) as error:
+            print(fault, repr(error))
+
+
+if sys.argv[1] == "faults":
+    faults(sys.argv[2])
+else:
+    main()
