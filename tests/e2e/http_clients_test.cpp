@@ -3,6 +3,9 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <filesystem>
+#include <fstream>
+
 #include "tests/e2e/pair.h"
 
 namespace sidetrack::lab {
@@ -21,29 +24,48 @@ class HttpClients : public Pair {
     url6_ = fmt::format("http://[{}]:8080", v6_);
   }
 
-  // nginx on port 8080: /data (1 MB), PUT to /upload/, POST to /post.
-  void serve_nginx() {
-    (void)make_file("data", 1'000'000);
-    const std::string root = folder_->path().string();
-    const std::string configuration = write_file("nginx.conf", fmt::format(R"(
+  // nginx in a pod, with this `server` and the folder `root` for what it writes.
+  void start_nginx(const Pod& pod, const std::string& root, const std::string& server) {
+    const std::string configuration = root + "/nginx.conf";
+    std::ofstream(configuration) << fmt::format(R"(
 daemon off; master_process off; user root; pid {0}/pid; error_log {0}/error.log;
 events {{ worker_connections 200; }}
 http {{
   access_log off; client_max_body_size 64m; keepalive_requests 10000;
   client_body_temp_path {0}/body; proxy_temp_path {0}/proxy; fastcgi_temp_path {0}/fastcgi;
   uwsgi_temp_path {0}/uwsgi; scgi_temp_path {0}/scgi;
-  server {{
-    listen 8080; listen [::]:8080;
-    root {0};
-    location /upload/ {{ dav_methods PUT; create_full_put_path on; }}
-    location = /post {{ proxy_pass http://127.0.0.1:8080/posted; }}
-    location = /posted {{ return 200 "$request_method $content_length $http_content_type"; }}
-  }}
+  server {{ {1} }}
 }}
 )",
-                                                                           root));
-    serve({"nginx", "-c", configuration, "-e", root + "/error.log"}, "");
+                                                root, server);
+    serve_in(pod, {"nginx", "-c", configuration, "-e", root + "/error.log"}, "");
+  }
+
+  // nginx on port 8080: /data (1 MB), PUT to /upload/, POST to /post, or to /take/ as to /upload/.
+  void serve_nginx() {
+    (void)make_file("data", 1'000'000);
+    const std::string root = folder_->path().string();
+    start_nginx(*server_, root, "listen 8080; listen [::]:8080; root " + root + R"(;
+    location /upload/ { dav_methods PUT; create_full_put_path on; }
+    location /take/ { proxy_method PUT; proxy_pass http://127.0.0.1:8080/upload/; }
+    location = /post { proxy_pass http://127.0.0.1:8080/posted; }
+    location = /posted { return 200 "$request_method $content_length $http_content_type"; })");
     wait_for_listener(8080);
+  }
+
+  // nginx in both clients' pods, on their loopback: a client of the servers.
+  void proxy_by_nginx() {
+    for (const Pod* pod : {plain_, web_}) {
+      const std::string root = folder_->file(pod->name);
+      std::filesystem::create_directory(root);
+      start_nginx(*pod, root,
+                  fmt::format("listen 127.0.0.1:8090; location / {{ proxy_pass http://{0}:8080; }} "
+                              "location = /reset {{ proxy_pass http://{0}:7211/; }} "
+                              "location = /cut {{ proxy_pass http://{0}:7212/; }} "
+                              "location = /refused {{ proxy_pass http://{0}:9/; }}",
+                              v4_));
+      wait_for_listener(*pod, 8090);
+    }
   }
 
   // For a shell: `command` with $fault and $url, for each server of probe_server.py that fails.
@@ -88,6 +110,24 @@ TEST_F(HttpClients, curl_posts_and_puts_20_megabytes) {
   const Outcomes outcomes = run_both({{"sh", "-c", script}});
   EXPECT_EQ(outcomes.direct.standard_output, "201 same\n") << outcomes.direct.output;
   EXPECT_EQ(outcomes.redirected.standard_output, "201 same\n") << outcomes.redirected.output;
+}
+
+TEST_F(HttpClients, nginx_as_a_client) {
+  serve_nginx();
+  serve_probes();
+  proxy_by_nginx();
+  const std::string file = make_file("form", 5'000'000);
+  const std::string script = fmt::format(
+      "curl -sS --max-time 40 {0}/data | cmp - {1}/data && echo same && "
+      "curl -sS --max-time 40 --data-binary @{2} -w '%{{response_code}} ' {0}/take/$$ && "
+      "curl -sS --max-time 40 {0}/upload/$$ | cmp - {2} && echo same && "
+      "for fault in reset cut refused; do curl -s --max-time 20 -o /dev/null -w \"$fault "
+      "%{{exitcode}} %{{http_code}}\\n\" {0}/$fault || true; done",
+      "http://127.0.0.1:8090", folder_->path().string(), file);
+  const Outcomes outcomes = run_both({{"sh", "-c", script}});
+  const char* const kAll = "same\n201 same\nreset 18 200\ncut 18 200\nrefused 0 502\n";
+  EXPECT_EQ(outcomes.direct.output, kAll);
+  EXPECT_EQ(outcomes.redirected.output, kAll);
 }
 
 TEST_F(HttpClients, wget) {

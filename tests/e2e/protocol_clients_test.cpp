@@ -77,6 +77,24 @@ TEST_F(ProtocolClients, redis_commands_and_pipelines) {
   expect_same_complaints("redis", {{"sh", "-c", faults}});
 }
 
+TEST_F(ProtocolClients, iperf3_both_ways) {
+  if (!installed("iperf3")) {
+    GTEST_SKIP() << "iperf3 is not installed";
+  }
+  serve({"iperf3", "--server", "--forceflush"}, "Server listening on 5201");
+  // How much has arrived when the sender's part ends is a matter of time: at least most of it.
+  for (const char* way : {"", "--reverse"}) {
+    const std::string script = fmt::format(
+        "iperf3 --client {} --bytes 64M --json {} >{}; echo exit $?; "
+        "jq -c '[.error, .end.sum_sent.bytes >= 67108864, .end.sum_received.bytes > 33554432]' {}",
+        server_->v4, way, folder_->file("report"), folder_->file("report"));
+    const Outcomes outcomes = run_both({{"sh", "-c", script}});
+    EXPECT_EQ(outcomes.direct.output, "exit 0\n[null,true,true]\n") << way;
+    EXPECT_EQ(outcomes.redirected.output, "exit 0\n[null,true,true]\n") << way;
+    EXPECT_EQ(outcomes.redirects, 2U) << "one to control it";
+  }
+}
+
 TEST_F(ProtocolClients, redis_pushes_what_is_published) {
   serve_redis();
   // A subscriber only listens: the bytes come unasked.
