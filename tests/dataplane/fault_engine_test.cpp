@@ -182,16 +182,29 @@ TEST_F(EngineFault, connections_go_direct_while_the_engine_is_stopped) {
   expect_connections(50, "redirected");
 }
 
-TEST_F(EngineFault, what_a_stopped_engine_had_not_accepted_is_served_when_it_goes_on) {
+TEST_F(EngineFault, a_stopped_engine_stalls_what_it_has_and_serves_it_when_it_goes_on) {
   start_echo();
   ASSERT_NO_FATAL_FAILURE(start_sidetrack());
+  const int stalled = open_stream(*shell_);
+  expect_alive(*shell_, stalled);
   const Counts before = counted();
   ST_ASSERT_OK(sidetrack_->engine().signal(SIGSTOP));
   const int id = open_stream(*shell_);  // its heartbeat is still good
   EXPECT_EQ(since(before).count("engine_full"), 0U);
+  for (const int waiting : {stalled, id}) {
+    ST_ASSERT_OK(shell_->send(waiting, "x"));
+    ST_ASSERT_VALUE(const auto nothing,
+                    shell_->command(fmt::format("recv {} 1 timeout_ms=200", waiting)));
+    EXPECT_EQ(nothing.value("errno_name", ""), "EAGAIN");
+  }
   ASSERT_TRUE(eventually_explains("engine_down"));
   ST_ASSERT_OK(sidetrack_->engine().signal(SIGCONT));
-  expect_alive(*shell_, id);
+  for (const int waiting : {stalled, id}) {
+    ST_ASSERT_VALUE(const auto served, shell_->command(fmt::format("recv {} 1 timeout_ms={}",
+                                                                   waiting, kPatience.count())));
+    EXPECT_EQ(served.value("hex", ""), "78");
+    expect_alive(*shell_, waiting);
+  }
 }
 
 TEST_F(EngineFault, a_full_accept_queue_stalls_no_connect) {

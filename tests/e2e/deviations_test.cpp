@@ -5,6 +5,10 @@
 #include <fmt/format.h>
 #include <gmock/gmock.h>
 
+#include <functional>
+
+#include <nlohmann/json.hpp>
+
 #include "tests/e2e/pair.h"
 
 namespace sidetrack::lab {
@@ -17,7 +21,7 @@ class Deviations : public Pair {
     if (IsSkipped() || HasFatalFailure()) {
       return;
     }
-    serve({"python3", client_file("probe_server.py")}, "ready");
+    serve_probes();
     host_ = server_->v4;
   }
 
@@ -35,11 +39,50 @@ class Deviations : public Pair {
     expect(client, output, output);
   }
 
-  // Runs the probe `cut`: the server's answers to `pod` are lost once it is connected.
-  std::string run_cut(const Pod& pod);
+  // Runs a probe that says "connected" and then waits for a line: `cut` comes in between.
+  std::string run_cut(const Pod& pod, const Client& program, const std::function<void()>& cut);
+  // ... as which the server's answers to `pod` are lost.
+  std::string run_without_answers(const Pod& pod, const Client& program);
+  // Of a probe in one pod, redirected or not.
+  static std::string run_alone(const Pod& pod, const Client& program);
+  // A Service of depot on port 7204, and waits until the engine knows it.
+  static void put_service(const std::string& name, const std::string& address,
+                          const std::vector<Backend>& backends);
+  static void iptables(const Pod& pod, const std::string& arguments);
 
   std::string host_;
 };
+
+std::string Deviations::run_alone(const Pod& pod, const Client& program) {
+  const auto result = run_command({.arguments = program.arguments,
+                                   .netns_path = pod.netns.path(),
+                                   .cgroup_path = cgroup_->path(),
+                                   .within = kClientPatience});
+  return result ? result->output : result.error().message;
+}
+
+void Deviations::put_service(const std::string& name, const std::string& address,
+                             const std::vector<Backend>& backends) {
+  ST_ASSERT_OK(objects_->put(ServiceSpec{.namespace_name = "depot",
+                                         .name = name,
+                                         .cluster_addresses = {address},
+                                         .port = 7204,
+                                         .target_port = 7204,
+                                         .backends = backends}));
+  const std::string target =
+      fmt::format("/v1/explain?namespace=shop&pod=web&destination={}:7204", address);
+  ASSERT_TRUE(eventually(kPatience, [&] {
+    const auto answer = sidetrack_->get(target);
+    return answer && answer->value("endpoints", nlohmann::json()).size() == backends.size();
+  }));
+}
+
+void Deviations::iptables(const Pod& pod, const std::string& arguments) {
+  ST_ASSERT_VALUE(const auto done,
+                  run_command({.arguments = {"sh", "-c", "iptables -w " + arguments},
+                               .netns_path = pod.netns.path()}));
+  EXPECT_EQ(done.exit_status, 0) << done.output;
+}
 
 TEST_F(Deviations, d01_refusal_shows_as_reset_after_connect) {
   for (const std::string& host : {server_->v4, server_->v6}) {
@@ -143,15 +186,9 @@ TEST_F(Deviations, d06_a_bound_second_address_is_not_used) {
 
 // No deviation: two sockets on one port would meet at one listener, so they go direct.
 TEST_F(Deviations, sockets_on_a_shared_port_are_left_direct) {
-  const auto run = [&](const Pod& pod) {
-    const auto result = run_command({.arguments = probe("one_port_twice", {host_}).arguments,
-                                     .netns_path = pod.netns.path(),
-                                     .cgroup_path = cgroup_->path(),
-                                     .within = kClientPatience});
-    return result ? result->output : result.error().message;
-  };
-  EXPECT_EQ(run(*plain_), "first ok\nothers ['ok']\n");
-  EXPECT_EQ(run(*web_), "first ok\nothers ['ok']\n");
+  for (const Pod* pod : {plain_, web_}) {
+    EXPECT_EQ(run_alone(*pod, probe("one_port_twice", {host_})), "first ok\nothers ['ok']\n");
+  }
 }
 
 TEST_F(Deviations, d08_socket_tables_show_the_listener) {
@@ -173,16 +210,10 @@ TEST_F(Deviations, d10_marks_on_packets_end_at_the_engine) {
 
 TEST_F(Deviations, d11_the_pods_loopback_has_the_engines_listeners) {
   // Connections to them are local, so nothing is redirected: not run_both().
-  const auto run = [&](const Pod& pod) {
-    const auto result = run_command({.arguments = probe("listener_ports", {host_}).arguments,
-                                     .netns_path = pod.netns.path(),
-                                     .cgroup_path = cgroup_->path(),
-                                     .within = kClientPatience});
-    return result ? result->output : result.error().message;
-  };
-  EXPECT_EQ(run(*plain_),
+  const Client ports = probe("listener_ports", {host_});
+  EXPECT_EQ(run_alone(*plain_, ports),
             "some are open False\nbind 127.0.0.1 ['ok']\nbind 0.0.0.0 ['ok']\nread []\n");
-  EXPECT_EQ(run(*web_),
+  EXPECT_EQ(run_alone(*web_, ports),
             "some are open True\nbind 127.0.0.1 ['EADDRINUSE']\nbind 0.0.0.0 ['EADDRINUSE']\n"
             "read ['ECONNRESET']\n");
 }
@@ -191,26 +222,34 @@ TEST_F(Deviations, d12_urgent_data_arrives_in_line) {
   expect(probe("urgent", {host_}), "b'one  two. urgent !'\n", "b'one ! two. urgent none'\n");
 }
 
-std::string Deviations::run_cut(const Pod& pod) {
-  auto client = Process::start({.arguments = probe("cut", {host_, "7208"}).arguments,
+std::string Deviations::run_cut(const Pod& pod, const Client& program,
+                                const std::function<void()>& cut) {
+  auto client = Process::start({.arguments = program.arguments,
                                 .netns_path = pod.netns.path(),
                                 .cgroup_path = cgroup_->path()});
   if (!client) {
     return client.error().message;
   }
-  const std::string route = fmt::format("blackhole {}/32", pod.v4);
   EXPECT_TRUE((*client)->wait_for_output("connected", kClientPatience));
-  EXPECT_TRUE(server_->netns.ip("route add " + route));
+  cut();
   EXPECT_TRUE((*client)->write("cut\n"));
   EXPECT_TRUE((*client)->wait(kClientPatience));
   EXPECT_TRUE((*client)->wait_for_end_of_output());
-  EXPECT_TRUE(server_->netns.ip("route del " + route));
   return (*client)->output();
 }
 
+std::string Deviations::run_without_answers(const Pod& pod, const Client& program) {
+  const std::string route = fmt::format("blackhole {}/32", pod.v4);
+  std::string output =
+      run_cut(pod, program, [&] { EXPECT_TRUE(server_->netns.ip("route add " + route)); });
+  EXPECT_TRUE(server_->netns.ip("route del " + route));
+  return output;
+}
+
 TEST_F(Deviations, d13_acknowledged_and_alive_mean_the_engine) {
-  EXPECT_EQ(run_cut(*plain_), "connected\nacknowledged False\nread ETIMEDOUT\n");
-  EXPECT_EQ(run_cut(*web_), "connected\nacknowledged True\nread timeout\n");
+  const Client cut = probe("cut", {host_, "7208"});
+  EXPECT_EQ(run_without_answers(*plain_, cut), "connected\nacknowledged False\nread ETIMEDOUT\n");
+  EXPECT_EQ(run_without_answers(*web_, cut), "connected\nacknowledged True\nread timeout\n");
 }
 
 TEST_F(Deviations, d14_more_bytes_are_on_their_way) {
@@ -227,6 +266,56 @@ TEST_F(Deviations, d14_more_bytes_are_on_their_way) {
 
 TEST_F(Deviations, d15_tcp_md5_does_not_pass) {
   expect(probe("md5", {host_}), "connect ok\nread True\n", "connect ok\nread timeout\n");
+}
+
+TEST_F(Deviations, d16_rules_by_process_do_not_see_the_servers_leg) {
+  const auto in_both = [](const std::string& action) {
+    for (const Pod* pod : {plain_, web_}) {
+      iptables(*pod, action +
+                         " OUTPUT -o eth0 -p tcp -m owner --uid-owner 4711 -j REJECT "
+                         "--reject-with tcp-reset");
+    }
+  };
+  in_both("-A");
+  expect(probe("as_user", {"4711", host_, "7203"}), "connect ECONNREFUSED\n",
+         "connect ok\nread b'0'\nagain b''\n");
+  in_both("-D");
+}
+
+TEST_F(Deviations, d30_the_endpoint_of_a_service_is_the_engines_choice) {
+  const auto names = [](const std::string& address) {
+    std::string lines;
+    for (int i = 0; i < 4; ++i) {
+      lines += fmt::format("peer ('{}', 7204)\n", address);
+    }
+    return lines + "server sees my address {True}\nserver sees my port False\n";
+  };
+  // One endpoint refuses, and without an engine the address leads there.
+  ST_ASSERT_OK(lab_->node().ip("addr add 10.96.0.88/32 dev lo"));
+  ASSERT_NO_FATAL_FAILURE(
+      put_service("two", "10.96.0.88", {{.addresses = {lab_->node_v4()}}, {.addresses = {host_}}}));
+  const Outcomes outcomes = run_both(probe("names", {"10.96.0.88"}));
+  EXPECT_THAT(outcomes.direct.output, testing::HasSubstr("ConnectionRefusedError"));
+  EXPECT_EQ(outcomes.redirected.output, names("10.96.0.88"));
+  // A pod that is its own endpoint sees itself as the client.
+  serve_in(*web_, {"python3", client_file("probe_server.py")}, "ready");
+  ASSERT_NO_FATAL_FAILURE(put_service("self", "10.96.0.89", {{.addresses = {web_->v4}}}));
+  EXPECT_EQ(run_alone(*web_, probe("names", {"10.96.0.89"})), names("10.96.0.89"));
+}
+
+TEST_F(Deviations, d31_error_queues_are_about_the_connection_to_the_engine) {
+  const auto rule = [](const std::string& action) {
+    iptables(*server_, action +
+                           " INPUT -p tcp --dport 7209 -j REJECT "
+                           "--reject-with icmp-host-unreachable");
+  };
+  for (const Pod* pod : {plain_, web_}) {
+    EXPECT_EQ(run_cut(*pod, probe("icmp", {host_, "7209"}), [&] { rule("-A"); }),
+              fmt::format("connected\nread {}\n", pod == plain_ ? "EHOSTUNREACH" : "timeout"));
+    rule("-D");
+    EXPECT_EQ(run_without_answers(*pod, probe("zerocopy", {host_, "7208"})),
+              fmt::format("connected\ncompleted {}\n", pod == plain_ ? "False" : "True"));
+  }
 }
 
 TEST_F(Deviations, same_reset_in_the_middle_of_a_stream) {

@@ -12,6 +12,9 @@ import termios
 import time
 
 IP_MTU = 14
+IP_RECVERR = 11
+MSG_ZEROCOPY = 0x4000000
+SO_ZEROCOPY = 60
 TCP_MD5SIG = 14
 TCP_USER_TIMEOUT = 18
 LISTENER_PORTS = range(15900, 16000)
@@ -260,6 +263,34 @@ def step_cut(host, port):
         time.sleep(0.005)
     print("acknowledged", unacknowledged(sock) == 0)
     show("read", lambda: sock.recv(100))
+
+
+def step_icmp(host, port):
+    """The destination becomes unreachable between the lines "connected" and that on stdin; errors are asked for."""
+    sock = connect(host, int(port))
+    sock.setsockopt(socket.IPPROTO_IP, IP_RECVERR, 1)
+    print("connected", flush=True)
+    sys.stdin.readline()
+    sock.send(b"x")
+    sock.settimeout(1)
+    show("read", lambda: sock.recv(100))
+
+
+def step_zerocopy(host, port):
+    """The network is cut as for `cut`: is a buffer given back all the same?"""
+    sock = connect(host, int(port))
+    sock.setsockopt(socket.SOL_SOCKET, SO_ZEROCOPY, 1)
+    print("connected", flush=True)
+    sys.stdin.readline()
+    sock.send(b"z" * 20_000, MSG_ZEROCOPY)
+    waiter = select.poll()
+    waiter.register(sock, 0)  # POLLERR is always told
+    print("completed", bool(waiter.poll(500)))
+
+
+def step_as_user(user, host, port):
+    os.setuid(int(user))
+    step_read(host, port)
 
 
 def step_fill(host, port):
