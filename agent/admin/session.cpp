@@ -32,8 +32,9 @@ struct Sessions::State {
 namespace {
 
 Response failure(unsigned status, ErrorCode code, std::string message) {
-  return Response{
-      .status = status, .body = dump(admin::to_json(make_error(code, std::move(message)))), .allow = {}};
+  return Response{.status = status,
+                  .body = dump(admin::to_json(make_error(code, std::move(message)))),
+                  .allow = {}};
 }
 
 // What to tell the client of a request that could not be read; nothing = just close.
