@@ -49,6 +49,8 @@ Result<std::unique_ptr<Process>> start_haproxy(const Place& place, const TempDir
   std::string config =
       "global\n  maxconn 2000\ndefaults\n  mode tcp\n  timeout connect 5s\n  timeout client 60s\n"
       "  timeout server 60s\nlisten out\n  option transparent\n";
+  // Who connects to it by itself is sent on to it: without end, as far as its connections go.
+  config += fmt::format("  tcp-request connection reject if {{ dst_port {} }}\n", kProxyPort);
   if (kind == HaproxyKind::kSplicing) {
     config += "  option splice-request\n  option splice-response\n";
   }
