@@ -117,6 +117,16 @@ static __always_inline void st_show_redirected(struct bpf_sock *sk, const struct
 	bpf_map_update_elem(&st_redirected, &cookie, &row, BPF_ANY);
 }
 
+/* A connection of an external engine waits for accept(). */
+static __always_inline void st_count_arrival(void)
+{
+	__u32 slot = ST_EXTERNAL_ENGINE_SLOT;
+	struct st_engine *engine = bpf_map_lookup_elem(&st_engines, &slot);
+
+	if (engine)
+		__sync_fetch_and_add(&engine->arrived, 1);
+}
+
 /* The engine's side is established: the record moves into its socket. */
 static __always_inline void st_on_passive(struct bpf_sock_ops *ctx, struct bpf_sock *sk)
 {
@@ -130,8 +140,10 @@ static __always_inline void st_on_passive(struct bpf_sock_ops *ctx, struct bpf_s
 		return;
 	if (st_is_listener_port(config, port))
 		key.scope = st_sockops_netns(ctx);
-	else if (!st_is_external_port(config, port) ||
-		 st_sockops_netns(ctx) != config->node_netns_cookie)
+	else if (st_is_external_port(config, port) &&
+		 st_sockops_netns(ctx) == config->node_netns_cookie)
+		st_count_arrival();
+	else
 		return;
 	/* Children inherit the listener's flag; the end of an accepted socket is of no interest. */
 	st_watch_states(ctx, 0);

@@ -41,6 +41,17 @@ void check_programs(const json& status, Findings& findings) {
   }
 }
 
+// About an engine that takes no connections.
+std::string what_to_do(const std::string& kind, const std::string& state) {
+  if (state != "full") {
+    return "start sidetrack-engine, or look at its log; new connections go as on-engine-loss says";
+  }
+  return kind == "external"
+             ? "look whether the proxy runs, and at its limit of connections; until it accepts "
+               "again, new ones go as on-engine-loss says"
+             : "it has no room for more connections: raise its file limit, look for leaks";
+}
+
 void check_engines(const json& status, Findings& findings) {
   const auto& engines = list_of(status, "engines");
   const bool up = std::any_of(engines.begin(), engines.end(),
@@ -55,11 +66,7 @@ void check_engines(const json& status, Findings& findings) {
           {Severity::kOk, "engine", kind == "none" ? "no engine is wanted" : what, ""});
     } else {
       findings.push_back(
-          {up ? Severity::kWarning : Severity::kError, "engine", what,
-           state == "full"
-               ? "it has no room for more connections: raise its file limit, look for leaks"
-               : "start sidetrack-engine, or look at its log; new connections go as on-engine-loss "
-                 "says"});
+          {up ? Severity::kWarning : Severity::kError, "engine", what, what_to_do(kind, state)});
     }
   }
   if (engines.empty()) {

@@ -203,9 +203,10 @@ Result<void> Agent::start() {
   });
   if (external_) {
     every(kExternalLook, [this] {
-      const bool was_up = external_->up();
-      if (external_->look(clock_ns(CLOCK_MONOTONIC)) != was_up) {
-        log_event(LogLevel::kWarn, "engine", was_up ? "lost" : "up",
+      const std::string_view before = external_->state();
+      external_->look(clock_ns(CLOCK_MONOTONIC));
+      if (const std::string_view now = external_->state(); now != before) {
+        log_event(LogLevel::kWarn, "engine", now == "down" ? "lost" : now,
                   {{"kind", "external"}, {"detail", external_->problem()}});
       }
     });

@@ -143,11 +143,8 @@ std::vector<admin::EngineView> Agent::engine_views() {
   std::vector<admin::EngineView> views;
   const volatile st_engine* cells = dataplane_->engine_cells();
   if (external_) {
-    views.push_back({.kind = "external",
-                     .state = !external_->up()    ? "down"
-                              : external_->full() ? "full"
-                                                  : "up",
-                     .detail = external_->problem()});
+    views.push_back(
+        {.kind = "external", .state = external_->state(), .detail = external_->problem()});
   }
   for (const engines::SessionInfo& session : engine_server_.sessions()) {
     const double age = beat_age_s(cells[session.slot].beat_ns);

@@ -66,14 +66,26 @@ bool listens_on(const NodeListener& listener, const policy::SocketAddress& addre
   return is_any(listener.address) && (wants_v4 ? !any_v6 || !listener.v6_only : any_v6);
 }
 
+bool AcceptQueue::look(std::uint64_t arrived, std::uint64_t waiting, std::uint64_t now_ns) {
+  // Read in this order, what arrives between the two makes this smaller, never larger.
+  const auto accepted = static_cast<std::int64_t>(arrived - waiting);
+  if (!waited_ || waiting == 0 || accepted > accepted_) {
+    accepted_ = accepted;
+    since_ns_ = now_ns;
+  }
+  waited_ = waiting != 0;
+  return arrived != 0 && now_ns - since_ns_ >= ST_HEARTBEAT_STALE_NS;
+}
+
 ExternalWatch::ExternalWatch(ExternalEngine engine, std::uint64_t engine_cgroup_id,
                              volatile st_engine* cell)
     : engine_(engine), engine_cgroup_id_(engine_cgroup_id), cell_(cell) {}
 
-const NodeListener* ExternalWatch::find(const std::vector<NodeListener>& listeners,
-                                        const policy::SocketAddress& address) {
+ExternalWatch::Found ExternalWatch::find(const std::vector<NodeListener>& listeners,
+                                         const policy::SocketAddress& address) {
+  Found found;
   if (address.port == 0) {
-    return nullptr;
+    return found;
   }
   for (const NodeListener& listener : listeners) {
     if (!listens_on(listener, address)) {
@@ -88,32 +100,55 @@ const NodeListener* ExternalWatch::find(const std::vector<NodeListener>& listene
           engine_cgroup_id_);
       continue;
     }
-    return &listener;
+    found.push_back(&listener);
   }
-  if (problem_.empty()) {
+  if (found.empty() && problem_.empty()) {
     problem_ = "nothing listens on " + policy::format_endpoint(address.address, address.port);
   }
-  return nullptr;
+  return found;
 }
 
-bool ExternalWatch::look(std::uint64_t now_ns) {
+void ExternalWatch::look_at_queues(const Found& found, std::uint64_t arrived,
+                                   std::uint64_t now_ns) {
+  std::uint64_t waiting = 0;
+  full_ = false;
+  for (const NodeListener* listener : found) {
+    waiting += listener->backlog;
+    full_ = full_ || listener->backlog > listener->max_backlog - listener->max_backlog / 4;
+  }
+  const bool stuck = queue_.look(arrived, waiting, now_ns);
+  if (full_) {
+    problem_ = "its accept queue is three quarters full";
+  } else if (stuck) {
+    problem_ = fmt::format(
+        "connections wait ({}), and it has accepted none for a second: it is stopped or stuck, or "
+        "at its own limit of connections",
+        waiting);
+  }
+  full_ = full_ || stuck;
+}
+
+void ExternalWatch::look(std::uint64_t now_ns) {
   problem_.clear();
+  const std::uint64_t arrived = cell_->arrived;
   auto listeners = list_listeners();
   if (!listeners) {
     problem_ = listeners.error().message;
-    return up_;  // the heartbeat ends by itself if this lasts
+    return;  // the heartbeat ends by itself if this lasts
   }
-  const NodeListener* v4 = find(*listeners, engine_.v4);
-  const NodeListener* v6 = find(*listeners, engine_.v6);
+  Found found = find(*listeners, engine_.v4);
+  const NodeListener* v4 = found.empty() ? nullptr : found.front();
+  const Found of_v6 = find(*listeners, engine_.v6);
+  const NodeListener* v6 = of_v6.empty() ? nullptr : of_v6.front();
+  std::copy_if(of_v6.begin(), of_v6.end(), std::back_inserter(found), [&](const auto* listener) {
+    return std::find(found.begin(), found.end(), listener) == found.end();
+  });
+  up_ = !found.empty();
+  look_at_queues(found, arrived, now_ns);
   bool watched = true;
-  full_ = false;
   for (const NodeListener* listener : {v4, v6}) {
-    if (listener != nullptr) {
-      watched = watched && is_watched(*cell_, listener->cookie);
-      full_ = full_ || listener->backlog > listener->max_backlog - listener->max_backlog / 4;
-    }
+    watched = watched && (listener == nullptr || is_watched(*cell_, listener->cookie));
   }
-  up_ = v4 != nullptr || v6 != nullptr;
   // Only what differs is written: sockops may be clearing a cookie right now. A cookie that it
   // cleared meanwhile comes back here for one look at most, and the next one (or its own close)
   // takes it away.
@@ -127,7 +162,6 @@ bool ExternalWatch::look(std::uint64_t now_ns) {
   }
   cell_->full = full_ ? 1 : 0;
   cell_->beat_ns = !up_ ? 0 : watched ? ST_BEAT_NOT_NEEDED : now_ns;
-  return up_;
 }
 
 }  // namespace sidetrack::agent

@@ -2,7 +2,8 @@
 // Watches the listeners of an external engine (HAProxy, Envoy) and keeps its cell of st_engines
 // true. Listeners that sockops saw being made are watched in the kernel and need us only to be
 // found; older ones are probed at every look, and count as lost one second after the last one (also
-// when the agent is dead: on the safe side).
+// when the agent is dead: on the safe side). That a proxy hangs is seen by its accept queue, as it
+// has no heartbeat.
 #pragma once
 
 #include <cstdint>
@@ -32,23 +33,40 @@ struct NodeListener {
 // Whether a connection to `address` ends at the listener.
 [[nodiscard]] bool listens_on(const NodeListener& listener, const policy::SocketAddress& address);
 
+// Tells a queue from which nothing is taken from one that is only never empty.
+class AcceptQueue {
+ public:
+  // `arrived`: connections that ever entered it, read before `waiting`, those that are in it.
+  // Returns whether some have waited for ST_HEARTBEAT_STALE_NS without one being accepted. Never of
+  // a queue that nobody was seen to enter: then what is accepted is not known.
+  bool look(std::uint64_t arrived, std::uint64_t waiting, std::uint64_t now_ns);
+
+ private:
+  std::int64_t accepted_ = 0;
+  std::uint64_t since_ns_ = 0;  // when `accepted_` was seen to rise, or somebody to wait
+  bool waited_ = false;
+};
+
 class ExternalWatch {
  public:
   ExternalWatch(ExternalEngine engine, std::uint64_t engine_cgroup_id, volatile st_engine* cell);
-  // One look, every 200 ms. `now_ns`: CLOCK_MONOTONIC. Returns whether the engine is up.
-  bool look(std::uint64_t now_ns);
+  // One look, every 200 ms. `now_ns`: CLOCK_MONOTONIC.
+  void look(std::uint64_t now_ns);
   // Why it is not up, or what limits it; empty = nothing to say.
   [[nodiscard]] const std::string& problem() const { return problem_; }
-  [[nodiscard]] bool up() const { return up_; }
-  [[nodiscard]] bool full() const { return full_; }
+  // "up", "down" or "full": as full counts one that hangs, too.
+  [[nodiscard]] const char* state() const { return !up_ ? "down" : full_ ? "full" : "up"; }
 
  private:
-  const NodeListener* find(const std::vector<NodeListener>& listeners,
-                           const policy::SocketAddress& address);
+  using Found = std::vector<const NodeListener*>;
+  // Several processes or threads may listen on one address (SO_REUSEPORT).
+  Found find(const std::vector<NodeListener>& listeners, const policy::SocketAddress& address);
+  void look_at_queues(const Found& found, std::uint64_t arrived, std::uint64_t now_ns);
 
   ExternalEngine engine_;
   std::uint64_t engine_cgroup_id_;
   volatile st_engine* cell_;
+  AcceptQueue queue_;
   bool up_ = false;
   bool full_ = false;
   std::string problem_ = "not looked at yet";

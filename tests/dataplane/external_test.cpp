@@ -87,6 +87,25 @@ class ExternalTest : public ScaleNode {
     }
     ST_ASSERT_VALUE(const auto socket, listener_->listen(address, kProxyPort));
     ASSERT_EQ(socket.error_number, 0) << address;
+    listening_ = socket.id;
+  }
+
+  void wait_until_left_out(const std::string& why) {
+    ASSERT_TRUE(eventually(kPatience, [&] { return verdict(server_->v4) == "direct/engine_full"; }))
+        << engine_view().dump();
+    EXPECT_EQ(engine_view()["state"], "full");
+    EXPECT_NE(engine_view().value("detail", "").find(why), std::string::npos)
+        << engine_view().dump();
+  }
+
+  // A proxy that was stopped: what has waited for it is served, too.
+  void expect_to_go_on(int waiting) {
+    ST_ASSERT_OK(proxy_->signal(SIGCONT));
+    wait_until_redirected(server_->v4);
+    expect_bytes(server_->v4);
+    EXPECT_EQ(seen_by(server_->v4), lab_->node_v4());
+    ST_ASSERT_VALUE(const auto done, shell_->exchange(waiting, 1000));
+    EXPECT_EQ(done.digest, done.expected_digest);
   }
 
   // Who the server at `address` sees: the proxy is on the node, a direct connection is the pod's.
@@ -142,6 +161,7 @@ class ExternalTest : public ScaleNode {
   std::unique_ptr<TempDir> proxy_folder_;
   std::unique_ptr<Process> proxy_;
   std::unique_ptr<PodShell> listener_;
+  int listening_ = 0;  // its latest
 };
 
 TEST_F(ExternalTest, haproxy_forwards_to_the_server_that_was_asked_for) {
@@ -262,29 +282,21 @@ TEST_F(ExternalTest, the_engines_own_address_is_never_redirected) {
   EXPECT_EQ(flows["flows"], json::array());
 }
 
-TEST_F(ExternalTest, haproxy_that_hangs_is_full_until_it_goes_on) {
+TEST_F(ExternalTest, haproxy_with_a_full_queue_is_left_out_until_it_goes_on) {
   constexpr std::uint64_t kQueue = 64;
-  constexpr std::uint64_t kStep = 4;
-  constexpr milliseconds kLook{500};  // the agent looks every 200 ms
   ASSERT_NO_FATAL_FAILURE(set_up_pods());
   ST_ASSERT_OK(lab_->node().write_sysctl("core/somaxconn", std::to_string(kQueue)));
   ASSERT_NO_FATAL_FAILURE(start_agent({lab_->node_v4()}));
   ASSERT_NO_FATAL_FAILURE(start_haproxy_here({lab_->node_v4()}));
   wait_until_redirected(server_->v4);
   expect_bytes(server_->v4);
-  const auto before = counted("redirected");
   ST_ASSERT_OK(proxy_->signal(SIGSTOP));
   ST_ASSERT_VALUE(const auto waiting, shell_->connect(server_->v4, kEcho));
   EXPECT_EQ(waiting.errno_name, "");
-  for (std::uint64_t held = 0; held < 2 * kQueue && verdict(server_->v4) != "direct/engine_full";
-       held += kStep) {
-    ST_ASSERT_VALUE(const auto opened, shell_->hold(server_->v4, kEcho, kStep));
-    ASSERT_EQ(opened, kStep);
-    (void)eventually(kLook, [&] { return verdict(server_->v4) == "direct/engine_full"; });
-  }
-  ASSERT_EQ(verdict(server_->v4), "direct/engine_full") << engine_view().dump();
-  EXPECT_EQ(engine_view()["state"], "full");
-  EXPECT_LE(counted("redirected") - before, kQueue);
+  ST_ASSERT_VALUE(const auto held, shell_->hold(server_->v4, kEcho, kQueue * 3 / 4));
+  ASSERT_EQ(held, kQueue * 3 / 4);
+  // At the next look, not after a second.
+  wait_until_left_out("three quarters full");
   const auto direct = counted("engine_full");
   ST_ASSERT_VALUE(const auto burst, shell_->burst(server_->v4, kEcho, {.count = 50}));
   EXPECT_EQ(burst.ok, 50U);
@@ -292,12 +304,54 @@ TEST_F(ExternalTest, haproxy_that_hangs_is_full_until_it_goes_on) {
   EXPECT_LT(burst.max_us, 1'000'000);
   EXPECT_EQ(seen_by(server_->v4), client_->v4);
   EXPECT_EQ(counted("engine_full"), direct + 51);
-  ST_ASSERT_OK(proxy_->signal(SIGCONT));
+  expect_to_go_on(waiting.id);
+}
+
+// With the queue that a kernel gives by default, thousands would have to wait for it to be full.
+TEST_F(ExternalTest, haproxy_that_is_stopped_is_left_out_after_a_second) {
+  ASSERT_NO_FATAL_FAILURE(set_up_pods());
+  ASSERT_NO_FATAL_FAILURE(start_agent({lab_->node_v4()}));
+  ASSERT_NO_FATAL_FAILURE(start_haproxy_here({lab_->node_v4()}));
   wait_until_redirected(server_->v4);
-  expect_bytes(server_->v4);
-  // What had waited is served, too.
-  ST_ASSERT_VALUE(const auto done, shell_->exchange(waiting.id, 1000));
-  EXPECT_EQ(done.digest, done.expected_digest);
+  ST_ASSERT_VALUE(const auto busy,
+                  shell_->burst(server_->v4, kEcho, {.count = 2000, .threads = 16}));
+  EXPECT_EQ(busy.ok, 2000U);
+  EXPECT_EQ(counted("redirected"), 2000U) << "a busy proxy was taken for one that hangs";
+  ST_ASSERT_OK(proxy_->signal(SIGSTOP));
+  const auto stopped = Clock::now();
+  ST_ASSERT_VALUE(const auto waiting, shell_->connect(server_->v4, kEcho));
+  EXPECT_EQ(waiting.errno_name, "");
+  wait_until_left_out("accepted none for a second");
+  const auto took = std::chrono::duration_cast<milliseconds>(Clock::now() - stopped);
+  RecordProperty("busy_ms", std::to_string(busy.total_us / 1000));
+  RecordProperty("left_out_after_ms", std::to_string(took.count()));
+  EXPECT_GE(took, milliseconds(1000));
+  EXPECT_LT(took, scaled(milliseconds(2000))) << "a second, two looks and what the machine takes";
+  EXPECT_EQ(seen_by(server_->v4), client_->v4);
+  expect_to_go_on(waiting.id);
+}
+
+TEST_F(ExternalTest, proxy_whose_queue_is_never_empty_but_moves_is_left_in) {
+  constexpr std::uint64_t kWaiting = 3;
+  constexpr std::uint64_t kAccepted = 4;
+  ASSERT_NO_FATAL_FAILURE(set_up_pods());
+  ASSERT_NO_FATAL_FAILURE(start_agent({lab_->node_v4()}));
+  ASSERT_NO_FATAL_FAILURE(listen_as_proxy(lab_->node_v4()));
+  ASSERT_TRUE(
+      eventually(kPatience, [&] { return verdict(server_->v4) == "redirected/redirected"; }));
+  ST_ASSERT_VALUE(const auto held, shell_->hold(server_->v4, kEcho, kWaiting));
+  ASSERT_EQ(held, kWaiting);
+  // One comes for each that is accepted.
+  for (std::uint64_t i = 0; i < kAccepted; ++i) {
+    EXPECT_FALSE(
+        eventually(milliseconds(400), [&] { return engine_view().value("state", "") != "up"; }))
+        << i << " " << engine_view().dump();
+    ST_ASSERT_VALUE(const auto next, shell_->hold(server_->v4, kEcho, 1));
+    ASSERT_EQ(next, 1U);
+    ST_ASSERT_VALUE(const auto accepted, listener_->accept(listening_));
+    ASSERT_EQ(accepted.error_number, 0);
+  }
+  EXPECT_EQ(counted("redirected"), kWaiting + kAccepted);
 }
 
 TEST_F(ExternalTest, envoy_forwards_both_families_to_the_server_that_was_asked_for) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Whether a connection to an address ends at a listener.
+// Whether a connection to an address ends at a listener, and whether somebody takes it there.
 #include <gtest/gtest.h>
 
 #include "agent/main/external_engine.h"
@@ -43,6 +43,43 @@ TEST(ListensOnPort, needs_the_same_port) {
   const st_addr address = policy::parse_address("10.1.2.3").value();
   EXPECT_FALSE(
       listens_on({.address = address, .port = 15002}, {.address = address, .port = 15001}));
+}
+
+constexpr std::uint64_t kSecond = ST_HEARTBEAT_STALE_NS;
+
+TEST(AcceptQueueTest, is_stuck_when_some_have_waited_for_a_second_and_none_was_accepted) {
+  AcceptQueue queue;
+  EXPECT_FALSE(queue.look(100, 0, 5 * kSecond));
+  EXPECT_FALSE(queue.look(101, 1, 6 * kSecond)) << "it may have come just now";
+  EXPECT_FALSE(queue.look(107, 7, 7 * kSecond - 1));
+  EXPECT_TRUE(queue.look(108, 8, 7 * kSecond));
+  EXPECT_TRUE(queue.look(108, 8, 9 * kSecond));
+  EXPECT_FALSE(queue.look(108, 7, 9 * kSecond + 1)) << "one was accepted";
+  EXPECT_FALSE(queue.look(108, 7, 10 * kSecond));
+  EXPECT_TRUE(queue.look(108, 7, 10 * kSecond + 1));
+  EXPECT_FALSE(queue.look(108, 0, 10 * kSecond + 2));
+}
+
+TEST(AcceptQueueTest, is_not_stuck_while_it_moves_however_long_it_is) {
+  AcceptQueue queue;
+  for (std::uint64_t i = 0; i < 10; ++i) {
+    EXPECT_FALSE(queue.look(100 + i, 50, i * kSecond / 2)) << "as many come as are accepted";
+    EXPECT_FALSE(queue.look(100 + i, 50, i * kSecond / 2 + 1)) << "and none meanwhile";
+  }
+}
+
+// What arrives between the two readings counts as waiting only.
+TEST(AcceptQueueTest, is_not_misled_by_what_arrives_during_a_look) {
+  AcceptQueue queue;
+  EXPECT_FALSE(queue.look(100, 5, kSecond));
+  EXPECT_FALSE(queue.look(100, 8, kSecond + 1));
+  EXPECT_TRUE(queue.look(103, 8, 2 * kSecond)) << "95 accepted at first, 95 now";
+}
+
+TEST(AcceptQueueTest, is_never_stuck_when_nobody_was_seen_to_arrive) {
+  AcceptQueue queue;
+  EXPECT_FALSE(queue.look(0, 3, kSecond));
+  EXPECT_FALSE(queue.look(0, 3, 9 * kSecond));
 }
 
 }  // namespace

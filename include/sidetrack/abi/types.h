@@ -202,7 +202,8 @@ struct st_engine {
 		      the agent restarts */
 	__u64 watched[8]; /* external engines: cookies of the latest listeners whose close sockops
 			     will see */
-	__u64 reserved[3];
+	__u64 arrived;	  /* external engines: connections that ever entered their accept queues */
+	__u64 reserved[2];
 };
 ST_STATIC_ASSERT(sizeof(struct st_engine) == 128, "st_engine");
 
