@@ -185,7 +185,7 @@ static __always_inline void st_on_listen(struct bpf_sock_ops *ctx)
 	/* Whether address and process are the engine's is for the agent to check: it is told. */
 	st_watch_states(ctx, 1);
 	cookie = bpf_get_socket_cookie(ctx);
-	engine->watched[engine->watch_next++ & 7] = cookie;
+	st_note_watched(engine, cookie);
 	st_send_event(ST_EVENT_LISTENER_BACK, config->node_netns_cookie, cookie);
 }
 

@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
-/* A walk over all TCP sockets of a namespace, for what needs their lock. */
+/* Walks over all TCP sockets of a namespace, for what needs their lock. */
+#include "lib/common.h"
 #include "lib/peek.h"
 
-enum { ST_SO_RCVLOWAT = 18 };
+enum {
+	ST_SO_RCVLOWAT = 18,
+	ST_TCP_BPF_SOCK_OPS_CB_FLAGS = 1008, /* since 6.12 */
+};
 
 struct seq_file;
 
@@ -64,6 +68,36 @@ int st_nudge(struct bpf_iter__tcp *ctx)
 		st_widen(tp, low_water, config);
 	if (st_nudged_cookie && (__u64)common->skc_cookie.counter == st_nudged_cookie)
 		bpf_setsockopt(tp, ST_SOL_SOCKET, ST_SO_RCVLOWAT, &low_water, sizeof(low_water));
+	return 0;
+}
+
+/* Which listener st_watch_engine is to watch. */
+__u64 st_watched_cookie;
+
+/* A listener of the external engine that sockops did not see being made, as it is older: from here
+ * on its close is seen. A kernel without the option refuses; then the agent has to go on looking.
+ */
+SEC("iter/tcp")
+int st_watch_engine(struct bpf_iter__tcp *ctx)
+{
+	struct sock_common *common = ctx->sk_common;
+	__u32 slot = ST_EXTERNAL_ENGINE_SLOT;
+	__u64 cookie = st_watched_cookie;
+	struct st_engine *engine;
+	struct tcp_sock *tp;
+	int flags;
+
+	if (!common || (__u64)common->skc_cookie.counter != cookie ||
+	    common->skc_state != BPF_TCP_LISTEN)
+		return 0;
+	tp = bpf_skc_to_tcp_sock(common);
+	engine = bpf_map_lookup_elem(&st_engines, &slot);
+	if (!tp || !engine)
+		return 0;
+	flags = tp->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG;
+	if (!bpf_setsockopt(tp, ST_IPPROTO_TCP, ST_TCP_BPF_SOCK_OPS_CB_FLAGS, &flags,
+			    sizeof(flags)))
+		st_note_watched(engine, cookie);
 	return 0;
 }
 

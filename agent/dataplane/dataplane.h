@@ -114,6 +114,12 @@ class Dataplane {
   // ST_MAX_ENGINES of them.
   [[nodiscard]] volatile st_engine* engine_cells() const;
 
+  // Has sockops see the close of a listener of the external engine that is older than our programs;
+  // where the kernel can (6.12), its cookie is then among `watched` of the engine's cell. Any
+  // thread of the listener's namespace, one at a time: it waits for the lock of every TCP socket.
+  // kUnsupported: this kernel does not take the program.
+  [[nodiscard]] Result<void> watch_listener(std::uint64_t cookie) const;
+
   // Policies: content in, id out. Equal content shares one id. A released policy stays until
   // collect() finds it unused for `kGraceMs`, so that a connect() under way never sees half of it.
   [[nodiscard]] Result<std::uint32_t> acquire_policy(const std::string& fingerprint,

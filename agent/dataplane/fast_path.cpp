@@ -58,6 +58,20 @@ Result<void> switch_off(const std::string& pin_dir) {
                     st_fast_generation{.value = (*cell)->value + 1});
 }
 
+// Runs the program of an iterator on all of the calling thread's namespace.
+Result<void> walk_tcp_sockets(int link_fd) {
+  const UniqueFd iterator(bpf_iter_create(link_fd));
+  if (!iterator.valid()) {
+    return errno_error("create iterator over TCP sockets", errno);
+  }
+  char nothing[64];
+  ssize_t size = 0;
+  do {
+    size = read(iterator.get(), nothing, sizeof(nothing));
+  } while (size > 0 || (size < 0 && (errno == EINTR || errno == EAGAIN)));
+  return size == 0 ? Result<void>() : errno_error("walk TCP sockets", errno);
+}
+
 }  // namespace
 
 void choose_fast_programs(sidetrack_bpf* skeleton, bool fast_path) {
@@ -68,6 +82,7 @@ void choose_fast_programs(sidetrack_bpf* skeleton, bool fast_path) {
   load(skeleton->progs.st_adopt, fast_path);
   load(skeleton->progs.st_look_fast, fast_path);
   load(skeleton->progs.st_nudge, fast_path);
+  load(skeleton->progs.st_watch_engine, fast_path);  // the same kernels take it
 }
 
 Result<void> Dataplane::Impl::open_fast_path() {
@@ -174,16 +189,20 @@ Result<std::vector<std::pair<std::uint64_t, st_mark>>> Dataplane::marks() const 
 
 Result<void> Adopter::nudge(std::uint64_t cookie) const {
   *nudged_cookie_ = cookie;
-  const UniqueFd iterator(bpf_iter_create(nudge_link_fd_));
-  if (!iterator.valid()) {
-    return errno_error("create iterator over TCP sockets", errno);
+  return walk_tcp_sockets(nudge_link_fd_);
+}
+
+Result<void> Dataplane::watch_listener(std::uint64_t cookie) const {
+  const bpf_program* program = impl_->skeleton->progs.st_watch_engine;
+  if (!bpf_program__autoload(program)) {
+    return make_error(ErrorCode::kUnsupported, impl_->fast_path_problem);
   }
-  char nothing[64];
-  ssize_t size = 0;
-  do {
-    size = read(iterator.get(), nothing, sizeof(nothing));
-  } while (size > 0 || (size < 0 && (errno == EINTR || errno == EAGAIN)));
-  return size == 0 ? Result<void>() : errno_error("walk TCP sockets", errno);
+  const std::unique_ptr<bpf_link, LinkDeleter> link(bpf_program__attach_iter(program, nullptr));
+  if (!link) {
+    return errno_error("attach iterator over TCP sockets", errno);
+  }
+  impl_->skeleton->bss->st_watched_cookie = cookie;
+  return walk_tcp_sockets(bpf_link__fd(link.get()));
 }
 
 Result<st_fast_counters> Dataplane::fast_counters() const {

@@ -101,7 +101,14 @@ Agent::Agent(asio::io_context& context, const Options& options, Cgroups cgroups,
       rings_(context, dup(dataplane_->ring_fd())) {
   if (options.engine == reconcile::EngineKind::kExternal) {
     external_ = std::make_unique<ExternalWatch>(
-        options.external, cgroups_.engine_id, dataplane_->engine_cells() + ST_EXTERNAL_ENGINE_SLOT);
+        options.external, cgroups_.engine_id, dataplane_->engine_cells() + ST_EXTERNAL_ENGINE_SLOT,
+        [&dataplane = *dataplane_](std::uint64_t cookie) {
+          auto done = dataplane.watch_listener(cookie);
+          if (!done && done.error().code == ErrorCode::kUnsupported) {
+            return Result<void>();  // we look at it
+          }
+          return done;
+        });
   }
 }
 

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cstring>
 #include <iterator>
+#include <utility>
 
 #include "agent/sys/sock_diag.h"
 #include "sidetrack/decide.h"
@@ -78,8 +79,8 @@ bool AcceptQueue::look(std::uint64_t arrived, std::uint64_t waiting, std::uint64
 }
 
 ExternalWatch::ExternalWatch(ExternalEngine engine, std::uint64_t engine_cgroup_id,
-                             volatile st_engine* cell)
-    : engine_(engine), engine_cgroup_id_(engine_cgroup_id), cell_(cell) {}
+                             volatile st_engine* cell, Watch watch)
+    : engine_(engine), engine_cgroup_id_(engine_cgroup_id), cell_(cell), walks_(std::move(watch)) {}
 
 ExternalWatch::Found ExternalWatch::find(const std::vector<NodeListener>& listeners,
                                          const policy::SocketAddress& address) {
@@ -128,6 +129,17 @@ void ExternalWatch::look_at_queues(const Found& found, std::uint64_t arrived,
   full_ = full_ || stuck;
 }
 
+bool ExternalWatch::watched(const NodeListener& listener) {
+  if (is_watched(*cell_, listener.cookie)) {
+    return true;
+  }
+  // Elsewhere sockops would not see it.
+  if (listener.cgroup_id == engine_cgroup_id_ && asked_.insert(listener.cookie).second) {
+    walks_.start(UniqueFd(), listener.cookie);
+  }
+  return false;
+}
+
 void ExternalWatch::look(std::uint64_t now_ns) {
   problem_.clear();
   const std::uint64_t arrived = cell_->arrived;
@@ -145,10 +157,8 @@ void ExternalWatch::look(std::uint64_t now_ns) {
   });
   up_ = !found.empty();
   look_at_queues(found, arrived, now_ns);
-  bool watched = true;
-  for (const NodeListener* listener : {v4, v6}) {
-    watched = watched && (listener == nullptr || is_watched(*cell_, listener->cookie));
-  }
+  const bool watched_v4 = v4 == nullptr || watched(*v4);
+  const bool watched_v6 = v6 == nullptr || watched(*v6);
   // Only what differs is written: sockops may be clearing a cookie right now. A cookie that it
   // cleared meanwhile comes back here for one look at most, and the next one (or its own close)
   // takes it away.
@@ -161,7 +171,7 @@ void ExternalWatch::look(std::uint64_t now_ns) {
     cell_->listener_cookie_v6 = cookie_v6;
   }
   cell_->full = full_ ? 1 : 0;
-  cell_->beat_ns = !up_ ? 0 : watched ? ST_BEAT_NOT_NEEDED : now_ns;
+  cell_->beat_ns = !up_ ? 0 : watched_v4 && watched_v6 ? ST_BEAT_NOT_NEEDED : now_ns;
 }
 
 }  // namespace sidetrack::agent

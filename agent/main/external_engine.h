@@ -1,15 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 // Watches the listeners of an external engine (HAProxy, Envoy) and keeps its cell of st_engines
 // true. Listeners that sockops saw being made are watched in the kernel and need us only to be
-// found; older ones are probed at every look, and count as lost one second after the last one (also
-// when the agent is dead: on the safe side). That a proxy hangs is seen by its accept queue, as it
-// has no heartbeat.
+// found; older ones are put under watch where the kernel can. Else they are probed at every look,
+// and count as lost one second after the last one (also when the agent is dead: on the safe side).
+// That a proxy hangs is seen by its accept queue, as it has no heartbeat.
 #pragma once
 
 #include <cstdint>
+#include <functional>
+#include <set>
 #include <string>
 #include <vector>
 
+#include "agent/adopt/walks.h"
 #include "agent/main/options.h"
 #include "sidetrack/abi/types.h"
 #include "sidetrack/result.h"
@@ -49,7 +52,11 @@ class AcceptQueue {
 
 class ExternalWatch {
  public:
-  ExternalWatch(ExternalEngine engine, std::uint64_t engine_cgroup_id, volatile st_engine* cell);
+  // Has a listener watched; called on a thread of its own.
+  using Watch = std::function<Result<void>(std::uint64_t cookie)>;
+
+  ExternalWatch(ExternalEngine engine, std::uint64_t engine_cgroup_id, volatile st_engine* cell,
+                Watch watch);
   // One look, every 200 ms. `now_ns`: CLOCK_MONOTONIC.
   void look(std::uint64_t now_ns);
   // Why it is not up, or what limits it; empty = nothing to say.
@@ -62,11 +69,15 @@ class ExternalWatch {
   // Several processes or threads may listen on one address (SO_REUSEPORT).
   Found find(const std::vector<NodeListener>& listeners, const policy::SocketAddress& address);
   void look_at_queues(const Found& found, std::uint64_t arrived, std::uint64_t now_ns);
+  // Whether its close will be seen without us; asks for it once.
+  bool watched(const NodeListener& listener);
 
   ExternalEngine engine_;
   std::uint64_t engine_cgroup_id_;
   volatile st_engine* cell_;
   AcceptQueue queue_;
+  adopt::Walks walks_;
+  std::set<std::uint64_t> asked_;  // cookies
   bool up_ = false;
   bool full_ = false;
   std::string problem_ = "not looked at yet";

@@ -67,6 +67,12 @@ static __always_inline __u64 st_known_cookie(const struct tcp_sock *tp)
 	return tp->inet_conn.icsk_inet.sk.__sk_common.skc_cookie.counter;
 }
 
+/* sockops will see the close of this listener of an external engine. */
+static __always_inline void st_note_watched(struct st_engine *engine, __u64 cookie)
+{
+	engine->watched[engine->watch_next++ & 7] = cookie;
+}
+
 /* 0: the ring is full. */
 static __always_inline int st_send_event(__u32 kind, __u64 netns_cookie, __u64 socket_cookie)
 {

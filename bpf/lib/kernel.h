@@ -204,6 +204,7 @@ struct tcp_sock {
 	__u32 rcv_wup;
 	__u32 rcv_wnd;
 	bool is_mptcp;
+	__u8 bpf_sock_ops_cb_flags;
 	__u8 repair : 1;
 	__u8 recvmsg_inq : 1; /* a byte of its own before 6.8 */
 };
