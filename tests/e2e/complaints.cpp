@@ -39,7 +39,7 @@ const std::vector<Complaints>& complaints() {
        "refused java.*"},
       {"node",
        {"reset http 1000 ECONNRESET", "reset net 1000 read ECONNRESET", "cut http 1000 ECONNRESET",
-        "cut net 1043 end"},
+        "cut net 0 end"},
        "ECONNREFUSED",
        "refused (http|net) 0 .*ECONNRESET.*"},
       {"python",

@@ -61,12 +61,13 @@ function httpEnd(host, port) {
   });
 }
 
-// To libuv, a reset that comes before it has read the bytes can be an end: 7201 waits to be told that they have come.
+// To libuv, a reset that comes before it has read the bytes can be an end: so 7201 waits to be told that they have come, and 7202 sends
+// none.
 function netEnd(host, port) {
   return new Promise((resolve) => {
     let length = 0;
     const socket = net.connect({host, port});
-    socket.once(port === 7201 ? 'data' : 'connect', () => socket.write('GET / HTTP/1.1\r\n\r\n'));
+    socket.once(port === 7201 ? 'data' : 'connect', () => socket.write('x'));
     socket.on('data', (piece) => { length += piece.length; });
     socket.on('end', () => resolve(`net ${length} end`));
     socket.on('error', (error) => resolve(`net ${length} ${error.syscall} ${error.code}`));
@@ -74,7 +75,7 @@ function netEnd(host, port) {
 }
 
 async function faults(host) {
-  for (const [fault, httpPort, netPort] of [['reset', 7211, 7201], ['cut', 7212, 7212], ['refused', 9, 9]]) {
+  for (const [fault, httpPort, netPort] of [['reset', 7211, 7201], ['cut', 7212, 7202], ['refused', 9, 9]]) {
     console.log(fault, await httpEnd(host, httpPort));
     console.log(fault, await netEnd(host, netPort));
   }
