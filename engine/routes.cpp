@@ -2,6 +2,7 @@
 #include "engine/routes.h"
 
 #include <algorithm>
+#include <cstring>
 #include <unordered_set>
 #include <utility>
 
@@ -17,6 +18,40 @@ bool contains(const Tried& tried, const Endpoint* endpoint) {
 
 bool avoided(const Endpoint& endpoint, std::int64_t now_ns) {
   return endpoint.avoid_until_ns.load(std::memory_order_relaxed) > now_ns;
+}
+
+// The same on every run and in every build. Inputs that differ in one bit differ in half of them after it.
+std::uint64_t mixed(std::uint64_t value) {
+  value = (value ^ (value >> 30)) * 0xbf58476d1ce4e5b9;
+  value = (value ^ (value >> 27)) * 0x94d049bb133111eb;
+  return value ^ (value >> 31);
+}
+
+std::uint64_t weight(std::uint64_t client, const SocketAddress& endpoint) {
+  std::uint64_t halves[2];
+  static_assert(sizeof halves == sizeof endpoint.address.bytes);
+  std::memcpy(halves, endpoint.address.bytes, sizeof halves);
+  return mixed(mixed(mixed(mixed(client) ^ halves[0]) ^ halves[1]) ^ endpoint.port);
+}
+
+// The endpoint of the lowest rank; of equals the first from `start` on. Null: none left.
+template <typename Rank>
+std::shared_ptr<Endpoint> first_by(const std::vector<std::shared_ptr<Endpoint>>& endpoints,
+                                   std::size_t start, const Tried& tried, Rank rank_of) {
+  std::shared_ptr<Endpoint> best;
+  decltype(rank_of(*best)) best_rank{};
+  for (std::size_t i = 0; i < endpoints.size(); ++i) {
+    const std::shared_ptr<Endpoint>& candidate = endpoints[(start + i) % endpoints.size()];
+    if (contains(tried, candidate.get())) {
+      continue;
+    }
+    const auto rank = rank_of(*candidate);
+    if (!best || rank < best_rank) {
+      best = candidate;
+      best_rank = rank;
+    }
+  }
+  return best;
 }
 
 }  // namespace
@@ -54,7 +89,7 @@ std::shared_ptr<Endpoint> Route::choose(std::uint64_t client, std::int64_t now_n
   }
   std::shared_ptr<Endpoint> chosen = affine(client, now_ns, tried);
   if (!chosen) {
-    chosen = least_connections(now_ns, random, tried);
+    chosen = own_of(client, now_ns, tried);
   }
   if (chosen) {
     remember(client, chosen->address, now_ns);
@@ -88,22 +123,17 @@ std::shared_ptr<Endpoint> Route::affine(std::uint64_t client, std::int64_t now_n
 
 std::shared_ptr<Endpoint> Route::least_connections(std::int64_t now_ns, std::uint32_t random,
                                                    const Tried& tried) const {
-  const std::size_t count = endpoints_.size();
-  const std::shared_ptr<Endpoint>* best = nullptr;
-  std::pair<bool, std::uint32_t> best_rank{};
-  for (std::size_t i = 0; i < count; ++i) {
-    const std::shared_ptr<Endpoint>& candidate = endpoints_[(random + i) % count];
-    if (contains(tried, candidate.get())) {
-      continue;
-    }
-    const std::pair rank{avoided(*candidate, now_ns),
-                         candidate->connections.load(std::memory_order_relaxed)};
-    if (best == nullptr || rank < best_rank) {
-      best = &candidate;
-      best_rank = rank;
-    }
-  }
-  return best == nullptr ? nullptr : *best;
+  return first_by(endpoints_, random, tried, [now_ns](const Endpoint& endpoint) {
+    return std::pair{avoided(endpoint, now_ns),
+                     endpoint.connections.load(std::memory_order_relaxed)};
+  });
+}
+
+std::shared_ptr<Endpoint> Route::own_of(std::uint64_t client, std::int64_t now_ns,
+                                        const Tried& tried) const {
+  return first_by(endpoints_, 0, tried, [&](const Endpoint& endpoint) {
+    return std::pair{avoided(endpoint, now_ns), weight(client, endpoint.address)};
+  });
 }
 
 void Route::remember(std::uint64_t client, const SocketAddress& endpoint, std::int64_t now_ns) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Where connections to a Service address go: least connections over the ready endpoints, session
-// affinity by client netns, passive avoidance of endpoints that just failed. No I/O and no clock:
+// affinity by client netns (also across engines: one that remembers nothing chooses for a client what
+// any other would, from the same endpoints), passive avoidance of endpoints that just failed. No I/O and no clock:
 // time comes in as nanoseconds of any steady clock. Safe from all threads; counts of an endpoint
 // live on when its Service changes.
 #pragma once
@@ -41,8 +42,8 @@ class Route {
   // Takes the endpoints (and affinities) that `previous` also has from it, counts and all.
   Route(RouteSpec spec, Route* previous);
 
-  // The endpoint for a new connection of `client` (its netns cookie); `random` breaks ties. Null:
-  // none left.
+  // The endpoint for a new connection of `client` (its netns cookie); `random` breaks ties of those
+  // that have no affinity. Null: none left.
   [[nodiscard]] std::shared_ptr<Endpoint> choose(std::uint64_t client, std::int64_t now_ns,
                                                  std::uint32_t random, const Tried& tried);
   // Whether choose() would still find one.
@@ -60,6 +61,10 @@ class Route {
   [[nodiscard]] std::shared_ptr<Endpoint> least_connections(std::int64_t now_ns,
                                                             std::uint32_t random,
                                                             const Tried& tried) const;
+  // By a hash of client and endpoint: every client has an order of its own of all endpoints, and one
+  // that goes or comes moves only the clients that had or will have it first.
+  [[nodiscard]] std::shared_ptr<Endpoint> own_of(std::uint64_t client, std::int64_t now_ns,
+                                                 const Tried& tried) const;
   void remember(std::uint64_t client, const SocketAddress& endpoint, std::int64_t now_ns);
 
   RouteSpec spec_;

@@ -120,8 +120,20 @@ TEST_F(EngineServiceTest, client_ip_affinity_stays_with_one_endpoint) {
           {{"sessionAffinity", "ClientIP"},
            {"sessionAffinityConfig", {{"clientIP", {{"timeoutSeconds", 600}}}}}});
   wait_for_endpoints({api_->v4, spare_->v4});
-  EXPECT_EQ(spread(*shell_, 8).size(), 1U);
-  EXPECT_EQ(spread(*control_, 8).size(), 1U);
+  const std::pair chosen(spread(*shell_, 8), spread(*control_, 8));
+  EXPECT_EQ(chosen.first.size(), 1U);
+  EXPECT_EQ(chosen.second.size(), 1U);
+  // Also by engines that have seen neither of the clients.
+  for (int i = 0; i < 3; ++i) {
+    sidetrack_->engine().kill_hard();
+    ST_ASSERT_OK(sidetrack_->start_engine());
+    ASSERT_TRUE(eventually(kPatience, [&] {
+      return explain(kServiceV4, kServicePort)["reason"] == "redirected" &&
+             explain(kServiceV4, kServicePort, "depot/plain")["reason"] == "redirected";
+    }));
+    EXPECT_EQ(spread(*shell_, 8), chosen.first);
+    EXPECT_EQ(spread(*control_, 8), chosen.second);
+  }
 }
 
 TEST_F(EngineServiceTest, no_endpoints_is_a_refusal) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <gtest/gtest.h>
 
+#include <map>
 #include <set>
 
 #include "engine/routes.h"
@@ -72,14 +73,40 @@ TEST(Route, takes_a_failed_endpoint_when_there_is_no_other) {
   EXPECT_NE(route.choose(1, 1, 0, {}), nullptr);
 }
 
+// A client that would go to `wanted` if nothing were remembered of it.
+std::uint64_t client_of(const RouteSpec& of, const SocketAddress& wanted) {
+  std::uint64_t client = 1;
+  while (Route(of, nullptr).choose(client, 0, 0, {})->address != wanted) {
+    ++client;
+  }
+  return client;
+}
+
 TEST(Route, sends_a_client_to_the_same_endpoint_within_its_affinity) {
-  Route route(spec({address(1), address(2)}, 10), nullptr);
-  const auto first = route.choose(1, 0, 0, {});
-  first->connections = 100;
-  EXPECT_EQ(route.choose(1, 9 * kSecond, 1, {}), first);
-  EXPECT_EQ(route.choose(1, 18 * kSecond, 1, {}), first);  // every connection renews it
-  EXPECT_NE(route.choose(1, 28 * kSecond, 1, {}), first);
-  EXPECT_NE(route.choose(2, 0, 0, {}), first);  // another client
+  const RouteSpec both = spec({address(1), address(2)}, 10);
+  const std::uint64_t client = client_of(both, address(2));
+  Route before(spec({address(1)}, 10), nullptr);
+  ASSERT_EQ(before.choose(client, 0, 0, {})->address, address(1));
+  Route route(both, &before);
+  EXPECT_EQ(route.choose(client, 9 * kSecond, 1, {})->address, address(1));
+  EXPECT_EQ(route.choose(client, 18 * kSecond, 1, {})->address, address(1));  // each renews it
+  EXPECT_EQ(route.choose(client, 28 * kSecond, 1, {})->address, address(2));
+}
+
+TEST(Route, chooses_for_a_client_what_another_engine_would) {
+  Route one(spec({address(1), address(2), address(3), address(4)}, 10), nullptr);
+  Route other(spec({address(3), address(1), address(4), address(2)}, 10), nullptr);
+  std::map<const Endpoint*, int> clients;
+  for (std::uint64_t client = 1; client <= 1000; ++client) {
+    const auto chosen = one.choose(client, 0, 0, {});
+    chosen->connections = 100;  // how many it has does not matter
+    ++clients[chosen.get()];
+    ASSERT_EQ(other.choose(client, 0, 1, {})->address, chosen->address) << client;
+  }
+  ASSERT_EQ(clients.size(), 4U);
+  for (const auto& [endpoint, count] : clients) {
+    EXPECT_NEAR(count, 250, 60);
+  }
 }
 
 TEST(Route, moves_an_affinity_off_a_failed_endpoint) {
@@ -102,13 +129,15 @@ TEST(Routes, finds_only_exact_fronts) {
 
 TEST(Routes, keeps_counts_and_affinities_when_a_service_changes) {
   Routes routes;
+  const RouteSpec both = spec({address(1), address(2)}, 10);
+  const std::uint64_t client = client_of(both, address(2));
   routes.set(spec({address(1)}, 10));
-  const auto kept = routes.find(address(200))->choose(1, 0, 0, {});
+  const auto kept = routes.find(address(200))->choose(client, 0, 0, {});
   kept->connections = 5;
-  routes.set(spec({address(1), address(2)}, 10));
+  routes.set(both);
   const auto route = routes.find(address(200));
-  EXPECT_EQ(route->choose(1, kSecond, 0, {}), kept);
-  EXPECT_EQ(route->choose(2, kSecond, 0, {})->address, address(2));
+  EXPECT_EQ(route->choose(client, kSecond, 0, {}), kept);
+  EXPECT_EQ(kept->connections, 5U);
 }
 
 TEST(Routes, drops_what_a_snapshot_does_not_name) {
