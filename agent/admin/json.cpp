@@ -160,7 +160,10 @@ json to_json(const ExplainView& view) {
           {"policy_id", view.policy_id},
           {"agrees_with_kernel", view.agrees_with_kernel},
           {"endpoints", view.endpoints},
-          {"service", view.service}};
+          {"service", view.service},
+          {"fast_path", view.fast_path},
+          {"fast_path_reason", view.fast_path_reason},
+          {"fast_path_explanation", view.fast_path_explanation}};
 }
 
 json to_json(const FlowView& view) {
@@ -176,7 +179,8 @@ json to_json(const FlowView& view) {
           {"path", view.path},
           {"bytes_out", view.bytes_out},
           {"bytes_in", view.bytes_in},
-          {"close", view.close}};
+          {"close", view.close},
+          {"fast_path_reason", view.fast_path_reason}};
 }
 
 json to_json(const CounterView& view) {

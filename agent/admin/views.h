@@ -116,6 +116,8 @@ struct ExplainView {
   std::vector<std::string>
       endpoints;  // where the engine would send it, if the destination is a Service
   std::string service;
+  // possible; no; never: it is left fully alone. Why not, as a name and in words.
+  std::string fast_path, fast_path_reason, fast_path_explanation;
 };
 struct FlowView {
   double start = 0;
@@ -124,6 +126,7 @@ struct FlowView {
   std::string verdict, reason, path;
   std::uint64_t bytes_out = 0, bytes_in = 0;
   std::string close;  // empty = still open
+  std::string fast_path_reason;  // why an open one does not skip TCP; empty: it does, or has ended
 };
 struct CounterView {
   std::string namespace_name;                                // "" = outside of every namespace

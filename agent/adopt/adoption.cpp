@@ -373,6 +373,26 @@ std::map<std::uint64_t, PodSummary> Adoption::summaries() const {
   return summaries;
 }
 
+st_fast_reason Adoption::reason_of(std::uint64_t cookie) {
+  const Pair* pair = pairs_.find(cookie);
+  if (pair == nullptr) {
+    return ST_FAST_NO_PEER;
+  }
+  return pair->stage == Stage::kLook && pair->reason == ST_FAST_NONE ? ST_FAST_YOUNG
+                                                                       : pair->reason;
+}
+
+st_fast_reason Adoption::against(std::uint64_t client, std::optional<std::uint64_t> server,
+                                 Clock::time_point now) {
+  Pair pair;
+  pair.nominated.kind = server ? ST_PAIR_DIRECT : ST_PAIR_TO_ENGINE;
+  pair.nominated.end[ST_SIDE_CLIENT].netns_cookie = client;
+  pair.nominated.end[ST_SIDE_SERVER].netns_cookie = server.value_or(0);
+  admission_.begin_pass();
+  Clock::time_point until = now;
+  return admission_.against(pair, now, &until);
+}
+
 std::map<std::uint64_t, std::uint64_t> Adoption::adopted_by_client() const {
   std::map<std::uint64_t, std::uint64_t> counts;
   for (const auto& [cookie, pair] : pairs_.all()) {

@@ -79,9 +79,18 @@ std::string duration_of(const json& flow, double now) {
   return format_duration((end > 0 ? end : now) - seconds_of(flow, "start"));
 }
 
+// Of an open one also why it is on TCP.
 std::string close_of(const json& flow) {
   const auto close = text_of(flow, "close");
-  return close.empty() ? "open" : close;
+  const auto reason = text_of(flow, "fast_path_reason");
+  return !close.empty() ? close : reason.empty() ? "open" : "open, " + reason;
+}
+
+// "no: fp_off, the fast path is off for one of the two pods"
+std::string skips_tcp_text(const json& explain) {
+  const auto reason = text_of(explain, "fast_path_reason");
+  return text_of(explain, "fast_path") +
+         (reason.empty() ? "" : ": " + reason + ", " + text_of(explain, "fast_path_explanation"));
 }
 
 }  // namespace
@@ -186,6 +195,7 @@ std::string render_explain(const json& explain, const Painter& painter) {
   out += line("path", text_of(explain, "path"));
   const auto rule = explain.find("rule");
   out += line("rule", rule == explain.end() ? "" : rule_text(*rule));
+  out += line("fast path", skips_tcp_text(explain));
   out += line("policy", std::to_string(count_of(explain, "policy_id")));
   out += line("service", printable(text_of(explain, "service")));
   out += line("endpoints", printable(joined(list_of(explain, "endpoints"))));

@@ -107,9 +107,12 @@ st_engine_state read_engine(void* context) {
 }  // namespace
 
 Result<st_reason> Dataplane::explain(std::uint64_t netns_cookie, const st_connect& connect,
-                                     std::uint16_t port) const {
+                                     std::uint16_t port, std::optional<st_mode> as) const {
   auto row = pod(netns_cookie);
   ST_TRY(row);
+  if (*row && as) {
+    (*row)->mode = static_cast<std::uint8_t>(*as);
+  }
   auto switched =
       map_lookup<std::uint32_t>(impl_->map_fd("st_bypass"), "st_bypass", std::uint32_t{0});
   ST_TRY(switched);

@@ -53,7 +53,7 @@ admin::FlowView Agent::to_view(const st_flow& flow) const {
   return view;
 }
 
-admin::FlowView Agent::to_view(const st_live& live) const {
+admin::FlowView Agent::to_view(const st_live& live) {
   const std::uint64_t past_engine = live.handoff_out + live.handoff_in;
   const std::uint64_t past_tcp = live.fast_out + live.fast_in;
   const st_path path = past_engine != 0       ? ST_PATH_HANDOFF
@@ -73,6 +73,10 @@ admin::FlowView Agent::to_view(const st_live& live) const {
                       .reason = live.client.reason,
                       .close = ST_CLOSE_OPEN});
   view.end = 0;
+  if (past_tcp + past_engine == 0) {
+    const st_fast_reason against = fast_path_.reason_of(live.cookie);
+    view.fast_path_reason = against == ST_FAST_NONE ? "" : adopt::name_of(against);
+  }
   if (live.redirected != 0) {
     const auto report = dataplane_->report(live.cookie);
     if (report && *report && (*report)->close == ST_CLOSE_OPEN) {

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstring>
 
 #include "agent/dataplane/pinned.h"
 #include "agent/main/agent.h"
@@ -197,6 +198,9 @@ Result<admin::ExplainView> Agent::explain(const std::string& namespace_name, con
     reason = *verdict;
     view.policy_id = *row ? (*row)->policy_id : 0;
     view.agrees_with_kernel = *row && agrees_with_policy(*intent, **row, connect, to->port, reason);
+    const auto would_be = dataplane_->explain(*cookie, connect, to->port, ST_MODE_REDIRECT);
+    ST_TRY(would_be);
+    explain_fast_path(view, reason, *would_be, *cookie, *to);
   } else {
     view.agrees_with_kernel = intent->state != policy::PodState::kEnrol;
   }
@@ -221,6 +225,51 @@ Result<admin::ExplainView> Agent::explain(const std::string& namespace_name, con
     }
   }
   return view;
+}
+
+// The server's end, if it is a pod of this node: of a Service the first of its endpoints that is.
+std::optional<std::uint64_t> Agent::server_of(const policy::SocketAddress& to) const {
+  std::vector<st_addr> addresses{to.address};
+  if (const auto route = routes_.find(policy::format_endpoint(to.address, to.port));
+      route != routes_.end()) {
+    addresses.clear();
+    for (const policy::SocketAddress& endpoint : route->second.endpoints) {
+      addresses.push_back(endpoint.address);
+    }
+  }
+  const auto pods = reconciler_.status();
+  for (const st_addr& address : addresses) {
+    for (const reconcile::PodStatus& pod : pods) {
+      const auto& own = pod.intent.addresses;
+      if (pod.netns_cookie != 0 && std::any_of(own.begin(), own.end(), [&](const st_addr& one) {
+            return std::memcmp(&one, &address, sizeof one) == 0;
+          })) {
+        return pod.netns_cookie;
+      }
+    }
+  }
+  return std::nullopt;
+}
+
+// `would_be`: the reason if the pod's mode were redirect.
+void Agent::explain_fast_path(admin::ExplainView& view, st_reason reason, st_reason would_be,
+                              std::uint64_t client, const policy::SocketAddress& to) {
+  const bool by_rule = would_be == ST_REASON_LOCAL_DESTINATION ||
+                       would_be == ST_REASON_EXCLUDED_PORT ||
+                       would_be == ST_REASON_EXCLUDED_CIDR || would_be == ST_REASON_NOT_INCLUDED;
+  if ((reason != ST_REASON_REDIRECTED && reason != ST_REASON_PASSTHROUGH) || by_rule) {
+    view.fast_path = "never";
+    return;
+  }
+  const auto server = reason == ST_REASON_PASSTHROUGH ? server_of(to) : std::nullopt;
+  const st_fast_reason against = reason == ST_REASON_PASSTHROUGH && !server && fast_path_.on()
+                                     ? ST_FAST_NO_PEER
+                                     : fast_path_.against(client, server);
+  view.fast_path = against == ST_FAST_NONE ? "possible" : "no";
+  if (against != ST_FAST_NONE) {
+    view.fast_path_reason = adopt::name_of(against);
+    view.fast_path_explanation = adopt::text_of(against);
+  }
 }
 
 std::vector<admin::CounterView> Agent::counters() {

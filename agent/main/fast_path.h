@@ -50,6 +50,14 @@ class FastPath {
   [[nodiscard]] std::map<std::uint64_t, adopt::PodSummary> summaries() const {
     return adoption_.summaries();
   }
+  // Of an open connection, by the cookie of its client's socket, and of all that may come: as
+  // adopt::Adoption has them. NONE: nothing is against it.
+  [[nodiscard]] st_fast_reason reason_of(std::uint64_t cookie) {
+    return on() ? adoption_.reason_of(cookie) : reason_;
+  }
+  [[nodiscard]] st_fast_reason against(std::uint64_t client, std::optional<std::uint64_t> server) {
+    return on() ? adoption_.against(client, server, adopt::Clock::now()) : reason_;
+  }
   // For engines; -1: this kernel or these options have no fast path.
   [[nodiscard]] int slots_fd() const;
   [[nodiscard]] std::uint64_t adopted() const { return adoption_.adopted(); }

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <map>
+#include <set>
 
 #include <nlohmann/json.hpp>
 
@@ -34,6 +35,25 @@ class FastFlows : public FastTalkers, public testing::WithParamInterface<Way> {
     }
     return found;
   }
+  // Why each open connection of the client is on TCP.
+  [[nodiscard]] std::set<std::string> open_reasons() const {
+    std::set<std::string> found;
+    const auto page = sidetrack_->get("/v1/flows");
+    for (const json& flow : page ? page->at("flows") : json::array()) {
+      if (flow.value("end", 0.0) == 0 && flow.value("pod", "") == "client") {
+        found.insert(flow.value("fast_path_reason", "none told"));
+      }
+    }
+    return found;
+  }
+  // What explain says of the fast path of the client's connection to this address.
+  [[nodiscard]] std::string explained(const std::string& destination) const {
+    const auto view =
+        sidetrack_->get("/v1/explain?namespace=shop&pod=client&destination=" + destination);
+    return !view ? view.error().message
+                 : fmt::format("{} {}", view->value("fast_path", ""),
+                               view->value("fast_path_reason", ""));
+  }
   [[nodiscard]] std::string said(const std::vector<std::string>& arguments) const {
     const auto answer = sidetrack_->ctl(arguments);
     return answer && answer->exit_status == 0 ? answer->output : "failed";
@@ -48,8 +68,10 @@ TEST_P(FastFlows, have_their_path_and_every_byte) {
   const std::string pods = said({"pods"});
   EXPECT_NE(pods.find("auto, 3 fast"), std::string::npos) << pods;
   EXPECT_EQ(pods.find("not on the fast path"), std::string::npos) << pods;
-  const std::string explained = said({"explain", "shop/client", server_->v4 + ":7000"});
-  EXPECT_NE(explained.find(GetParam().verdict), std::string::npos) << explained;
+  const std::string words = said({"explain", "shop/client", server_->v4 + ":7000"});
+  EXPECT_NE(words.find(GetParam().verdict), std::string::npos) << words;
+  EXPECT_NE(words.find("fast path  possible\n"), std::string::npos) << words;
+  EXPECT_EQ(open_reasons(), std::set<std::string>{""});
 
   ST_ASSERT_OK(shell_->release());
   EXPECT_TRUE(eventually(kPatience, [&] {
@@ -64,6 +86,35 @@ TEST_P(FastFlows, have_their_path_and_every_byte) {
   }
   const std::string flows = said({"flows"});
   EXPECT_NE(flows.find(GetParam().path), std::string::npos) << flows;
+}
+
+TEST_P(FastFlows, say_why_they_are_on_tcp) {
+  ASSERT_NO_FATAL_FAILURE(start({.probation = "30m", .mode = GetParam().mode}));
+  ASSERT_NO_FATAL_FAILURE(hold(1));
+  EXPECT_TRUE(eventually(kPatience, [&] {
+    return open_reasons() == std::set<std::string>{"fp_young"};
+  })) << json(open_reasons());
+  for (int i = 0; i < 8; ++i) {
+    expect_exact(1);
+  }
+  const std::string server = server_->v4 + ":7000";
+  const auto is_said = [&](const std::string& reason) {
+    return eventually(kPatience, [&] {
+      return open_reasons() == std::set{reason} && explained(server) == "no " + reason;
+    });
+  };
+  EXPECT_TRUE(is_said("fp_probation")) << json(open_reasons()) << explained(server);
+  ST_ASSERT_OK(objects_->set_label(Kind::kPod, "shop/server", "sidetrack.io/fast-path", "off"));
+  ST_ASSERT_OK(objects_->set_label(Kind::kPod, "shop/client", "sidetrack.io/fast-path", "off"));
+  EXPECT_TRUE(is_said("fp_off")) << json(open_reasons()) << explained(server);
+  EXPECT_EQ(explained("127.0.0.1:7000"), "never ");
+  ST_ASSERT_OK(
+      objects_->set_label(Kind::kPod, "shop/client", "sidetrack.io/fast-path", std::nullopt));
+  // Through an engine it can be past TCP as far as that; directly there is nobody.
+  const std::string elsewhere =
+      std::string(GetParam().mode) == "redirect" ? "no fp_probation" : "no fp_no_peer";
+  EXPECT_TRUE(eventually(kPatience, [&] { return explained("192.0.2.1:7000") == elsewhere; }))
+      << explained("192.0.2.1:7000");
 }
 
 INSTANTIATE_TEST_SUITE_P(Ways, FastFlows,

@@ -117,6 +117,9 @@ Result<ExplainView> FakeViews::explain(const std::string& namespace_name, const 
   view.reason = "excluded_port";
   view.path = "direct";
   view.explanation = "Port 8500 is excluded by Namespace/shop.";
+  view.fast_path = "no";
+  view.fast_path_reason = "fp_off";
+  view.fast_path_explanation = "the fast path is off for one of the two pods";
   view.rule = RuleView{
       .object = "Namespace/shop", .key = "sidetrack.io/exclude-outbound-ports", .value = "8500"};
   view.policy_id = 5;

@@ -102,6 +102,7 @@ TEST(AdminJson, flow_page_and_counters_are_wrapped) {
   const auto page = to_json(views.flows({}));
   EXPECT_EQ(page["next_sequence"], 1);
   EXPECT_EQ(page["flows"][0]["close"], "fin");
+  EXPECT_EQ(page["flows"][0]["fast_path_reason"], "");
   EXPECT_EQ(page["flows"][0]["namespace"], "shop");
   const auto counters = to_json(views.counters());
   EXPECT_EQ(counters["counters"][0]["connections"]["excluded_port"], 2);

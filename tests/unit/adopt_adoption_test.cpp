@@ -12,8 +12,15 @@ TEST_F(AdoptionTest, waits_for_probation_then_inserts_and_arms_both_ends) {
   tick(kProbation - milliseconds(1));
   EXPECT_FALSE(is_in(1));
   EXPECT_EQ(adoption_.summaries()[kPodA].reason, ST_FAST_PROBATION);
+  EXPECT_EQ(adoption_.reason_of(1), ST_FAST_PROBATION);
+  EXPECT_EQ(adoption_.reason_of(2), ST_FAST_PROBATION);
+  EXPECT_EQ(adoption_.reason_of(3), ST_FAST_NO_PEER);
+  EXPECT_EQ(adoption_.against(kPodA, kPodB, now_), ST_FAST_PROBATION);
   tick(milliseconds(1));
   EXPECT_TRUE(is_in(1));
+  EXPECT_EQ(adoption_.reason_of(1), ST_FAST_NONE);
+  EXPECT_EQ(adoption_.against(kPodA, kPodB, now_), ST_FAST_NONE);
+  EXPECT_EQ(adoption_.against(kPodA, std::nullopt, now_), ST_FAST_NONE);
   EXPECT_TRUE(sockets_.sockets[1].armed && sockets_.sockets[2].armed);
   EXPECT_EQ(adoption_.adopted(), 1U);
   // A pod's second connection need not wait.
@@ -32,6 +39,7 @@ TEST_F(AdoptionTest, a_blocking_socket_is_refused_once_and_for_good) {
   EXPECT_FALSE(sockets_.sockets[1].in);
   EXPECT_EQ(adoption_.refused().at(ST_FAST_BLOCKING), 1U);
   EXPECT_EQ(adoption_.summaries()[kPodB].reason, ST_FAST_BLOCKING);
+  EXPECT_EQ(adoption_.reason_of(1), ST_FAST_BLOCKING);
 }
 
 TEST_F(AdoptionTest, what_passes_is_looked_at_again) {
@@ -117,6 +125,8 @@ TEST_F(AdoptionTest, pods_of_two_namespaces_need_node_on_both) {
   tick(kProbation);
   EXPECT_FALSE(is_in(1));
   EXPECT_EQ(adoption_.summaries()[kPodA].reason, ST_FAST_OTHER_NAMESPACE);
+  EXPECT_EQ(adoption_.against(kPodA, kPodB, now_), ST_FAST_OTHER_NAMESPACE);
+  EXPECT_EQ(adoption_.against(kPodA, std::nullopt, now_), ST_FAST_NONE) << "to an engine";
   pods_.pods[kPodA].row.fast_path = ST_FAST_PATH_NODE;
   adoption_.on_policy_changed(now_);
   tick();
