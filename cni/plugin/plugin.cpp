@@ -28,7 +28,9 @@ constexpr milliseconds kRetryPause{50};
 constexpr const char* kSeeInstall =
     "run `sidetrackctl doctor` on the node; the agent writes the entry of sidetrack-cni anew when "
     "it is restarted";
-constexpr const char* kSeeRuntime = "this is a fault of the container runtime or of its settings";
+constexpr const char* kSeeRuntime =
+    "the container runtime's call is wrong: its log on the node says more (`journalctl -u containerd` "
+    "or `-u crio`), `crictl info` shows its settings";
 
 // What became of a question to the agent. No error: it answered `ok`.
 struct Reply {

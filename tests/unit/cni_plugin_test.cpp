@@ -189,9 +189,11 @@ TEST_F(CniPlugin, add_takes_at_most_50_ms_with_250_pods_on_the_node) {
   EXPECT_LE(best, bound);
 }
 
-// What a runtime sends is taken as it is, or refused with the spec's code.
+// What a runtime sends is taken as it is, or refused with the spec's code and what to run.
 TEST_F(CniPlugin, faults_of_the_runtime_have_the_specs_codes) {
-  EXPECT_EQ(run_with("ADD", "{").code(), 6);
+  const Ran undecodable = run_with("ADD", "{");
+  EXPECT_EQ(undecodable.code(), 6);
+  EXPECT_NE(undecodable.said("details").find("`journalctl"), std::string::npos) << undecodable.output;
   EXPECT_EQ(run_with("ADD", "").code(), 6);
   EXPECT_EQ(run_with("ADD", "[]").code(), 6);
   EXPECT_EQ(run_with("ADD", std::string(1100000, ' ')).code(), 5);
