@@ -357,9 +357,15 @@ void FastPath::forget_remote(const std::vector<dataplane::PairRow>& rows) {
   alone_ = std::move(alone);
 }
 
+// Without slots an engine declares no links, and nothing is handed off. What reads a slot in the
+// kernel relies on loads that are seen in order, as amd64 has them.
 int FastPath::slots_fd() const {
+#if defined(__x86_64__)
   return options_.fast_path.on && dataplane_.fast_path_problem().empty() ? dataplane_.slots_fd()
                                                                          : -1;
+#else
+  return -1;
+#endif
 }
 
 std::map<std::string, std::uint64_t> FastPath::refused() const {
