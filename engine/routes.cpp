@@ -20,7 +20,8 @@ bool avoided(const Endpoint& endpoint, std::int64_t now_ns) {
   return endpoint.avoid_until_ns.load(std::memory_order_relaxed) > now_ns;
 }
 
-// The same on every run and in every build. Inputs that differ in one bit differ in half of them after it.
+// The same on every run and in every build. Inputs that differ in one bit differ in half of them
+// after it.
 std::uint64_t mixed(std::uint64_t value) {
   value = (value ^ (value >> 30)) * 0xbf58476d1ce4e5b9;
   value = (value ^ (value >> 27)) * 0x94d049bb133111eb;

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Where connections to a Service address go: least connections over the ready endpoints, session
-// affinity by client netns (also across engines: one that remembers nothing chooses for a client what
-// any other would, from the same endpoints), passive avoidance of endpoints that just failed. No I/O and no clock:
-// time comes in as nanoseconds of any steady clock. Safe from all threads; counts of an endpoint
-// live on when its Service changes.
+// affinity by client netns (also across engines: one that remembers nothing chooses for a client
+// what any other would, from the same endpoints), passive avoidance of endpoints that just failed.
+// No I/O and no clock: time comes in as nanoseconds of any steady clock. Safe from all threads;
+// counts of an endpoint live on when its Service changes.
 #pragma once
 
 #include <atomic>
@@ -61,8 +61,8 @@ class Route {
   [[nodiscard]] std::shared_ptr<Endpoint> least_connections(std::int64_t now_ns,
                                                             std::uint32_t random,
                                                             const Tried& tried) const;
-  // By a hash of client and endpoint: every client has an order of its own of all endpoints, and one
-  // that goes or comes moves only the clients that had or will have it first.
+  // By a hash of client and endpoint: every client has an order of its own of all endpoints, and
+  // one that goes or comes moves only the clients that had or will have it first.
   [[nodiscard]] std::shared_ptr<Endpoint> own_of(std::uint64_t client, std::int64_t now_ns,
                                                  const Tried& tried) const;
   void remember(std::uint64_t client, const SocketAddress& endpoint, std::int64_t now_ns);

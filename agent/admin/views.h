@@ -125,7 +125,7 @@ struct FlowView {
   std::string namespace_name, pod, source, destination, endpoint;
   std::string verdict, reason, path;
   std::uint64_t bytes_out = 0, bytes_in = 0;
-  std::string close;  // empty = still open
+  std::string close;             // empty = still open
   std::string fast_path_reason;  // why an open one does not skip TCP; empty: it does, or has ended
 };
 struct CounterView {

@@ -378,8 +378,7 @@ st_fast_reason Adoption::reason_of(std::uint64_t cookie) {
   if (pair == nullptr) {
     return ST_FAST_NO_PEER;
   }
-  return pair->stage == Stage::kLook && pair->reason == ST_FAST_NONE ? ST_FAST_YOUNG
-                                                                       : pair->reason;
+  return pair->stage == Stage::kLook && pair->reason == ST_FAST_NONE ? ST_FAST_YOUNG : pair->reason;
 }
 
 st_fast_reason Adoption::against(std::uint64_t client, std::optional<std::uint64_t> server,

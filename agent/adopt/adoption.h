@@ -59,8 +59,8 @@ class Adoption {
   [[nodiscard]] bool has_any_in() const;
   // By the network namespace of the client (of an engine's client, its pod's).
   [[nodiscard]] std::map<std::uint64_t, std::uint64_t> adopted_by_client() const;
-  // Why this connection does not skip TCP, by the cookie of either end; NONE: it does, as soon as its
-  // next messages do.
+  // Why this connection does not skip TCP, by the cookie of either end; NONE: it does, as soon as
+  // its next messages do.
   [[nodiscard]] st_fast_reason reason_of(std::uint64_t cookie);
   // What is against every connection from the pod `client` to the pod `server`, or to an engine.
   [[nodiscard]] st_fast_reason against(std::uint64_t client, std::optional<std::uint64_t> server,

@@ -141,7 +141,8 @@ class Dataplane {
   [[nodiscard]] Result<st_tuning> tuning(std::uint64_t netns_cookie) const;
   [[nodiscard]] Result<std::optional<st_pod_state>> pod_state(std::uint64_t netns_cookie) const;
 
-  // The pure decide() on rows read back from the kernel's maps; with `as`, as if the pod had that mode.
+  // The pure decide() on rows read back from the kernel's maps; with `as`, as if the pod had that
+  // mode.
   [[nodiscard]] Result<st_reason> explain(std::uint64_t netns_cookie, const st_connect& connect,
                                           std::uint16_t port,
                                           std::optional<st_mode> as = std::nullopt) const;

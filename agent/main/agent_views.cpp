@@ -255,8 +255,8 @@ std::optional<std::uint64_t> Agent::server_of(const policy::SocketAddress& to) c
 void Agent::explain_fast_path(admin::ExplainView& view, st_reason reason, st_reason would_be,
                               std::uint64_t client, const policy::SocketAddress& to) {
   const bool by_rule = would_be == ST_REASON_LOCAL_DESTINATION ||
-                       would_be == ST_REASON_EXCLUDED_PORT ||
-                       would_be == ST_REASON_EXCLUDED_CIDR || would_be == ST_REASON_NOT_INCLUDED;
+                       would_be == ST_REASON_EXCLUDED_PORT || would_be == ST_REASON_EXCLUDED_CIDR ||
+                       would_be == ST_REASON_NOT_INCLUDED;
   if ((reason != ST_REASON_REDIRECTED && reason != ST_REASON_PASSTHROUGH) || by_rule) {
     view.fast_path = "never";
     return;

@@ -112,8 +112,8 @@ TEST(CtlRender, explain_shows_sentence_rule_path_and_endpoints) {
   EXPECT_THAT(text,
               HasSubstr("rule       Namespace/shop  sidetrack.io/exclude-outbound-ports = 8500\n"));
   EXPECT_THAT(text, HasSubstr("endpoints  10.1.0.9:8500\n"));
-  EXPECT_THAT(
-      text, HasSubstr("fast path  no: fp_off, the fast path is off for one of the two pods\n"));
+  EXPECT_THAT(text,
+              HasSubstr("fast path  no: fp_off, the fast path is off for one of the two pods\n"));
 }
 
 TEST(CtlRender, flows_and_counters_show_sizes_and_durations) {

@@ -193,7 +193,8 @@ TEST_F(CniPlugin, add_takes_at_most_50_ms_with_250_pods_on_the_node) {
 TEST_F(CniPlugin, faults_of_the_runtime_have_the_specs_codes) {
   const Ran undecodable = run_with("ADD", "{");
   EXPECT_EQ(undecodable.code(), 6);
-  EXPECT_NE(undecodable.said("details").find("`journalctl"), std::string::npos) << undecodable.output;
+  EXPECT_NE(undecodable.said("details").find("`journalctl"), std::string::npos)
+      << undecodable.output;
   EXPECT_EQ(run_with("ADD", "").code(), 6);
   EXPECT_EQ(run_with("ADD", "[]").code(), 6);
   EXPECT_EQ(run_with("ADD", std::string(1100000, ' ')).code(), 5);
