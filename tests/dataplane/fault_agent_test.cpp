@@ -82,7 +82,7 @@ void AgentFault::expect_unnoticed_restart(End end) {
   const std::vector<int> streams = open_streams(kStreams);
   ASSERT_EQ(streams.size(), static_cast<std::size_t>(kStreams));
   EXPECT_EQ(live(), kStreams);
-  Traffic traffic(shell_in(*web_), api_v4_, kEcho, {.count = 20});
+  Traffic traffic(shell_in(*web_), {{api_v4_, kEcho}}, {.count = 20});
   ASSERT_TRUE(eventually(kPatience, [&] { return traffic.rounds() > 0; }));
 
   ASSERT_NO_FATAL_FAILURE(end());
@@ -258,7 +258,7 @@ TEST_F(AgentFault, a_standby_agent_takes_over_without_a_gap) {
   ST_ASSERT_VALUE(auto standby, Process::start(spec));
   ST_ASSERT_OK(standby->wait_for_output("event=standby"));
   const Counts before = counted();
-  Traffic traffic(shell_in(*web_), api_v4_, kEcho, {.count = 20});
+  Traffic traffic(shell_in(*web_), {{api_v4_, kEcho}}, {.count = 20});
   sidetrack_->agent().kill_hard();
   ST_ASSERT_OK(standby->wait_for_output("event=started"));
   ASSERT_TRUE(eventually(kPatience, [&] {

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <csignal>
 #include <utility>
+#include <vector>
 
 #include <nlohmann/json.hpp>
 
@@ -19,6 +20,7 @@ constexpr std::uint64_t kRounds = 20;
 constexpr std::uint64_t kLeastKills = 5;
 constexpr std::uint64_t kRequestsPerKill = 200;
 constexpr int kThreads = 2;
+constexpr const char* kService = "10.96.0.10";
 
 class EngineFault : public FaultNode {
  protected:
@@ -74,6 +76,55 @@ class EngineFault : public FaultNode {
     }
     EXPECT_EQ(found, count) << page.dump(2);
   }
+  // Traffic to the echo server by IPv4, by IPv6 and by a Service, whose endpoint the engine picks;
+  // without an engine the node's route leads there.
+  void start_with_service() {
+    start_echo();
+    ST_ASSERT_OK(lab_->add_service_address(kService, *api_));
+    ST_ASSERT_OK(objects_->put(ServiceSpec{.namespace_name = "shop",
+                                           .name = "api",
+                                           .cluster_addresses = {kService},
+                                           .port = kEcho,
+                                           .target_port = kEcho,
+                                           .backends = {{.addresses = {api_v4_}}}}));
+    ASSERT_NO_FATAL_FAILURE(start_sidetrack());
+    const std::string service = fmt::format("{}:{}", kService, kEcho);
+    ASSERT_TRUE(eventually(kPatience, [&] {
+      const auto view =
+          sidetrack_->get("/v1/explain?namespace=shop&pod=web&destination=" + service);
+      return view && view->value("endpoints", nlohmann::json::array()).size() == 1;
+    })) << sidetrack_->logs();
+    const Counts before = counted();
+    for (const Target& target : targets()) {
+      ST_ASSERT_VALUE(const auto burst, shell_->burst(target.address, target.port, {.count = 5}));
+      expect_clean(burst, 5, sidetrack_->logs());
+    }
+    EXPECT_EQ(since(before), (Counts{{"redirected", 15}}));
+  }
+  [[nodiscard]] std::vector<Target> targets() const {
+    return {{api_v4_, kEcho}, {api_->v6, kEcho}, {kService, kEcho}};
+  }
+  // Stops the engine and connects until the kernel no longer trusts its heartbeat, which is old
+  // after a second. That connect ends with `error` and is counted under `reason`.
+  void stop_engine_until(const std::string& reason, const std::string& error) {
+    constexpr milliseconds kSoonest{500};
+    const milliseconds latest = scaled(milliseconds(1600));
+    const Counts before = counted();
+    std::string last;
+    const auto stopped = Clock::now();
+    ST_ASSERT_OK(sidetrack_->engine().signal(SIGSTOP));
+    ASSERT_TRUE(eventually(kPatience, [&] {
+      const auto socket = shell_->connect(api_v4_, kEcho);
+      last = socket ? socket->errno_name : socket.error().message;
+      return !socket || !shell_->close(socket->id) || since(before).contains(reason);
+    }));
+    const auto passed = std::chrono::duration_cast<milliseconds>(Clock::now() - stopped);
+    EXPECT_EQ(last, error);
+    EXPECT_EQ(since(before)[reason], 1U);
+    EXPECT_EQ(since(before).size(), 2U) << "and redirected before";
+    EXPECT_GE(passed, kSoonest);
+    EXPECT_LE(passed, latest);
+  }
   // A connection of `shell` to the echo server.
   int open_stream(PodShell& shell) {
     const auto socket = shell.connect(api_v4_, kEcho);
@@ -83,11 +134,9 @@ class EngineFault : public FaultNode {
 };
 
 TEST_F(EngineFault, a_kill_fails_no_connect_and_cuts_only_what_was_inside) {
-  start_echo();
-  ASSERT_NO_FATAL_FAILURE(start_sidetrack());
+  ASSERT_NO_FATAL_FAILURE(start_with_service());
   const Counts before = counted();
-  Traffic traffic(shell_in(*web_), api_v4_, kEcho,
-                  {.count = kConnects / kRounds, .threads = kThreads});
+  Traffic traffic(shell_in(*web_), targets(), {.count = kConnects / kRounds, .threads = kThreads});
   std::uint64_t kills = 0;
   ASSERT_NO_FATAL_FAILURE(kill_under(traffic, &kills));
   const BurstResult burst = traffic.stop();
@@ -99,12 +148,10 @@ TEST_F(EngineFault, a_kill_fails_no_connect_and_cuts_only_what_was_inside) {
 
 TEST_F(EngineFault, a_kill_refuses_connects_in_no_other_way_if_the_pod_says_closed) {
   constexpr milliseconds kNoHang{3000};  // of the burst's 10 s
-  start_echo();
   put_web("web", {{"sidetrack.io/on-engine-loss", "closed"}});
-  ASSERT_NO_FATAL_FAILURE(start_sidetrack());
+  ASSERT_NO_FATAL_FAILURE(start_with_service());
   const Counts before = counted();
-  Traffic traffic(shell_in(*web_), api_v4_, kEcho,
-                  {.count = kConnects / kRounds, .threads = kThreads});
+  Traffic traffic(shell_in(*web_), targets(), {.count = kConnects / kRounds, .threads = kThreads});
   std::uint64_t kills = 0;
   ASSERT_NO_FATAL_FAILURE(kill_under(traffic, &kills));
   const BurstResult burst = traffic.stop();
@@ -138,7 +185,7 @@ TEST_F(EngineFault, after_a_kill_no_connect_fails) {
   }
 }
 
-TEST_F(EngineFault, refuses_while_the_engine_is_dead_if_the_pod_says_closed) {
+TEST_F(EngineFault, refuses_while_the_engine_is_dead_or_stopped_if_the_pod_says_closed) {
   start_echo();
   put_web("web", {{"sidetrack.io/on-engine-loss", "closed"}});
   ASSERT_NO_FATAL_FAILURE(start_sidetrack());
@@ -153,6 +200,11 @@ TEST_F(EngineFault, refuses_while_the_engine_is_dead_if_the_pod_says_closed) {
     expect_refused_flows(to, 10);
   }
   ST_ASSERT_OK(sidetrack_->start_engine());
+  ASSERT_TRUE(eventually_explains("redirected")) << sidetrack_->logs();
+  expect_connections(5, "redirected");
+  ASSERT_NO_FATAL_FAILURE(stop_engine_until("engine_down_closed", "ECONNREFUSED"));
+  EXPECT_EQ(explain(), "engine_down_closed");
+  ST_ASSERT_OK(sidetrack_->engine().signal(SIGCONT));
   ASSERT_TRUE(eventually_explains("redirected")) << sidetrack_->logs();
   expect_connections(5, "redirected");
 }
@@ -174,8 +226,8 @@ TEST_F(EngineFault, connections_go_direct_while_the_engine_is_stopped) {
   start_echo();
   ASSERT_NO_FATAL_FAILURE(start_sidetrack());
   expect_connections(20, "redirected");
-  ST_ASSERT_OK(sidetrack_->engine().signal(SIGSTOP));
-  ASSERT_TRUE(eventually_explains("engine_down"));
+  ASSERT_NO_FATAL_FAILURE(stop_engine_until("engine_down", ""));
+  EXPECT_EQ(explain(), "engine_down");
   expect_connections(50, "engine_down");
   ST_ASSERT_OK(sidetrack_->engine().signal(SIGCONT));
   ASSERT_TRUE(eventually_explains("redirected")) << sidetrack_->logs();
@@ -298,7 +350,7 @@ TEST_F(EngineFault, a_new_engine_takes_over_and_cuts_nothing) {
   expect_alive(*shell_, stream);
   const st_pod old_row = row();
   const Counts before = counted();
-  Traffic traffic(shell_in(*web_), api_v4_, kEcho, {.count = 50, .threads = 2});
+  Traffic traffic(shell_in(*web_), {{api_v4_, kEcho}}, {.count = 50, .threads = 2});
   ST_ASSERT_OK(sidetrack_->start_engine());
   ASSERT_TRUE(eventually(kPatience, [&] {
     const st_pod now = row();

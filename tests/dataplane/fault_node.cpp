@@ -4,7 +4,6 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <stdexcept>
 
 #include <nlohmann/json.hpp>
@@ -12,39 +11,6 @@
 namespace sidetrack::lab {
 
 using nlohmann::json;
-
-Traffic::Traffic(std::unique_ptr<PodShell> shell, std::string address, std::uint16_t port,
-                 BurstOptions round)
-    : shell_(std::move(shell)), address_(std::move(address)), port_(port), round_(round) {
-  result_ = std::async(std::launch::async, [this] { return run(); });
-}
-
-BurstResult Traffic::run() {
-  BurstResult sum;
-  while (!stop_.load()) {
-    const auto part = shell_->burst(address_, port_, round_);
-    if (!part) {
-      sum.connect_errors["shell: " + part.error().message] = 1;
-      return sum;
-    }
-    sum.ok += part->ok;
-    sum.mismatches += part->mismatches;
-    sum.max_us = std::max(sum.max_us, part->max_us);
-    for (const auto& [name, count] : part->connect_errors) {
-      sum.connect_errors[name] += count;
-    }
-    for (const auto& [name, count] : part->io_errors) {
-      sum.io_errors[name] += count;
-    }
-    rounds_.fetch_add(1);
-  }
-  return sum;
-}
-
-BurstResult Traffic::stop() {
-  stop_.store(true);
-  return result_.get();
-}
 
 void expect_clean(const BurstResult& burst, std::uint64_t count, const std::string& logs) {
   EXPECT_EQ(burst.ok, count);

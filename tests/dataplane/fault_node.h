@@ -1,18 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 // FaultNode: the fixture of the tests of faults: pod shop/web (mode redirect) as client, pod api
-// (not enrolled) as server, agent and embedded engine. Thread rule: one owner, but for Traffic's
-// thread.
+// (not enrolled) as server, agent and embedded engine. Thread rule: one owner.
 #pragma once
 
 #include <gtest/gtest.h>
 
-#include <atomic>
-#include <future>
 #include <map>
 #include <memory>
 #include <string>
 
 #include "tests/dataplane/kernel_view.h"
+#include "tests/dataplane/traffic.h"
 #include "tests/lab/cgroup.h"
 #include "tests/lab/echo_server.h"
 #include "tests/lab/lab.h"
@@ -24,30 +22,6 @@
 namespace sidetrack::lab {
 
 using Counts = std::map<std::string, std::uint64_t>;
-
-// Bursts of connections, one after another, on a thread of its own until stop().
-class Traffic {
- public:
-  Traffic(std::unique_ptr<PodShell> shell, std::string address, std::uint16_t port,
-          BurstOptions round);
-  ~Traffic() { stop_.store(true); }  // the future then waits for the round that runs
-  Traffic(const Traffic&) = delete;
-  Traffic& operator=(const Traffic&) = delete;
-  // Ends after the round that runs; the sum of all rounds.
-  BurstResult stop();
-  [[nodiscard]] std::uint64_t rounds() const { return rounds_.load(); }
-
- private:
-  BurstResult run();
-
-  std::unique_ptr<PodShell> shell_;
-  std::string address_;
-  std::uint16_t port_;
-  BurstOptions round_;
-  std::atomic<bool> stop_{false};
-  std::atomic<std::uint64_t> rounds_{0};
-  std::future<BurstResult> result_;
-};
 
 class FaultNode : public testing::Test {
  protected:
