@@ -117,6 +117,11 @@ void Mesh::label(const char* key, const std::string& value) {
   ASSERT_TRUE(eventually(kPatience, [&] { return row_mark() != before; })) << sidetrack_->logs();
 }
 
+void Mesh::enrol_neighbour() {
+  ST_ASSERT_OK(objects_->set_label(Kind::kPod, "depot/plain", kMode, "redirect"));
+  ST_ASSERT_OK(sidetrack_->wait_for_pod("depot/plain", "enrolled", "redirect"));
+}
+
 Counts Mesh::counts(const std::string& namespace_name) const {
   const auto answer = sidetrack_->get("/v1/counters");
   if (!answer) {
@@ -224,6 +229,20 @@ Result<std::string> Mesh::remembered(PodShell& shell, int id) const {
   auto row = look_up<st_observed>(maps + "st_observed", *key);
   ST_TRY(row);
   return std::string(*state ? "redirected" : *row ? "observed" : "");
+}
+
+std::string Mesh::role_of_connect(PodShell& shell, const std::string& address,
+                                  std::uint16_t port) const {
+  const auto socket = shell.connect(address, port);
+  if (!socket || socket->error_number != 0) {
+    return socket ? socket->errno_name : socket.error().message;
+  }
+  const auto role = remembered(shell, socket->id);
+  const auto closed = shell.close(socket->id);
+  if (!role || !closed) {
+    return "error";
+  }
+  return role->empty() ? "none" : *role;
 }
 
 Result<bool> Mesh::is_listed(std::uint64_t socket_cookie) const {

@@ -65,6 +65,8 @@ class Mesh : public testing::Test {
   // A Service of depot whose Service port is kServicePort.
   static ServiceSpec service(std::vector<Backend> backends);
 
+  // depot/plain becomes a second enrolled pod.
+  void enrol_neighbour();
   // Sets the annotation of namespace shop and waits until the kernel decides by it.
   void annotate(const char* key, const std::string& value);
   void label(const char* key, const std::string& value);
@@ -85,6 +87,9 @@ class Mesh : public testing::Test {
   // What the kernel's maps hold for a socket of the shell: "redirected" (st_sockets), "observed"
   // (st_observed), or "" (no row).
   [[nodiscard]] Result<std::string> remembered(PodShell& shell, int id) const;
+  // The same of a connect that is made and closed for it, "none" for no row; what went wrong else.
+  [[nodiscard]] std::string role_of_connect(PodShell& shell, const std::string& address,
+                                            std::uint16_t port) const;
   // Whether a map has what is shown of a client's open connection (st_redirected, st_observed).
   [[nodiscard]] Result<bool> is_listed(std::uint64_t socket_cookie) const;
   // The socket itself, and its cookie.

@@ -1,15 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// Policy that is wrong, and policy that changes while connections are made and open.
+// Policy that is wrong, levels that add up, TCP options. What changes while connections are made
+// and open: edits_test.cpp.
 #include <fmt/format.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/socket.h>
 
-#include <algorithm>
 #include <array>
-#include <atomic>
-#include <iostream>
-#include <thread>
 
 #include "tests/dataplane/mesh.h"
 
@@ -20,27 +17,6 @@ using nlohmann::json;
 
 class RulesTest : public Mesh {
  protected:
-  // depot/plain becomes a second enrolled pod.
-  void enrol_neighbour() {
-    ST_ASSERT_OK(objects_->set_label(Kind::kPod, "depot/plain", kMode, "redirect"));
-    ST_ASSERT_OK(sidetrack_->wait_for_pod("depot/plain", "enrolled", "redirect"));
-  }
-
-  // The reason that the kernel gives a real connect of `shell`.
-  [[nodiscard]] std::string role_of_connect(PodShell& shell, const std::string& address,
-                                            std::uint16_t port) const {
-    const auto socket = shell.connect(address, port);
-    if (!socket || socket->error_number != 0) {
-      return socket ? socket->errno_name : socket.error().message;
-    }
-    const auto role = remembered(shell, socket->id);
-    const auto closed = shell.close(socket->id);
-    if (!role || !closed) {
-      return "error";
-    }
-    return role->empty() ? "none" : *role;
-  }
-
   // Waits for a problem of `object` and `key` in `sidetrackctl status` and gives it.
   [[nodiscard]] json problem_of(const std::string& object, const std::string& key) const {
     json found;
@@ -157,105 +133,6 @@ TEST_F(RulesTest, pod_beats_namespace_and_excludes_add_up) {
   ST_ASSERT_OK(objects_->set_label(Kind::kPod, "shop/web", kMode, "passthrough"));
   ST_ASSERT_OK(sidetrack_->wait_for_pod("shop/web", "enrolled", "passthrough"));
   EXPECT_EQ(role_of_connect(*shell_, api_->v4, kHttps), "observed");
-}
-
-// A stream that is open all the time: bytes go round on it until told to stop, then it ends
-// orderly.
-class OpenStream {
- public:
-  OpenStream(const Place& place, const std::string& address) {
-    auto shell = PodShell::start(place);
-    auto socket = shell ? (*shell)->connect(address, kEcho) : Result<SocketState>(shell.error());
-    if (!socket || socket->error_number != 0) {
-      ADD_FAILURE() << "no stream";
-      return;
-    }
-    shell_ = std::move(*shell);
-    id_ = socket->id;
-    thread_ = std::jthread([this] { run(); });
-  }
-  // Megabytes that came back right; the failure, if there was one.
-  std::pair<std::uint64_t, std::string> finish() {
-    stop_ = true;
-    if (thread_.joinable()) {
-      thread_.join();
-    }
-    return {rounds_, failure_};
-  }
-
- private:
-  void run() {
-    while (!stop_ && failure_.empty()) {
-      check(shell_->command(fmt::format("exchange {} len=1000000 seed={} open", id_, rounds_)));
-    }
-    if (failure_.empty()) {
-      check(shell_->command(fmt::format("exchange {} len=1000000 seed=9", id_)));
-    }
-  }
-  void check(const Result<json>& answer) {
-    if (!answer) {
-      failure_ = answer.error().message;
-    } else if ((*answer)["digest"] != (*answer)["expected_digest"] || (*answer)["errno"] != 0) {
-      failure_ = answer->dump();
-    } else {
-      ++rounds_;
-    }
-  }
-
-  std::unique_ptr<PodShell> shell_;
-  int id_ = 0;
-  std::atomic<bool> stop_ = false;
-  std::uint64_t rounds_ = 0;
-  std::string failure_;
-  std::jthread thread_;
-};
-
-constexpr int kFlips = 20;
-const milliseconds kFlipBound = scaled(milliseconds(100));  // emulated machines are slower
-
-TEST_F(RulesTest, label_flip_takes_effect_at_once_and_cuts_nothing) {
-  OpenStream redirected(place(*web_), api_->v4);
-  label(kMode, "passthrough");
-  OpenStream passed(place(*web_), api_->v6);
-  std::vector<double> took_ms;
-  for (int i = 0; i < kFlips; ++i) {
-    const bool redirect = i % 2 == 0;
-    const std::string wanted = redirect ? "redirected" : "observed";
-    ST_ASSERT_OK(objects_->set_label(Kind::kNamespace, "shop", kMode,
-                                     redirect ? "redirect" : "passthrough"));
-    const Clock::time_point written = Clock::now();
-    Clock::time_point began;
-    ASSERT_TRUE(eventually(kPatience, [&] {
-      began = Clock::now();
-      return role_of_connect(*shell_, api_->v4, kEchoToo) == wanted;
-    })) << sidetrack_->logs();
-    took_ms.push_back(std::chrono::duration<double, std::milli>(began - written).count());
-  }
-  const auto [megabytes, failure] = redirected.finish();
-  const auto [megabytes_passed, failure_passed] = passed.finish();
-  EXPECT_EQ(failure, "");
-  EXPECT_EQ(failure_passed, "");
-  EXPECT_GT(megabytes, 1U);
-  EXPECT_GT(megabytes_passed, 1U);
-  std::sort(took_ms.begin(), took_ms.end());
-  std::cout << fmt::format(
-      "flips: {}, median {:.1f} ms, second longest {:.1f} ms, longest {:.1f} ms; {} and {} MB on "
-      "the open streams\n",
-      kFlips, took_ms[kFlips / 2], took_ms[kFlips - 2], took_ms[kFlips - 1], megabytes,
-      megabytes_passed);
-  EXPECT_LE(took_ms[kFlips / 2], kFlipBound.count());
-  // One may be longer: the test's own shell waits for a CPU like everything else.
-  EXPECT_LE(took_ms[kFlips - 2], kFlipBound.count());
-}
-
-TEST_F(RulesTest, unenrolling_cuts_nothing) {
-  OpenStream redirected(place(*web_), api_->v4);
-  ST_ASSERT_OK(objects_->set_label(Kind::kNamespace, "shop", kMode, "disabled"));
-  ST_ASSERT_OK(sidetrack_->wait_for_pod("shop/web", "skipped", "disabled"));
-  EXPECT_EQ(role_of_connect(*shell_, api_->v4, kEcho), "none");
-  const auto [megabytes, failure] = redirected.finish();
-  EXPECT_EQ(failure, "");
-  EXPECT_GE(megabytes, 1U);
 }
 
 // TCP options of the policy, on the application's socket; excluded ones keep their own.

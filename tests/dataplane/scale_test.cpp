@@ -3,10 +3,12 @@
 // ST_SCALE_PODS (default 100) says how many pods; `make scale` asks for 1,000.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstdlib>
 
 #include <nlohmann/json.hpp>
 
+#include "tests/dataplane/kernel_view.h"
 #include "tests/dataplane/scale_node.h"
 #include "tests/lab/proc_stats.h"
 
@@ -18,6 +20,9 @@ using nlohmann::json;
 constexpr std::uint64_t kConnections = 9000;
 constexpr std::uint64_t kBoundedBytes = 256 * 1024;  // per connection, as --buffer promises
 constexpr milliseconds kLong{110'000};
+constexpr int kEdits = 20;
+constexpr int kBoundedPods = 100;  // as docs/policy.md promises
+constexpr double kEditBound_s = 0.1;
 
 double seconds_since(Clock::time_point begin) {
   return std::chrono::duration<double>(Clock::now() - begin).count();
@@ -44,6 +49,30 @@ class ScaleTest : public ScaleNode {
       }
     }
     return count;
+  }
+
+  // Seconds from an edit of the namespace until it holds for every pod; sorted, of kEdits edits.
+  std::vector<double> edit_all(const std::vector<std::uint64_t>& cookies) {
+    const KernelView view(sidetrack_->pin_dir());
+    const auto policy_of = [&](std::uint64_t cookie) {
+      const auto row = view.pod(cookie);
+      return row ? row->policy_id : 0;
+    };
+    std::vector<double> took_s;
+    for (int i = 0; i < kEdits; ++i) {
+      const std::uint32_t before = policy_of(cookies.front());
+      EXPECT_TRUE(objects_->set_annotation(Kind::kNamespace, "shop",
+                                           "sidetrack.io/exclude-outbound-ports",
+                                           std::to_string(9000 + i)));
+      const auto edited = Clock::now();
+      EXPECT_TRUE(eventually(kLong, [&] {
+        return std::ranges::none_of(
+            cookies, [&](std::uint64_t cookie) { return policy_of(cookie) == before; });
+      }));
+      took_s.push_back(seconds_since(edited));
+    }
+    std::ranges::sort(took_s);
+    return took_s;
   }
 
   [[nodiscard]] std::int64_t enrolled() const {
@@ -90,8 +119,10 @@ TEST_F(ScaleTest, many_pods_enrol_and_take_a_policy_change) {
   const int count = pods_asked_for();
   const auto made = Clock::now();
   std::vector<Netns> spaces;
+  std::vector<std::uint64_t> cookies;
   for (int i = 0; i < count; ++i) {
     ST_ASSERT_VALUE(auto space, Netns::create("pod"));
+    ST_ASSERT_VALUE(cookies.emplace_back(), space.cookie());
     ST_ASSERT_OK(objects_->put(PodSpec{
         .namespace_name = "shop", .name = fmt::format("pod-{}", i), .netns_path = space.path()}));
     spaces.push_back(std::move(space));
@@ -116,12 +147,19 @@ TEST_F(ScaleTest, many_pods_enrol_and_take_a_policy_change) {
   EXPECT_TRUE(eventually(
       kLong, [&] { return rows_with_policy(first) == static_cast<std::size_t>(count); }));
   const double second_change_s = seconds_since(again);
+  const std::vector<double> edits_s = edit_all(cookies);
+  if (count <= kBoundedPods) {
+    EXPECT_LE(edits_s[kEdits - 2], kEditBound_s) << "the longest: " << edits_s.back() << " s";
+  }
   fmt::print("{}\n", json{{"pods", count},
                           {"making_namespaces_s", making_s},
                           {"enrol_s", enrol_s},
                           {"pods_per_s", count / enrol_s},
                           {"policy_change_s", change_s},
                           {"second_policy_change_s", second_change_s},
+                          {"policy_change_p50_s", edits_s[kEdits / 2]},
+                          {"policy_change_second_longest_s", edits_s[kEdits - 2]},
+                          {"policy_change_longest_s", edits_s.back()},
                           {"agent_rss_bytes", resident_bytes(sidetrack_->agent().pid())},
                           {"engine_rss_bytes", resident_bytes(sidetrack_->engine().pid())},
                           {"engine_files", open_files(sidetrack_->engine().pid())}}

@@ -6,6 +6,7 @@ target_link_libraries(st_mesh PUBLIC st_options st_lab st_headers nlohmann_json:
 foreach(subject verdict names close rules engine_service)
   st_root_test(${subject}_test SOURCES ${subject}_test.cpp LIBS st_mesh)
 endforeach()
+target_sources(rules_test PRIVATE edits_test.cpp traffic.cpp)
 # Built by the test itself: what Go's own compiler makes is part of what is tested.
 st_root_test(connect_kinds_test SOURCES connect_kinds_test.cpp LIBS st_mesh APPLICATIONS ConnectKindsOfGo)
 st_go_since(ST_PAIR_GO 1.16)
