@@ -2,10 +2,12 @@
 // The embedded engine: which endpoint of a Service gets a connection, that it serves nobody but
 // redirected connections, and what applications see when there is no engine.
 #include <fmt/format.h>
+#include <gmock/gmock.h>
 
 #include <cerrno>
 #include <set>
 
+#include "tests/dataplane/kernel_view.h"
 #include "tests/dataplane/mesh.h"
 
 namespace sidetrack::lab {
@@ -104,6 +106,15 @@ class EngineServiceTest : public Mesh {
     return endpoints;
   }
 
+  void expect_refusal() {
+    ST_ASSERT_VALUE(auto socket, shell_->connect(kServiceV4, kServicePort));
+    EXPECT_EQ(socket.errno_name, "");  // docs/deviations.md: the refusal follows
+    const std::string source = source_of(*shell_, socket.id);
+    ST_ASSERT_VALUE(auto end, shell_->receive_to_end(socket.id));
+    EXPECT_EQ(end.error_number, ECONNRESET);
+    EXPECT_EQ(closed_flow(source)["close"], "refused");
+  }
+
   [[nodiscard]] std::string at(const Pod& pod) const { return endpoint_text(pod.v4, kEcho); }
 };
 
@@ -114,8 +125,7 @@ TEST_F(EngineServiceTest, least_connections_spread_evenly) {
 }
 
 TEST_F(EngineServiceTest, client_ip_affinity_stays_with_one_endpoint) {
-  ST_ASSERT_OK(objects_->set_label(Kind::kPod, "depot/plain", kMode, "redirect"));
-  ST_ASSERT_OK(sidetrack_->wait_for_pod("depot/plain", "enrolled", "redirect"));
+  ASSERT_NO_FATAL_FAILURE(enrol_neighbour());
   publish({{.address = api_->v4}, {.address = spare_->v4}},
           {{"sessionAffinity", "ClientIP"},
            {"sessionAffinityConfig", {{"clientIP", {{"timeoutSeconds", 600}}}}}});
@@ -139,12 +149,7 @@ TEST_F(EngineServiceTest, client_ip_affinity_stays_with_one_endpoint) {
 TEST_F(EngineServiceTest, no_endpoints_is_a_refusal) {
   publish({});
   wait_for_endpoints({});
-  ST_ASSERT_VALUE(auto socket, shell_->connect(kServiceV4, kServicePort));
-  EXPECT_EQ(socket.errno_name, "");  // docs/deviations.md: the refusal follows
-  const std::string source = source_of(*shell_, socket.id);
-  ST_ASSERT_VALUE(auto end, shell_->receive_to_end(socket.id));
-  EXPECT_EQ(end.error_number, ECONNRESET);
-  EXPECT_EQ(closed_flow(source)["close"], "refused");
+  expect_refusal();
 }
 
 TEST_F(EngineServiceTest, refusing_endpoint_is_replaced_before_the_client_sees_anything) {
@@ -153,14 +158,24 @@ TEST_F(EngineServiceTest, refusing_endpoint_is_replaced_before_the_client_sees_a
   EXPECT_EQ(spread(*shell_, 12), (std::map<std::string, int>{{at(*api_), 12}}));
 }
 
+TEST_F(EngineServiceTest, silent_endpoint_is_replaced_before_the_client_sees_anything) {
+  const std::string silent = "203.0.113.1";  // the node drops what goes there without a word
+  ST_ASSERT_OK(lab_->node().ip("route add blackhole 203.0.113.0/24\n"));
+  publish({{.address = api_->v4}, {.address = silent}});
+  wait_for_endpoints({api_->v4, silent});
+  const Clock::time_point began = Clock::now();
+  // One of two that are open at once has the silent endpoint for its first.
+  EXPECT_EQ(spread(*shell_, 2), (std::map<std::string, int>{{at(*api_), 2}}));
+  // The engine gives an endpoint 3 s, if there are others.
+  const auto took = std::chrono::duration_cast<milliseconds>(Clock::now() - began);
+  EXPECT_GE(took, milliseconds(2500)) << "nobody waited for it";
+  EXPECT_LE(took, scaled(milliseconds(5000)));
+}
+
 TEST_F(EngineServiceTest, refused_by_all_endpoints_is_a_refusal) {
   publish({{.address = stranger_->v4}, {.address = plain_->v4}});
   wait_for_endpoints({stranger_->v4, plain_->v4});
-  ST_ASSERT_VALUE(auto socket, shell_->connect(kServiceV4, kServicePort));
-  const std::string source = source_of(*shell_, socket.id);
-  ST_ASSERT_VALUE(auto end, shell_->receive_to_end(socket.id));
-  EXPECT_EQ(end.error_number, ECONNRESET);
-  EXPECT_EQ(closed_flow(source)["close"], "refused");
+  expect_refusal();
 }
 
 TEST_F(EngineServiceTest, terminating_endpoints_serve_only_when_there_is_no_other) {
@@ -276,6 +291,42 @@ TEST_F(ListenerTest, endpoint_that_is_the_engine_itself_does_not_loop) {
   EXPECT_EQ(end.error_number, ECONNRESET);
   EXPECT_EQ(counts(), plus_one(plus_one(plus_one(before, "redirected"), "engine_socket"),
                                "no_original_destination"));
+}
+
+// As in a cluster of IPv4 alone: pods have no IPv6 address, ::1 neither.
+class NoIpv6Test : public Mesh {
+ protected:
+  void start_sidetrack() override {
+    for (const Pod* pod : {web_, plain_}) {
+      ST_ASSERT_OK(pod->netns.write_sysctl("ipv6/conf/all/disable_ipv6", "1"));
+    }
+    ST_ASSERT_OK(objects_->put(PodSpec{.namespace_name = "shop",
+                                       .name = "web",
+                                       .netns_path = web_->netns.path(),
+                                       .addresses = {web_->v4}}));
+    Mesh::start_sidetrack();
+  }
+};
+
+TEST_F(NoIpv6Test, pod_is_redirected_for_ipv4_and_fails_for_ipv6_as_without) {
+  ST_ASSERT_VALUE(const std::uint64_t netns, web_->netns.cookie());
+  ST_ASSERT_VALUE(const st_pod row, KernelView(sidetrack_->pin_dir()).pod(netns));
+  EXPECT_EQ(row.listeners_v6, 0);
+  EXPECT_THAT(row.port_v6_be, testing::Each(0));
+  for (const Family family : {Family::kOfAddress, Family::kV6}) {
+    ST_ASSERT_VALUE(auto socket, shell_->connect(api_->v4, kEcho, {.family = family}));
+    ST_ASSERT_VALUE(const auto role, remembered(*shell_, socket.id));
+    EXPECT_EQ(role, "redirected");
+    ST_ASSERT_VALUE(auto done, shell_->exchange(socket.id, 1000));
+    EXPECT_EQ(done.digest, done.expected_digest);
+  }
+  for (const Blocking blocking : {Blocking::kYes, Blocking::kNo}) {
+    ST_ASSERT_VALUE(auto control, control_->connect(api_->v6, kEcho, {.blocking = blocking}));
+    ST_ASSERT_VALUE(auto socket, shell_->connect(api_->v6, kEcho, {.blocking = blocking}));
+    EXPECT_NE(control.errno_name, "");
+    EXPECT_EQ(socket.errno_name, control.errno_name);
+    EXPECT_EQ(socket.first_errno, control.first_errno);
+  }
 }
 
 // No engine.
