@@ -26,18 +26,37 @@ std::string list_ports(int low, int high, int without) {
   return list;
 }
 
-// The odd addresses from 100.64.0.0 on: no two of them make a shorter prefix.
-std::string address_of(int index) {
-  const int host = 2 * index + 1;
-  return fmt::format("100.64.{}.{}", host / 256, host % 256);
+// Of the networks that the lists here name the odd hosts of: no two of those make a shorter prefix.
+std::string address_of(bool v6, int host) {
+  return v6 ? fmt::format("fd00:64::{:x}", host)
+            : fmt::format("100.64.{}.{}", host / 256, host % 256);
+}
+
+// The odd hosts of both families in turn; every other one of a family only for one port.
+constexpr bool is_limited(int host) {
+  return host / 2 % 2 == 1;
+}
+std::string item_of(int index) {
+  const bool v6 = index % 2 == 1;
+  const int host = index / 2 * 2 + 1;
+  const std::string cidr = address_of(v6, host) + (v6 ? "/128" : "/32");
+  if (!is_limited(host)) {
+    return cidr;
+  }
+  return v6 ? "[" + cidr + "]:7000" : cidr + ":7000";
 }
 
 std::string list_cidrs(int first, int count) {
   std::string list;
   for (int i = first; i < first + count; ++i) {
-    list += fmt::format("{}{}/32", list.empty() ? "" : ",", address_of(i));
+    list += (list.empty() ? "" : ",") + item_of(i);
   }
   return list;
+}
+
+std::string destination_of(bool v6, int host, std::uint16_t port) {
+  const std::string address = address_of(v6, host);
+  return fmt::format("{}:{}", v6 ? "%5B" + address + "%5D" : address, port);  // in a query
 }
 
 class LimitsTest : public ScaleNode {
@@ -97,20 +116,29 @@ TEST_F(LimitsTest, every_port_excluded_but_one) {
 TEST_F(LimitsTest, ten_thousand_cidrs) {
   ASSERT_NO_FATAL_FAILURE(set_up_pods({{kCidrs, list_cidrs(5000, 5000)}}));
   ST_ASSERT_OK(objects_->set_annotation(Kind::kNamespace, "shop", kCidrs, list_cidrs(0, 5000)));
-  ST_ASSERT_OK(server_->netns.ip("addr add 100.64.0.1/32 dev lo\naddr add 100.64.0.2/32 dev lo\n"));
-  ST_ASSERT_OK(lab_->node().ip(fmt::format("route add 100.64.0.0/16 via {}\n", server_->v4)));
+  for (const bool v6 : {false, true}) {
+    for (const int host : {1, 2, 3}) {
+      ST_ASSERT_OK(lab_->add_service_address(address_of(v6, host), *server_));
+    }
+  }
   ASSERT_NO_FATAL_FAILURE(start());
   EXPECT_EQ(map_entries("st_cidrs"), 10'000U);
   std::mt19937 random(kSeed);
   for (int i = 0; i < kProbes; ++i) {
-    const int host = static_cast<int>(random() % 20'000);
-    const std::string address = fmt::format("100.64.{}.{}", host / 256, host % 256);
-    EXPECT_EQ(explain("client", address + ":7000"),
-              host % 2 == 1 ? "direct/excluded_cidr" : "redirected/redirected")
-        << address;
+    const bool v6 = random() % 2 == 1;
+    const int host = static_cast<int>(random() % 10'000);
+    const std::uint16_t port = random() % 2 == 1 ? 7000 : 7001;
+    const bool excluded = host % 2 == 1 && (!is_limited(host) || port == 7000);
+    EXPECT_EQ(explain("client", destination_of(v6, host, port)),
+              excluded ? "direct/excluded_cidr" : "redirected/redirected")
+        << address_of(v6, host) << " " << port;
   }
-  expect_echo("100.64.0.1", 7000, "excluded_cidr");
-  expect_echo("100.64.0.2", 7000, "redirected");
+  for (const bool v6 : {false, true}) {
+    expect_echo(address_of(v6, 1), 7001, "excluded_cidr");
+    expect_echo(address_of(v6, 2), 7000, "redirected");
+    expect_echo(address_of(v6, 3), 7000, "excluded_cidr");
+    expect_echo(address_of(v6, 3), 7001, "redirected");
+  }
 }
 
 TEST_F(LimitsTest, equal_policies_share_storage_and_go_with_the_last_pod) {
