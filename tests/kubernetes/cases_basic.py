@@ -169,8 +169,12 @@ def add(suite: Suite) -> None:
         ready(SHOP, "pod/on-host")
         until(10, "the pod to be known", lambda: state_of(f"{SHOP}/on-host")[0] == "skipped")
         reason = next(row["reason"] for row in ctl("pods", "-n", SHOP)["pods"] if row["pod"] == "on-host")
+        before = counters(SHOP)
+        answer = curl(f"{SHOP}/on-host", f"http://{SERVER}/")
+        expect("client=" in answer, answer)
+        expect(counters(SHOP) == before, f"its connection was counted: {before}, then {counters(SHOP)}")
         kubectl("delete", "pod", "-n", SHOP, "on-host", "--wait=false")
-        return f"skipped: {reason}"
+        return f"skipped: {reason}; its connection was none of its namespace's"
 
     @suite.case("dns")
     def _() -> str:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Starts in bulk, and what fails: engine and agent killed, upgrade and rollback under load, a reboot."""
 
+import hashlib
 import json
 import os
 import re
@@ -16,14 +17,14 @@ from cases_basic import CLIENT, CONFLIST, SERVER, decided, until_chained, values
 from cases_pods import as_many_rows_as, rows
 from cases_restarts import STATIC
 from cluster import (DAEMON_SET, HERE, HOME, IMAGE, NAMESPACE, PIN_DIR, RELEASE, ROOT, STATE_DIR, agent_is_ready, agent_pods, apply,
-                     counters, ctl, ctr, curl, enrolled, event_of, explained, get, kubectl, label, main_conflist, processes, run, state_of,
-                     traffic_of, undisturbed)
+                     counters, ctl, ctr, curl, enrolled, event_of, explained, get, kernel_objects, kubectl, label, main_conflist, processes, run,
+                     state_of, traffic_of, undisturbed)
 from tap import Failed, Suite, expect, until
 from workloads import SERVICE, SHOP
 
 RUSH, PODS, BATCH = "rush", 200, 20
 TILL = "till"  # traffic, apart from the connections that cases count
-KILLS = 20
+KILLS, UPGRADE_PODS = 20, 40
 FIGHT_SECONDS = 30
 LATE_SECONDS = 60
 AGENT_PORT = 15880  # the chart's default
@@ -58,6 +59,10 @@ def kill(name: str) -> int:
     return found[0]
 
 
+def build_of_the_agent() -> str:
+    return hashlib.sha256(Path(f"/proc/{processes('sidetrack-agent')[0]}/exe").read_bytes()).hexdigest()
+
+
 def cpu_seconds(pid: int) -> float:
     fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
@@ -74,14 +79,36 @@ def frozen(name: str) -> Iterator[None]:
         os.kill(pid, signal.SIGCONT)
 
 
+def grown(namespace: str, before: dict[str, int]) -> dict[str, int]:
+    """What the kernel counted since, but for the engine's own connections, which are made from the pods' namespaces."""
+    return {reason: count - before.get(reason, 0) for reason, count in counters(namespace).items()
+            if count != before.get(reason, 0) and reason != "engine_socket"}
+
+
 @contextmanager
 def none_escapes() -> Iterator[None]:
     """The traffic that runs meanwhile is redirected, all of it: failing open would hide what failed."""
     before = counters(TILL)
     yield
-    escaped = {reason: count - before.get(reason, 0) for reason, count in counters(TILL).items()
-               if count != before.get(reason, 0) and reason not in ("redirected", "engine_socket")}
+    escaped = {reason: count for reason, count in grown(TILL, before).items() if reason != "redirected"}
     expect(not escaped, f"not redirected: {escaped}")
+
+
+def start_rush(pods: int, batch: int) -> dict[str, int]:
+    """Starts pods whose first system call is connect(), `batch` at a time; what the kernel had counted before."""
+    workloads.namespace(RUSH, "redirect")
+    until(10, "the namespace to be known", lambda: state_of(CLIENT)[0] == "enrolled")
+    before = counters(RUSH)
+    kubectl("delete", "job", "-n", RUSH, "first", "--ignore-not-found")
+    apply(JOB.format(pods=pods, batch=batch))
+    return before
+
+
+def end_rush(pods: int, before: dict[str, int]) -> None:
+    """Waits until all have ended; each must have been redirected."""
+    kubectl("wait", "-n", RUSH, "--for=condition=Complete", "job/first", "--timeout=900s", timeout=910)
+    seen = grown(RUSH, before)
+    expect(seen == {"redirected": pods}, f"of {pods} pods the kernel counted {seen}")
 
 
 def names_of(namespace: str) -> list[str]:
@@ -98,26 +125,16 @@ def another(name: str, than: int) -> bool:
 def add(suite: Suite) -> None:
     @suite.case("first-system-call-is-connect", slow=True)
     def _() -> str:
-        workloads.namespace(RUSH, "redirect")
-        until(10, "the namespace to be known", lambda: state_of(CLIENT)[0] == "enrolled")
-        before, rows_before, adds_before = counters(RUSH), rows(), cni_adds()
-        kubectl("delete", "job", "-n", RUSH, "first", "--ignore-not-found")
-        apply(JOB)
-        begin = time.monotonic()
-        kubectl("wait", "-n", RUSH, "--for=condition=Complete", "job/first", "--timeout=900s", timeout=910)
+        rows_before, adds_before, begin = rows(), cni_adds(), time.monotonic()
+        end_rush(PODS, start_rush(PODS, BATCH))
         took = time.monotonic() - begin
-        wanted = {"redirected": PODS}
-        # The engine's own connections, made from the pods' namespaces, are counted there, too.
-        seen = {reason: count - before.get(reason, 0) for reason, count in counters(RUSH).items()
-                if count != before.get(reason, 0) and reason != "engine_socket"}
-        expect(seen == wanted, f"the kernel counted {seen}")
         as_many_rows_as(rows_before, seconds=60)
         adds, slow = cni_adds()
         expect(adds - adds_before[0] >= PODS, f"the plugin asked {adds - adds_before[0]} times for {PODS} pods")
         flows = [flow["path"] for flow in ctl("flows", "-n", RUSH, "--since", "15m")["flows"]]
         expect(len(flows) >= PODS and "direct" not in flows, f"{len(flows)} flows, of which {flows.count('direct')} direct")
         kubectl("delete", "namespace", RUSH, "--wait=false")
-        return (f"{PODS} pods in {took:.0f} s, {BATCH} at a time: the kernel counted {seen}, {flows.count('engine')} flows through the engine, "
+        return (f"{PODS} pods in {took:.0f} s, {BATCH} at a time: the kernel counted {PODS} redirected, {flows.count('engine')} flows through the engine, "
                 f"{slow - adds_before[1]} of {adds - adds_before[0]} questions of the plugin took more than 50 ms")
 
     @suite.case("engine-killed-under-load")
@@ -202,11 +219,13 @@ def add(suite: Suite) -> None:
 
     @suite.case("upgrade-and-rollback-under-load")
     def _() -> str:
-        ctr("images", "tag", "--force", f"{IMAGE}:1", f"{IMAGE}:2")
+        if f"{IMAGE}:2" not in ctr("images", "list", "-q").split():  # OTHER_BIN of run.sh brings another build
+            ctr("images", "tag", "--force", f"{IMAGE}:1", f"{IMAGE}:2")
+        builds = [build_of_the_agent()]
         pod = load("upgrade", held_requests=50)
         kubectl("delete", "pod", "-n", TILL, "load", "--wait=false", "--ignore-not-found")
         old = agent_pods()[0]["metadata"]["uid"]
-        times = []
+        times, rush = [], start_rush(UPGRADE_PODS, 4)
         with none_escapes(), undisturbed(pod) as said:
             for command in (["upgrade", RELEASE, ROOT / "helm/sidetrack", *values(), "--set-string", "image.tag=2"], ["rollback", RELEASE, "1"]):
                 begin = time.monotonic()
@@ -217,10 +236,15 @@ def add(suite: Suite) -> None:
                 times.append(time.monotonic() - begin)
                 expect(agent_pods()[0]["metadata"]["uid"] != old, "the pod is still the old one")
                 old = agent_pods()[0]["metadata"]["uid"]
+                builds.append(build_of_the_agent())
                 until_chained()
                 decided(CLIENT, f"http://{SERVER}/", "redirected")
+        end_rush(UPGRADE_PODS, rush)
+        kubectl("delete", "namespace", RUSH, "--wait=false")
         kubectl("delete", "pod", "-n", TILL, "upgrade", "--wait=false")
-        return f"upgrade {times[0]:.0f} s, rollback {times[1]:.0f} s: {said[0]}"
+        expect(builds[2] == builds[0], f"the agent before, after the upgrade and after the rollback: {builds}")
+        return (f"upgrade {times[0]:.0f} s, rollback {times[1]:.0f} s, {'the same build' if builds[1] == builds[0] else 'another build and back'}: "
+                f"{said[0]}; {UPGRADE_PODS} pods that started meanwhile were redirected")
 
     @suite.case("reboot-with-a-late-agent", slow=True)
     def _() -> str:
@@ -230,7 +254,8 @@ def add(suite: Suite) -> None:
             ctr("images", "rm", name)
         run(HERE / "reboot.sh", timeout=180)
         begin = time.monotonic()
-        expect(not PIN_DIR.exists() and not STATE_DIR.exists() or not any(STATE_DIR.iterdir()), "state was left")
+        expect(not PIN_DIR.exists() and not STATE_DIR.exists(), "pins or state were left")
+        until(10, "programs, maps and links to be gone with their pins", lambda: not kernel_objects())
         until(90, "the pods to run again", lambda: "client=" in curl(CLIENT, f"http://{SERVER}/", check=False))
         expect(not processes("sidetrack-agent"), "an agent runs without its image")
         started = time.monotonic() - begin
@@ -251,17 +276,18 @@ def add(suite: Suite) -> None:
         until(30, "every pod to be enrolled", all_known)
         for pod in (CLIENT, f"{SHOP}/{STATIC}"):
             decided(pod, f"http://{SERVER}/", "redirected")
-        message = event_of(CLIENT, "SidetrackCapturedLate")
-        return f"pods ran and connected after {started:.0f} s, the agent after {waited:.0f} s; {len(wanted)} pods are enrolled, the static one too, the plugin is chained again; Event: {message}"
+        messages = [event_of(pod, "SidetrackCapturedLate") for pod in sorted(wanted)]
+        return (f"pods ran and connected after {started:.0f} s, the agent after {waited:.0f} s; {len(wanted)} pods are enrolled, the static one too, "
+                f"each with an Event, the plugin is chained again: {messages[0]}")
 
 
 JOB = f"""
 apiVersion: batch/v1
 kind: Job
-metadata: {{name: first, namespace: {RUSH}}}
+metadata: {{{{name: first, namespace: {RUSH}}}}}
 spec:
-  completions: {PODS}
-  parallelism: {BATCH}
+  completions: {{pods}}
+  parallelism: {{batch}}
   backoffLimit: 0
   template:
     spec:

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Uninstall leaves the node as it was found."""
 
-import json
 import os
 import signal
 import time
@@ -11,21 +10,13 @@ from cases_basic import CLIENT, CONFLIST, SERVER, decided, until_chained, values
 from cases_faults import TILL
 from cases_restarts import MANIFEST, STATIC
 from cluster import (BIN, BIN_DIR, CACHE_DIR, CONF_DIR, NAMESPACE, PIN_DIR, RELEASE, ROOT, STATE_DIR, agent_is_ready, cgroup2_root, enrolled, get,
-                     kubectl, main_conflist, processes, run)
+                     kernel_objects, kubectl, main_conflist, processes, run)
 from tap import Suite, expect, until
 from workloads import SERVICE, SHOP
 
 
 def folder(path: object) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in sorted(path.iterdir()) if file.is_file()}
-
-
-def objects() -> set[tuple[str, int]]:
-    """Programs, maps and links of ours that the kernel has, wherever they are attached or pinned."""
-    found = {(kind, one["id"]) for kind in ("prog", "map") for one in json.loads(run("bpftool", "--json", kind, "show"))
-             if str(one.get("name", "")).startswith("st_")}
-    programs = {number for kind, number in found if kind == "prog"}
-    return found | {("link", one["id"]) for one in json.loads(run("bpftool", "--json", "link", "show")) if one.get("prog_id") in programs}
 
 
 def expect_as_found() -> None:
@@ -35,7 +26,7 @@ def expect_as_found() -> None:
     expect(plugins == ["bridge", "host-local", "loopback", "portmap"], f"plugins are not as they were found: {plugins}")
     expect(not PIN_DIR.exists(), f"pins are left: {list(PIN_DIR.rglob('*')) if PIN_DIR.exists() else ''}")
     until(10, "our programs to be off the root cgroup", lambda: " st_" not in run("bpftool", "cgroup", "show", cgroup2_root()))
-    until(10, "our programs, maps and links to be gone", lambda: not objects())
+    until(10, "our programs, maps and links to be gone", lambda: not kernel_objects())
     left = [str(path) for where in (STATE_DIR, CACHE_DIR) if where.exists() for path in where.iterdir()]
     expect(not left, f"files are left: {left}")
 

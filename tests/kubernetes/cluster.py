@@ -146,6 +146,14 @@ def agent_pods() -> list[dict[str, Any]]:
     return get("pods", "-n", NAMESPACE, "-l", "app.kubernetes.io/name=sidetrack")["items"]
 
 
+def kernel_objects() -> set[tuple[str, int]]:
+    """Programs, maps and links of ours that the kernel has, wherever they are attached or pinned."""
+    found = {(kind, one["id"]) for kind in ("prog", "map") for one in json.loads(run("bpftool", "--json", kind, "show"))
+             if str(one.get("name", "")).startswith("st_")}
+    programs = {number for kind, number in found if kind == "prog"}
+    return found | {("link", one["id"]) for one in json.loads(run("bpftool", "--json", "link", "show")) if one.get("prog_id") in programs}
+
+
 def processes(name: str) -> list[int]:
     """Processes of the node that run this program of our image."""
     found = []

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # run.sh BUILD_DIR [--quick] [PATTERN...]: a cluster on this machine, the chart and image of this build in it, and the cases of run.py.
-# Root. The cluster is taken down afterwards, also after a failure; KEEP=1 leaves it.
+# Root. The cluster is taken down afterwards, also after a failure; KEEP=1 leaves it. OTHER_BIN: programs of another build, to which the
+# case of upgrade and rollback goes, and back.
 # One at a time: the cluster uses the machine's sysctls and iptables.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -67,6 +68,10 @@ main() {
     python3 -B image/build.py --bin "$build/bin" --out "$IMAGES/$name" --name "sidetrack.test/$name" --tag 1
     mv "$IMAGES/$name"/*.oci.tar "$IMAGES/$name.tar"
   done
+  if [ -n "${OTHER_BIN:-}" ]; then
+    python3 -B image/build.py --bin "$OTHER_BIN" --out "$IMAGES/other" --name sidetrack.test/sidetrack --tag 2
+    mv "$IMAGES/other"/*.oci.tar "$IMAGES/other.tar"
+  fi
   "$here/up.sh" 9>&-
   ST_K8S_PROGRAMS="$build/bin" python3 -B "$here/run.py" "$@" 9>&-
 }
