@@ -3,16 +3,20 @@
 
 import json
 import re
+import struct
+import subprocess
+import sys
 import time
 
 import workloads
-from cluster import (BIN_DIR, CONF_DIR, DAEMON_SET, IMAGE, NAMESPACE, RELEASE, ROOT, address, agent_is_ready,
+from cluster import (BIN_DIR, BRIDGE, CONF_DIR, DAEMON_SET, HOME, IMAGE, NAMESPACE, NODE_IP, RELEASE, ROOT, address, agent_is_ready,
                      apply, counters, ctl, curl, enrolled, explained, flow_of, get, inside, kubectl, label, main_conflist, ready, run, state_of,
                      traffic_of)
 from tap import Failed, Suite, expect, until
 from workloads import SERVER_NAME, SERVICE, SHOP
 
 CLIENT, SERVER = f"{SHOP}/client", f"{SERVICE}:80"
+METADATA = "169.254.169.254"  # where clouds tell a machine about itself
 CONFLIST = CONF_DIR / "10-main.conflist"
 
 
@@ -36,6 +40,18 @@ def decided(pod: str, url: str, reason: str) -> str:
     expect(client.rsplit(":", 1)[0] == address(pod), f"the server saw {client}, the pod is {address(pod)}")
     until(5, f"a connection counted as {reason}", lambda: counters(namespace).get(reason, 0) == before + 1)
     return client
+
+
+def dns_query(name: str) -> bytes:
+    """A question for the IPv4 addresses of a name, as it is sent by TCP (RFC 1035)."""
+    labels = b"".join(bytes([len(label)]) + label.encode() for label in name.split(".")) + b"\0"
+    message = struct.pack(">6H", 1, 0x0100, 1, 0, 0, 0) + labels + struct.pack(">2H", 1, 1)
+    return struct.pack(">H", len(message)) + message
+
+
+def octal(data: bytes) -> str:
+    """For printf of a shell."""
+    return "".join(f"\\{byte:03o}" for byte in data)
 
 
 def add(suite: Suite) -> None:
@@ -181,7 +197,29 @@ def add(suite: Suite) -> None:
         decided(CLIENT, f"http://{SERVER_NAME}/", "redirected")
         answer = inside(CLIENT, "nslookup", SERVER_NAME)
         expect(SERVICE in answer, answer)
-        return f"{SERVER_NAME} resolved and redirected from an enrolled pod"
+        before = counters(SHOP).get("redirected", 0)
+        answer = inside(CLIENT, "sh", "-c", f"printf '{octal(dns_query(SERVER_NAME))}' | nc -w 5 {NODE_IP} 53 | od -An -v -tu1")
+        expect(SERVICE.replace(".", " ") in " ".join(answer.split()), f"by TCP: {answer}")
+        until(5, "the question by TCP to be counted", lambda: counters(SHOP).get("redirected", 0) == before + 1)
+        return f"{SERVER_NAME} resolved, by UDP and by TCP (redirected), and asked by its name from an enrolled pod"
+
+    @suite.case("instance-metadata")
+    def _() -> str:
+        run("ip", "addr", "add", f"{METADATA}/32", "dev", BRIDGE)
+        try:
+            with subprocess.Popen([sys.executable, "-m", "http.server", "--bind", METADATA, "80", "--directory", "/sys/class/net"],
+                                  stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+                try:
+                    until(10, "the server to answer", lambda: "HTTP" in run("curl", "-sSI", f"http://{METADATA}/", check=False))
+                    before = counters(SHOP).get("local_destination", 0)
+                    answer = inside(CLIENT, "curl", "-sS", "-m", "10", "-o", "/dev/null", "-w", "%{http_code} %{remote_ip}", f"http://{METADATA}/")
+                    expect(answer.split() == ["200", METADATA], answer)
+                    until(5, "it to be counted", lambda: counters(SHOP).get("local_destination", 0) == before + 1)
+                finally:
+                    server.terminate()
+        finally:
+            run("ip", "addr", "del", f"{METADATA}/32", "dev", BRIDGE)
+        return f"an enrolled pod reaches {METADATA} directly (local_destination)"
 
     @suite.case("api-server-from-a-pod")
     def _() -> str:
