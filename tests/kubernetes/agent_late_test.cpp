@@ -1,21 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// An agent that comes after its node's pods, as after a reboot: against a real API server, with a
-// pod's process, cgroup and network namespace as a runtime makes them.
+// An agent that comes after its node's pods, as after a reboot.
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <filesystem>
 #include <fstream>
-#include <memory>
-#include <string>
 
-#include <nlohmann/json.hpp>
-
-#include "tests/kubernetes/source_faults_fixture.h"
-#include "tests/lab/cgroup.h"
-#include "tests/lab/lab.h"
-#include "tests/lab/process.h"
-#include "tests/lab/sidetrack.h"
+#include "tests/kubernetes/agent_on_node.h"
 
 namespace sidetrack::tests {
 namespace {
@@ -24,70 +14,16 @@ using namespace std::chrono_literals;
 using lab::Clock;
 using nlohmann::json;
 
-class AgentLateTest : public FaultsTest {
+class AgentLateTest : public AgentOnNode {
  protected:
+  // The pod runs for two seconds at least before there is an agent, which asks the server itself.
   void SetUp() override {
-    if (::geteuid() != 0) {
-      GTEST_SKIP() << "needs root";
-    }
-    FaultsTest::SetUp();
-    if (IsSkipped()) {
+    AgentOnNode::SetUp();
+    if (IsSkipped() || HasFatalFailure()) {
       return;
     }
     write_kubeconfig(fmt::format("https://127.0.0.1:{}", api_->port()));
-    for (const char* name : {"net.d", "bin"}) {
-      std::filesystem::create_directory(folder_->path() / name);
-    }
-    ST_ASSERT_VALUE(lab_, lab::Lab::create("late"));
-    ST_ASSERT_VALUE(pod_, lab_->add_pod("web"));
-    ST_ASSERT_VALUE(auto cgroup, lab::TestCgroup::create("late"));
-    cgroup_ = std::make_unique<lab::TestCgroup>(std::move(cgroup));
-    ST_ASSERT_VALUE(sidetrack_,
-                    lab::Sidetrack::create(
-                        *cgroup_, {.node_name = node_,
-                                   .engine = "none",
-                                   .agent_arguments = {"--source", "kubernetes", "--kubeconfig",
-                                                       folder_->file("kubeconfig"),
-                                                       "--cni-conf-dir", folder_->file("net.d"),
-                                                       "--cni-bin-dir", folder_->file("bin")}}));
-    namespace_ = "late-" + node_;
-    ASSERT_NO_FATAL_FAILURE(make_pod());
     ASSERT_NO_FATAL_FAILURE(run_pod());
-  }
-
-  void make_pod() {
-    ST_ASSERT_OK(api_->create(
-        "/api/v1/namespaces",
-        json{{"metadata", {{"name", namespace_}, {"labels", {{"sidetrack.io/mode", "redirect"}}}}}}
-            .dump()));
-    const std::string pods = "/api/v1/namespaces/" + namespace_ + "/pods";
-    ST_ASSERT_OK(api_->create(
-        pods,
-        json{{"metadata", {{"name", "web"}}},
-             {"spec", {{"nodeName", node_}, {"containers", {{{"name", "c"}, {"image", "i"}}}}}}}
-            .dump()));
-    std::string body;
-    const auto outcome = api_->call(
-        "PATCH", pods + "/web/status",
-        json{{"status",
-              {{"phase", "Running"}, {"podIP", pod_->v4}, {"podIPs", {{{"ip", pod_->v4}}}}}}}
-            .dump(),
-        &body);
-    ASSERT_TRUE(outcome.ok()) << outcome.body;
-    uid_ = json::parse(body)["metadata"]["uid"];
-  }
-
-  // Its process, for two seconds at least.
-  void run_pod() {
-    std::string path;
-    for (const std::string& name : {std::string("kubepods"), "pod" + uid_, std::string("c1")}) {
-      path += path.empty() ? name : "/" + name;
-      ST_ASSERT_VALUE(const auto made, cgroup_->child(path));
-      process_cgroup_ = made;
-    }
-    ST_ASSERT_VALUE(process_, lab::Process::start({.arguments = {"sleep", "600"},
-                                                   .netns_path = pod_->netns.path(),
-                                                   .cgroup_path = process_cgroup_}));
     const auto started = Clock::now();
     ASSERT_TRUE(lab::eventually(10s, [&] { return Clock::now() - started > 2s; }));
   }
@@ -98,10 +34,6 @@ class AgentLateTest : public FaultsTest {
     std::ofstream(sidetrack_->cache_dir() + "/enrolled-namespaces") << namespace_ << "\n";
   }
 
-  [[nodiscard]] json pod() const {
-    const auto got = sidetrack_->pod(namespace_ + "/web");
-    return got ? *got : json::object();
-  }
   [[nodiscard]] std::uint64_t late_pods() const {
     const auto got = sidetrack_->get("/v1/status");
     return got ? (*got)["kubernetes"].value("pods_captured_late", std::uint64_t{0}) : 0;
@@ -120,13 +52,6 @@ class AgentLateTest : public FaultsTest {
     }
     return found;
   }
-
-  std::unique_ptr<lab::Lab> lab_;
-  lab::Pod* pod_ = nullptr;
-  std::unique_ptr<lab::TestCgroup> cgroup_;
-  std::unique_ptr<lab::Sidetrack> sidetrack_;
-  std::unique_ptr<lab::Process> process_;
-  std::string namespace_, uid_, process_cgroup_;
 };
 
 TEST_F(AgentLateTest, tells_of_a_pod_that_ran_before_it_once) {
@@ -143,14 +68,14 @@ TEST_F(AgentLateTest, tells_of_a_pod_that_ran_before_it_once) {
   // The row is there now: the next agent has nothing to tell.
   sidetrack_->agent().kill_hard();
   ST_ASSERT_OK(sidetrack_->start_agent());
-  ST_ASSERT_OK(sidetrack_->wait_for_pod(namespace_ + "/web", "enrolled", "passthrough"));
+  ST_ASSERT_OK(sidetrack_->wait_for_pod(pod_name(), "enrolled", "passthrough"));
   EXPECT_EQ(pod()["captured_late_s"], 0);
   EXPECT_EQ(late_pods(), 0U);
 }
 
 TEST_F(AgentLateTest, tells_nothing_of_a_namespace_that_nobody_had_enrolled) {
   ST_ASSERT_OK(sidetrack_->start_agent());
-  ST_ASSERT_OK(sidetrack_->wait_for_pod(namespace_ + "/web", "enrolled", "passthrough"));
+  ST_ASSERT_OK(sidetrack_->wait_for_pod(pod_name(), "enrolled", "passthrough"));
   // It is judged every two seconds; the problem below comes by the same way, a minute later.
   ASSERT_TRUE(lab::eventually(lab::scaled(90s), [&] {
     return events("default", "SidetrackDegraded").size() == 1;
