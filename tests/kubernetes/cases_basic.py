@@ -102,6 +102,19 @@ def add(suite: Suite) -> None:
         expect(not any(one["privileged"] for one in contexts), "the containers are privileged")
         return f"ready after {took:.1f} s without privileged; {contexts[0]['capabilities']['add']}"
 
+    @suite.case("rights-of-the-agent")
+    def _() -> str:
+        account = f"--as=system:serviceaccount:{NAMESPACE}:{DAEMON_SET}"
+
+        def may(*what: str) -> bool:
+            return kubectl("auth", "can-i", *what, "--all-namespaces", account, check=False).strip() == "yes"
+        granted = [("list", "pods"), ("watch", "services"), ("watch", "endpointslices.discovery.k8s.io"), ("create", "events")]
+        refused = [("get", "secrets"), ("list", "secrets"), ("get", "configmaps"), ("create", "pods"), ("patch", "pods"), ("delete", "pods"),
+                   ("update", "pods/status"), ("create", "pods/exec"), ("patch", "nodes"), ("patch", "namespaces"), ("list", "daemonsets.apps")]
+        expect(all(may(*what) for what in granted), f"not granted: {[what for what in granted if not may(*what)]}")
+        expect(not any(may(*what) for what in refused), f"granted: {[what for what in refused if may(*what)]}")
+        return f"{len(granted)} of its rights are there, {len(refused)} others are not"
+
     @suite.case("programs-are-attached")
     def _() -> str:
         programs = ctl("status")["programs"]

@@ -246,6 +246,18 @@ def add(suite: Suite) -> None:
         return (f"upgrade {times[0]:.0f} s, rollback {times[1]:.0f} s, {'the same build' if builds[1] == builds[0] else 'another build and back'}: "
                 f"{said[0]}; {UPGRADE_PODS} pods that started meanwhile were redirected")
 
+    @suite.case("privileged", slow=True)
+    def _() -> str:
+        for command in (["upgrade", RELEASE, ROOT / "helm/sidetrack", *values(), "--set", "privileged=true"], ["rollback", RELEASE]):
+            run("helm", *command, "-n", NAMESPACE, "--wait", "--timeout", "5m", timeout=320)
+            kubectl("rollout", "status", "-n", NAMESPACE, f"daemonset/{DAEMON_SET}", "--timeout=180s", timeout=190)
+            until(120, "the old pod to go", agent_is_ready)
+            contexts = [one["securityContext"] for one in agent_pods()[0]["spec"]["containers"]]
+            expect(all(one["privileged"] == (command[0] == "upgrade") for one in contexts), f"{contexts}")
+            until(30, "the agent to be ready", lambda: ctl("status")["agent"]["state"] == "ready")
+            decided(CLIENT, f"http://{SERVER}/", "redirected")
+        return "privileged: true and back, redirected both times"
+
     @suite.case("reboot-with-a-late-agent", slow=True)
     def _() -> str:
         image = get("daemonset", "-n", NAMESPACE, DAEMON_SET)["spec"]["template"]["spec"]["containers"][0]["image"]
