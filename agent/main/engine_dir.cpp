@@ -145,9 +145,12 @@ Result<void> check_engine_dir(EngineKind kind, const std::string& attach_dir,
                               const std::string& engine_dir) {
   std::error_code error;
   const fs::path engine = fs::canonical(engine_dir, error);
-  const fs::path attach = fs::canonical(attach_dir, error);
   if (error) {
     return errno_error("cgroup " + engine_dir, error.value());
+  }
+  const fs::path attach = fs::canonical(attach_dir, error);
+  if (error) {
+    return errno_error("cgroup " + attach_dir, error.value());
   }
   if (engine == attach || is_within(attach, engine)) {
     return make_error(

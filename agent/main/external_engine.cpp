@@ -70,12 +70,18 @@ bool listens_on(const NodeListener& listener, const policy::SocketAddress& addre
 bool AcceptQueue::look(std::uint64_t arrived, std::uint64_t waiting, std::uint64_t now_ns) {
   // Read in this order, what arrives between the two makes this smaller, never larger.
   const auto accepted = static_cast<std::int64_t>(arrived - waiting);
-  if (!waited_ || waiting == 0 || accepted > accepted_) {
+  const std::int64_t wanted = stuck_ ? well_at_ : accepted_ + 1;
+  if (!waited_ || waiting == 0 || accepted >= wanted) {
     accepted_ = accepted;
     since_ns_ = now_ns;
+    stuck_ = false;
   }
   waited_ = waiting != 0;
-  return arrived != 0 && now_ns - since_ns_ >= ST_HEARTBEAT_STALE_NS;
+  if (!stuck_ && arrived != 0 && now_ns - since_ns_ >= ST_HEARTBEAT_STALE_NS) {
+    stuck_ = true;
+    well_at_ = static_cast<std::int64_t>(arrived);
+  }
+  return stuck_;
 }
 
 ExternalWatch::ExternalWatch(ExternalEngine engine, std::uint64_t engine_cgroup_id,

@@ -40,14 +40,18 @@ struct NodeListener {
 class AcceptQueue {
  public:
   // `arrived`: connections that ever entered it, read before `waiting`, those that are in it.
-  // Returns whether some have waited for ST_HEARTBEAT_STALE_NS without one being accepted. Never of
-  // a queue that nobody was seen to enter: then what is accepted is not known.
+  // Returns whether some have waited for ST_HEARTBEAT_STALE_NS without one being accepted; from
+  // then on, until all who waited then were: one that takes a connection now and then (at its own
+  // limit) is to get no more meanwhile. Never of a queue that nobody was seen to enter: then what
+  // is accepted is not known.
   bool look(std::uint64_t arrived, std::uint64_t waiting, std::uint64_t now_ns);
 
  private:
   std::int64_t accepted_ = 0;
   std::uint64_t since_ns_ = 0;  // when `accepted_` was seen to rise, or somebody to wait
   bool waited_ = false;
+  bool stuck_ = false;
+  std::int64_t well_at_ = 0;  // as many accepted: not stuck any more
 };
 
 class ExternalWatch {

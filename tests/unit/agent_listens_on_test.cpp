@@ -54,10 +54,18 @@ TEST(AcceptQueueTest, is_stuck_when_some_have_waited_for_a_second_and_none_was_a
   EXPECT_FALSE(queue.look(107, 7, 7 * kSecond - 1));
   EXPECT_TRUE(queue.look(108, 8, 7 * kSecond));
   EXPECT_TRUE(queue.look(108, 8, 9 * kSecond));
-  EXPECT_FALSE(queue.look(108, 7, 9 * kSecond + 1)) << "one was accepted";
-  EXPECT_FALSE(queue.look(108, 7, 10 * kSecond));
-  EXPECT_TRUE(queue.look(108, 7, 10 * kSecond + 1));
-  EXPECT_FALSE(queue.look(108, 0, 10 * kSecond + 2));
+  EXPECT_FALSE(queue.look(108, 0, 10 * kSecond));
+}
+
+TEST(AcceptQueueTest, is_stuck_until_all_who_waited_were_accepted) {
+  AcceptQueue queue;
+  EXPECT_FALSE(queue.look(101, 1, kSecond));
+  EXPECT_TRUE(queue.look(108, 8, 2 * kSecond));
+  EXPECT_TRUE(queue.look(108, 7, 2 * kSecond + 1)) << "one was accepted";
+  EXPECT_TRUE(queue.look(112, 5, 2 * kSecond + 2));
+  EXPECT_FALSE(queue.look(112, 4, 2 * kSecond + 3)) << "those who wait came later";
+  EXPECT_FALSE(queue.look(112, 4, 3 * kSecond + 2));
+  EXPECT_TRUE(queue.look(112, 4, 3 * kSecond + 3));
 }
 
 TEST(AcceptQueueTest, is_not_stuck_while_it_moves_however_long_it_is) {
