@@ -6,7 +6,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <cstring>
 
 #include "agent/dataplane/pinned.h"
 #include "agent/main/agent.h"
@@ -242,7 +241,7 @@ std::optional<std::uint64_t> Agent::server_of(const policy::SocketAddress& to) c
     for (const reconcile::PodStatus& pod : pods) {
       const auto& own = pod.intent.addresses;
       if (pod.netns_cookie != 0 && std::any_of(own.begin(), own.end(), [&](const st_addr& one) {
-            return std::memcmp(&one, &address, sizeof one) == 0;
+            return st_addr_equal(&one, &address) != 0;
           })) {
         return pod.netns_cookie;
       }
@@ -257,14 +256,16 @@ void Agent::explain_fast_path(admin::ExplainView& view, st_reason reason, st_rea
   const bool by_rule = would_be == ST_REASON_LOCAL_DESTINATION ||
                        would_be == ST_REASON_EXCLUDED_PORT || would_be == ST_REASON_EXCLUDED_CIDR ||
                        would_be == ST_REASON_NOT_INCLUDED;
-  if ((reason != ST_REASON_REDIRECTED && reason != ST_REASON_PASSTHROUGH) || by_rule) {
+  // As connect.bpf.c has it: these take part though they go direct.
+  const bool direct = reason == ST_REASON_PASSTHROUGH || reason == ST_REASON_ENGINE_DOWN ||
+                      reason == ST_REASON_ENGINE_FULL || reason == ST_REASON_PORT_BUDGET;
+  if ((reason != ST_REASON_REDIRECTED && !direct) || by_rule) {
     view.fast_path = "never";
     return;
   }
-  const auto server = reason == ST_REASON_PASSTHROUGH ? server_of(to) : std::nullopt;
-  const st_fast_reason against = reason == ST_REASON_PASSTHROUGH && !server && fast_path_.on()
-                                     ? ST_FAST_NO_PEER
-                                     : fast_path_.against(client, server);
+  const auto server = direct ? server_of(to) : std::nullopt;
+  const st_fast_reason against =
+      direct && !server && fast_path_.on() ? ST_FAST_NO_PEER : fast_path_.against(client, server);
   view.fast_path = against == ST_FAST_NONE ? "possible" : "no";
   if (against != ST_FAST_NONE) {
     view.fast_path_reason = adopt::name_of(against);

@@ -115,6 +115,12 @@ TEST_P(FastFlows, say_why_they_are_on_tcp) {
       std::string(GetParam().mode) == "redirect" ? "no fp_probation" : "no fp_no_peer";
   EXPECT_TRUE(eventually(kPatience, [&] { return explained("192.0.2.1:7000") == elsewhere; }))
       << explained("192.0.2.1:7000");
+  if (std::string(GetParam().mode) == "redirect") {
+    // Without an engine it goes to the server itself, which is off.
+    sidetrack_->engine().kill_hard();
+    EXPECT_TRUE(eventually(kPatience, [&] { return explained(server) == "no fp_off"; }))
+        << explained(server);
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Ways, FastFlows,
