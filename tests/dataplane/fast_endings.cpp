@@ -48,11 +48,20 @@ std::string send_to_end(const UniqueFd& fd) {
 // What `ss -K` does.
 void destroy(const UniqueFd& fd) {
   const UniqueFd netns(::ioctl(fd.get(), SIOCGSKNS));
-  // getpeername() of a redirected one does not say whom it is connected to.
-  const auto done = run_command(
-      {.arguments = {"ss", "-KtH", fmt::format("sport = :{}", port_of(fd, getsockname))},
-       .netns_path = fmt::format("/proc/{}/fd/{}", ::getpid(), netns.get())});
-  ASSERT_TRUE(done && done->exit_status == 0 && !done->output.empty());
+  const std::string own = fmt::format("sport = :{}", port_of(fd, getsockname));
+  // Others may have the same port, to elsewhere. But getpeername() of a redirected one does not say
+  // whom it is connected to.
+  for (const std::string& filter :
+       {fmt::format("{} and dport = :{}", own, port_of(fd, getpeername)), own}) {
+    const auto done =
+        run_command({.arguments = {"ss", "-KtH", filter},
+                     .netns_path = fmt::format("/proc/{}/fd/{}", ::getpid(), netns.get())});
+    ASSERT_TRUE(done && done->exit_status == 0);
+    if (!done->output.empty()) {
+      return;
+    }
+  }
+  FAIL() << "ss found no socket: " << own;
 }
 
 // A process that has the socket instead of us, and runs `body` with it.

@@ -48,6 +48,7 @@ class FastList : public FastNode {
     std::optional<std::string> fast{};  // what it may say past TCP, too: docs/deviations.md
     int times = 1;                      // connections
     ByTcp by_tcp{};
+    bool rarely = false;  // `fast` is said now and then only, if at all
   };
 
   void SetUp() override;
@@ -81,7 +82,7 @@ class FastList : public FastNode {
  private:
   // Cases that, on one road or another, said what only the fast path lets them say, or skipped TCP.
   struct Seen {
-    std::set<const Case*> deviating, skipping;
+    std::set<const Case*> deviating, alike, skipping;
   };
   void compare(const Case& one, const Road& road, Ends& slow, Ends& fast, Seen& seen) const;
   static void expect_seen(const std::vector<const Case*>& cases, const Seen& seen);

@@ -12,6 +12,7 @@ namespace sidetrack::tests {
 namespace {
 
 using namespace std::chrono_literals;
+using namespace std::string_literals;
 using lab::Clock;
 using nlohmann::json;
 
@@ -33,8 +34,7 @@ bool expired_event(const HttpRequest&, Answer& answer) {
 
 bool garbage(const HttpRequest&, Answer& answer) {
   answer.begin_chunks();
-  answer.write_chunk(
-      std::string("{\"type\":\"ADDED\",\"object\":{\"metadata\":}}\n\0\xff[[[\n", 48));
+  answer.write_chunk("{\"type\":\"ADDED\",\"object\":{\"metadata\":}}\n\0\xff[[[\n"s);
   return answer.write_chunk("");
 }
 
