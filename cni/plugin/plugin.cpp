@@ -29,9 +29,8 @@ constexpr const char* kSeeInstall =
     "run `sidetrackctl doctor` on the node; the agent writes the entry of sidetrack-cni anew when "
     "it is restarted";
 constexpr const char* kSeeRuntime =
-    "the container runtime's call is wrong: its log on the node says more (`journalctl -u "
-    "containerd` "
-    "or `-u crio`), `crictl info` shows its settings";
+    "the container runtime's call is wrong: its log on the node says more "
+    "(`journalctl -u containerd` or `-u crio`), `crictl info` shows its settings";
 
 // What became of a question to the agent. No error: it answered `ok`.
 struct Reply {
