@@ -246,6 +246,12 @@ def unacknowledged(sock):
     return value[0]
 
 
+def wait_for_the_cut():
+    """Says that it is connected; the test then changes the network and writes a line."""
+    print("connected", flush=True)
+    sys.stdin.readline()
+
+
 def step_cut(host, port):
     """The network is cut after the connection was made, between the lines "connected" and that on stdin."""
     sock = connect(host, int(port))
@@ -254,8 +260,7 @@ def step_cut(host, port):
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 1)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 1)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 1)
-    print("connected", flush=True)
-    sys.stdin.readline()
+    wait_for_the_cut()
     sock.send(b"x" * 500)
     sock.settimeout(5)
     deadline = time.monotonic() + 0.3
@@ -269,8 +274,7 @@ def step_icmp(host, port):
     """The destination becomes unreachable between the lines "connected" and that on stdin; errors are asked for."""
     sock = connect(host, int(port))
     sock.setsockopt(socket.IPPROTO_IP, IP_RECVERR, 1)
-    print("connected", flush=True)
-    sys.stdin.readline()
+    wait_for_the_cut()
     sock.send(b"x")
     sock.settimeout(1)
     show("read", lambda: sock.recv(100))
@@ -280,8 +284,7 @@ def step_zerocopy(host, port):
     """The network is cut as for `cut`: is a buffer given back all the same?"""
     sock = connect(host, int(port))
     sock.setsockopt(socket.SOL_SOCKET, SO_ZEROCOPY, 1)
-    print("connected", flush=True)
-    sys.stdin.readline()
+    wait_for_the_cut()
     sock.send(b"z" * 20_000, MSG_ZEROCOPY)
     waiter = select.poll()
     waiter.register(sock, 0)  # POLLERR is always told
