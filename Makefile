@@ -26,7 +26,7 @@ build-ci:
 	$(Q)cmake --preset ci
 	$(Q)cmake --build --preset ci $(VERBOSE)
 
-test: build-ci ## installs packages, builds with warnings as errors, runs every test
+test: build-ci ## installs packages, builds with warnings as errors, runs the tests but those of slower tiers (25 minutes)
 	$(Q)scripts/run-tests.sh $(BUILD)
 
 test-unit: build-ci ## runs the tests that need no root
@@ -71,8 +71,9 @@ image: build ## builds the container image without a container engine: build/ima
 	$(Q)python3 -B image/build.py --bin $(BUILD)/bin --out $(BUILD)/image --revision "$$(git rev-parse HEAD 2>/dev/null)"
 
 .PHONY: test-kubernetes
-test-kubernetes: build-ci ## runs the chart in a real cluster of one node (root, Go 1.24; half an hour; CASES='install redirect*')
+test-kubernetes: build-ci ## runs the chart in a real cluster of one node, and the agent against a real API server (root, Go 1.24; half an hour; CASES='install redirect*')
 	$(Q)tests/kubernetes/run.sh $(BUILD) $(CASES)
+	$(Q)$(if $(filter-out --quick,$(CASES)),,scripts/run-tests.sh $(BUILD) kubernetes)
 
 .PHONY: fuzz
 fuzz: ## fuzzes each parser for a minute with libFuzzer and sanitizers (FUZZ_SECONDS=60)

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # run-tests.sh BUILD_DIR [LABEL]: runs the tests of a build, and says at the end which were skipped, and why.
-# One at a time: the unit tests take milliseconds each, and what attaches programs shares the machine's clock and cores.
+# Unit tests run side by side, all others one at a time: they share the machine's clock and cores. Without a label: all but those
+# with the label "kubernetes", which `make test-kubernetes` runs (they need its programs).
 # Where BPF works, a dataplane tier without tests or with skipped ones is a failure.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -12,8 +13,12 @@ build=${1:?usage: run-tests.sh BUILD_DIR [LABEL]}
 label=${2:-}
 report="$build/tests.xml"
 
-options=(--test-dir "$build" --output-on-failure --no-tests=error --timeout 300 --test-output-size-passed 65536 --output-junit "$(realpath "$build")/tests.xml")
-[ -z "$label" ] || options+=(-L "^($label)\$")
+options=(--test-dir "$build" --output-on-failure --no-tests=error --parallel "$(nproc)" --timeout 300 --test-output-size-passed 65536 --output-junit "$(realpath "$build")/tests.xml")
+if [ -n "$label" ]; then
+  options+=(-L "^($label)\$")
+else
+  options+=(-LE '^kubernetes$')
+fi
 
 dataplane_tests() {
   ctest --test-dir "$build" -N -L '^dataplane$' | sed -n 's/^ *Test *#[0-9]*: //p'

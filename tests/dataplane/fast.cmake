@@ -15,7 +15,7 @@ foreach(name fast_deviations_test fast_hostile_test fast_lost_events_test fast_m
   target_link_libraries(${name} PRIVATE st_fast_node GTest::gtest_main GTest::gmock)
   set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
   add_test(NAME ${name} COMMAND ${name})
-  set_tests_properties(${name} PROPERTIES LABELS dataplane TIMEOUT 120)
+  set_tests_properties(${name} PROPERTIES LABELS dataplane RUN_SERIAL TRUE TIMEOUT 120)
 endforeach()
 
 # Not a part of the tier that must run wherever BPF works: many kernels have no kTLS.
