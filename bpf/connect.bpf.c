@@ -50,7 +50,7 @@ static __always_inline int st_remember_redirected(struct st_attempt *attempt)
 	__builtin_memset(state, 0, sizeof(*state));
 	st_describe(attempt, ST_REASON_REDIRECTED, &state->client);
 	state->own = st_addr_is_v4(&attempt->connect.destination) ? pod->own_v4 : pod->own_v6;
-	state->budget_index = attempt->budget_index;
+	state->budget_index = attempt->choice.budget_index;
 	state->record_scope = pod->external ? 0 : attempt->netns_cookie;
 	state->client_cookie = bpf_get_socket_cookie(attempt->ctx);
 	state->role = ST_ROLE_REDIRECTED;

@@ -282,7 +282,7 @@ static __always_inline void st_on_closed_redirected(struct bpf_sock_ops *ctx, st
 	if (state) {
 		pod = bpf_map_lookup_elem(&st_pods, &netns_cookie);
 		st_budget_close(&state->budget[socket->budget_index & (2 * ST_MAX_LISTENERS - 1)],
-				pod ? st_budget_epoch(pod) : 0);
+				pod ? st_budget_epoch(pod, bpf_ktime_get_ns()) : 0);
 	}
 	st_tell_redirected(ctx, sk, socket, old);
 }

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// decide() on rows read back from the kernel. What connect() sees and this does not: the socket
-// itself, whether the listener's accept queue is full at that moment, and how many ports of the
-// chosen listener's budget are used.
+// decide() and choose() on rows read back from the kernel. What connect() sees and this does not:
+// the socket itself, and whether the accept queue of a listener in the pod is full at that moment.
 #include <arpa/inet.h>
 
 #include <ctime>
 
 #include "agent/dataplane/bpf_calls.h"
 #include "agent/dataplane/impl.h"
+#include "sidetrack/choose.h"
 
 namespace sidetrack::dataplane {
 
@@ -16,6 +16,7 @@ namespace {
 struct Reader {
   const st_pod* pod = nullptr;
   const st_connect* connect = nullptr;
+  st_config config{};
   std::uint16_t port = 0;
   int policies = -1;
   int cidrs = -1;
@@ -63,45 +64,40 @@ void read_rules(void* context, st_rules* rules) {
   }
 }
 
-// As st_record_fits() in the kernel.
-st_engine_state with_record_room(const Reader& reader) {
-  const auto state =
-      map_lookup<st_pod_state>(reader.pod_states, "st_pod_state", reader.netns_cookie);
-  const auto total =
-      map_lookup<std::int64_t>(reader.record_count, "st_record_count", std::uint32_t{0});
-  const bool fits = state && *state && (*state)->records < ST_RECORD_QUOTA && total && *total &&
-                    **total < ST_MAX_RECORDS - ST_RECORD_HEADROOM;
-  return fits ? ST_ENGINE_READY : ST_ENGINE_NO_RECORD;
+// The listener's own state is in no map: that it is there is what the row says.
+st_engine_state look(void* context, int v4, std::uint32_t index) {
+  const auto& reader = *static_cast<Reader*>(context);
+  const st_pod& pod = *reader.pod;
+  const std::uint16_t external =
+      v4 != 0 ? reader.config.external_v4_port_be : reader.config.external_v6_port_be;
+  const std::uint16_t own = v4 != 0 ? pod.port_v4_be[index] : pod.port_v6_be[index];
+  return (pod.external != 0 ? external : own) != 0 ? ST_ENGINE_READY : ST_ENGINE_DOWN;
+}
+
+template <typename Value>
+const Value* pointer_to(const Result<std::optional<Value>>& found) {
+  return found && *found ? &**found : nullptr;
 }
 
 st_engine_state read_engine(void* context) {
-  const auto& reader = *static_cast<Reader*>(context);
+  auto& reader = *static_cast<Reader*>(context);
   const auto cell =
       map_lookup<st_engine>(reader.engines, "st_engines", std::uint32_t{reader.pod->engine_slot});
+  const auto state =
+      map_lookup<st_pod_state>(reader.pod_states, "st_pod_state", reader.netns_cookie);
+  const auto records = map_lookup<__s64>(reader.record_count, "st_record_count", std::uint32_t{0});
   timespec now{};
   clock_gettime(CLOCK_MONOTONIC, &now);
-  const auto now_ns = static_cast<std::uint64_t>(now.tv_sec) * 1000000000U +
-                      static_cast<std::uint64_t>(now.tv_nsec);
-  if (!cell || !*cell || st_beat_is_fresh((*cell)->beat_ns, now_ns) == 0) {
-    return ST_ENGINE_DOWN;
-  }
-  if ((*cell)->full != 0) {
-    return ST_ENGINE_FULL;
-  }
-  const bool v4 = st_addr_is_v4(&reader.connect->destination) != 0;
-  if (reader.pod->external != 0) {
-    return (v4 ? (*cell)->listener_cookie_v4 : (*cell)->listener_cookie_v6) != 0
-               ? with_record_room(reader)
-               : ST_ENGINE_DOWN;
-  }
-  const std::uint16_t* ports = v4 ? reader.pod->port_v4_be : reader.pod->port_v6_be;
-  const int count = v4 ? reader.pod->listeners_v4 : reader.pod->listeners_v6;
-  for (int i = 0; i < count && i < ST_MAX_LISTENERS; ++i) {
-    if (ports[i] != 0) {
-      return with_record_room(reader);
-    }
-  }
-  return ST_ENGINE_DOWN;
+  const st_engine_facts facts{.pod = reader.pod,
+                              .engine = pointer_to(cell),
+                              .pod_state = pointer_to(state),
+                              .records = pointer_to(records),
+                              .destination = &reader.connect->destination,
+                              .now_ns = static_cast<std::uint64_t>(now.tv_sec) * 1000000000U +
+                                        static_cast<std::uint64_t>(now.tv_nsec),
+                              .port = reader.port};
+  st_choice choice{};
+  return st_choose(&facts, &choice, look, &reader);
 }
 
 }  // namespace
@@ -124,6 +120,7 @@ Result<st_reason> Dataplane::explain(std::uint64_t netns_cookie, const st_connec
   Reader reader;
   reader.pod = *row ? &**row : nullptr;
   reader.connect = &asked;
+  reader.config = *engine;
   reader.port = port;
   reader.policies = impl_->map_fd("st_policies");
   reader.cidrs = impl_->map_fd("st_cidrs");

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* Which engine takes a connection, at which listener, and whether it can. Called by the connect
- * hook only. */
+/* Facts for st_choose(): which engine takes a connection, at which listener, and whether it can.
+ * Called by the connect hook only. */
 #ifndef SIDETRACK_BPF_CHOOSE_H
 #define SIDETRACK_BPF_CHOOSE_H
 
@@ -21,8 +21,7 @@ struct st_attempt {
 	struct st_target target;
 	__u64 netns_cookie;
 	__u32 port; /* asked for */
-	__u8 budget_index;
-	__u8 used_up; /* the local ports towards the listener that `target` is */
+	struct st_choice choice;
 };
 
 /* The loopback address of the destination's family. */
@@ -72,110 +71,44 @@ st_look_at_listener(struct bpf_sock_addr *ctx, const struct st_target *target, _
 	return state;
 }
 
-/* Spreads destinations over the listeners: each has its own space of local ports. */
-static __always_inline __u32 st_pick(const struct st_attempt *attempt, __u32 count)
+/* Aims at listener `index` of the pod, or at the external engine's, and looks at it. */
+static __always_inline enum st_engine_state st_aim(void *context, int v4, __u32 index)
 {
-	__u32 words[4];
-	__u32 hash;
-
-	__builtin_memcpy(words, &attempt->connect.destination, sizeof(words));
-	hash = words[0] ^ words[1] ^ words[2] ^ words[3] ^ attempt->port * 0x9e3779b1U;
-	/* A product moves bits up only, and the last byte of an address is the highest: down first,
-	 * again, and down. */
-	hash = (hash ^ hash >> 16) * 0x85ebca6bU;
-	hash = (hash ^ hash >> 13) * 0xc2b2ae35U;
-	hash ^= hash >> 16;
-	return hash % count;
-}
-
-static __always_inline int st_engine_beats(__u32 slot, struct st_engine **cell)
-{
-	struct st_engine *engine = bpf_map_lookup_elem(&st_engines, &slot);
-
-	*cell = engine;
-	return engine && st_beat_is_fresh(engine->beat_ns, bpf_ktime_get_ns());
-}
-
-static __always_inline int st_is_used_up(const struct st_pod *pod, struct st_pod_state *pod_state,
-					 __u32 budget_index)
-{
-	/* Here the compiler knows the range and would drop the mask below; the verifiers of 5.10
-	 * and 6.1 lose it at the 32-bit "or" that makes the index. */
-	barrier_var(budget_index);
-	return st_budget_used(&pod_state->budget[budget_index & (2 * ST_MAX_LISTENERS - 1)],
-			      st_budget_epoch(pod)) >= pod->port_budget;
-}
-
-static __always_inline enum st_engine_state st_choose_external(struct st_attempt *attempt,
-							       struct st_pod_state *pod_state,
-							       struct st_engine *engine, int v4)
-{
+	struct st_attempt *attempt = context;
 	const struct st_config *config = attempt->config;
-
-	attempt->target.addr = v4 ? config->external_v4 : config->external_v6;
-	attempt->target.port_be = v4 ? config->external_v4_port_be : config->external_v6_port_be;
-	attempt->budget_index = v4 ? 0 : ST_MAX_LISTENERS;
-	attempt->used_up = st_is_used_up(attempt->pod, pod_state, attempt->budget_index);
-	if (!attempt->target.port_be ||
-	    !(v4 ? engine->listener_cookie_v4 : engine->listener_cookie_v6))
-		return ST_ENGINE_DOWN;
-	return ST_ENGINE_READY;
-}
-
-static __always_inline enum st_engine_state
-st_choose_listener(struct st_attempt *attempt, struct st_pod_state *pod_state, int v4)
-{
 	const struct st_pod *pod = attempt->pod;
-	__u32 count = v4 ? pod->listeners_v4 : pod->listeners_v6;
-	__u32 first = v4 ? 0 : ST_MAX_LISTENERS;
-	enum st_engine_state state = ST_ENGINE_DOWN;
-	__u32 index;
-	int is_second;
 
-	if (!count)
-		return ST_ENGINE_DOWN;
-	index = st_pick(attempt, count) & (ST_MAX_LISTENERS - 1);
-	/* One destination alone may use up a listener: it has a second one, not all. */
-	is_second = st_is_used_up(pod, pod_state, first + index);
-	if (is_second) {
-		index = (index + 1) % count & (ST_MAX_LISTENERS - 1);
-		attempt->used_up = st_is_used_up(pod, pod_state, first + index);
+	if (pod->external) {
+		attempt->target.addr = v4 ? config->external_v4 : config->external_v6;
+		attempt->target.port_be =
+			v4 ? config->external_v4_port_be : config->external_v6_port_be;
+		return attempt->target.port_be ? ST_ENGINE_READY : ST_ENGINE_DOWN;
 	}
-	attempt->budget_index = first + index;
 	attempt->target.port_be = v4 ? pod->port_v4_be[index] : pod->port_v6_be[index];
-	if (attempt->target.port_be) {
-		st_aim_at_loopback(attempt);
-		state = st_look_at_listener(attempt->ctx, &attempt->target,
-					    v4 ? pod->listener_cookie_v4[index]
-					       : pod->listener_cookie_v6[index]);
-	}
-	/* The engine is well: what is missing are ports. */
-	return is_second && state != ST_ENGINE_READY ? ST_ENGINE_PORTS_USED : state;
+	if (!attempt->target.port_be)
+		return ST_ENGINE_DOWN;
+	st_aim_at_loopback(attempt);
+	return st_look_at_listener(attempt->ctx, &attempt->target,
+				   v4 ? pod->listener_cookie_v4[index]
+				      : pod->listener_cookie_v6[index]);
 }
 
 static __always_inline enum st_engine_state st_read_engine(void *context)
 {
 	struct st_attempt *attempt = context;
-	const struct st_pod *pod = attempt->pod;
-	int v4 = st_addr_is_v4(&attempt->connect.destination);
-	struct st_pod_state *pod_state;
-	enum st_engine_state state;
-	struct st_engine *engine;
+	__u32 slot = attempt->pod->engine_slot;
+	__u32 zero = 0;
+	struct st_engine_facts facts = {
+		.pod = attempt->pod,
+		.engine = bpf_map_lookup_elem(&st_engines, &slot),
+		.pod_state = bpf_map_lookup_elem(&st_pod_state, &attempt->netns_cookie),
+		.records = bpf_map_lookup_elem(&st_record_count, &zero),
+		.destination = &attempt->connect.destination,
+		.now_ns = bpf_ktime_get_ns(),
+		.port = attempt->port,
+	};
 
-	if (!st_engine_beats(pod->engine_slot, &engine))
-		return ST_ENGINE_DOWN;
-	if (engine->full)
-		return ST_ENGINE_FULL;
-	pod_state = bpf_map_lookup_elem(&st_pod_state, &attempt->netns_cookie);
-	if (!pod_state)
-		return ST_ENGINE_NO_RECORD;
-	state = pod->external ? st_choose_external(attempt, pod_state, engine, v4)
-			      : st_choose_listener(attempt, pod_state, v4);
-	if (state != ST_ENGINE_READY)
-		return state;
-	if (!st_record_fits(pod_state))
-		return ST_ENGINE_NO_RECORD;
-	return attempt->used_up ? ST_ENGINE_PORTS_USED : ST_ENGINE_READY;
+	return st_choose(&facts, &attempt->choice, st_aim, attempt);
 }
 
 #endif

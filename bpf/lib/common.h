@@ -4,7 +4,7 @@
 #define SIDETRACK_BPF_COMMON_H
 
 #include "lib/maps.h"
-#include "sidetrack/decide.h"
+#include "sidetrack/choose.h"
 
 static __always_inline const struct st_config *st_get_config(void)
 {
@@ -88,24 +88,6 @@ static __always_inline int st_send_event(__u32 kind, __u64 netns_cookie, __u64 s
 	return 1;
 }
 
-static __always_inline __u32 st_budget_epoch(const struct st_pod *pod)
-{
-	return bpf_ktime_get_ns() >> (pod->budget_shift & 63);
-}
-
-/* Local ports that a listener's connections hold: live ones, and those closed a moment ago
- * (TIME_WAIT). */
-static __always_inline __u64 st_budget_used(const struct st_budget *budget, __u32 epoch)
-{
-	__s64 used = budget->live > 0 ? budget->live : 0;
-
-	if (budget->epoch == epoch)
-		used += budget->closed + budget->closed_before;
-	else if (budget->epoch + 1 == epoch)
-		used += budget->closed;
-	return used;
-}
-
 /* One closed connection more. Two CPUs at the turn of an epoch may lose a few: the budget leaves 20
  * % of the ports free. */
 static __always_inline void st_budget_close(struct st_budget *budget, __u32 epoch)
@@ -129,16 +111,6 @@ static __always_inline void st_count_record(struct st_pod_state *state, __s64 ch
 		__sync_fetch_and_add(total, change);
 	if (state)
 		__sync_fetch_and_add(&state->records, change);
-}
-
-/* Whether a netns may hold one record more. */
-static __always_inline int st_record_fits(const struct st_pod_state *state)
-{
-	__u32 zero = 0;
-	__s64 *total = bpf_map_lookup_elem(&st_record_count, &zero);
-
-	return total && *total < ST_MAX_RECORDS - ST_RECORD_HEADROOM &&
-	       state->records < ST_RECORD_QUOTA;
 }
 
 /* Removes a record if it is still there and gives its room back to the netns. Whoever deletes it,

@@ -175,7 +175,10 @@ TEST_F(PortsTest, open_connections_to_one_destination_are_no_fewer_than_plain_tc
   ASSERT_NO_FATAL_FAILURE(start());
   // More than both budgets and the range together, so that some fail with and without us.
   const json direct = hold(*control_shell_, server_->v4, kEcho, 3 * kPorts);
+  const std::string destination = fmt::format("{}:{}", server_->v4, kEcho);
+  EXPECT_EQ(explain("client", destination), "redirected/redirected");
   const json meshed = hold(*client_shell_, server_->v4, kEcho, 3 * kPorts);
+  EXPECT_EQ(explain("client", destination), "direct/port_budget");
   EXPECT_EQ(direct["opened"], kPorts);
   EXPECT_EQ(direct["errors"], (json{{"EADDRNOTAVAIL", 2 * kPorts}}));
   // Direct ones may be ahead of the engine at the last ports: it then starts from spare ones.

@@ -16,7 +16,7 @@ class Room:
     forbidden: tuple[str, ...] = (r"bpf/.*", r".*\.skel\.h")
 
 
-SHARED = ("sidetrack/abi/", "sidetrack/decide.h", "sidetrack/fast_rules.h", "sidetrack/log/", "sidetrack/result.h", "sidetrack/unique_fd.h")
+SHARED = ("sidetrack/abi/", "sidetrack/choose.h", "sidetrack/decide.h", "sidetrack/fast_rules.h", "sidetrack/log/", "sidetrack/result.h", "sidetrack/unique_fd.h")
 PURE_FORBIDDEN = (
     r"bpf/.*", r".*\.skel\.h", r"sys/.*", r"unistd\.h", r"fcntl\.h", r"poll\.h", r"sched\.h", r"signal\.h",
     r"thread", r"mutex", r"shared_mutex", r"atomic", r"condition_variable", r"future", r"chrono", r"ctime", r"time\.h",
@@ -25,13 +25,14 @@ PURE_FORBIDDEN = (
 
 ROOMS = {
     "include/sidetrack/abi/": Room(project=("sidetrack/abi/",), system=(r"linux/types\.h",)),
+    "include/sidetrack/choose.h": Room(project=("sidetrack/abi/", "sidetrack/decide.h"), system=()),
     "include/sidetrack/decide.h": Room(project=("sidetrack/abi/",), system=()),
     "include/sidetrack/fast_rules.h": Room(project=("sidetrack/abi/",), system=()),
     "include/sidetrack/result.": Room(project=("sidetrack/result.h",), forbidden=PURE_FORBIDDEN),
     "include/sidetrack/unique_fd.h": Room(project=(), system=(r"unistd\.h", r"utility")),
     "include/sidetrack/": Room(project=("sidetrack/",)),
     "bpf/": Room(
-        project=("sidetrack/abi/", "sidetrack/decide.h", "sidetrack/fast_rules.h", "lib/"), system=(r"bpf/.*", r"linux/.*", r"std(bool|def|int)\.h"),
+        project=("sidetrack/abi/", "sidetrack/choose.h", "sidetrack/decide.h", "sidetrack/fast_rules.h", "lib/"), system=(r"bpf/.*", r"linux/.*", r"std(bool|def|int)\.h"),
         forbidden=()),
     "agent/policy/": Room(
         project=("agent/policy/", "agent/kube/model.h", "sidetrack/abi/", "sidetrack/decide.h", "sidetrack/result.h"),

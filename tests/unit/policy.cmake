@@ -4,3 +4,4 @@ st_unit_test(policy_test
           policy_compat_test.cpp policy_origin_test.cpp policy_services_test.cpp
   LIBS st_policy)
 st_unit_test(decide_test SOURCES decide_test.cpp LIBS st_headers)
+st_unit_test(choose_test SOURCES choose_test.cpp LIBS st_headers)
