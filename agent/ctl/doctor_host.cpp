@@ -134,8 +134,8 @@ void check_sysctls(const Host& host, Findings& findings) {
     findings.push_back({Severity::kHint, "node",
                         fmt::format("only {} local ports ({}-{})", high - low + 1, low, high),
                         "pods with many connections may run out: set net.ipv4.ip_local_port_range "
-                        "to 15000 60999 or wider "
-                        "(a sysctl of each network namespace)"});
+                        "to 16000 60999 (a sysctl of each network namespace), or any range without "
+                        "--listener-ports, which are 15900-15999 by default"});
   }
   if (sysctl("net/ipv4/tcp_tw_reuse").starts_with("0")) {
     findings.push_back({Severity::kHint, "node",

@@ -109,7 +109,8 @@ void add_losses(const std::vector<admin::CounterView>& rows, std::vector<MetricF
       .add({}, number(sum.flows_dropped))
       .put_into(families);
   counter("sidetrack_records_full_total",
-          "connect() calls that found no room for their original destination.")
+          "Redirected connections that found no room for their original destination after "
+          "all: the engine refused them.")
       .add({}, number(sum.records_full))
       .put_into(families);
   counter("sidetrack_storage_full_total", "connect() calls that got no socket storage.")
@@ -277,10 +278,11 @@ std::vector<MetricFamily> Metrics::Collect() const {
   add_pods(status, families);
   add_node(status, families);
   add_fast_path(status, families);
-  families.push_back({.name = "sidetrack_policy_apply_seconds",
-                      .help = "From a change of policy until the kernel had it.",
-                      .type = MetricType::Histogram,
-                      .metric = {impl_->policy_apply.Collect()}});
+  families.push_back(
+      {.name = "sidetrack_policy_apply_seconds",
+       .help = "How long the agent worked on a change, from objects read to rows in the kernel.",
+       .type = MetricType::Histogram,
+       .metric = {impl_->policy_apply.Collect()}});
   if (status.kubernetes) {
     add_kubernetes(*status.kubernetes, families);
     auto requests = counter("sidetrack_cni_requests_total", "Questions of the CNI plugin.");

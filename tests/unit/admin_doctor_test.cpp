@@ -209,6 +209,8 @@ TEST(Doctor, sysctls_are_judged) {
   EXPECT_EQ(findings[0].severity, Severity::kWarning);
   EXPECT_EQ(findings[1].severity, Severity::kHint);
   EXPECT_THAT(findings[1].what, HasSubstr("only 10001 local ports"));
+  EXPECT_THAT(findings[1].action, HasSubstr("to 16000 60999 (a sysctl"));
+  EXPECT_THAT(findings[1].action, HasSubstr("without --listener-ports"));
 }
 
 }  // namespace
