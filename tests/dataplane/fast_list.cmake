@@ -5,7 +5,6 @@ foreach(subject start end reading writing refused addresses engine pairs anew at
 endforeach()
 target_link_libraries(fast_list_refused_test PRIVATE bpf)
 target_link_libraries(fast_list_addresses_test PRIVATE bpf)
-target_link_libraries(fast_list_anew_test PRIVATE bpf)
 target_sources(fast_list_end_test PRIVATE fast_endings.cpp)
 target_sources(fast_list_handoff_test PRIVATE fast_endings.cpp)
 target_sources(fast_list_engine_test PRIVATE proxies.cpp)

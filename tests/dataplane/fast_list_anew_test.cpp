@@ -3,7 +3,6 @@
 // bytes of the old one wait in it. Nobody gets those, nor does the new one find a way past TCP that
 // is not its own.
 #include <arpa/inet.h>
-#include <bpf/bpf.h>
 #include <linux/sockios.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -110,7 +109,7 @@ class FastListAnew : public FastList {
     const Address any = address_for(family_of(peer), ends.*end, 0);
     disconnect(ends.*end);
     EXPECT_EQ(::listen((ends.*end).get(), 5), 0) << ::strerrorname_np(errno);
-    const bool left = !is_in(ends.*end);
+    const bool left = !adopted(ends.*end);
     Address there = any;
     reinterpret_cast<sockaddr_in*>(&there.storage)->sin_port =
         htons(port_of(ends.*end, ::getsockname));
@@ -118,14 +117,7 @@ class FastListAnew : public FastList {
     const UniqueFd accepted = accept_from(ends.*end);
     set_option(accepted, IPPROTO_TCP, TCP_NODELAY, 1);
     return words(
-        {left ? "left" : "still in", is_in(accepted) ? "in" : "out", talk_anew(next, accepted)});
-  }
-  [[nodiscard]] bool is_in(const UniqueFd& fd) const {
-    const UniqueFd sockets(
-        bpf_obj_get((sidetrack_->pin_dir() + "/v1/maps/st_fast_sockets").c_str()));
-    const int number = fd.get();
-    st_fast state{};
-    return bpf_map_lookup_elem(sockets.get(), &number, &state) == 0;
+        {left ? "left" : "still in", adopted(accepted) ? "in" : "out", talk_anew(next, accepted)});
   }
 };
 

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // What the kernel tells the agent while the ring of events is full, the agent finds out by itself.
-#include <bpf/bpf.h>
 #include <fcntl.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
@@ -28,13 +27,6 @@ class FastLostEvents : public SharedFastNode {
       make_blocking(ends.client);
     }
   }
-  [[nodiscard]] bool is_in(const UniqueFd& fd) const {
-    const UniqueFd map(::bpf_obj_get((sidetrack_->pin_dir() + "/v1/maps/st_fast_sockets").c_str()));
-    EXPECT_TRUE(map.valid());
-    const int number = fd.get();
-    st_fast state{};
-    return ::bpf_map_lookup_elem(map.get(), &number, &state) == 0;
-  }
 };
 
 TEST_F(FastLostEvents, a_socket_that_was_made_blocking_is_taken_out) {
@@ -44,7 +36,7 @@ TEST_F(FastLostEvents, a_socket_that_was_made_blocking_is_taken_out) {
   fill_ring(filler);
   make_blocking(ends.server);
   wake_agent();
-  EXPECT_TRUE(eventually(kPatience, [&] { return !is_in(ends.server) && !is_in(ends.client); }))
+  EXPECT_TRUE(eventually(kPatience, [&] { return !adopted(ends.server) && !adopted(ends.client); }))
       << sidetrack_->logs();
 }
 

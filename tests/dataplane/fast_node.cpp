@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tests/dataplane/fast_node.h"
 
+#include <bpf/bpf.h>
 #include <fcntl.h>
 #include <linux/tcp.h>
 #include <netinet/in.h>
@@ -225,6 +226,16 @@ FastNode::Counted FastNode::run_counted(const Scenario& scenario, Ends& ends) co
     }
   }
   return run;
+}
+
+std::optional<st_fast> FastNode::adopted(const UniqueFd& fd) const {
+  const UniqueFd sockets(
+      ::bpf_obj_get((sidetrack_->pin_dir() + "/v1/maps/st_fast_sockets").c_str()));
+  EXPECT_TRUE(sockets.valid());
+  const int number = fd.get();
+  st_fast state{};
+  return ::bpf_map_lookup_elem(sockets.get(), &number, &state) == 0 ? std::optional(state)
+                                                                    : std::nullopt;
 }
 
 void FastNode::expect_way(const Counted& run, const ByTcp& by_tcp) {

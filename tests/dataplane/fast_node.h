@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "sidetrack/abi/fast.h"
 #include "sidetrack/unique_fd.h"
 #include "tests/dataplane/kernel_view.h"
 #include "tests/lab/cgroup.h"
@@ -72,6 +73,8 @@ class FastNode : public testing::Test {
   };
   [[nodiscard]] Counted run_counted(const Scenario& scenario, Ends& ends) const;
   static void expect_way(const Counted& run, const ByTcp& by_tcp);
+  // Whether the socket is adopted; what the kernel knows of it then. It may not be armed yet.
+  [[nodiscard]] std::optional<st_fast> adopted(const UniqueFd& fd) const;
 
   // Two pods of one namespace with an application in each.
   struct World {

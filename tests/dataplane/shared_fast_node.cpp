@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tests/dataplane/shared_fast_node.h"
 
-#include <bpf/bpf.h>
-
 #include <csignal>
 #include <fstream>
 #include <iterator>
@@ -79,12 +77,10 @@ void SharedFastNode::wait_until_adopted(std::uint64_t count) {
 }
 
 void SharedFastNode::wait_until_put_in(const Ends& ends) {
-  const UniqueFd sockets(bpf_obj_get((sidetrack_->pin_dir() + "/v1/maps/st_fast_sockets").c_str()));
   for (const UniqueFd* end : {&ends.client, &ends.server}) {
-    const int number = end->get();
-    st_fast state{};
     EXPECT_TRUE(eventually(kPatience, [&] {
-      return bpf_map_lookup_elem(sockets.get(), &number, &state) == 0 && state.arm_ns != 0;
+      const auto state = adopted(*end);
+      return state && state->arm_ns != 0;
     })) << sidetrack_->logs();
   }
 }
