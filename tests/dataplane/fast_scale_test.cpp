@@ -86,17 +86,6 @@ TEST_F(FastScale, a_hot_connection_is_adopted_within_half_a_second) {
   fmt::print("{}\n", json{{"hot_connection_adopted_ms", best.count()}}.dump());
 }
 
-TEST_F(FastScale, a_connection_that_waited_for_probation_is_adopted_when_it_ends) {
-  const milliseconds probation{2000};
-  ASSERT_NO_FATAL_FAILURE(start({.probation = "2s"}));
-  ASSERT_NO_FATAL_FAILURE(hold(1));
-  const milliseconds took = until_adopted(1);
-  EXPECT_GE(took, probation);
-  EXPECT_LE(took, probation + kSoon + kSoon);  // the first look at its pod included
-  fmt::print("{}\n",
-             json{{"probation_ms", probation.count()}, {"adopted_ms", took.count()}}.dump());
-}
-
 TEST_F(FastScale, what_was_established_without_an_agent_is_adopted_when_it_is_back) {
   ASSERT_NO_FATAL_FAILURE(start({}));
   sidetrack_->agent().kill_hard();

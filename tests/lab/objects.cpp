@@ -125,6 +125,11 @@ Result<void> Objects::put(const PodSpec& spec) {
       {"spec",
        {{"nodeName", spec.node_name}, {"containers", {{{"name", "main"}, {"ports", ports}}}}}},
       {"status", status}};
+  if (const std::size_t slash = spec.owner.find('/'); slash != std::string::npos) {
+    object["metadata"]["ownerReferences"] = {{{"controller", true},
+                                              {"kind", spec.owner.substr(0, slash)},
+                                              {"name", spec.owner.substr(slash + 1)}}};
+  }
   return put_text(file, object.dump(2));
 }
 

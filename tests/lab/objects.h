@@ -32,6 +32,7 @@ struct PodSpec {
   StringMap annotations{};
   std::string node_name{"node-1"};
   std::vector<std::uint16_t> container_ports{};
+  std::string owner{};  // its controller: "ReplicaSet/web"
 };
 
 struct Backend {
