@@ -2,11 +2,15 @@
 // The built sidetrackctl against a server of made-up views: what it prints and how it exits.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <pty.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include <array>
 #include <cstdio>
+#include <cstdlib>
 #include <thread>
+#include <vector>
 
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/local/stream_protocol.hpp>
@@ -22,6 +26,7 @@ namespace sidetrack {
 namespace {
 
 using ::testing::HasSubstr;
+using ::testing::Not;
 using ::testing::StartsWith;
 
 struct Outcome {
@@ -40,6 +45,38 @@ Outcome run(const std::string& arguments) {
   const int status = ::pclose(pipe);
   outcome.code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
   return outcome;
+}
+
+// What it writes to a terminal, with this NO_COLOR in its environment (nullptr: none).
+std::string on_a_terminal(std::vector<std::string> arguments, const char* no_color) {
+  arguments.insert(arguments.begin(), ST_CTL);
+  std::vector<char*> words;
+  for (std::string& argument : arguments) {
+    words.push_back(argument.data());
+  }
+  words.push_back(nullptr);
+  int terminal = -1;
+  const pid_t child = ::forkpty(&terminal, nullptr, nullptr, nullptr);
+  if (child == 0) {
+    if (no_color == nullptr) {
+      ::unsetenv("NO_COLOR");
+    } else {
+      ::setenv("NO_COLOR", no_color, 1);
+    }
+    ::execv(words.front(), words.data());
+    ::_exit(127);
+  }
+  std::string output;
+  std::array<char, 4096> buffer{};
+  // EIO: nobody has the other end any more.
+  for (ssize_t got = 0; (got = ::read(terminal, buffer.data(), buffer.size())) > 0;) {
+    output.append(buffer.data(), static_cast<std::size_t>(got));
+  }
+  ::close(terminal);
+  int status = 0;
+  EXPECT_EQ(::waitpid(child, &status, 0), child);
+  EXPECT_EQ(status, 0) << output;
+  return output;
 }
 
 class Ctl : public ::testing::Test {
@@ -120,6 +157,19 @@ TEST_F(Ctl, status_is_printed_without_colour_to_a_pipe) {
   const auto outcome = ctl("status");
   EXPECT_EQ(outcome.code, 0);
   EXPECT_THAT(outcome.output, StartsWith("agent      ready"));
+}
+
+TEST_F(Ctl, colours_a_terminal_unless_it_is_told_not_to) {
+  const std::string escape = "\x1b[";
+  const std::vector<std::string> pods = {"pods", "--state-dir", folder_.path()};
+  const std::vector<std::string> plain = {"pods", "--no-color", "--state-dir", folder_.path()};
+  for (const char* unset : {static_cast<const char*>(nullptr), ""}) {
+    EXPECT_THAT(on_a_terminal(pods, unset), HasSubstr(escape));
+    EXPECT_THAT(on_a_terminal(plain, unset), Not(HasSubstr(escape)));
+  }
+  const std::string told = on_a_terminal(pods, "1");
+  EXPECT_THAT(told, Not(HasSubstr(escape)));
+  EXPECT_THAT(told, HasSubstr("web-0"));
 }
 
 TEST_F(Ctl, json_is_what_the_agent_says) {
