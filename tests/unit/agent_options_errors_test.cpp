@@ -35,6 +35,23 @@ TEST_F(OptionsTest, refuse_another_word_for_the_fast_path) {
   refuses(run_with({"--fast-path", "on"}), "--fast-path 'on': auto, uncharged or off is meant");
 }
 
+TEST_F(OptionsTest, refuse_other_values_of_the_fast_path) {
+  const auto refuse_all = [](const std::string& option, const std::vector<const char*>& values,
+                             const std::string& allowed) {
+    for (const char* value : values) {
+      refuses(run_with({option, value}), option + " '" + value + "': " + allowed);
+    }
+  };
+  refuse_all("--fast-path-window", {"15KiB", "65MiB", "0KiB", "1048576", "1GiB", "big"},
+             "a size such as 512KiB or 1MiB is meant, 16KiB to 64MiB");
+  refuse_all("--fast-path-round-trips", {"0", "1001", "-1"}, "1 to 1000 is meant");
+  refuses(run_with({"--fast-path-round-trips", "few"}), "fast-path-round-trips");
+  refuse_all("--fast-path-probation", {"30", "1h", "-1s", "soon"},
+             "a time such as 30s or 2m is meant");
+  refuse_all("--fast-path-loopback", {"auto", "yes"}, "on or off is meant");
+  refuse_all("--fast-path-sentinel", {"on", "kprobe"}, "auto, fentry, tracepoint or off is meant");
+}
+
 TEST_F(OptionsTest, refuse_a_node_without_a_name) {
   refuses(run_with({"--node", ""}), "--node '': the name of this node is meant");
 }

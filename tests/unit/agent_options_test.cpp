@@ -136,6 +136,49 @@ TEST_F(OptionsTest, say_where_the_fast_path_is_on) {
   EXPECT_EQ(says("off"), (std::pair{false, false}));
 }
 
+TEST_F(OptionsTest, of_the_fast_path_have_the_documented_defaults) {
+  const FastPathOptions fast = run_options().fast_path;
+  EXPECT_TRUE(fast.on);
+  EXPECT_FALSE(fast.uncharged);
+  EXPECT_EQ(fast.window, 1U << 20);
+  EXPECT_EQ(fast.round_trips, 4U);
+  EXPECT_EQ(fast.probation, std::chrono::seconds(30));
+  EXPECT_FALSE(fast.loopback);
+  EXPECT_EQ(fast.sentinel, dataplane::Sentinel::kAuto);
+}
+
+TEST_F(OptionsTest, of_the_fast_path_are_taken_up_to_their_limits) {
+  const FastPathOptions least =
+      run_options({"--fast-path-window", "16KiB", "--fast-path-round-trips", "1",
+                   "--fast-path-probation", "0s", "--fast-path-loopback", "on"})
+          .fast_path;
+  EXPECT_EQ(least.window, 16U << 10);
+  EXPECT_EQ(least.round_trips, 1U);
+  EXPECT_EQ(least.probation, std::chrono::milliseconds(0));
+  EXPECT_TRUE(least.loopback);
+  const FastPathOptions most =
+      run_options({"--fast-path-window", "64MiB", "--fast-path-round-trips", "1000",
+                   "--fast-path-probation", "2m", "--fast-path-loopback", "off"})
+          .fast_path;
+  EXPECT_EQ(most.window, 64U << 20);
+  EXPECT_EQ(most.round_trips, 1000U);
+  EXPECT_EQ(most.probation, std::chrono::minutes(2));
+  EXPECT_FALSE(most.loopback);
+  EXPECT_EQ(run_options({"--fast-path-probation", "250ms"}).fast_path.probation,
+            std::chrono::milliseconds(250));
+}
+
+TEST_F(OptionsTest, name_the_sentinel) {
+  using dataplane::Sentinel;
+  const auto says = [&](const std::string& value) {
+    return run_options({"--fast-path-sentinel", value}).fast_path.sentinel;
+  };
+  EXPECT_EQ(says("auto"), Sentinel::kAuto);
+  EXPECT_EQ(says("fentry"), Sentinel::kFentry);
+  EXPECT_EQ(says("tracepoint"), Sentinel::kTracepoint);
+  EXPECT_EQ(says("off"), Sentinel::kOff);
+}
+
 TEST_F(OptionsTest, list_whose_annotations_are_honoured) {
   EXPECT_THAT(run_options({"--compat", "istio,linkerd,kuma"}).compat,
               ElementsAre(policy::Compat::kIstio, policy::Compat::kLinkerd, policy::Compat::kKuma));
