@@ -48,10 +48,18 @@ TEST(Metrics, node_state_is_shown) {
   views.status_view.fast_path_namespaces = {{"shop", 3}};
   views.status_view.fast_path_refused = {{"fp_blocking", 7}};
   views.status_view.problems.resize(3);
+  views.status_view.pods_wanted = 5;
+  views.status_view.pods_drift = 3;
+  views.status_view.pods_skipped = 6;
+  views.status_view.repairs = 8;
   const auto text = Metrics(views).text();
   EXPECT_THAT(text, HasSubstr("sidetrack_flow_bytes_total{namespace=\"shop\",path=\"engine\","
                               "direction=\"in\"} 2000\n"));
+  EXPECT_THAT(text, HasSubstr("sidetrack_pods{state=\"wanted\"} 5\n"));
   EXPECT_THAT(text, HasSubstr("sidetrack_pods{state=\"enrolled\"} 2\n"));
+  EXPECT_THAT(text, HasSubstr("sidetrack_pods{state=\"drift\"} 3\n"));
+  EXPECT_THAT(text, HasSubstr("sidetrack_pods{state=\"skipped\"} 6\n"));
+  EXPECT_THAT(text, HasSubstr("sidetrack_repairs_total 8\n"));
   EXPECT_THAT(text, HasSubstr("sidetrack_pod_drift{reason=\"no_listener\"} 2\n"));
   EXPECT_THAT(text, HasSubstr("sidetrack_engine_up 1\n"));
   EXPECT_THAT(text, HasSubstr("sidetrack_map_entries{map=\"st_pods\"} 2\n"));
@@ -64,6 +72,27 @@ TEST(Metrics, node_state_is_shown) {
   EXPECT_THAT(text, HasSubstr("sidetrack_fastpath_connections{namespace=\"shop\"} 3\n"));
   EXPECT_THAT(text, HasSubstr("sidetrack_fastpath_refused_total{reason=\"fp_blocking\"} 7\n"));
   EXPECT_THAT(text, HasSubstr("process_start_time_seconds 17000000"));
+}
+
+// Kept by namespace, told as one number each.
+TEST(Metrics, losses_of_all_namespaces_are_added_up) {
+  test::FakeViews views;
+  auto& rows = views.counter_views;
+  rows.push_back(rows.front());
+  rows[0].namespace_name = "";
+  rows[0].flows_dropped = 1;
+  rows[0].records_full = 2;
+  rows[0].storage_full = 3;
+  rows[0].record_fallback = 4;
+  rows[1].flows_dropped = 10;
+  rows[1].records_full = 20;
+  rows[1].storage_full = 30;
+  rows[1].record_fallback = 40;
+  const auto text = Metrics(views).text();
+  EXPECT_THAT(text, HasSubstr("sidetrack_flow_records_dropped_total 11\n"));
+  EXPECT_THAT(text, HasSubstr("sidetrack_records_full_total 22\n"));
+  EXPECT_THAT(text, HasSubstr("sidetrack_storage_full_total 33\n"));
+  EXPECT_THAT(text, HasSubstr("sidetrack_record_fallback_total 44\n"));
 }
 
 TEST(Metrics, trouble_of_the_node_or_with_the_api_server_is_no_rejected_policy) {
