@@ -110,6 +110,15 @@ TEST_F(FastMoments, bytes_of_tcp_behind_a_full_window_come_as_soon_as_it_is_read
   EXPECT_LT(Clock::now() - begin, scaled(milliseconds(100)));
 }
 
+TEST_F(FastMoments, bytes_of_tcp_behind_a_full_buffer_come_as_soon_as_it_is_read) {  // stall
+  expect_same(
+      [](Ends& ends) {
+        by_tcp(ends);
+        return scenarios::read_behind_a_full_buffer(ends, past_tcp, by_tcp);
+      },
+      Route::kV4, "fp_window");
+}
+
 // TCP has promised to take what it was used to take before others came past it: a segment that
 // finds no room is dropped, and comes again by a timer.
 TEST_F(FastMoments, what_tcp_has_promised_to_take_finds_room_behind_what_skipped_it) {

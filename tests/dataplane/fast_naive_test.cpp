@@ -4,13 +4,16 @@
 //
 // Not shown: MPTCP and kTLS, since putting such sockets in crashes some kernels; DNAT, which gives
 // the two ends other tuples, so that a program with such keys finds no peer: then nothing is fast,
-// and nothing wrong; a reader whose small buffer is full of redirected bytes (stall), which costs
-// no time on 6.18: TCP takes the first segment all the same and tells its window when that is read.
+// and nothing wrong.
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 
+#include <algorithm>
+
 #include "tests/dataplane/fast_scenarios.h"
+#include "tests/dataplane/memory_group.h"
 #include "tests/dataplane/naive_node.h"
+#include "tests/dataplane/repaired.h"
 
 namespace sidetrack::lab {
 namespace {
@@ -27,6 +30,18 @@ class FastNaive : public NaiveNode {
     return [this](Ends& ends) { take_out(ends.client); };
   }
   static void nothing(Ends&) {}
+  // By somebody without rights who has nothing to do with the other pods.
+  [[nodiscard]] std::unique_ptr<Process> under_repair(int count) const {
+    return connect_under_repair({shop_.client->netns.path(), cgroup_->path()}, Rights::kAnybody,
+                                count);
+  }
+  [[nodiscard]] static bool has(const Pairs& pairs, const Ends& ends) {
+    std::uint64_t cookie = 0;
+    socklen_t size = sizeof(cookie);
+    EXPECT_EQ(::getsockopt(ends.client.get(), SOL_SOCKET, SO_COOKIE, &cookie, &size), 0);
+    return std::any_of(pairs.begin(), pairs.end(),
+                       [&](const auto& pair) { return pair.second == cookie; });
+  }
 };
 
 TEST_F(FastNaive, nothing_stops_the_sender) {
@@ -112,6 +127,48 @@ TEST_F(FastNaive, splice_sees_nothing) {
     EXPECT_EQ(receive_text(ends.server, 1, MSG_PEEK), "'1'");
     return scenarios::splice_some(ends.server);
   });
+}
+
+// TCP waits where redirecting fails.
+TEST_F(FastNaive, a_reader_whose_memory_is_limited_fails_its_sender) {  // memcg
+  if (!MemoryGroup::is_possible()) {
+    GTEST_SKIP() << "no memory controller of cgroup v1";
+  }
+  MemoryGroup memory(1U << 20U);
+  memory.add(plain_.server_shell->process().pid());
+  const auto fill = [](Ends ends) {
+    return scenarios::fill_a_sleeping_reader(ends, 8192, 64U << 20U);
+  };
+  EXPECT_EQ(fill(open(false)), "EAGAIN");
+  EXPECT_EQ(fill(open_naive()), "ENOMEM");
+}
+
+// What was redirected fills the reader's buffer: TCP drops what comes behind, and its timer
+// doubles.
+TEST_F(FastNaive, bytes_of_tcp_behind_a_full_buffer_come_late) {  // stall
+  Ends slow = open(false);
+  EXPECT_EQ(scenarios::read_behind_a_full_buffer(slow, nothing, nothing), "soon");
+  Ends fast = open(false);
+  EXPECT_EQ(scenarios::read_behind_a_full_buffer(fast, insert(), remove_client()), "late");
+}
+
+TEST_F(FastNaive, whoever_chooses_sequence_numbers_is_noted_under_those_of_others) {  // repair
+  std::unique_ptr<Process> attacker;
+  const auto pairs = noted([&] { attacker = under_repair(1); });
+  EXPECT_TRUE(pairs.contains({kChosenToSend, kChosenToExpect}));
+}
+
+TEST_F(FastNaive, connections_under_repair_leave_no_room_for_others) {  // fill
+  std::unique_ptr<Process> attacker;
+  Ends early;
+  Ends late;
+  const auto pairs = noted([&] {
+    early = open(false);
+    attacker = under_repair(100);
+    late = open(false);
+  });
+  EXPECT_TRUE(has(pairs, early));
+  EXPECT_FALSE(has(pairs, late));
 }
 
 // 127.0.0.1 is in every pod: two connections with the same addresses and ports. Of the first the

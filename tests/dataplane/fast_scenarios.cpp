@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <linux/sockios.h>
+#include <linux/tcp.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <sys/ioctl.h>
@@ -21,6 +22,49 @@ namespace {
 constexpr milliseconds kNothingComes{100};
 // What takes microseconds and must not be waited for as long as kPatience where it never comes.
 const milliseconds kSoon = scaled(milliseconds(2000));
+
+// The timer for what was not acknowledged has run out, and again.
+bool backs_off(const UniqueFd& fd) {
+  tcp_info info{};
+  socklen_t size = sizeof(info);
+  EXPECT_EQ(::getsockopt(fd.get(), IPPROTO_TCP, TCP_INFO, &info, &size), 0);
+  return info.tcpi_backoff >= 2;
+}
+
+// Until `most` bytes, or until nobody takes more; how many that were.
+constexpr std::size_t kMuch = 16U << 20U;
+std::size_t send_much(const UniqueFd& fd, std::size_t most) {
+  const std::string part(65536, 'p');
+  std::size_t sent = 0;
+  while (sent < most) {
+    const ssize_t count = ::send(fd.get(), part.data(), part.size(), MSG_NOSIGNAL);
+    if (count < 0) {
+      EXPECT_EQ(errno, EAGAIN);
+      break;
+    }
+    sent += static_cast<std::size_t>(count);
+  }
+  return sent;
+}
+
+// Reads so many; the longest time that it had to wait for some.
+Clock::duration read_count(const UniqueFd& fd, std::size_t count) {
+  std::vector<char> bytes(1U << 20U);
+  auto longest = Clock::duration::zero();
+  while (count > 0) {
+    const auto begin = Clock::now();
+    pollfd wanted{fd.get(), POLLIN, 0};
+    const int ready = ::poll(&wanted, 1, static_cast<int>(kPatience.count()));
+    longest = std::max(longest, Clock::now() - begin);
+    const ssize_t got = ::recv(fd.get(), bytes.data(), bytes.size(), 0);
+    if (ready != 1 || got <= 0) {
+      ADD_FAILURE() << count << " bytes are missing";
+      break;
+    }
+    count -= static_cast<std::size_t>(got);
+  }
+  return longest;
+}
 
 void set_nonblocking(const UniqueFd& fd) {
   ::fcntl(fd.get(), F_SETFL, ::fcntl(fd.get(), F_GETFL) | O_NONBLOCK);
@@ -195,6 +239,20 @@ std::string peek_across_a_switch(Ends& ends, const Step& by_tcp) {
           ? " peeked "
           : " missed ";
   return said + receive_all(ends.server, 11);
+}
+
+std::string read_behind_a_full_buffer(Ends& ends, const Step& past_tcp, const Step& by_tcp) {
+  set_option(ends.server, SOL_SOCKET, SO_RCVBUF, 262144);  // the kernel makes it no larger
+  for (int round = 0; round < 5; ++round) {
+    (void)read_count(ends.server, send_much(ends.client, kMuch));
+  }
+  past_tcp(ends);
+  std::size_t sent = send_much(ends.client, kMuch);
+  by_tcp(ends);
+  sent += send_much(ends.client, kMuch / 8);
+  EXPECT_TRUE(eventually(kPatience,
+                         [&] { return is_acknowledged(ends.client) || backs_off(ends.client); }));
+  return read_count(ends.server, sent) < scaled(milliseconds(300)) ? "soon" : "late";
 }
 
 std::string wait_for_an_answer(Ends& ends, const Step& first) {

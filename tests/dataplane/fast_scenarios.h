@@ -42,6 +42,10 @@ using PutIn = std::function<void(Ends&, HeldReceive&)>;
 [[nodiscard]] std::string sleep_in_receive(Ends& ends, const Step& past_tcp);
 // A reader peeks until all of a header is there, in the middle of which the way changes.
 [[nodiscard]] std::string peek_across_a_switch(Ends& ends, const Step& by_tcp);
+// TCP is used to much when as much as is taken goes past it, and then by TCP, until that has
+// arrived or the sender's timer has doubled; whether all is read "soon", or "late".
+[[nodiscard]] std::string read_behind_a_full_buffer(Ends& ends, const Step& past_tcp,
+                                                    const Step& by_tcp);
 // A client blocks in recv() when its own half-close is acknowledged, then comes the answer: what
 // its recv() said. `first`: before all.
 [[nodiscard]] std::string wait_for_an_answer(Ends& ends, const Step& first);

@@ -18,6 +18,11 @@ struct Key {
   std::uint32_t remote_port;
 };
 
+struct PairKey {
+  std::uint32_t client_first;
+  std::uint32_t server_first;
+};
+
 std::uint32_t port_of(const UniqueFd& fd, int (*name)(int, sockaddr*, socklen_t*)) {
   sockaddr_storage address{};
   socklen_t size = sizeof(address);
@@ -51,12 +56,28 @@ void NaiveNode::TearDown() {
   }
 }
 
-void NaiveNode::watch(const std::function<void()>& make) {
+void NaiveNode::run_with(bpf_program* program, const std::function<void()>& make) {
   const UniqueFd cgroup(::open(cgroup_->path().c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  bpf_link* link = bpf_program__attach_cgroup(naive_->progs.naive_sockops, cgroup.get());
+  bpf_link* link = bpf_program__attach_cgroup(program, cgroup.get());
   ASSERT_NE(link, nullptr);
   make();
   bpf_link__destroy(link);
+}
+
+void NaiveNode::watch(const std::function<void()>& make) {
+  run_with(naive_->progs.naive_sockops, make);
+}
+
+NaiveNode::Pairs NaiveNode::noted(const std::function<void()>& make) {
+  run_with(naive_->progs.naive_pairing, make);
+  Pairs all;
+  const int map = bpf_map__fd(naive_->maps.naive_pairs);
+  PairKey pair{};
+  for (const PairKey* before = nullptr; bpf_map_get_next_key(map, before, &pair) == 0;
+       before = &pair) {
+    EXPECT_EQ(bpf_map_lookup_elem(map, &pair, &all[{pair.client_first, pair.server_first}]), 0);
+  }
+  return all;
 }
 
 Ends NaiveNode::open_naive(Route route, Blocking blocking) {

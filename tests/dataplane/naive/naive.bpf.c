@@ -28,6 +28,29 @@ int naive_sockops(struct bpf_sock_ops* ctx) {
   return 1;
 }
 
+/* Who is connected to whom, by the first sequence numbers that the client has and expects. */
+struct naive_pair {
+  __u32 client_first;
+  __u32 server_first;
+};
+
+struct {
+  __uint(type, BPF_MAP_TYPE_HASH);
+  __uint(max_entries, 64);
+  __type(key, struct naive_pair);
+  __type(value, __u64); /* the client's cookie */
+} naive_pairs SEC(".maps");
+
+SEC("sockops")
+int naive_pairing(struct bpf_sock_ops* ctx) {
+  struct naive_pair pair = {.client_first = ctx->snd_nxt, .server_first = ctx->rcv_nxt};
+  __u64 cookie = bpf_get_socket_cookie(ctx);
+
+  if (ctx->op == BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB)
+    bpf_map_update_elem(&naive_pairs, &pair, &cookie, BPF_ANY);
+  return 1;
+}
+
 SEC("sk_msg")
 int naive_msg(struct sk_msg_md* msg) {
   struct naive_key peer = {.local_port = bpf_ntohl(msg->remote_port),
