@@ -4,7 +4,7 @@
 # Per kernel BUILD/kernels/results/NAME.tsv (one line a case) and NAME/ (consoles); results/summary.txt in the end.
 # Exits with 1 if a case failed or was not run, or if a kernel complained (warning, oops, lockup).
 # KERNEL_TESTS: "all" (default), "smoke", or any gtest programs of BUILD/tests, "PROGRAM[:FILTER] ...".
-# KERNEL_SECONDS (3000): deadline of one kernel; CASE_SECONDS (240): of one case; ST_TIME_SCALE (4): factor of the tests' deadlines.
+# KERNEL_SECONDS (6000): deadline of one kernel; CASE_SECONDS (240): of one case; ST_TIME_SCALE (4): factor of the tests' deadlines.
 set -euo pipefail
 # shellcheck source=tests/kernels/lib.sh
 . "$(dirname "$0")/lib.sh"
@@ -52,7 +52,7 @@ run_kernel() {
   local name=$1 out=$results/$1 status=0
   rm -rf "$out"
   mkdir -p "$out"
-  BOOT_SECONDS=${KERNEL_SECONDS:-3000} BOOT_CPU=$(kernel_cpu "$name") "$kernels_dir/boot.sh" "$build/kernels/$name" "$out" \
+  BOOT_SECONDS=${KERNEL_SECONDS:-6000} BOOT_CPU=$(kernel_cpu "$name") "$kernels_dir/boot.sh" "$build/kernels/$name" "$out" \
     "ST_TIME_SCALE=${ST_TIME_SCALE:-4} CASE_SECONDS=${CASE_SECONDS:-240} $kernels_dir/guest-tests.sh $plan" || status=$?
   tr -d '\r' <"$out/output" | grep -aE '^(pass|fail|skip)	' >"$results/$name.tsv" || true
   complaints "$out/console.log" >"$out/complaints"
