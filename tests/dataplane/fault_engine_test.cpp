@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// What applications notice when the engine dies, hangs, is full or is replaced.
+// What applications notice when the engine dies, hangs or is replaced.
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <csignal>
-#include <utility>
 #include <vector>
 
 #include <nlohmann/json.hpp>
@@ -257,55 +256,6 @@ TEST_F(EngineFault, a_stopped_engine_stalls_what_it_has_and_serves_it_when_it_go
     EXPECT_EQ(served.value("hex", ""), "78");
     expect_alive(*shell_, waiting);
   }
-}
-
-TEST_F(EngineFault, a_full_accept_queue_stalls_no_connect) {
-  constexpr std::uint64_t kQueue = 64;
-  constexpr std::uint64_t kBurst = 300;
-  start_echo({"silent:7000"});
-  ST_ASSERT_OK(web_->netns.write_sysctl("core/somaxconn", std::to_string(kQueue)));
-  ASSERT_NO_FATAL_FAILURE(start_sidetrack());
-  const Counts before = counted();
-  ST_ASSERT_OK(sidetrack_->engine().signal(SIGSTOP));
-  const auto started = Clock::now();
-  ST_ASSERT_VALUE(const auto opened, shell_->hold(api_v4_, kEcho, kBurst));
-  const auto passed = Clock::now() - started;
-  ST_ASSERT_OK(sidetrack_->engine().signal(SIGCONT));
-  EXPECT_EQ(opened, kBurst);
-  // A SYN that is dropped comes again after a second.
-  EXPECT_LT(passed, milliseconds(1000));
-  Counts counts = since(before);
-  EXPECT_LE(counts["redirected"], kQueue + 1);
-  EXPECT_GT(counts["redirected"], 0U);
-  EXPECT_GT(counts["engine_full"], 0U);
-  EXPECT_EQ(counts["redirected"] + counts["engine_full"] + counts["engine_down"], kBurst);
-  ASSERT_TRUE(eventually_explains("redirected")) << sidetrack_->logs();
-}
-
-TEST_F(EngineFault, an_engine_short_of_files_is_full_until_connections_close) {
-  constexpr std::uint64_t kStep = 10;
-  constexpr milliseconds kStepPatience{300};
-  // The pod's netns and listeners (4 of each family), and what the engine keeps for itself.
-  constexpr std::uint64_t kOthers = 1 + 8 + 64;
-  start_echo();
-  ASSERT_NO_FATAL_FAILURE(start_sidetrack({.engine_launcher = {"prlimit", "--nofile=300"}}));
-  expect_connections(10, "redirected");
-  const Counts before = counted();
-  // Step by step, so that the engine has seen one step before the next begins.
-  for (int step = 0; step < 30 && explain() != "engine_full"; ++step) {
-    ST_ASSERT_VALUE(const auto opened, shell_->hold(api_v4_, kEcho, kStep));
-    ASSERT_EQ(opened, kStep);
-    (void)eventually(kStepPatience, [&] { return explain() == "engine_full"; });
-  }
-  ASSERT_EQ(explain(), "engine_full") << sidetrack_->logs();
-  const std::uint64_t used = 2 * since(before)["redirected"];
-  EXPECT_LT(used, 300U);
-  EXPECT_GE(used + kOthers, 300U * 90 / 100) << "it gave up early";
-  const std::unique_ptr<PodShell> holder = std::exchange(shell_, shell_in(*web_));
-  expect_connections(20, "engine_full");
-  ST_ASSERT_OK(holder->release());
-  ASSERT_TRUE(eventually_explains("redirected")) << sidetrack_->logs();
-  expect_connections(20, "redirected");
 }
 
 TEST_F(EngineFault, that_asks_another_folder_than_its_agents_is_a_problem) {
