@@ -185,6 +185,8 @@ TEST_F(ExternalTest, haproxy_forwards_to_the_server_that_was_asked_for) {
     expect_mapped(*pod);
   }
   EXPECT_EQ(counted("redirected"), 2 * 204U);
+  ST_ASSERT_VALUE(const std::string rules, lab_->firewall_rules());
+  EXPECT_EQ(rules, "");
   // Asked by itself, not redirected.
   ST_ASSERT_VALUE(const auto own, shell_->connect(lab_->node_v4(), kProxyPort));
   ST_ASSERT_VALUE(const auto nothing, shell_->receive_to_end(own.id));
@@ -345,6 +347,38 @@ TEST_F(ExternalTest, haproxy_that_is_stopped_is_left_out_after_a_second) {
   EXPECT_LT(took, scaled(milliseconds(2000))) << "a second, two looks and what the machine takes";
   EXPECT_EQ(seen_by(server_->v4), client_->v4);
   expect_to_go_on(waiting.id);
+}
+
+TEST_F(ExternalTest, haproxy_that_is_full_or_dead_refuses_if_the_pod_says_closed) {
+  constexpr std::uint64_t kQueue = 64;
+  const std::string refused = "refused/engine_down_closed";
+  const auto expect_refused = [&] {
+    const auto before = counted("engine_down_closed");
+    ST_ASSERT_VALUE(const auto burst, shell_->burst(server_->v4, kEcho, {.count = 20}));
+    EXPECT_EQ(json(burst.connect_errors), (json{{"ECONNREFUSED", 20}}));
+    EXPECT_EQ(counted("engine_down_closed"), before + 20);
+  };
+  ASSERT_NO_FATAL_FAILURE(set_up_pods());
+  ST_ASSERT_OK(
+      objects_->set_label(Kind::kNamespace, "shop", "sidetrack.io/on-engine-loss", "closed"));
+  ST_ASSERT_OK(lab_->node().write_sysctl("core/somaxconn", std::to_string(kQueue)));
+  ASSERT_NO_FATAL_FAILURE(start_agent({lab_->node_v4()}));
+  ASSERT_NO_FATAL_FAILURE(start_haproxy_here({lab_->node_v4()}));
+  wait_until_redirected(server_->v4);
+  ST_ASSERT_OK(proxy_->signal(SIGSTOP));
+  ST_ASSERT_VALUE(const auto waiting, shell_->connect(server_->v4, kEcho));
+  ST_ASSERT_OK(shell_->hold(server_->v4, kEcho, kQueue * 3 / 4));
+  ASSERT_TRUE(eventually(kPatience, [&] { return verdict(server_->v4) == refused; }))
+      << verdict(server_->v4) << engine_view().dump();
+  EXPECT_EQ(engine_view()["state"], "full");
+  expect_refused();
+  ASSERT_NO_FATAL_FAILURE(expect_to_go_on(waiting.id));
+  proxy_->kill_hard();
+  expect_refused();
+  ASSERT_NO_FATAL_FAILURE(start_haproxy_here({lab_->node_v4()}));
+  wait_until_redirected(server_->v4);
+  expect_bytes(server_->v4);
+  EXPECT_EQ(counted("engine_full") + counted("engine_down"), 0U) << "something went direct";
 }
 
 TEST_F(ExternalTest, proxy_whose_queue_is_never_empty_but_moves_is_left_in) {

@@ -10,6 +10,7 @@
 #include <cerrno>
 #include <cstring>
 
+#include "tests/lab/process.h"
 #include "tests/lab/wait.h"
 
 namespace sidetrack::lab {
@@ -127,6 +128,28 @@ Result<void> Lab::add_service_address(const std::string& address, const Pod& pod
   }
   ST_TRY(pod.netns.ip(fmt::format("addr add {}/32 dev lo", address)));
   return node_.ip(fmt::format("route replace {}/32 via {} dev br0", address, pod.v4));
+}
+
+Result<std::string> Lab::firewall_rules() const {
+  std::vector<const Netns*> spaces = {&node_};
+  for (const auto& pod : pods_) {
+    spaces.push_back(&pod->netns);
+  }
+  std::string found;
+  for (const Netns* netns : spaces) {
+    // A kernel without iptables has no such files.
+    auto rules = run_command({.arguments = {"sh", "-c",
+                                            "nft list ruleset || exit 1; for family in ip ip6; do "
+                                            "cat /proc/net/${family}_tables_names 2>/dev/null; "
+                                            "done; true"},
+                              .netns_path = netns->path()});
+    ST_TRY(rules);
+    // Without nft nobody looked, which is as bad as a rule.
+    if (rules->exit_status != 0 || !rules->standard_output.empty()) {
+      found += netns->name() + ":\n" + rules->output;
+    }
+  }
+  return found;
 }
 
 Result<void> Lab::set_port_range(const Pod& pod, std::uint16_t low, std::uint16_t high) {

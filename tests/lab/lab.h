@@ -40,6 +40,9 @@ class Lab {
   // net.ipv4.ip_local_port_range, for IPv6 too.
   static Result<void> set_port_range(const Pod& pod, std::uint16_t low, std::uint16_t high);
 
+  // Rules and tables of netfilter in the node and in every pod, nft's and iptables'; "" = none.
+  [[nodiscard]] Result<std::string> firewall_rules() const;
+
   [[nodiscard]] const Netns& node() const { return node_; }
   [[nodiscard]] std::string node_v4() const;
   [[nodiscard]] std::string node_v6() const;

@@ -63,6 +63,17 @@ class LabTest : public testing::Test {
   std::unique_ptr<PodShell> shell_;
 };
 
+TEST_F(LabTest, tells_rules_of_any_namespace) {
+  ST_ASSERT_VALUE(const std::string none, lab_->firewall_rules());
+  EXPECT_EQ(none, "");
+  ST_ASSERT_VALUE(const auto added,
+                  run_command({.arguments = {"nft", "add", "table", "inet", "odd"},
+                               .netns_path = server_->netns.path()}));
+  EXPECT_EQ(added.exit_status, 0) << added.output;
+  ST_ASSERT_VALUE(const std::string some, lab_->firewall_rules());
+  EXPECT_NE(some.find("table inet odd"), std::string::npos) << some;
+}
+
 TEST_F(LabTest, pods_exchange_bytes_over_ipv4) {
   ST_ASSERT_VALUE(auto socket, shell_->connect(server_->v4, echo_->port("echo")));
   EXPECT_EQ(socket.error_number, 0);
