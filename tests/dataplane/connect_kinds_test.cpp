@@ -105,13 +105,20 @@ TEST_F(ConnectKindsTest, mptcp_is_left_direct) {
 TEST_F(ConnectKindsTest, mptcp_server_is_reached_through_the_engine) {
   ST_ASSERT_VALUE(auto server, PodShell::start(place(*spare_)));
   ST_ASSERT_VALUE(auto listening, server->command("listen v6 :: 8080 mptcp"));
-  ST_ASSERT_VALUE(auto socket, shell_->connect(spare_->v4, 8080));
-  is_redirected(socket.id);
-  ST_ASSERT_OK(shell_->send(socket.id, "ping"));
-  ST_ASSERT_VALUE(auto accepted, server->accept(listening["id"]));
-  EXPECT_EQ(accepted.address, "::ffff:" + web_->v4);
-  ST_ASSERT_VALUE(auto ping, server->receive(accepted.id, 4));
-  EXPECT_EQ(ping.text, "ping");
+  for (const auto& [address, client] :
+       {std::pair{spare_->v4, "::ffff:" + web_->v4}, {spare_->v6, web_->v6}}) {
+    SCOPED_TRACE(address);
+    ST_ASSERT_VALUE(auto socket, shell_->connect(address, 8080));
+    is_redirected(socket.id);
+    ST_ASSERT_OK(shell_->send(socket.id, "ping"));
+    ST_ASSERT_VALUE(auto accepted, server->accept(listening["id"]));
+    EXPECT_EQ(accepted.address, client);
+    ST_ASSERT_VALUE(auto ping, server->receive(accepted.id, 4));
+    EXPECT_EQ(ping.text, "ping");
+    ST_ASSERT_OK(server->send(accepted.id, "pong"));
+    ST_ASSERT_VALUE(auto pong, shell_->receive(socket.id, 4));
+    EXPECT_EQ(pong.text, "pong");
+  }
 }
 
 TEST_F(ConnectKindsTest, bound_to_the_pods_address) {
@@ -237,14 +244,17 @@ TEST_F(ConnectKindsTest, second_connect_says_is_connected) {
 }
 
 TEST_F(ConnectKindsTest, fast_open_connect) {
-  for (int i = 0; i < 2; ++i) {  // the second time with a cookie, if the peer gives any
-    const SocketState socket = same_in_both(api_->v4, kEcho, [](const Pod&) {
-      return ConnectOptions{.fast_open = FastOpen::kConnect};
-    });
-    EXPECT_EQ(socket.errno_name, "");
-    is_redirected(socket.id);
-    asks_for(socket.id, api_->v4, kEcho);
-    echoes(socket.id);
+  for (const std::string& address : {api_->v4, api_->v6}) {
+    SCOPED_TRACE(address);
+    for (int i = 0; i < 2; ++i) {  // the second time with a cookie, if the peer gives any
+      const SocketState socket = same_in_both(address, kEcho, [](const Pod&) {
+        return ConnectOptions{.fast_open = FastOpen::kConnect};
+      });
+      EXPECT_EQ(socket.errno_name, "");
+      is_redirected(socket.id);
+      asks_for(socket.id, address, kEcho);
+      echoes(socket.id);
+    }
   }
 }
 
