@@ -8,6 +8,8 @@
 
 #include <array>
 #include <cerrno>
+#include <cstdlib>
+#include <cstring>
 #include <memory>
 
 namespace sidetrack::sys {
@@ -62,25 +64,46 @@ int read_socket(const nlmsghdr* header, void* data) {
   return MNL_CB_OK;
 }
 
-// Reads answers until the kernel has said all. `data` goes to read_socket().
-Result<void> receive(mnl_socket* netlink, Buffer& buffer, void* data) {
+// NLMSG_ERROR and NLMSG_DONE both begin with an error, negative, or 0; that of a list which was cut
+// short is in the latter.
+int read_end(const nlmsghdr* header, void* /*data*/) {
+  int error = 0;
+  if (mnl_nlmsg_get_payload_len(header) >= sizeof(error)) {
+    std::memcpy(&error, mnl_nlmsg_get_payload(header), sizeof(error));
+  } else if (header->nlmsg_type == NLMSG_ERROR) {
+    error = -EBADMSG;
+  }
+  errno = std::abs(error);
+  return error == 0 ? MNL_CB_STOP : MNL_CB_ERROR;
+}
+
+// Reads answers until the kernel has said all.
+Result<void> receive(mnl_socket* netlink, Buffer& buffer, std::vector<TcpSocket>& sockets) {
   for (;;) {
     const ssize_t size = mnl_socket_recvfrom(netlink, buffer.data(), buffer.size());
     if (size < 0) {
       return errno_error("sock_diag: receive", errno);
     }
-    const int more =
-        mnl_cb_run(buffer.data(), static_cast<std::size_t>(size), 0, 0, read_socket, data);
-    if (more < 0) {
-      return errno_error("sock_diag: answer", errno);
-    }
-    if (more == MNL_CB_STOP) {
+    const auto all = read_answer({buffer.data(), static_cast<std::size_t>(size)}, sockets);
+    ST_TRY(all);
+    if (*all) {
       return {};
     }
   }
 }
 
 }  // namespace
+
+Result<bool> read_answer(std::span<const char> answer, std::vector<TcpSocket>& sockets) {
+  std::array<mnl_cb_t, NLMSG_DONE + 1> at_end{};
+  at_end[NLMSG_ERROR] = at_end[NLMSG_DONE] = read_end;
+  const int more = mnl_cb_run2(answer.data(), answer.size(), 0, 0, read_socket, &sockets,
+                               at_end.data(), at_end.size());
+  if (more < 0) {
+    return errno_error("sock_diag: answer", errno);
+  }
+  return more == MNL_CB_STOP;
+}
 
 Result<std::vector<TcpSocket>> list_tcp_sockets(std::uint32_t states) {
   auto netlink = open_netlink();
@@ -94,7 +117,7 @@ Result<std::vector<TcpSocket>> list_tcp_sockets(std::uint32_t states) {
     if (mnl_socket_sendto(netlink->get(), header, header->nlmsg_len) < 0) {
       return errno_error("sock_diag: send", errno);
     }
-    ST_TRY(receive(netlink->get(), buffer, &sockets));
+    ST_TRY(receive(netlink->get(), buffer, sockets));
   }
   return sockets;
 }
@@ -109,7 +132,7 @@ Result<bool> destroy_tcp_socket(const TcpSocket& socket) {
     return errno_error("sock_diag: send", errno);
   }
   std::vector<TcpSocket> none;
-  const auto answer = receive(netlink->get(), buffer, &none);
+  const auto answer = receive(netlink->get(), buffer, none);
   if (!answer && answer.error().error_number == ENOENT) {
     return false;
   }

@@ -5,6 +5,7 @@
 #include <linux/inet_diag.h>
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "sidetrack/result.h"
@@ -23,6 +24,10 @@ struct TcpSocket {
 
 // `states`: bits 1 << TCP_ESTABLISHED and so on (netinet/tcp.h).
 [[nodiscard]] Result<std::vector<TcpSocket>> list_tcp_sockets(std::uint32_t states);
+
+// One message of the kernel's answer. Whether it was the last; an error that it tells of is one.
+[[nodiscard]] Result<bool> read_answer(std::span<const char> answer,
+                                       std::vector<TcpSocket>& sockets);
 
 // Ends the connection as an RST would: both applications see an error. False: it is gone already.
 // kUnsupported: the kernel has no CONFIG_INET_DIAG_DESTROY.
