@@ -17,6 +17,7 @@ constexpr std::chrono::milliseconds kLeaveAgain{20};
 constexpr std::chrono::milliseconds kLeaveSlowest{1000};
 constexpr std::chrono::seconds kStillOpen{30};  // how often a waiting pair is looked at
 constexpr std::chrono::seconds kLinkPatience{60};
+constexpr std::chrono::milliseconds kHandshake{100};  // of two ends on one node
 constexpr Clock::time_point kNever = Clock::time_point::max();
 
 bool is_policy(st_fast_reason reason) {
@@ -78,6 +79,7 @@ void Adoption::scan(const std::vector<Candidate>& candidates, Clock::time_point 
     }
   }
   std::for_each(gone.begin(), gone.end(), [this](std::uint64_t cookie) { pairs_.erase(cookie); });
+  on_nothing_new(now);
   // What is kept of a pod ends with it.
   admission_.begin_pass();
   admission_.prune();
@@ -373,10 +375,10 @@ std::map<std::uint64_t, PodSummary> Adoption::summaries() const {
   return summaries;
 }
 
-st_fast_reason Adoption::reason_of(std::uint64_t cookie) {
+st_fast_reason Adoption::reason_of(std::uint64_t cookie, Clock::time_point begun) {
   const Pair* pair = pairs_.find(cookie);
   if (pair == nullptr) {
-    return ST_FAST_NO_PEER;
+    return begun + kHandshake < known_until_ ? ST_FAST_NO_PEER : ST_FAST_YOUNG;
   }
   return pair->stage == Stage::kLook && pair->reason == ST_FAST_NONE ? ST_FAST_YOUNG : pair->reason;
 }

@@ -74,7 +74,8 @@ admin::FlowView Agent::to_view(const st_live& live) {
                       .close = ST_CLOSE_OPEN});
   view.end = 0;
   if (past_tcp + past_engine == 0) {
-    const st_fast_reason against = fast_path_.reason_of(live.cookie);
+    const adopt::Clock::time_point begun{std::chrono::nanoseconds(live.client.start_ns)};
+    const st_fast_reason against = fast_path_.reason_of(live.cookie, begun);
     view.fast_path_reason = against == ST_FAST_NONE ? "" : adopt::name_of(against);
   }
   if (live.redirected != 0) {

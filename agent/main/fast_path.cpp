@@ -309,7 +309,11 @@ void FastPath::scan(adopt::Clock::time_point now) {
   scan_at_ = now + kScan;
   const auto counters = dataplane_.fast_counters();
   const bool full = now >= full_scan_at_;
-  if (!counters || (counters->paired == paired_ && !full && !debts_are_due_)) {
+  if (!counters) {
+    return;
+  }
+  if (counters->paired == paired_ && !full && !debts_are_due_) {
+    adoption_.on_nothing_new(now);
     return;
   }
   const auto rows = dataplane_.pairs();
