@@ -6,11 +6,13 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstdint>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <map>
+#include <thread>
 #include <vector>
 
 #include "agent/main/cgroups.h"
@@ -104,8 +106,10 @@ std::string stranger(EngineKind kind, std::int64_t pid) {
   return pid == getpid() ? fmt::format("{} ({}, this agent)", pid, command) : "";
 }
 
-Result<std::vector<std::string>> strangers_in(EngineKind kind, const std::vector<fs::path>& tree) {
-  std::vector<std::string> strangers;
+// By pid.
+Result<std::map<std::int64_t, std::string>> strangers_in(EngineKind kind,
+                                                         const std::vector<fs::path>& tree) {
+  std::map<std::int64_t, std::string> strangers;
   for (const fs::path& folder : tree) {
     const auto members = processes_of(folder.string());
     if (!members && folder == tree.front()) {
@@ -113,14 +117,36 @@ Result<std::vector<std::string>> strangers_in(EngineKind kind, const std::vector
     }
     for (const std::int64_t pid : members.value_or({})) {
       if (std::string name = stranger(kind, pid); !name.empty()) {
-        strangers.push_back(std::move(name));
+        strangers.emplace(pid, std::move(name));
       }
     }
   }
   return strangers;
 }
 
-Result<void> check_members(EngineKind kind, const std::string& engine_dir, const fs::path& engine) {
+// What is between fork and exec has the name of what made it; what it becomes counts.
+Result<std::vector<std::string>> lasting_strangers(EngineKind kind, const fs::path& engine,
+                                                   const std::vector<fs::path>& tree,
+                                                   const std::function<void()>& wait) {
+  const auto before = strangers_in(kind, tree);
+  ST_TRY(before);
+  std::vector<std::string> names;
+  if (before->empty()) {
+    return names;
+  }
+  wait();
+  auto after = strangers_in(kind, tree_of(engine));
+  ST_TRY(after);
+  for (auto& [pid, name] : *after) {
+    if (before->contains(pid)) {
+      names.push_back(std::move(name));
+    }
+  }
+  return names;
+}
+
+Result<void> check_members(EngineKind kind, const std::string& engine_dir, const fs::path& engine,
+                           const std::function<void()>& wait) {
   const std::vector<fs::path> tree = tree_of(engine);
   if (const auto pods = pods_below(tree); !pods.empty()) {
     return make_error(ErrorCode::kInvalid,
@@ -128,7 +154,7 @@ Result<void> check_members(EngineKind kind, const std::string& engine_dir, const
                                   "engine. Give the engine a cgroup of its own",
                                   engine_dir, some_of(pods)));
   }
-  const auto strangers = strangers_in(kind, tree);
+  const auto strangers = lasting_strangers(kind, engine, tree, wait);
   ST_TRY(strangers);
   if (!strangers->empty()) {
     return make_error(ErrorCode::kInvalid,
@@ -141,8 +167,12 @@ Result<void> check_members(EngineKind kind, const std::string& engine_dir, const
 
 }  // namespace
 
+void wait_for_exec() {
+  std::this_thread::sleep_for(std::chrono::milliseconds(50));
+}
+
 Result<void> check_engine_dir(EngineKind kind, const std::string& attach_dir,
-                              const std::string& engine_dir) {
+                              const std::string& engine_dir, const std::function<void()>& wait) {
   std::error_code error;
   const fs::path engine = fs::canonical(engine_dir, error);
   if (error) {
@@ -166,7 +196,7 @@ Result<void> check_engine_dir(EngineKind kind, const std::string& attach_dir,
             "--engine-cgroup {} is not below {}: the programs would not see the engine's sockets",
             engine_dir, attach_dir));
   }
-  return check_members(kind, engine_dir, engine);
+  return check_members(kind, engine_dir, engine, wait);
 }
 
 }  // namespace sidetrack::agent

@@ -4,6 +4,7 @@
 // nothing.
 #pragma once
 
+#include <functional>
 #include <string>
 
 #include "agent/main/options.h"
@@ -11,11 +12,15 @@
 
 namespace sidetrack::agent {
 
+// Long enough for what is between fork and exec.
+void wait_for_exec();
+
 // `attach_dir`: where the programs attach. kInvalid: `engine_dir` is not below it, is above a pod,
-// or holds processes that are not the engine's; the message names them. Of an external engine every
-// process of the node's network namespace may be, but not the agent.
+// or holds processes that are not the engine's, also after `wait`; the message names them. Of an
+// external engine every process of the node's network namespace may be, but not the agent.
 [[nodiscard]] Result<void> check_engine_dir(reconcile::EngineKind kind,
                                             const std::string& attach_dir,
-                                            const std::string& engine_dir);
+                                            const std::string& engine_dir,
+                                            const std::function<void()>& wait = wait_for_exec);
 
 }  // namespace sidetrack::agent
