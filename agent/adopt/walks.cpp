@@ -96,7 +96,7 @@ Walks::~Walks() {
   shared_->changed.wait_for(lock, kLong, [this] { return !shared_->walking; });
 }
 
-void Walks::start(UniqueFd netns, std::uint64_t socket_cookie) {
+bool Walks::start(UniqueFd netns, std::uint64_t socket_cookie) {
   const std::lock_guard lock(shared_->mutex);
   const bool is_long = shared_->walking && Clock::now() - shared_->since > kLong;
   const bool are_many = shared_->waiting.size() >= kMostWaiting;
@@ -109,6 +109,7 @@ void Walks::start(UniqueFd netns, std::uint64_t socket_cookie) {
     shared_->waiting.push_back({.netns = std::move(netns), .socket_cookie = socket_cookie});
     shared_->changed.notify_all();
   }
+  return !are_many;
 }
 
 }  // namespace sidetrack::adopt

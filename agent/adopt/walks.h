@@ -22,9 +22,9 @@ class Walks {
   Walks(const Walks&) = delete;
   Walks& operator=(const Walks&) = delete;
 
-  // `netns` not valid: the own one. Failures are logged. Too many wait already: it is left out,
-  // which is logged, too.
-  void start(UniqueFd netns, std::uint64_t socket_cookie);
+  // `netns` not valid: the own one. Failures are logged. False: too many wait already, and it is
+  // left out, which is logged, too.
+  bool start(UniqueFd netns, std::uint64_t socket_cookie);
 
  private:
   struct Shared;

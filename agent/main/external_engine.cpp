@@ -17,6 +17,8 @@ namespace sidetrack::agent {
 
 namespace {
 
+constexpr std::uint64_t kAskAgainNs = 5'000'000'000;
+
 NodeListener to_listener(const sys::TcpSocket& socket) {
   NodeListener listener{.port = ntohs(socket.id.idiag_sport),
                         .v6_only = socket.v6_only,
@@ -86,7 +88,18 @@ bool AcceptQueue::look(std::uint64_t arrived, std::uint64_t waiting, std::uint64
 
 ExternalWatch::ExternalWatch(ExternalEngine engine, std::uint64_t engine_cgroup_id,
                              volatile st_engine* cell, Watch watch)
-    : engine_(engine), engine_cgroup_id_(engine_cgroup_id), cell_(cell), walks_(std::move(watch)) {}
+    : engine_(engine),
+      engine_cgroup_id_(engine_cgroup_id),
+      cell_(cell),
+      failed_(std::make_shared<Failed>()),
+      walks_([failed = failed_, watch = std::move(watch)](std::uint64_t cookie) {
+        auto done = watch(cookie);
+        if (!done) {
+          const std::lock_guard lock(failed->mutex);
+          failed->cookies.push_back(cookie);
+        }
+        return done;
+      }) {}
 
 ExternalWatch::Found ExternalWatch::find(const std::vector<NodeListener>& listeners,
                                          const policy::SocketAddress& address) {
@@ -135,15 +148,33 @@ void ExternalWatch::look_at_queues(const Found& found, std::uint64_t arrived,
   full_ = full_ || stuck;
 }
 
-bool ExternalWatch::watched(const NodeListener& listener) {
+bool ExternalWatch::watched(const NodeListener& listener, std::uint64_t now_ns) {
   if (is_watched(*cell_, listener.cookie)) {
     return true;
   }
   // Elsewhere sockops would not see it.
-  if (listener.cgroup_id == engine_cgroup_id_ && asked_.insert(listener.cookie).second) {
-    walks_.start(UniqueFd(), listener.cookie);
+  if (listener.cgroup_id == engine_cgroup_id_ && !asked_.contains(listener.cookie) &&
+      walks_.start(UniqueFd(), listener.cookie)) {
+    asked_[listener.cookie] = now_ns;
   }
   return false;
+}
+
+void ExternalWatch::forget_asked(const std::vector<NodeListener>& listeners, std::uint64_t now_ns) {
+  const std::lock_guard lock(failed_->mutex);
+  std::erase_if(failed_->cookies, [&](std::uint64_t cookie) {
+    const auto asked = asked_.find(cookie);
+    if (asked != asked_.end() && now_ns - asked->second < kAskAgainNs) {
+      return false;
+    }
+    asked_.erase(cookie);
+    return true;
+  });
+  std::erase_if(asked_, [&](const auto& asked) {
+    return std::none_of(listeners.begin(), listeners.end(), [&](const NodeListener& listener) {
+      return listener.cookie == asked.first;
+    });
+  });
 }
 
 void ExternalWatch::look(std::uint64_t now_ns) {
@@ -154,6 +185,7 @@ void ExternalWatch::look(std::uint64_t now_ns) {
     problem_ = listeners.error().message;
     return;  // the heartbeat ends by itself if this lasts
   }
+  forget_asked(*listeners, now_ns);
   Found found = find(*listeners, engine_.v4);
   const NodeListener* v4 = found.empty() ? nullptr : found.front();
   const Found of_v6 = find(*listeners, engine_.v6);
@@ -163,8 +195,8 @@ void ExternalWatch::look(std::uint64_t now_ns) {
   });
   up_ = !found.empty();
   look_at_queues(found, arrived, now_ns);
-  const bool watched_v4 = v4 == nullptr || watched(*v4);
-  const bool watched_v6 = v6 == nullptr || watched(*v6);
+  const bool watched_v4 = v4 == nullptr || watched(*v4, now_ns);
+  const bool watched_v6 = v6 == nullptr || watched(*v6, now_ns);
   // Only what differs is written: sockops may be clearing a cookie right now. A cookie that it
   // cleared meanwhile comes back here for one look at most, and the next one (or its own close)
   // takes it away.

@@ -8,7 +8,9 @@
 
 #include <cstdint>
 #include <functional>
-#include <set>
+#include <map>
+#include <memory>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -70,18 +72,25 @@ class ExternalWatch {
 
  private:
   using Found = std::vector<const NodeListener*>;
+  // Cookies of listeners that could not be put under watch; a walk may outlive us.
+  struct Failed {
+    std::mutex mutex;
+    std::vector<std::uint64_t> cookies;
+  };
   // Several processes or threads may listen on one address (SO_REUSEPORT).
   Found find(const std::vector<NodeListener>& listeners, const policy::SocketAddress& address);
   void look_at_queues(const Found& found, std::uint64_t arrived, std::uint64_t now_ns);
-  // Whether its close will be seen without us; asks for it once.
-  bool watched(const NodeListener& listener);
+  // Whether its close will be seen without us; asks for it, again later if that failed.
+  bool watched(const NodeListener& listener, std::uint64_t now_ns);
+  void forget_asked(const std::vector<NodeListener>& listeners, std::uint64_t now_ns);
 
   ExternalEngine engine_;
   std::uint64_t engine_cgroup_id_;
   volatile st_engine* cell_;
   AcceptQueue queue_;
+  std::shared_ptr<Failed> failed_;
   adopt::Walks walks_;
-  std::set<std::uint64_t> asked_;  // cookies
+  std::map<std::uint64_t, std::uint64_t> asked_;  // when, by cookie
   bool up_ = false;
   bool full_ = false;
   std::string problem_ = "not looked at yet";

@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0
+// When the agent asks for a listener of an external engine to be put under watch. The listeners are
+// real ones of this process.
+#include <arpa/inet.h>
+#include <gtest/gtest.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <chrono>
+#include <condition_variable>
+#include <mutex>
+#include <vector>
+
+#include "agent/main/external_engine.h"
+#include "sidetrack/unique_fd.h"
+
+namespace sidetrack::agent {
+namespace {
+
+constexpr std::uint64_t kSecond = ST_HEARTBEAT_STALE_NS;
+
+class WatchedListenerTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    socket_ = UniqueFd(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    socklen_t size = sizeof(address_);
+    ASSERT_NO_FATAL_FAILURE(bind_and_listen());
+    ASSERT_EQ(::getsockname(socket_.get(), reinterpret_cast<sockaddr*>(&address_), &size), 0);
+    engine_.v4 = {.address = policy::parse_address("127.0.0.1").value(),
+                  .port = ntohs(address_.sin_port)};
+    const auto listeners = list_listeners();
+    ASSERT_TRUE(listeners) << listeners.error().message;
+    const auto own = std::find_if(listeners->begin(), listeners->end(), [&](const auto& listener) {
+      return listens_on(listener, engine_.v4);
+    });
+    ASSERT_NE(own, listeners->end());
+    cgroup_id_ = own->cgroup_id;
+    cookie_ = own->cookie;
+  }
+  void bind_and_listen() {
+    ASSERT_EQ(::bind(socket_.get(), reinterpret_cast<sockaddr*>(&address_), sizeof(address_)), 0);
+    ASSERT_EQ(::listen(socket_.get(), 1), 0);
+  }
+  ExternalWatch make_watch() {
+    return {engine_, cgroup_id_, &cell_, [this](std::uint64_t cookie) -> Result<void> {
+              const std::lock_guard lock(mutex_);
+              asked_.push_back(cookie);
+              changed_.notify_all();
+              if (fails_) {
+                return make_error(ErrorCode::kIo, "the kernel had no memory");
+              }
+              return {};
+            }};
+  }
+  // Looks once a second, until it was asked so many times or many seconds have passed.
+  std::size_t asked_after(ExternalWatch& watch, std::size_t times) {
+    std::unique_lock lock(mutex_);
+    for (int i = 0; i < 100 && asked_.size() < times; ++i) {
+      lock.unlock();
+      watch.look(now_ += kSecond);
+      lock.lock();
+      changed_.wait_for(lock, std::chrono::milliseconds(20),
+                        [&] { return asked_.size() >= times; });
+    }
+    return asked_.size();
+  }
+
+  UniqueFd socket_;
+  sockaddr_in address_{.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
+  ExternalEngine engine_;
+  std::uint64_t cgroup_id_ = 0;
+  std::uint64_t cookie_ = 0;
+  volatile st_engine cell_{};
+  std::uint64_t now_ = 100 * kSecond;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  // Below: under `mutex_`.
+  std::vector<std::uint64_t> asked_;
+  bool fails_ = false;
+};
+
+TEST_F(WatchedListenerTest, asks_once_where_the_kernel_does_not_refuse) {
+  ExternalWatch watch = make_watch();
+  EXPECT_EQ(asked_after(watch, 2), 1U);
+  EXPECT_EQ(asked_, std::vector<std::uint64_t>{cookie_});
+  EXPECT_EQ(cell_.beat_ns, now_) << "it looks itself meanwhile";
+}
+
+TEST_F(WatchedListenerTest, asks_again_after_a_failure_but_not_at_every_look) {
+  fails_ = true;
+  ExternalWatch watch = make_watch();
+  const std::uint64_t begun = now_ + kSecond;
+  EXPECT_EQ(asked_after(watch, 2), 2U);
+  EXPECT_GE(now_ - begun, 5 * kSecond);
+  {
+    const std::lock_guard lock(mutex_);
+    fails_ = false;
+  }
+  EXPECT_EQ(asked_after(watch, 3), 3U);
+  EXPECT_EQ(asked_after(watch, 4), 3U);
+}
+
+// The socket is the same, its cookie too.
+TEST_F(WatchedListenerTest, forgets_what_does_not_listen_any_more) {
+  ExternalWatch watch = make_watch();
+  EXPECT_EQ(asked_after(watch, 1), 1U);
+  ASSERT_EQ(::shutdown(socket_.get(), SHUT_RDWR), 0);
+  watch.look(now_ += kSecond);
+  EXPECT_EQ(cell_.listener_cookie_v4, 0U);
+  ASSERT_NO_FATAL_FAILURE(bind_and_listen());
+  EXPECT_EQ(asked_after(watch, 2), 2U);
+  EXPECT_EQ(cell_.listener_cookie_v4, cookie_);
+}
+
+}  // namespace
+}  // namespace sidetrack::agent
