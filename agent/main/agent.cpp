@@ -209,14 +209,7 @@ Result<void> Agent::start() {
     }
   });
   if (external_) {
-    every(kExternalLook, [this] {
-      const std::string_view before = external_->state();
-      external_->look(clock_ns(CLOCK_MONOTONIC));
-      if (const std::string_view now = external_->state(); now != before) {
-        log_event(LogLevel::kWarn, "engine", now == "down" ? "lost" : now,
-                  {{"kind", "external"}, {"detail", external_->problem()}});
-      }
-    });
+    every(kExternalLook, [this] { look_at_external(); });
   }
   log_event(LogLevel::kInfo, "agent", "started",
             {{"pid", getpid()},
@@ -224,6 +217,18 @@ Result<void> Agent::start() {
              {"cgroup", cgroups_.attach_dir},
              {"pin_dir", options_.pin_dir}});
   return {};
+}
+
+void Agent::look_at_external(std::uint64_t lost) {
+  if (!external_) {
+    return;
+  }
+  const std::string_view before = external_->state();
+  external_->look(clock_ns(CLOCK_MONOTONIC), lost);
+  if (const std::string_view now = external_->state(); now != before) {
+    log_event(LogLevel::kWarn, "engine", now == "down" ? "lost" : now,
+              {{"kind", "external"}, {"detail", external_->problem()}});
+  }
 }
 
 void Agent::audit() {
@@ -366,11 +371,10 @@ void Agent::on_event(const st_event& event) {
       log_event(LogLevel::kInfo, "kernel", "listener_lost",
                 {{"netns_cookie", event.netns_cookie}, {"socket_cookie", event.socket_cookie}});
       reconciler_.on_listener_lost(event.netns_cookie, reconcile::Clock::now());
+      look_at_external(event.socket_cookie);  // others may listen on the same address
       break;
     case ST_EVENT_LISTENER_BACK:
-      if (external_) {
-        external_->look(clock_ns(CLOCK_MONOTONIC));
-      }
+      look_at_external();
       break;
     default:
       fast_path_.on_event(event);

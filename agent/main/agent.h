@@ -102,6 +102,8 @@ class Agent : public admin::Views {
   void end(int signal);
   // Runs `work` now and then every `period`.
   void every(std::chrono::milliseconds period, std::function<void()> work);
+  // `lost`: its listener that is closing at this moment.
+  void look_at_external(std::uint64_t lost = 0);
   void audit();
   void check_programs();
   // Something else had changed the kernel's state: counted, and shown as a problem for a while.

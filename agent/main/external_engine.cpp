@@ -177,13 +177,16 @@ void ExternalWatch::forget_asked(const std::vector<NodeListener>& listeners, std
   });
 }
 
-void ExternalWatch::look(std::uint64_t now_ns) {
+void ExternalWatch::look(std::uint64_t now_ns, std::uint64_t lost) {
   problem_.clear();
   const std::uint64_t arrived = cell_->arrived;
   auto listeners = list_listeners();
   if (!listeners) {
     problem_ = listeners.error().message;
     return;  // the heartbeat ends by itself if this lasts
+  }
+  if (lost != 0) {
+    std::erase_if(*listeners, [&](const NodeListener& one) { return one.cookie == lost; });
   }
   forget_asked(*listeners, now_ns);
   Found found = find(*listeners, engine_.v4);

@@ -63,8 +63,9 @@ class ExternalWatch {
 
   ExternalWatch(ExternalEngine engine, std::uint64_t engine_cgroup_id, volatile st_engine* cell,
                 Watch watch);
-  // One look, every 200 ms. `now_ns`: CLOCK_MONOTONIC.
-  void look(std::uint64_t now_ns);
+  // One look, every 200 ms, and when a listener comes or goes. `now_ns`: CLOCK_MONOTONIC. `lost`:
+  // the listener that is closing at this moment, which the kernel may still list.
+  void look(std::uint64_t now_ns, std::uint64_t lost = 0);
   // Why it is not up, or what limits it; empty = nothing to say.
   [[nodiscard]] const std::string& problem() const { return problem_; }
   // "up", "down" or "full": as full counts one that hangs, too.

@@ -220,7 +220,8 @@ nlohmann::json ShellSockets::listen(const Words& words) {
   const int id = answer["id"];
   const int fd = sockets_.at(id).get();
   const int on = 1;
-  ::setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+  const int sharing = words.has("reuseport") ? SO_REUSEPORT : SO_REUSEADDR;
+  ::setsockopt(fd, SOL_SOCKET, sharing, &on, sizeof(on));
   if (::bind(fd, address.get(), address.size) != 0 ||
       (!words.has("udp") && ::listen(fd, static_cast<int>(words.number("backlog", 128))) != 0)) {
     answer = errno_answer(errno);

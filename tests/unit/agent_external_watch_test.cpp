@@ -112,5 +112,14 @@ TEST_F(WatchedListenerTest, forgets_what_does_not_listen_any_more) {
   EXPECT_EQ(cell_.listener_cookie_v4, cookie_);
 }
 
+TEST_F(WatchedListenerTest, does_not_take_for_there_what_is_closing) {
+  ExternalWatch watch = make_watch();
+  watch.look(now_ += kSecond);
+  EXPECT_STREQ(watch.state(), "up");
+  watch.look(now_ += kSecond, cookie_);
+  EXPECT_STREQ(watch.state(), "down");
+  EXPECT_EQ(cell_.listener_cookie_v4, 0U);
+}
+
 }  // namespace
 }  // namespace sidetrack::agent
