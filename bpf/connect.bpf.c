@@ -99,31 +99,13 @@ static __always_inline void st_read_socket(struct st_attempt *attempt)
 	}
 }
 
-/* Direct verdicts that still get a flow record: the mode says that the pod takes part and no rule
- * excludes the connection. */
-static __always_inline int st_is_observed(struct st_attempt *attempt, enum st_reason reason)
-{
-	struct st_rules rules = {};
-
-	if (reason != ST_REASON_PASSTHROUGH)
-		return reason == ST_REASON_ENGINE_DOWN || reason == ST_REASON_ENGINE_FULL ||
-		       reason == ST_REASON_PORT_BUDGET;
-	if (st_addr_is_local(&attempt->connect.destination) ||
-	    st_addr_equal(&attempt->connect.destination, &attempt->pod->own_v4) ||
-	    st_addr_equal(&attempt->connect.destination, &attempt->pod->own_v6) ||
-	    attempt->connect.engine_address)
-		return 0;
-	st_read_rules(attempt, &rules);
-	return st_decide_rules(&rules) == ST_REASON_COUNT;
-}
-
 static __always_inline enum st_reason st_settle(struct st_attempt *attempt, enum st_reason reason)
 {
 	const struct st_pod *pod = attempt->pod;
 	struct st_counters *counters;
 
 	st_forget_observed(attempt->ctx->sk);
-	if (pod && st_is_observed(attempt, reason))
+	if (pod && st_is_observed(reason, &attempt->connect, pod, st_read_rules, attempt))
 		st_remember_observed(attempt, reason);
 	if (reason == ST_REASON_REDIRECTED) {
 		if (st_remember_redirected(attempt))

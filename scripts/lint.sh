@@ -7,9 +7,9 @@ cd "$(dirname "$0")/.."
 scripts/install-packages.sh lint
 
 # What BPF programs include is written in the kernel's style, as they are.
-mapfile -t kernel_style < <(git ls-files 'bpf/*.[ch]' 'include/sidetrack/abi/*.h' include/sidetrack/{choose,decide}.h)
+mapfile -t kernel_style < <(git ls-files 'bpf/*.[ch]' 'include/sidetrack/abi/*.h' include/sidetrack/{addr,choose,decide}.h)
 mapfile -t google_style < <(git ls-files '*.h' '*.c' '*.cpp' |
-  grep -vE '^(bpf/|include/sidetrack/abi/|include/sidetrack/(choose|decide)\.h$)')
+  grep -vE '^(bpf/|include/sidetrack/abi/|include/sidetrack/(addr|choose|decide)\.h$)')
 mapfile -t scripts < <(git ls-files '*.sh' .ci/run)
 # The chart's templates are not YAML before they are rendered: tests/helm looks at what comes out.
 mapfile -t yaml < <(git ls-files '*.yaml' '*.yml' ':!tests/fuzz' ':!helm/*/templates/*')

@@ -72,6 +72,11 @@ struct CounterRow {
 // kTracepoint.
 enum class Sentinel : std::uint8_t { kOff, kAuto, kFentry, kTracepoint };
 
+struct Explained {
+  st_reason reason = ST_REASON_UNKNOWN_NETNS;
+  bool observed = false;  // st_is_observed()
+};
+
 struct PairRow {
   st_pair_key key{};
   st_pair pair{};
@@ -141,11 +146,9 @@ class Dataplane {
   [[nodiscard]] Result<st_tuning> tuning(std::uint64_t netns_cookie) const;
   [[nodiscard]] Result<std::optional<st_pod_state>> pod_state(std::uint64_t netns_cookie) const;
 
-  // The pure decide() on rows read back from the kernel's maps; with `as`, as if the pod had that
-  // mode.
-  [[nodiscard]] Result<st_reason> explain(std::uint64_t netns_cookie, const st_connect& connect,
-                                          std::uint16_t port,
-                                          std::optional<st_mode> as = std::nullopt) const;
+  // The pure decide() on rows read back from the kernel's maps.
+  [[nodiscard]] Result<Explained> explain(std::uint64_t netns_cookie, const st_connect& connect,
+                                          std::uint16_t port) const;
 
   [[nodiscard]] Result<std::vector<CounterRow>> counters() const;
   // Connections of clients that are open.

@@ -102,13 +102,10 @@ st_engine_state read_engine(void* context) {
 
 }  // namespace
 
-Result<st_reason> Dataplane::explain(std::uint64_t netns_cookie, const st_connect& connect,
-                                     std::uint16_t port, std::optional<st_mode> as) const {
+Result<Explained> Dataplane::explain(std::uint64_t netns_cookie, const st_connect& connect,
+                                     std::uint16_t port) const {
   auto row = pod(netns_cookie);
   ST_TRY(row);
-  if (*row && as) {
-    (*row)->mode = static_cast<std::uint8_t>(*as);
-  }
   auto switched =
       map_lookup<std::uint32_t>(impl_->map_fd("st_bypass"), "st_bypass", std::uint32_t{0});
   ST_TRY(switched);
@@ -129,7 +126,10 @@ Result<st_reason> Dataplane::explain(std::uint64_t netns_cookie, const st_connec
   reader.pod_states = impl_->map_fd("st_pod_state");
   reader.record_count = impl_->map_fd("st_record_count");
   reader.netns_cookie = netns_cookie;
-  return st_decide(&asked, reader.pod, read_rules, read_engine, &reader);
+  const st_reason reason = st_decide(&asked, reader.pod, read_rules, read_engine, &reader);
+  return Explained{.reason = reason,
+                   .observed = reader.pod != nullptr && st_is_observed(reason, &asked, reader.pod,
+                                                                       read_rules, &reader) != 0};
 }
 
 }  // namespace sidetrack::dataplane

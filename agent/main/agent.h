@@ -111,7 +111,7 @@ class Agent : public admin::Views {
   [[nodiscard]] admin::FlowView to_view(const st_flow& flow) const;
   [[nodiscard]] admin::FlowView to_view(const st_live& live);
   [[nodiscard]] std::optional<std::uint64_t> server_of(const policy::SocketAddress& to) const;
-  void explain_fast_path(admin::ExplainView& view, st_reason reason, st_reason would_be,
+  void explain_fast_path(admin::ExplainView& view, const dataplane::Explained& verdict,
                          std::uint64_t client, const policy::SocketAddress& to);
   // One reason of drift that is not a pod's own: the programs are shown by themselves.
   static constexpr const char* kNotAttached = "not_attached";

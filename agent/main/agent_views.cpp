@@ -194,12 +194,10 @@ Result<admin::ExplainView> Agent::explain(const std::string& namespace_name, con
     ST_TRY(row);
     auto verdict = dataplane_->explain(*cookie, connect, to->port);
     ST_TRY(verdict);
-    reason = *verdict;
+    reason = verdict->reason;
     view.policy_id = *row ? (*row)->policy_id : 0;
     view.agrees_with_kernel = *row && agrees_with_policy(*intent, **row, connect, to->port, reason);
-    const auto would_be = dataplane_->explain(*cookie, connect, to->port, ST_MODE_REDIRECT);
-    ST_TRY(would_be);
-    explain_fast_path(view, reason, *would_be, *cookie, *to);
+    explain_fast_path(view, *verdict, *cookie, *to);
   } else {
     view.agrees_with_kernel = intent->state != policy::PodState::kEnrol;
   }
@@ -250,16 +248,10 @@ std::optional<std::uint64_t> Agent::server_of(const policy::SocketAddress& to) c
   return std::nullopt;
 }
 
-// `would_be`: the reason if the pod's mode were redirect.
-void Agent::explain_fast_path(admin::ExplainView& view, st_reason reason, st_reason would_be,
+void Agent::explain_fast_path(admin::ExplainView& view, const dataplane::Explained& verdict,
                               std::uint64_t client, const policy::SocketAddress& to) {
-  const bool by_rule = would_be == ST_REASON_LOCAL_DESTINATION ||
-                       would_be == ST_REASON_EXCLUDED_PORT || would_be == ST_REASON_EXCLUDED_CIDR ||
-                       would_be == ST_REASON_NOT_INCLUDED;
-  // As connect.bpf.c has it: these take part though they go direct.
-  const bool direct = reason == ST_REASON_PASSTHROUGH || reason == ST_REASON_ENGINE_DOWN ||
-                      reason == ST_REASON_ENGINE_FULL || reason == ST_REASON_PORT_BUDGET;
-  if ((reason != ST_REASON_REDIRECTED && !direct) || by_rule) {
+  const bool direct = verdict.observed;
+  if (verdict.reason != ST_REASON_REDIRECTED && !direct) {
     view.fast_path = "never";
     return;
   }

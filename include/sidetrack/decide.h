@@ -8,6 +8,7 @@
 #define SIDETRACK_DECIDE_H
 
 #include "sidetrack/abi/types.h"
+#include "sidetrack/addr.h"
 
 /* What is asked of the pod's policy for one destination. */
 struct st_rules {
@@ -40,57 +41,20 @@ enum st_engine_state {
 	ST_ENGINE_NO_RECORD,  /* no room to remember the original destination */
 };
 
-static inline int st_addr_is_v4(const struct st_addr *a)
-{
-	const __u8 *b = a->bytes;
-
-	return !(b[0] | b[1] | b[2] | b[3] | b[4] | b[5] | b[6] | b[7] | b[8] | b[9]) &&
-	       b[10] == 0xff && b[11] == 0xff;
-}
-
-static inline int st_addr_equal(const struct st_addr *a, const struct st_addr *b)
-{
-	__u8 differ = 0;
-	int i;
-
-	for (i = 0; i < 16; i++)
-		differ |= a->bytes[i] ^ b->bytes[i];
-	return !differ;
-}
-
-static inline int st_addr_is_zero(const struct st_addr *a)
-{
-	static const struct st_addr zero = {{0}};
-
-	return st_addr_equal(a, &zero);
-}
-
-/* 127.0.0.0/8 or ::1. */
-static inline int st_addr_is_loopback(const struct st_addr *a)
-{
-	static const struct st_addr one = {{0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1}};
-
-	return st_addr_is_v4(a) ? a->bytes[12] == 127 : st_addr_equal(a, &one);
-}
-
-/* Destinations that are never redirected: unspecified (the kernel connects those to loopback),
- * loopback, link-local, multicast. */
-static inline int st_addr_is_local(const struct st_addr *a)
-{
-	const __u8 *b = a->bytes;
-
-	if (st_addr_is_v4(a))
-		return b[12] == 127 || (b[12] == 169 && b[13] == 254) || b[12] >= 224 ||
-		       !(b[12] | b[13] | b[14] | b[15]);
-	return st_addr_is_zero(a) || st_addr_is_loopback(a) ||
-	       (b[0] == 0xfe && (b[1] & 0xc0) == 0x80) || b[0] == 0xff;
-}
-
 /* Where an external engine listens: redirected, it would be its own original destination. */
 static inline int st_is_engine_at(const struct st_config *c, const struct st_addr *a, __u16 port_be)
 {
 	return (port_be == c->external_v4_port_be && st_addr_equal(a, &c->external_v4)) ||
 	       (port_be == c->external_v6_port_be && st_addr_equal(a, &c->external_v6));
+}
+
+/* Destinations that a pod reaches without its network, and the engine itself. */
+static inline __attribute__((always_inline)) int st_is_near(const struct st_connect *connect,
+							    const struct st_pod *pod)
+{
+	return st_addr_is_local(&connect->destination) ||
+	       st_addr_equal(&connect->destination, &pod->own_v4) ||
+	       st_addr_equal(&connect->destination, &pod->own_v6) || connect->engine_address;
 }
 
 /* Steps 1 to 5: everything that needs neither rules nor engine. ST_REASON_COUNT = not decided.
@@ -112,10 +76,7 @@ static inline enum st_reason st_decide_early(const struct st_connect *connect,
 		return ST_REASON_PASSTHROUGH;
 	/* A source bound to loopback cannot leave the pod: without us connect() fails, and so it
 	 * does with us. */
-	if (st_addr_is_local(&connect->destination) ||
-	    st_addr_equal(&connect->destination, &pod->own_v4) ||
-	    st_addr_equal(&connect->destination, &pod->own_v6) ||
-	    st_addr_is_loopback(&connect->bound_source) || connect->engine_address)
+	if (st_is_near(connect, pod) || st_addr_is_loopback(&connect->bound_source))
 		return ST_REASON_LOCAL_DESTINATION;
 	if (connect->bound_device)
 		return ST_REASON_BOUND_DEVICE;
@@ -175,6 +136,23 @@ st_decide(const struct st_connect *connect, const struct st_pod *pod, st_rules_r
 	if (reason != ST_REASON_COUNT)
 		return reason;
 	return st_decide_engine(pod, read_engine(context));
+}
+
+/* Direct connections that take part in the fast path and get a flow record: the mode says that the
+ * pod takes part, and no rule excludes them. `reason`: as decided. */
+static inline __attribute__((always_inline)) int
+st_is_observed(enum st_reason reason, const struct st_connect *connect, const struct st_pod *pod,
+	       st_rules_reader read_rules, void *context)
+{
+	struct st_rules rules = {0, 0, 0, 0};
+
+	if (reason != ST_REASON_PASSTHROUGH)
+		return reason == ST_REASON_ENGINE_DOWN || reason == ST_REASON_ENGINE_FULL ||
+		       reason == ST_REASON_PORT_BUDGET;
+	if (st_is_near(connect, pod))
+		return 0;
+	read_rules(context, &rules);
+	return st_decide_rules(&rules) == ST_REASON_COUNT;
 }
 
 /* Is an engine that beat at `beat_ns` to be taken for alive at `now_ns` (both CLOCK_MONOTONIC)? */

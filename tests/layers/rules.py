@@ -25,8 +25,9 @@ PURE_FORBIDDEN = (
 
 ROOMS = {
     "include/sidetrack/abi/": Room(project=("sidetrack/abi/",), system=(r"linux/types\.h",)),
+    "include/sidetrack/addr.h": Room(project=("sidetrack/abi/",), system=()),
     "include/sidetrack/choose.h": Room(project=("sidetrack/abi/", "sidetrack/decide.h"), system=()),
-    "include/sidetrack/decide.h": Room(project=("sidetrack/abi/",), system=()),
+    "include/sidetrack/decide.h": Room(project=("sidetrack/abi/", "sidetrack/addr.h"), system=()),
     "include/sidetrack/fast_rules.h": Room(project=("sidetrack/abi/",), system=()),
     "include/sidetrack/result.": Room(project=("sidetrack/result.h",), forbidden=PURE_FORBIDDEN),
     "include/sidetrack/unique_fd.h": Room(project=(), system=(r"unistd\.h", r"utility")),

@@ -294,6 +294,63 @@ TEST(Decide, only_two_reasons_refuse_and_one_redirects) {
   }
 }
 
+bool is_observed(Case& c, st_reason reason) {
+  const auto read_rules = [](void* context, st_rules* out) {
+    auto* self = static_cast<Case*>(context);
+    ++self->rules_asked;
+    *out = self->rules;
+  };
+  return st_is_observed(reason, &c.connect, &c.pod, read_rules, &c) != 0;
+}
+
+// Every rule and kind of destination.
+std::vector<Case> all_connects() {
+  std::vector<Case> cases;
+  for (const char* const to : {"10.0.0.1", "2001:db8::1", "127.0.0.1", "169.254.1.1", "::1",
+                               "10.244.0.7", "fd44::7", "ff02::1"}) {
+    for (unsigned bits = 0; bits < 32; ++bits) {
+      Case c;
+      c.connect.destination = address(to);
+      c.connect.engine_address = bits & 1U;
+      c.rules = {.excluded_port = static_cast<__u8>(bits >> 1 & 1U),
+                 .excluded_cidr = static_cast<__u8>(bits >> 2 & 1U),
+                 .has_include = static_cast<__u8>(bits >> 3 & 1U),
+                 .included = static_cast<__u8>(bits >> 4 & 1U)};
+      cases.push_back(c);
+    }
+  }
+  return cases;
+}
+
+TEST(Observed, is_what_an_engine_would_have_got) {
+  int observed = 0;
+  for (Case c : all_connects()) {
+    const bool wanted = c.decide() == ST_REASON_REDIRECTED;
+    c.rules_asked = 0;
+    c.pod.mode = ST_MODE_PASSTHROUGH;
+    EXPECT_EQ(is_observed(c, c.decide()), wanted);
+    EXPECT_LE(c.rules_asked, 1);
+    observed += wanted ? 1 : 0;
+  }
+  EXPECT_GT(observed, 0);
+}
+
+// These were decided after the rules: nothing is asked again.
+TEST(Observed, is_of_the_other_reasons_what_the_engine_could_not_take) {
+  for (Case c : all_connects()) {
+    for (int i = 0; i < ST_REASON_COUNT; ++i) {
+      const auto reason = static_cast<st_reason>(i);
+      if (reason != ST_REASON_PASSTHROUGH) {
+        EXPECT_EQ(is_observed(c, reason), reason == ST_REASON_ENGINE_DOWN ||
+                                              reason == ST_REASON_ENGINE_FULL ||
+                                              reason == ST_REASON_PORT_BUDGET)
+            << i;
+      }
+    }
+    EXPECT_EQ(c.rules_asked, 0);
+  }
+}
+
 constexpr std::uint64_t kSecond = 1'000'000'000;
 
 TEST(Beat, is_fresh_for_one_second) {
