@@ -81,9 +81,9 @@ std::string scattered(Ends& ends) {
   return fmt::format("{} {}", said, got);
 }
 
-// What a reader of records does: looks until one is whole, whenever the socket is readable. False if
-// that takes longer than `within` though nothing is under way. TCP itself may take longer: of many
-// small segments a receiver drops what finds no room, and its peer sends again by its timer.
+// What a reader of records does: looks until one is whole, whenever the socket is readable. False
+// if that takes longer than `within` though nothing is under way. TCP itself may take longer: of
+// many small segments a receiver drops what finds no room, and its peer sends again by its timer.
 bool peek_until(const Ends& ends, std::size_t length, milliseconds within) {
   std::vector<char> in(length);
   const auto start = Clock::now();
