@@ -7,7 +7,9 @@
 #include <sys/stat.h>
 
 #include <cerrno>
+#include <cstdlib>
 #include <filesystem>
+#include <sstream>
 
 #include <nlohmann/json.hpp>
 
@@ -20,7 +22,6 @@ namespace {
 
 using nlohmann::json;
 
-constexpr std::uint16_t kHttpPort = 15880;  // the netns is the test's own
 const milliseconds kStopPatience = scaled(milliseconds(5'000));
 
 std::string namespace_of(const std::string& pod) {
@@ -88,7 +89,7 @@ Sidetrack::~Sidetrack() {
 
 ProcessSpec Sidetrack::agent_spec() const {
   const std::string http =
-      options_.netns_path.empty() ? "off" : fmt::format("127.0.0.1:{}", kHttpPort);
+      options_.netns_path.empty() ? "off" : fmt::format("127.0.0.1:{}", kAgentHttp);
   ProcessSpec spec{
       .arguments = {built_program("sidetrack-agent"), "run", "--node", options_.node_name,
                     "--state-dir", state_dir(), "--cache-dir", cache_dir(), "--pin-dir", pin_dir(),
@@ -142,12 +143,13 @@ Result<void> Sidetrack::start_agent() {
 }
 
 ProcessSpec Sidetrack::engine_spec() const {
+  const std::string http = options_.engine_http ? fmt::format("127.0.0.1:{}", kEngineHttp) : "off";
   ProcessSpec spec{.arguments = options_.engine_launcher,
                    .netns_path = options_.netns_path,
                    .cgroup_path = engine_cgroup_,
                    .log_file = folder_.file("engine.log")};
   spec.arguments.insert(spec.arguments.end(), {built_program("sidetrack-engine"), "run",
-                                               "--state-dir", state_dir(), "--http", "off"});
+                                               "--state-dir", state_dir(), "--http", http});
   spec.arguments.insert(spec.arguments.end(), options_.engine_arguments.begin(),
                         options_.engine_arguments.end());
   return spec;
@@ -202,14 +204,14 @@ Result<json> Sidetrack::get(const std::string& target) const {
   return body;
 }
 
-Result<std::string> Sidetrack::get_http(const std::string& target) const {
+Result<std::string> Sidetrack::get_http(const std::string& target, std::uint16_t port) const {
   const UniqueFd netns(::open(options_.netns_path.c_str(), O_RDONLY | O_CLOEXEC));
   if (!netns.valid()) {
     return errno_error("open netns \"" + options_.netns_path + "\"", errno);
   }
   std::string body;
   ST_TRY(run_in_netns(netns.get(), [&]() -> Result<void> {
-    auto answer = http_over_tcp("127.0.0.1", kHttpPort, {.target = target});
+    auto answer = http_over_tcp("127.0.0.1", port, {.target = target});
     if (!answer) {
       return answer.error();
     }
@@ -221,6 +223,17 @@ Result<std::string> Sidetrack::get_http(const std::string& target) const {
     return {};
   }));
   return body;
+}
+
+std::optional<double> Sidetrack::metric(const std::string& series, std::uint16_t port) const {
+  const auto text = get_http("/metrics", port);
+  std::istringstream lines(text ? *text : "");
+  for (std::string line; std::getline(lines, line);) {
+    if (line.starts_with(series + " ")) {
+      return std::strtod(line.c_str() + series.size(), nullptr);
+    }
+  }
+  return std::nullopt;
 }
 
 Result<json> Sidetrack::pod(const std::string& pod) const {

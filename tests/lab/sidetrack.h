@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -38,6 +39,10 @@ class BpfFileSystem {
 // call: the verifier's words in the problem that the self-test names. All else is a fault of ours.
 [[nodiscard]] bool lacks_a_helper(const std::string& problem);
 
+// --http of agent and engine; the netns is the test's own.
+inline constexpr std::uint16_t kAgentHttp = 15880;
+inline constexpr std::uint16_t kEngineHttp = 15881;
+
 struct SidetrackOptions {
   std::string objects_folder{};  // empty: agent_arguments say where objects come from
   std::string node_name{"node-1"};
@@ -45,6 +50,7 @@ struct SidetrackOptions {
   std::string netns_path{};  // where agent and engine run: the lab's node; empty: the machine's,
                              // without --http
   bool fast_path = false;    // start_agent() then waits until it is on: the self-test takes a while
+  bool engine_http = false;  // the engine's own --http, too
   std::vector<std::string> agent_arguments{};
   std::vector<std::string> engine_arguments{};
   std::vector<std::string> engine_launcher{};  // becomes the engine: {"prlimit", "--nofile=300"}
@@ -79,7 +85,12 @@ class Sidetrack {
   // GET of the admin socket, status 200 ("/v1/status").
   [[nodiscard]] Result<nlohmann::json> get(const std::string& target) const;
   // GET of --http, from where the agent runs: "/readyz", "/metrics". Only with a netns_path.
-  [[nodiscard]] Result<std::string> get_http(const std::string& target) const;
+  [[nodiscard]] Result<std::string> get_http(const std::string& target,
+                                             std::uint16_t port = kAgentHttp) const;
+  // What /metrics says of one series now ("sidetrack_pods{state=\"wanted\"}"); nothing if it has
+  // none.
+  [[nodiscard]] std::optional<double> metric(const std::string& series,
+                                             std::uint16_t port = kAgentHttp) const;
   // Waits until `pod` ("NAMESPACE/POD") is in `state` ("enrolled") with `mode`.
   Result<void> wait_for_pod(const std::string& pod, const std::string& state,
                             const std::string& mode, milliseconds within = kPatience) const;
