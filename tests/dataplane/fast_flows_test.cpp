@@ -65,6 +65,7 @@ TEST_P(FastFlows, have_their_path_and_every_byte) {
   ASSERT_NO_FATAL_FAILURE(hold(kConnections));
   ASSERT_NO_FATAL_FAILURE(expect_all_adopted(kConnections));
   expect_all_fast(kConnections);
+  EXPECT_EQ(sidetrack_->metric("sidetrack_fastpath_connections{namespace=\"shop\"}"), adopted());
   const std::string pods = said({"pods"});
   EXPECT_NE(pods.find("auto, 3 fast"), std::string::npos) << pods;
   EXPECT_EQ(pods.find("not on the fast path"), std::string::npos) << pods;

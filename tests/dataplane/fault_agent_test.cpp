@@ -21,6 +21,7 @@ namespace {
 using nlohmann::json;
 
 constexpr int kStreams = 1000;
+constexpr const char* kExcluded = "sidetrack.io/exclude-outbound-ports";
 const std::set<std::string> kPrograms = {"st_connect4",     "st_connect6",     "st_getpeername4",
                                          "st_getpeername6", "st_getsockname4", "st_getsockname6",
                                          "st_getsockopt",   "st_setsockopt",   "st_sockops"};
@@ -59,6 +60,17 @@ class AgentFault : public FaultNode {
   // Ends the agent as `end` does and starts it again under open streams and new connections.
   template <typename End>
   void expect_unnoticed_restart(End end);
+  // How often the agent has said that it put objects into force, until it said `end`.
+  [[nodiscard]] std::size_t applied(const std::string& end = "no end") const {
+    std::string log = sidetrack_->agent().output();
+    log = log.substr(0, log.find(end));
+    std::size_t count = 0;
+    for (auto at = log.find("event=applied"); at != std::string::npos;
+         at = log.find("event=applied", at + 1)) {
+      ++count;
+    }
+    return count;
+  }
   [[nodiscard]] std::uint64_t repairs() const {
     const auto status = sidetrack_->get("/v1/status");
     return status ? status->value("repairs", std::uint64_t{0}) : 0;
@@ -331,6 +343,7 @@ TEST_F(AgentFault, a_deleted_row_is_written_again_and_counted) {
   ST_ASSERT_OK(kernel.delete_pod(cookie_));
   ASSERT_TRUE(eventually(kPatience, [&] { return kernel.pod(cookie_).has_value(); }));
   ASSERT_TRUE(eventually(kPatience, [&] { return repairs() >= 1; })) << sidetrack_->logs();
+  EXPECT_EQ(sidetrack_->metric("sidetrack_repairs_total"), repairs());
   ASSERT_TRUE(eventually_explains("redirected"));
   expect_connections(5, "redirected");
 }
@@ -344,6 +357,11 @@ TEST_F(AgentFault, sockets_of_a_killed_agent_are_replaced) {
   struct stat made {};
   ASSERT_EQ(::stat((sidetrack_->state_dir() + "/admin.sock").c_str(), &made), 0);
   EXPECT_EQ(made.st_mode & 0777U, 0600U);
+  for (const char* folder : {"", "/v1", "/v1/maps", "/v1/links"}) {
+    struct stat pins {};
+    ASSERT_EQ(::stat((sidetrack_->pin_dir() + folder).c_str(), &pins), 0) << folder;
+    EXPECT_EQ(pins.st_mode & 0777U, 0700U) << folder;
+  }
   ASSERT_NO_FATAL_FAILURE(wait_enrolled());
 }
 
@@ -369,15 +387,6 @@ TEST_F(AgentFault, an_engine_that_was_there_first_waits_for_the_agent) {
 
 TEST_F(AgentFault, sighup_reads_the_objects_again) {
   ASSERT_NO_FATAL_FAILURE(start_sidetrack());
-  const auto applied = [&] {
-    const std::string log = sidetrack_->agent().output();
-    std::size_t count = 0;
-    for (auto at = log.find("event=applied"); at != std::string::npos;
-         at = log.find("event=applied", at + 1)) {
-      ++count;
-    }
-    return count;
-  };
   const std::size_t before = applied();
   ST_ASSERT_OK(sidetrack_->agent().signal(SIGHUP));
   ST_ASSERT_OK(sidetrack_->agent().wait_for_output("event=reload"));
@@ -401,6 +410,45 @@ TEST_F(AgentFault, sighup_reads_the_nodes_lists_again_and_no_other_option) {
   ST_ASSERT_OK(sidetrack_->agent().signal(SIGHUP));
   ST_ASSERT_OK(sidetrack_->agent().wait_for_output("event=reload_refused"));
   expect_connections(3, "excluded_port");
+}
+
+TEST_F(AgentFault, sighup_reads_every_list_compat_and_the_log_level_again) {
+  ST_ASSERT_VALUE(const TempDir folder, TempDir::create("config"));
+  const std::string file = folder.file("agent.conf");
+  ST_ASSERT_OK(write_atomically(file, ""));
+  ST_ASSERT_OK(objects_->set_annotation(Kind::kNamespace, "shop",
+                                        "traffic.sidecar.istio.io/excludeOutboundPorts",
+                                        std::to_string(kEcho)));
+  ASSERT_NO_FATAL_FAILURE(start_sidetrack({.agent_arguments = {"--config", file}}));
+  EXPECT_EQ(explain(), "redirected");
+  const auto reload = [&](const std::string& options) {
+    ST_ASSERT_OK(write_atomically(file, options));
+    ST_ASSERT_OK(sidetrack_->agent().signal(SIGHUP));
+  };
+  const std::pair<std::string, std::string> reasons[] = {
+      {"compat = istio\n", "excluded_port"},
+      {"compat = linkerd\n", "redirected"},
+      {fmt::format("exclude-outbound-cidrs = {}\n", api_v4_), "excluded_cidr"},
+      {"", "redirected"},
+      {"include-outbound-ports = 1\n", "not_included"},
+      {fmt::format("include-outbound-ports = {}\n", kEcho), "redirected"},
+      {"include-outbound-cidrs = 192.0.2.0/24\n", "not_included"},
+      {fmt::format("include-outbound-cidrs = {}\n", api_v4_), "redirected"}};
+  for (const auto& [options, reason] : reasons) {
+    ASSERT_NO_FATAL_FAILURE(reload(options));
+    EXPECT_TRUE(eventually_explains(reason)) << options << explain() << sidetrack_->logs();
+  }
+  ASSERT_NO_FATAL_FAILURE(reload("log-level = warn\nexclude-outbound-cidrs = " + api_v4_ + "\n"));
+  ASSERT_TRUE(eventually_explains("excluded_cidr"));
+  const std::size_t before = applied();
+  ASSERT_NO_FATAL_FAILURE(reload("log-level = warn\n"));
+  ASSERT_TRUE(eventually_explains("redirected"));
+  ASSERT_NO_FATAL_FAILURE(reload("log-level = info\nexclude-outbound-cidrs = " + api_v4_ + "\n"));
+  ASSERT_TRUE(eventually_explains("excluded_cidr"));
+  // An error, said at every level, and after all else: of two changes it has told the second.
+  ASSERT_NO_FATAL_FAILURE(reload("log-level = loud\n"));
+  ST_ASSERT_OK(sidetrack_->agent().wait_for_output("event=reload_refused"));
+  EXPECT_EQ(applied("event=reload_refused"), before + 1) << sidetrack_->logs();
 }
 
 TEST_F(AgentFault, sighup_while_it_starts_ends_nothing_and_is_not_lost) {
@@ -429,6 +477,13 @@ TEST_F(AgentFault, a_path_that_is_no_namespace_stops_nothing) {
       << pod;
   ST_ASSERT_OK(sidetrack_->get_http("/readyz"));
   expect_connections(5, "redirected");
+  for (const auto& [state, count] :
+       Counts{{"wanted", 2}, {"enrolled", 1}, {"drift", 1}, {"skipped", 0}}) {
+    EXPECT_EQ(sidetrack_->metric(fmt::format("sidetrack_pods{{state=\"{}\"}}", state)), count);
+  }
+  EXPECT_EQ(sidetrack_->metric(
+                fmt::format("sidetrack_pod_drift{{reason=\"{}\"}}", pod.value("reason", ""))),
+            1.0);
 }
 
 TEST_F(AgentFault, sigint_ends_agent_and_engine_in_order) {
@@ -459,11 +514,33 @@ TEST_F(AgentFault, answers_health_readiness_and_metrics) {
   ST_ASSERT_OK(sidetrack_->get_http("/healthz"));
   ST_ASSERT_OK(sidetrack_->get_http("/readyz"));
   ST_ASSERT_VALUE(const std::string metrics, sidetrack_->get_http("/metrics"));
+  constexpr std::uint64_t kBytes = 7 * 32;  // of the burst, each way
   for (const char* line : {"sidetrack_build_info{", "sidetrack_pods{state=\"enrolled\"} 1",
                            "{namespace=\"shop\",verdict=\"redirected\",reason=\"redirected\"} 7",
                            "sidetrack_engine_up"}) {
     EXPECT_NE(metrics.find(line), std::string::npos) << line << "\n" << metrics;
   }
+  for (const char* direction : {"out", "in"}) {
+    const std::string series = fmt::format(
+        "sidetrack_flow_bytes_total{{namespace=\"shop\",path=\"engine\",direction=\"{}\"}}",
+        direction);
+    EXPECT_TRUE(eventually(kPatience, [&] { return sidetrack_->metric(series) == kBytes; }))
+        << series;
+  }
+  ST_ASSERT_OK(objects_->set_annotation(Kind::kNamespace, "shop", kExcluded, "1-3,600"));
+  ASSERT_TRUE(eventually(kPatience, [&] { return row().policy_id != 0; }));
+  for (const auto& [map, capacity] :
+       Counts{{"st_pods", ST_MAX_PODS}, {"st_port_pages", ST_MAX_PORT_PAGES}}) {
+    ST_ASSERT_VALUE(const json rows, sidetrack_->dump_map(map));
+    EXPECT_EQ(rows.size(), 2U) << map << ": the node and web; two pages";
+    const std::string label = fmt::format("{{map=\"{}\"}}", map);
+    EXPECT_EQ(sidetrack_->metric("sidetrack_map_entries" + label), rows.size());
+    EXPECT_EQ(sidetrack_->metric("sidetrack_map_capacity" + label), capacity);
+  }
+  // Each time that it put objects into force, whatever they were.
+  EXPECT_EQ(sidetrack_->metric("sidetrack_policy_apply_seconds_count"), applied());
+  const auto seconds = sidetrack_->metric("sidetrack_policy_apply_seconds_sum");
+  EXPECT_GT(seconds.value_or(0), 0);
 }
 
 }  // namespace

@@ -80,6 +80,7 @@ TEST_F(RulesTest, bad_list_without_a_last_good_value_makes_the_pod_passthrough) 
   annotate(kExcludePorts, "7000-6000");
   const json problem = problem_of("Namespace/shop", kExcludePorts);
   EXPECT_EQ(problem["value"], "7000-6000");
+  EXPECT_EQ(sidetrack_->metric("sidetrack_policy_rejected"), 1.0);
   ST_ASSERT_OK(sidetrack_->wait_for_pod("shop/web", "enrolled", "passthrough"));
   ST_ASSERT_VALUE(auto pod, sidetrack_->pod("shop/web"));
   EXPECT_EQ(pod["reason"], "invalid_annotation");
@@ -93,6 +94,7 @@ TEST_F(RulesTest, bad_list_without_a_last_good_value_makes_the_pod_passthrough) 
   EXPECT_EQ(role_of_connect(*shell_, api_->v4, kEchoToo), "redirected");
   ST_ASSERT_VALUE(auto status, sidetrack_->get("/v1/status"));
   EXPECT_TRUE(status["problems"].empty()) << status["problems"];
+  EXPECT_EQ(sidetrack_->metric("sidetrack_policy_rejected"), 0.0);
 }
 
 TEST_F(RulesTest, misspelt_list_leaves_the_pod_alone_and_is_told) {
