@@ -143,6 +143,25 @@ TEST_F(AgentStandby, waits_for_who_has_the_address_that_it_wants) {
   ST_ASSERT_OK(standby->terminate());
 }
 
+TEST_F(AgentStandby, says_that_it_is_not_ready_and_answers_nothing_until_it_is) {
+  constexpr std::uint16_t kHttp = 15890;
+  ST_ASSERT_OK(sidetrack_->start_agent());
+  ProcessSpec spec = with("--http", "127.0.0.1:" + std::to_string(kHttp));
+  spec.arguments.emplace_back("--standby");
+  ST_ASSERT_VALUE(auto standby, Process::start(spec));
+  ST_ASSERT_OK(standby->wait_for_output("event=standby ready=false"));
+  for (const char* path : {"/readyz", "/healthz"}) {
+    EXPECT_FALSE(sidetrack_->get_http(path, kHttp).has_value()) << path;
+    EXPECT_TRUE(sidetrack_->get_http(path).has_value()) << path << " of who has the lock";
+  }
+  ST_ASSERT_OK(sidetrack_->agent().terminate());
+  EXPECT_TRUE(eventually(kPatience, [&] {
+    return sidetrack_->get_http("/readyz", kHttp).has_value();
+  })) << standby->output();
+  EXPECT_FALSE(sidetrack_->get_http("/readyz").has_value());
+  ST_ASSERT_OK(standby->terminate());
+}
+
 TEST_F(AgentStandby, does_not_move_pinned_programs_to_another_cgroup) {
   start_echo();
   start_sidetrack();

@@ -133,6 +133,30 @@ TEST_F(Ctl, pods_shows_the_kernels_row) {
   ASSERT_NO_FATAL_FAILURE(wait_enrolled());
 }
 
+TEST_F(Ctl, pods_counts_open_connections_redirected_or_observed) {
+  constexpr int kRedirected = 3;
+  constexpr int kObserved = 2;
+  start_echo();
+  const auto shown_by_pods = [&] {
+    const json pods = shown({"pods", "-n", "shop"}, 0);
+    return pods.at("pods").at(0).value("connections", -1);
+  };
+  EXPECT_EQ(shown_by_pods(), 0);
+  ST_ASSERT_VALUE(const auto redirected, shell_->hold(api_v4_, kEcho, kRedirected));
+  EXPECT_EQ(redirected, kRedirected);
+  EXPECT_EQ(shown_by_pods(), kRedirected);
+  ST_ASSERT_OK(objects_->set_label(Kind::kNamespace, "shop", "sidetrack.io/mode", "passthrough"));
+  ASSERT_TRUE(eventually_explains("passthrough"));
+  const auto second = shell_in(*web_);
+  ST_ASSERT_VALUE(const auto observed, second->hold(api_v4_, kEcho, kObserved));
+  EXPECT_EQ(observed, kObserved);
+  EXPECT_EQ(shown_by_pods(), kRedirected + kObserved);
+  ST_ASSERT_OK(shell_->release());
+  EXPECT_TRUE(eventually(kPatience, [&] { return shown_by_pods() == kObserved; }));
+  ST_ASSERT_OK(second->release());
+  EXPECT_TRUE(eventually(kPatience, [&] { return shown_by_pods() == 0; }));
+}
+
 TEST_F(Ctl, following_flows_goes_on_with_the_next_agent) {
   start_echo();
   ST_ASSERT_VALUE(
