@@ -136,6 +136,7 @@ class DemoTest(unittest.TestCase):
         self.assertEqual(status, 0, demo.output)
         self.assertEqual(demo.output.splitlines()[-1], f"demo: {len(SHOWN)} shown ({', '.join(SHOWN)}), 0 failed", demo.output)
         self.assertNotIn("<- wrong", demo.output)
+        self.assertEqual(demo.output.count("records in flows   0 (left fully alone)\n"), 2, demo.output)
         self.assertLess(took, LIMIT)
         self.assertTrue(loaded, "no BPF program was seen")
         self.expect_nothing_left(demo, loaded)
