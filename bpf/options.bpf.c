@@ -23,8 +23,9 @@ struct st_sockaddr_in6 {
 	__u32 scope;
 };
 
-/* accept() can return a socket before its sockops callback has moved the record: then it is found
- * by the sequence numbers. */
+/* The record of a socket that sockops could keep nothing in, or whose callback has not run when
+ * accept() returns it, is found by the sequence numbers: those before the client's first byte, as
+ * bytes (and a FIN, which the kernel counts as one) may have come since. */
 static __always_inline int st_find_record(struct bpf_sock *sk, __u64 scope, struct st_addr *addr,
 					  __u16 *port_be)
 {
@@ -36,7 +37,7 @@ static __always_inline int st_find_record(struct bpf_sock *sk, __u64 scope, stru
 	if (!tp)
 		return 0;
 	key.scope = scope;
-	key.client_sequence = tp->rcv_nxt;
+	key.client_sequence = tp->rcv_nxt - (__u32)tp->bytes_received;
 	key.server_sequence = tp->snd_nxt;
 	record = bpf_map_lookup_elem(&st_records, &key);
 	if (!record)

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <vector>
@@ -41,6 +42,28 @@ bpf_attr element(const UniqueFd& map, const Key& key, void* value) {
   attributes.key = address_of(&key);
   attributes.value = address_of(value);
   return attributes;
+}
+
+Result<bpf_map_info> map_info(const UniqueFd& map) {
+  bpf_map_info info{};
+  bpf_attr attributes{};
+  attributes.info.bpf_fd = static_cast<std::uint32_t>(map.get());
+  attributes.info.info_len = sizeof(info);
+  attributes.info.info = address_of(&info);
+  if (call(BPF_OBJ_GET_INFO_BY_FD, attributes) != 0) {
+    return errno_error("ask what a map is like", errno);
+  }
+  return info;
+}
+
+// Far above the cookies that a kernel has given to anything.
+std::vector<char> odd_keys(std::uint32_t size, std::uint32_t count) {
+  std::vector<char> keys(std::size_t{count} * size);
+  for (std::uint64_t i = 0; i < count; ++i) {
+    const std::uint64_t odd = (std::uint64_t{1} << 48U) + i;
+    std::memcpy(&keys[i * size], &odd, sizeof(odd));
+  }
+  return keys;
 }
 
 // "0-3" of /sys/devices/system/cpu/possible.
@@ -157,6 +180,41 @@ Result<void> KernelView::add_records(std::int64_t change) const {
   attributes = element(*map, cell, &count);
   if (call(BPF_MAP_UPDATE_ELEM, attributes) != 0) {
     return errno_error("write the count of records", errno);
+  }
+  return {};
+}
+
+Result<void> KernelView::add_odd_rows(const std::string& map, std::uint32_t count) const {
+  auto fd = open_pin(pin_dir_ + "/v1/maps/" + map);
+  ST_TRY(fd);
+  auto info = map_info(*fd);
+  ST_TRY(info);
+  const std::vector<char> keys = odd_keys(info->key_size, count);
+  const std::vector<char> values(std::size_t{count} * info->value_size);
+  bpf_attr attributes{};
+  attributes.batch.map_fd = static_cast<std::uint32_t>(fd->get());
+  attributes.batch.keys = address_of(keys.data());
+  attributes.batch.values = address_of(values.data());
+  attributes.batch.count = count;
+  if (call(BPF_MAP_UPDATE_BATCH, attributes) != 0 && errno != E2BIG) {
+    return errno_error("add rows to " + map, errno);
+  }
+  return {};
+}
+
+Result<void> KernelView::remove_odd_rows(const std::string& map) const {
+  auto fd = open_pin(pin_dir_ + "/v1/maps/" + map);
+  ST_TRY(fd);
+  auto info = map_info(*fd);
+  ST_TRY(info);
+  const std::vector<char> keys = odd_keys(info->key_size, info->max_entries);
+  for (std::uint32_t i = 0; i < info->max_entries; ++i) {
+    bpf_attr attributes{};
+    attributes.map_fd = static_cast<std::uint32_t>(fd->get());
+    attributes.key = address_of(&keys[std::size_t{i} * info->key_size]);
+    if (call(BPF_MAP_DELETE_ELEM, attributes) != 0 && errno != ENOENT) {
+      return errno_error("remove rows from " + map, errno);
+    }
   }
   return {};
 }

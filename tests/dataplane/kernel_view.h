@@ -35,6 +35,10 @@ class KernelView {
   // connection comes or goes.
   [[nodiscard]] Result<void> add_records(std::uint64_t netns_cookie, std::int64_t change) const;
   [[nodiscard]] Result<void> add_records(std::int64_t change) const;
+  // Rows of no connection in a map of sockets or connections ("st_records"), which differ in the
+  // first eight bytes of their keys; stops when the map takes no more.
+  [[nodiscard]] Result<void> add_odd_rows(const std::string& map, std::uint32_t count) const;
+  [[nodiscard]] Result<void> remove_odd_rows(const std::string& map) const;
   // Connects of a namespace slot by reason ("redirected"), those that never happened left out.
   [[nodiscard]] Result<std::map<std::string, std::uint64_t>> counted(std::uint32_t slot) const;
   [[nodiscard]] Result<FastCounts> fast_counts() const;
