@@ -101,7 +101,12 @@ class RowWatch {
 };
 
 constexpr int kEdits = 20;
+// As docs/policy.md promises, of all but one: the test's own shell waits for a CPU like everything
+// else, for so long at most. Half of them take a fraction: 12 ms where that was measured, on two
+// busy cores.
 const milliseconds kEditBound = scaled(milliseconds(100));  // emulated machines are slower
+const milliseconds kMedianBound = scaled(milliseconds(50));
+const milliseconds kLongestBound = scaled(milliseconds(500));
 constexpr int kSwaps = 40;
 
 struct Edit {
@@ -151,8 +156,9 @@ class EditsTest : public Mesh {
         fmt::format("{}: {} edits, median {:.1f} ms, second longest {:.1f} ms, longest {:.1f} ms\n",
                     what, kEdits, took_ms[kEdits / 2], took_ms[kEdits - 2], took_ms[kEdits - 1]);
     std::cout << times;
-    // One may be longer: the test's own shell waits for a CPU like everything else.
+    EXPECT_LE(took_ms[kEdits / 2], kMedianBound.count()) << times;
     EXPECT_LE(took_ms[kEdits - 2], kEditBound.count()) << times;
+    EXPECT_LE(took_ms[kEdits - 1], kLongestBound.count()) << times;
   }
 
   [[nodiscard]] std::uint32_t policy_id() const {

@@ -18,11 +18,17 @@ namespace {
 using nlohmann::json;
 
 constexpr std::uint64_t kConnections = 9000;
+constexpr std::uint64_t kFiles = 20'000;  // of the engine
+// Two each; and beside them the pod's netns and listeners (4 of each family), and what the engine
+// keeps for itself.
+constexpr std::uint64_t kSurelyRedirected = (kFiles * 90 / 100 - 1 - 8 - 64) / 2;
 constexpr std::uint64_t kBoundedBytes = 256 * 1024;  // per connection, as --buffer promises
 constexpr milliseconds kLong{110'000};
 constexpr int kEdits = 20;
-constexpr int kBoundedPods = 100;  // as docs/policy.md promises
-constexpr double kEditBound_s = 0.1;
+constexpr int kBoundedPods = 100;     // as docs/policy.md promises
+constexpr double kEditBound_s = 0.1;  // of all but one; the others as in edits_test.cpp
+constexpr double kMedianBound_s = 0.05;
+constexpr double kLongestBound_s = 0.5;
 
 double seconds_since(Clock::time_point begin) {
   return std::chrono::duration<double>(Clock::now() - begin).count();
@@ -86,8 +92,8 @@ TEST_F(ScaleTest, nine_thousand_connections_pass_every_byte) {
   const Pod& client = meshed_pod("client");
   const auto echo = echo_in(server, {"echo:7000"});
   const auto shell = shell_in(client);
-  // 18,000 of the engine's 20,000 files.
-  ASSERT_NO_FATAL_FAILURE(start_sidetrack());
+  ASSERT_NO_FATAL_FAILURE(
+      start_sidetrack({.engine_launcher = {"prlimit", fmt::format("--nofile={}", kFiles)}}));
   ASSERT_NO_FATAL_FAILURE(wait_until_enrolled("client"));
   const std::uint64_t before = resident_bytes(sidetrack_->engine().pid());
   ST_ASSERT_VALUE(const auto opened,
@@ -97,9 +103,11 @@ TEST_F(ScaleTest, nine_thousand_connections_pass_every_byte) {
   EXPECT_EQ(checked["same"], kConnections);
   const std::uint64_t after = resident_bytes(sidetrack_->engine().pid());
   const std::uint64_t redirected = counted("redirected");
-  // On a busy machine the engine may miss a heartbeat: those connections go direct, and say so.
-  EXPECT_EQ(redirected + counted("engine_down") + counted("engine_full"), kConnections);
-  EXPECT_GE(redirected, kConnections / 2);
+  // The last few would fill more than 90 % of the engine's files: whether they are sent direct is a
+  // matter of when its next heartbeat says so. All others are redirected.
+  EXPECT_EQ(redirected + counted("engine_full"), kConnections)
+      << "engine_down " << counted("engine_down");
+  EXPECT_GE(redirected, kSurelyRedirected);
   const std::uint64_t each =
       (after - std::min(after, before)) / std::max<std::uint64_t>(1, redirected);
   EXPECT_LE(each, kBoundedBytes);
@@ -149,7 +157,9 @@ TEST_F(ScaleTest, many_pods_enrol_and_take_a_policy_change) {
   const double second_change_s = seconds_since(again);
   const std::vector<double> edits_s = edit_all(cookies);
   if (count <= kBoundedPods) {
+    EXPECT_LE(edits_s[kEdits / 2], kMedianBound_s);
     EXPECT_LE(edits_s[kEdits - 2], kEditBound_s) << "the longest: " << edits_s.back() << " s";
+    EXPECT_LE(edits_s.back(), kLongestBound_s);
   }
   fmt::print("{}\n", json{{"pods", count},
                           {"making_namespaces_s", making_s},
