@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// When the agent asks for a listener of an external engine to be put under watch. The listeners are
-// real ones of this process.
+// When the agent asks for a listener of an external engine to be put under watch, and what its cell
+// says meanwhile. The listeners are real ones of this process.
 #include <arpa/inet.h>
 #include <gtest/gtest.h>
 #include <sys/socket.h>
@@ -98,6 +98,31 @@ TEST_F(WatchedListenerTest, asks_again_after_a_failure_but_not_at_every_look) {
   }
   EXPECT_EQ(asked_after(watch, 3), 3U);
   EXPECT_EQ(asked_after(watch, 4), 3U);
+}
+
+// As before 6.12: for ever good, its loss would be seen by nobody.
+TEST_F(WatchedListenerTest, beats_at_every_look_where_the_kernel_does_not_watch) {
+  fails_ = true;
+  ExternalWatch watch = make_watch();
+  for (std::size_t times = 1; times <= 3; ++times) {
+    EXPECT_EQ(asked_after(watch, times), times);
+    watch.look(now_ += kSecond);
+    EXPECT_EQ(cell_.beat_ns, now_);
+    EXPECT_EQ(cell_.listener_cookie_v4, cookie_);
+    EXPECT_STREQ(watch.state(), "up") << watch.problem();
+  }
+  socket_.reset();
+  watch.look(now_ += kSecond);
+  EXPECT_EQ(cell_.beat_ns, 0U);
+  EXPECT_EQ(cell_.listener_cookie_v4, 0U);
+  EXPECT_STREQ(watch.state(), "down");
+}
+
+TEST_F(WatchedListenerTest, needs_no_look_where_the_kernel_watches) {
+  ExternalWatch watch = make_watch();
+  cell_.watched[0] = cookie_;
+  watch.look(now_ += kSecond);
+  EXPECT_EQ(cell_.beat_ns, ST_BEAT_NOT_NEEDED);
 }
 
 // The socket is the same, its cookie too.
