@@ -234,7 +234,8 @@ Result<std::string> container_cgroup(const Options& options, const Cgroups& cgro
                                      std::int64_t pid) {
   auto dir = cgroup::folder_of_process(pid);
   ST_TRY(dir);
-  ST_TRY(check_engine_dir(options.engine, cgroups.attach_dir, *dir));
+  // An engine that is refused asks again: the agent's loop does not wait for a stranger to go.
+  ST_TRY(check_engine_dir(options.engine, cgroups.attach_dir, *dir, [] {}));
   return dir;
 }
 

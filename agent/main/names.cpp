@@ -101,7 +101,7 @@ std::string reason_sentence(unsigned reason) {
     case ST_REASON_INTERNAL_ERROR:
       return "There was no memory for the connection's state: it goes directly.";
     case ST_REASON_ENGINE_DOWN_CLOSED:
-      return "No engine is alive and the pod says on-engine-loss: closed: connect() fails with "
+      return "No engine can take it and the pod says on-engine-loss: closed: connect() fails with "
              "ECONNREFUSED.";
     case ST_REASON_NO_ORIGINAL_DESTINATION:
       return "The engine refused a connection that was not redirected to it.";

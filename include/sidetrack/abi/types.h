@@ -371,7 +371,7 @@ struct st_counters {
 	__u64 bytes_out[ST_PATH_COUNT];
 	__u64 bytes_in[ST_PATH_COUNT];
 	__u64 flows_dropped;   /* flow records that found no room in the ring */
-	__u64 records_full;    /* connects that found no room for their record */
+	__u64 records_full;    /* established ones that found no room for their record */
 	__u64 storage_full;    /* connects that got no socket storage */
 	__u64 record_fallback; /* the engine asked before its socket's callback had run */
 };
