@@ -158,24 +158,13 @@ static __always_inline enum st_reason st_on_connect(struct st_attempt *attempt)
 	return reason;
 }
 
-/* What connect() says when it is refused. A pod without an IPv6 address would hear that from TCP,
- * too; without ::1, where no engine can listen, IPv6 is switched off. */
-static __always_inline int st_refusal(const struct st_attempt *attempt)
-{
-	const struct st_pod *pod = attempt->pod;
-
-	if (!pod || st_addr_is_v4(&attempt->connect.destination) || !st_addr_is_zero(&pod->own_v6))
-		return -ST_ECONNREFUSED;
-	return pod->listeners_v6 ? -ST_ENETUNREACH : -ST_EADDRNOTAVAIL;
-}
-
 /* The kernel's own answer to a refused hook is EPERM; an application knows ECONNREFUSED. Before
  * bpf_set_retval (5.18) the pod itself has to say so: nobody listens on port 0 of its loopback.
  * Returns whether that is where the connection is to go. */
 static __always_inline int st_refuse(struct st_attempt *attempt)
 {
 	if (bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_set_retval)) {
-		bpf_set_retval(st_refusal(attempt));
+		bpf_set_retval(-ST_ECONNREFUSED);
 		return 0;
 	}
 	st_aim_at_loopback(attempt);
