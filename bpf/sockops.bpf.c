@@ -208,6 +208,33 @@ static __always_inline int st_clear_ports(struct st_pod *pod, __u64 cookie)
 	return found;
 }
 
+/* Whether the listener was a watched one of the external engine. */
+static __always_inline int st_clear_engine(struct st_engine *engine, __u64 cookie)
+{
+	int found = 0;
+	int i;
+
+	for (i = 0; i < ST_MAX_WATCHED; i++) {
+		if (engine->watched[i] == cookie) {
+			engine->watched[i] = 0;
+			found = 1;
+		}
+	}
+	/* The agent writes a cookie, and then looks whether it is still watched: with a full fence
+	 * on either side (this one is the addition), one of the two sees the other. */
+	if (found)
+		__sync_fetch_and_add(&engine->closed, 1);
+	if (engine->listener_cookie_v4 == cookie) {
+		engine->listener_cookie_v4 = 0;
+		found = 1;
+	}
+	if (engine->listener_cookie_v6 == cookie) {
+		engine->listener_cookie_v6 = 0;
+		found = 1;
+	}
+	return found;
+}
+
 static __always_inline void st_on_listener_closed(struct bpf_sock_ops *ctx)
 {
 	__u64 netns_cookie = st_sockops_netns(ctx);
@@ -220,14 +247,8 @@ static __always_inline void st_on_listener_closed(struct bpf_sock_ops *ctx)
 
 	if (pod)
 		found = st_clear_ports(pod, cookie);
-	if (engine && engine->listener_cookie_v4 == cookie) {
-		engine->listener_cookie_v4 = 0;
-		found = 1;
-	}
-	if (engine && engine->listener_cookie_v6 == cookie) {
-		engine->listener_cookie_v6 = 0;
-		found = 1;
-	}
+	if (engine)
+		found |= st_clear_engine(engine, cookie);
 	/* Applications may listen on such ports, too: theirs are not worth a word, however often
 	 * they close them. */
 	if (found)

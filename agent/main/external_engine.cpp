@@ -6,6 +6,7 @@
 #include <netinet/tcp.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 #include <iterator>
 #include <utility>
@@ -44,6 +45,22 @@ bool is_any(const st_addr& address) {
 bool is_watched(const volatile st_engine& cell, std::uint64_t cookie) {
   return std::any_of(std::begin(cell.watched), std::end(cell.watched),
                      [cookie](std::uint64_t seen) { return seen == cookie; });
+}
+
+// The cookie of a listener (0 = none), where the connect hook and sockops find it. `watched`: it
+// was when the look began.
+void put_cookie(const volatile st_engine& cell, volatile __u64& place, std::uint64_t cookie,
+                bool watched) {
+  // Only what differs is written: sockops may be clearing it right now.
+  if (place != cookie) {
+    place = cookie;
+  }
+  // At a close, sockops takes the cookie out of `watched`, and then away from here. We do it the
+  // other way round: with a full fence on either side, one of the two sees the other.
+  std::atomic_thread_fence(std::memory_order_seq_cst);
+  if (watched && !is_watched(cell, cookie)) {
+    place = 0;
+  }
 }
 
 }  // namespace
@@ -128,6 +145,18 @@ ExternalWatch::Found ExternalWatch::find(const std::vector<NodeListener>& listen
   return found;
 }
 
+bool ExternalWatch::was_watched(std::uint64_t cookie) const {
+  return std::find(watched_.begin(), watched_.end(), cookie) != watched_.end();
+}
+
+// One that needs nobody who looks, if there is.
+const NodeListener* ExternalWatch::choose(const Found& found) const {
+  const auto best = std::find_if(found.begin(), found.end(), [this](const NodeListener* listener) {
+    return was_watched(listener->cookie);
+  });
+  return best != found.end() ? *best : found.empty() ? nullptr : found.front();
+}
+
 void ExternalWatch::look_at_queues(const Found& found, std::uint64_t arrived,
                                    std::uint64_t now_ns) {
   std::uint64_t waiting = 0;
@@ -149,7 +178,7 @@ void ExternalWatch::look_at_queues(const Found& found, std::uint64_t arrived,
 }
 
 bool ExternalWatch::watched(const NodeListener& listener, std::uint64_t now_ns) {
-  if (is_watched(*cell_, listener.cookie)) {
+  if (was_watched(listener.cookie) || is_watched(*cell_, listener.cookie)) {
     return true;
   }
   // Elsewhere sockops would not see it.
@@ -180,19 +209,22 @@ void ExternalWatch::forget_asked(const std::vector<NodeListener>& listeners, std
 void ExternalWatch::look(std::uint64_t now_ns, std::uint64_t lost) {
   problem_.clear();
   const std::uint64_t arrived = cell_->arrived;
+  std::copy(std::begin(cell_->watched), std::end(cell_->watched), watched_.begin());
   auto listeners = list_listeners();
   if (!listeners) {
     problem_ = listeners.error().message;
     return;  // the heartbeat ends by itself if this lasts
   }
-  if (lost != 0) {
-    std::erase_if(*listeners, [&](const NodeListener& one) { return one.cookie == lost; });
-  }
+  // The kernel may still list what is closing.
+  std::erase_if(*listeners, [&](const NodeListener& one) {
+    return (lost != 0 && one.cookie == lost) ||
+           (was_watched(one.cookie) && !is_watched(*cell_, one.cookie));
+  });
   forget_asked(*listeners, now_ns);
   Found found = find(*listeners, engine_.v4);
-  const NodeListener* v4 = found.empty() ? nullptr : found.front();
+  const NodeListener* v4 = choose(found);
   const Found of_v6 = find(*listeners, engine_.v6);
-  const NodeListener* v6 = of_v6.empty() ? nullptr : of_v6.front();
+  const NodeListener* v6 = choose(of_v6);
   std::copy_if(of_v6.begin(), of_v6.end(), std::back_inserter(found), [&](const auto* listener) {
     return std::find(found.begin(), found.end(), listener) == found.end();
   });
@@ -200,17 +232,10 @@ void ExternalWatch::look(std::uint64_t now_ns, std::uint64_t lost) {
   look_at_queues(found, arrived, now_ns);
   const bool watched_v4 = v4 == nullptr || watched(*v4, now_ns);
   const bool watched_v6 = v6 == nullptr || watched(*v6, now_ns);
-  // Only what differs is written: sockops may be clearing a cookie right now. A cookie that it
-  // cleared meanwhile comes back here for one look at most, and the next one (or its own close)
-  // takes it away.
-  const std::uint64_t cookie_v4 = v4 == nullptr ? 0 : v4->cookie;
-  const std::uint64_t cookie_v6 = v6 == nullptr ? 0 : v6->cookie;
-  if (cell_->listener_cookie_v4 != cookie_v4) {
-    cell_->listener_cookie_v4 = cookie_v4;
-  }
-  if (cell_->listener_cookie_v6 != cookie_v6) {
-    cell_->listener_cookie_v6 = cookie_v6;
-  }
+  put_cookie(*cell_, cell_->listener_cookie_v4, v4 == nullptr ? 0 : v4->cookie,
+             v4 != nullptr && watched_v4);
+  put_cookie(*cell_, cell_->listener_cookie_v6, v6 == nullptr ? 0 : v6->cookie,
+             v6 != nullptr && watched_v6);
   cell_->full = full_ ? 1 : 0;
   cell_->beat_ns = !up_ ? 0 : watched_v4 && watched_v6 ? ST_BEAT_NOT_NEEDED : now_ns;
 }

@@ -6,6 +6,7 @@
 // That a proxy hangs is seen by its accept queue, as it has no heartbeat.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -80,7 +81,11 @@ class ExternalWatch {
   };
   // Several processes or threads may listen on one address (SO_REUSEPORT).
   Found find(const std::vector<NodeListener>& listeners, const policy::SocketAddress& address);
+  // Which of them stands for all; none: null.
+  [[nodiscard]] const NodeListener* choose(const Found& found) const;
   void look_at_queues(const Found& found, std::uint64_t arrived, std::uint64_t now_ns);
+  // When the look began.
+  [[nodiscard]] bool was_watched(std::uint64_t cookie) const;
   // Whether its close will be seen without us; asks for it, again later if that failed.
   bool watched(const NodeListener& listener, std::uint64_t now_ns);
   void forget_asked(const std::vector<NodeListener>& listeners, std::uint64_t now_ns);
@@ -88,6 +93,7 @@ class ExternalWatch {
   ExternalEngine engine_;
   std::uint64_t engine_cgroup_id_;
   volatile st_engine* cell_;
+  std::array<std::uint64_t, ST_MAX_WATCHED> watched_{};  // as the look began
   AcceptQueue queue_;
   std::shared_ptr<Failed> failed_;
   adopt::Walks walks_;

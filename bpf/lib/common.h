@@ -70,7 +70,7 @@ static __always_inline __u64 st_known_cookie(const struct tcp_sock *tp)
 /* sockops will see the close of this listener of an external engine. */
 static __always_inline void st_note_watched(struct st_engine *engine, __u64 cookie)
 {
-	engine->watched[engine->watch_next++ & 7] = cookie;
+	engine->watched[engine->watch_next++ & (ST_MAX_WATCHED - 1)] = cookie;
 }
 
 /* 0: the ring is full. */

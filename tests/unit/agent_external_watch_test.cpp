@@ -6,9 +6,11 @@
 #include <sys/socket.h>
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <mutex>
+#include <thread>
 #include <vector>
 
 #include "agent/main/external_engine.h"
@@ -116,6 +118,32 @@ TEST_F(WatchedListenerTest, beats_at_every_look_where_the_kernel_does_not_watch)
   EXPECT_EQ(cell_.beat_ns, 0U);
   EXPECT_EQ(cell_.listener_cookie_v4, 0U);
   EXPECT_STREQ(watch.state(), "down");
+}
+
+// sockops takes it out of `watched` at any moment of a look, and then out of the cell.
+TEST_F(WatchedListenerTest, leaves_no_cookie_that_nobody_would_take_away) {
+  ExternalWatch watch = make_watch();
+  for (int round = 0; round < 300; ++round) {
+    cell_.listener_cookie_v4 = 0;
+    cell_.watched[0] = cookie_;
+    std::atomic<bool> begun = false;
+    std::thread closing([&] {
+      begun.wait(false);
+      const auto since = std::chrono::steady_clock::now();
+      while (std::chrono::steady_clock::now() - since < std::chrono::microseconds(round)) {
+      }
+      cell_.watched[0] = 0;
+      std::atomic_thread_fence(std::memory_order_seq_cst);
+      if (cell_.listener_cookie_v4 == cookie_) {
+        cell_.listener_cookie_v4 = 0;
+      }
+    });
+    begun = true;
+    begun.notify_all();
+    watch.look(now_ += kSecond);
+    closing.join();
+    ASSERT_TRUE(cell_.listener_cookie_v4 == 0 || cell_.beat_ns == now_) << round;
+  }
 }
 
 TEST_F(WatchedListenerTest, needs_no_look_where_the_kernel_watches) {

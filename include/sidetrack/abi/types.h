@@ -70,6 +70,7 @@ enum {
 	ST_FLOW_RING_BYTES = 4194304,
 	ST_EVENT_RING_BYTES = 262144,
 	ST_PORTS_PER_PAGE = 512,
+	ST_MAX_WATCHED = 8,	      /* listeners in st_engine.watched; a power of two */
 	ST_NAMESPACE_NAME_BYTES = 64, /* a DNS label has at most 63 */
 };
 
@@ -200,10 +201,11 @@ struct st_engine {
 	__u64 listener_cookie_v6;
 	__u64 pid; /* embedded engines: written by the agent, so that an engine keeps its cell when
 		      the agent restarts */
-	__u64 watched[8]; /* external engines: cookies of the latest listeners whose close sockops
-			     will see */
-	__u64 arrived;	  /* external engines: connections that ever entered their accept queues */
-	__u64 reserved[2];
+	__u64 watched[ST_MAX_WATCHED]; /* external engines: cookies of the latest listeners whose
+					  close sockops will see; it takes them out then */
+	__u64 arrived; /* external engines: connections that ever entered their accept queues */
+	__u64 closed;  /* external engines: listeners that sockops took out of `watched` */
+	__u64 reserved;
 };
 ST_STATIC_ASSERT(sizeof(struct st_engine) == 128, "st_engine");
 
