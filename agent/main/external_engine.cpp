@@ -13,12 +13,14 @@
 
 #include "agent/sys/sock_diag.h"
 #include "sidetrack/decide.h"
+#include "sidetrack/log/log.h"
 
 namespace sidetrack::agent {
 
 namespace {
 
-constexpr std::uint64_t kAskAgainNs = 5'000'000'000;
+constexpr std::uint64_t kAskAgainNs = 5'000'000'000;        // doubled after every failure ...
+constexpr std::uint64_t kAskAgainMostNs = 300'000'000'000;  // ... up to this
 
 NodeListener to_listener(const sys::TcpSocket& socket) {
   NodeListener listener{.port = ntohs(socket.id.idiag_sport),
@@ -110,12 +112,11 @@ ExternalWatch::ExternalWatch(ExternalEngine engine, std::uint64_t engine_cgroup_
       cell_(cell),
       failed_(std::make_shared<Failed>()),
       walks_([failed = failed_, watch = std::move(watch)](std::uint64_t cookie) {
-        auto done = watch(cookie);
-        if (!done) {
+        if (const auto done = watch(cookie); !done) {
           const std::lock_guard lock(failed->mutex);
-          failed->cookies.push_back(cookie);
+          failed->why[cookie] = done.error().message;
         }
-        return done;
+        return Result<void>{};  // we say ourselves that it failed
       }) {}
 
 ExternalWatch::Found ExternalWatch::find(const std::vector<NodeListener>& listeners,
@@ -182,23 +183,39 @@ bool ExternalWatch::watched(const NodeListener& listener, std::uint64_t now_ns) 
     return true;
   }
   // Elsewhere sockops would not see it.
-  if (listener.cgroup_id == engine_cgroup_id_ && !asked_.contains(listener.cookie) &&
-      walks_.start(UniqueFd(), listener.cookie)) {
-    asked_[listener.cookie] = now_ns;
+  if (listener.cgroup_id == engine_cgroup_id_) {
+    ask(listener.cookie, now_ns);
   }
   return false;
 }
 
-void ExternalWatch::forget_asked(const std::vector<NodeListener>& listeners, std::uint64_t now_ns) {
+void ExternalWatch::ask(std::uint64_t cookie, std::uint64_t now_ns) {
+  Asked& asked = asked_[cookie];
+  if (asked.under_way || now_ns < asked.again_ns || !walks_.start(UniqueFd(), cookie)) {
+    return;
+  }
+  asked.under_way = true;
+  asked.pause_ns =
+      asked.pause_ns == 0 ? kAskAgainNs : std::min(2 * asked.pause_ns, kAskAgainMostNs);
+  asked.again_ns = now_ns + asked.pause_ns;
+}
+
+void ExternalWatch::take_failures() {
   const std::lock_guard lock(failed_->mutex);
-  std::erase_if(failed_->cookies, [&](std::uint64_t cookie) {
-    const auto asked = asked_.find(cookie);
-    if (asked != asked_.end() && now_ns - asked->second < kAskAgainNs) {
-      return false;
+  for (const auto& [cookie, why] : std::exchange(failed_->why, {})) {
+    const auto found = asked_.find(cookie);
+    if (found == asked_.end()) {
+      continue;
     }
-    asked_.erase(cookie);
-    return true;
-  });
+    found->second.under_way = false;
+    if (std::exchange(found->second.failure, why) != why) {
+      log_event(LogLevel::kError, "engine", "watch_failed",
+                {{"kind", "external"}, {"socket_cookie", cookie}, {"detail", why}});
+    }
+  }
+}
+
+void ExternalWatch::forget_asked(const std::vector<NodeListener>& listeners) {
   std::erase_if(asked_, [&](const auto& asked) {
     return std::none_of(listeners.begin(), listeners.end(), [&](const NodeListener& listener) {
       return listener.cookie == asked.first;
@@ -220,7 +237,8 @@ void ExternalWatch::look(std::uint64_t now_ns, std::uint64_t lost) {
     return (lost != 0 && one.cookie == lost) ||
            (was_watched(one.cookie) && !is_watched(*cell_, one.cookie));
   });
-  forget_asked(*listeners, now_ns);
+  take_failures();
+  forget_asked(*listeners);
   Found found = find(*listeners, engine_.v4);
   const NodeListener* v4 = choose(found);
   const Found of_v6 = find(*listeners, engine_.v6);

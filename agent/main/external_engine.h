@@ -74,10 +74,17 @@ class ExternalWatch {
 
  private:
   using Found = std::vector<const NodeListener*>;
-  // Cookies of listeners that could not be put under watch; a walk may outlive us.
+  // Why listeners could not be put under watch, by cookie; a walk may outlive us.
   struct Failed {
     std::mutex mutex;
-    std::vector<std::uint64_t> cookies;
+    std::map<std::uint64_t, std::string> why;
+  };
+  // A listener that was to be put under watch.
+  struct Asked {
+    bool under_way = false;  // or done: only a failure ends it
+    std::uint64_t pause_ns = 0;
+    std::uint64_t again_ns = 0;  // not before, should it fail
+    std::string failure;         // the latest
   };
   // Several processes or threads may listen on one address (SO_REUSEPORT).
   Found find(const std::vector<NodeListener>& listeners, const policy::SocketAddress& address);
@@ -88,7 +95,9 @@ class ExternalWatch {
   [[nodiscard]] bool was_watched(std::uint64_t cookie) const;
   // Whether its close will be seen without us; asks for it, again later if that failed.
   bool watched(const NodeListener& listener, std::uint64_t now_ns);
-  void forget_asked(const std::vector<NodeListener>& listeners, std::uint64_t now_ns);
+  void ask(std::uint64_t cookie, std::uint64_t now_ns);
+  void take_failures();
+  void forget_asked(const std::vector<NodeListener>& listeners);
 
   ExternalEngine engine_;
   std::uint64_t engine_cgroup_id_;
@@ -97,7 +106,7 @@ class ExternalWatch {
   AcceptQueue queue_;
   std::shared_ptr<Failed> failed_;
   adopt::Walks walks_;
-  std::map<std::uint64_t, std::uint64_t> asked_;  // when, by cookie
+  std::map<std::uint64_t, Asked> asked_;  // by cookie
   bool up_ = false;
   bool full_ = false;
   std::string problem_ = "not looked at yet";

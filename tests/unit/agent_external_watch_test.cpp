@@ -10,10 +10,12 @@
 #include <chrono>
 #include <condition_variable>
 #include <mutex>
+#include <string>
 #include <thread>
 #include <vector>
 
 #include "agent/main/external_engine.h"
+#include "sidetrack/log/log.h"
 #include "sidetrack/unique_fd.h"
 
 namespace sidetrack::agent {
@@ -49,7 +51,7 @@ class WatchedListenerTest : public ::testing::Test {
               asked_.push_back(cookie);
               changed_.notify_all();
               if (fails_) {
-                return make_error(ErrorCode::kIo, "the kernel had no memory");
+                return make_error(ErrorCode::kIo, why_);
               }
               return {};
             }};
@@ -66,6 +68,25 @@ class WatchedListenerTest : public ::testing::Test {
     }
     return asked_.size();
   }
+  // Looks so many times at the most, at this moment, until it was asked so many times.
+  std::size_t looked(ExternalWatch& watch, std::size_t times, int looks) {
+    std::unique_lock lock(mutex_);
+    for (int i = 0; i < looks && asked_.size() < times; ++i) {
+      lock.unlock();
+      watch.look(now_);
+      lock.lock();
+      changed_.wait_for(lock, std::chrono::milliseconds(20),
+                        [&] { return asked_.size() >= times; });
+    }
+    return asked_.size();
+  }
+  static std::size_t count(const std::string& text, const std::string& word) {
+    std::size_t found = 0;
+    for (std::size_t at = 0; (at = text.find(word, at)) != std::string::npos; ++at) {
+      ++found;
+    }
+    return found;
+  }
 
   UniqueFd socket_;
   sockaddr_in address_{.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
@@ -79,6 +100,7 @@ class WatchedListenerTest : public ::testing::Test {
   // Below: under `mutex_`.
   std::vector<std::uint64_t> asked_;
   bool fails_ = false;
+  std::string why_ = "the kernel had no memory";
 };
 
 TEST_F(WatchedListenerTest, asks_once_where_the_kernel_does_not_refuse) {
@@ -100,6 +122,32 @@ TEST_F(WatchedListenerTest, asks_again_after_a_failure_but_not_at_every_look) {
   }
   EXPECT_EQ(asked_after(watch, 3), 3U);
   EXPECT_EQ(asked_after(watch, 4), 3U);
+}
+
+TEST_F(WatchedListenerTest, asks_ever_more_seldom_and_says_what_is_new) {
+  fails_ = true;
+  ExternalWatch watch = make_watch();
+  testing::internal::CaptureStderr();
+  start_log(LogLevel::kInfo, LogFormat::kText);
+  ASSERT_EQ(asked_after(watch, 1), 1U);
+  std::size_t times = 1;
+  for (const std::uint64_t pause : {5U, 10U, 20U, 40U, 80U, 160U, 300U, 300U}) {
+    std::unique_lock lock(mutex_);
+    why_ = times < 4 ? "the kernel had no memory" : "no room";
+    lock.unlock();
+    // The failure has been taken notice of when nothing is asked for any more.
+    const std::uint64_t asked_at = now_;
+    now_ = asked_at + pause * kSecond - kSecond - 1;
+    EXPECT_EQ(looked(watch, times + 1, 3), times) << pause;
+    now_ = asked_at + pause * kSecond;
+    ASSERT_EQ(looked(watch, times + 1, 100), times + 1) << pause;
+    ++times;
+  }
+  looked(watch, times + 1, 3);
+  const std::string said = testing::internal::GetCapturedStderr();
+  EXPECT_EQ(count(said, "watch_failed"), 2U) << said;
+  EXPECT_EQ(count(said, "no room"), 1U) << said;
+  EXPECT_EQ(count(said, "walk_failed"), 0U) << said;
 }
 
 // As before 6.12: for ever good, its loss would be seen by nobody.
