@@ -19,7 +19,6 @@ namespace sidetrack::agent {
 
 namespace {
 
-constexpr int kFailedLooks = 5;                             // in a row: it lasts
 constexpr std::uint64_t kAskAgainNs = 5'000'000'000;        // doubled after every failure ...
 constexpr std::uint64_t kAskAgainMostNs = 300'000'000'000;  // ... up to this
 
@@ -231,13 +230,8 @@ void ExternalWatch::look(std::uint64_t now_ns, std::uint64_t lost) {
   auto listeners = list_listeners();
   if (!listeners) {
     problem_ = listeners.error().message;
-    // A heartbeat ends by itself if this lasts; where none is needed, one that can end is begun.
-    if (++failed_looks_ == kFailedLooks && cell_->beat_ns == ST_BEAT_NOT_NEEDED) {
-      cell_->beat_ns = now_ns;
-    }
-    return;
+    return;  // what is watched stays in use: its close is seen without us
   }
-  failed_looks_ = 0;
   // The kernel may still list what is closing.
   std::erase_if(*listeners, [&](const NodeListener& one) {
     return (lost != 0 && one.cookie == lost) ||

@@ -107,7 +107,6 @@ class ExternalWatch {
   std::shared_ptr<Failed> failed_;
   adopt::Walks walks_;
   std::map<std::uint64_t, Asked> asked_;  // by cookie
-  int failed_looks_ = 0;                  // in a row
   bool up_ = false;
   bool full_ = false;
   std::string problem_ = "not looked at yet";

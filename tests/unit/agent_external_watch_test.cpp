@@ -3,7 +3,6 @@
 // says meanwhile. The listeners are real ones of this process.
 #include <arpa/inet.h>
 #include <gtest/gtest.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 
 #include <algorithm>
@@ -23,23 +22,6 @@ namespace sidetrack::agent {
 namespace {
 
 constexpr std::uint64_t kSecond = ST_HEARTBEAT_STALE_NS;
-
-// No socket can be made while it lives.
-class NoMoreFiles {
- public:
-  NoMoreFiles() {
-    EXPECT_EQ(::getrlimit(RLIMIT_NOFILE, &before_), 0);
-    rlimit none = before_;
-    none.rlim_cur = 0;
-    EXPECT_EQ(::setrlimit(RLIMIT_NOFILE, &none), 0);
-  }
-  NoMoreFiles(const NoMoreFiles&) = delete;
-  NoMoreFiles& operator=(const NoMoreFiles&) = delete;
-  ~NoMoreFiles() { EXPECT_EQ(::setrlimit(RLIMIT_NOFILE, &before_), 0); }
-
- private:
-  rlimit before_{};
-};
 
 class WatchedListenerTest : public ::testing::Test {
  protected:
@@ -216,25 +198,6 @@ TEST_F(WatchedListenerTest, needs_no_look_where_the_kernel_watches) {
   ExternalWatch watch = make_watch();
   cell_.watched[0] = cookie_;
   watch.look(now_ += kSecond);
-  EXPECT_EQ(cell_.beat_ns, ST_BEAT_NOT_NEEDED);
-}
-
-TEST_F(WatchedListenerTest, beats_for_the_last_time_when_it_can_look_no_more) {
-  ExternalWatch watch = make_watch();
-  cell_.watched[0] = cookie_;
-  watch.look(now_ += kSecond);
-  {
-    const NoMoreFiles none;
-    for (int i = 0; i < 4; ++i) {
-      watch.look(now_ += kSecond);
-      EXPECT_EQ(cell_.beat_ns, ST_BEAT_NOT_NEEDED) << i;
-    }
-    watch.look(now_ += kSecond);
-    EXPECT_EQ(cell_.beat_ns, now_);
-    watch.look(now_ + kSecond);
-    EXPECT_EQ(cell_.beat_ns, now_);
-  }
-  watch.look(now_ += 2 * kSecond);
   EXPECT_EQ(cell_.beat_ns, ST_BEAT_NOT_NEEDED);
 }
 
