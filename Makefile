@@ -39,7 +39,7 @@ demo: ## shows redirection, exclusions and failover in a lab of network namespac
 	$(Q)scripts/demo.sh
 
 .PHONY: bench
-bench: ## measures against no mesh, HAProxy, and HAProxy and Envoy as sidecars (root, 24 minutes; BENCH_QUICK=1: 5 minutes)
+bench: ## measures against no mesh, HAProxy, and HAProxy and Envoy as sidecars (root, half an hour; BENCH_QUICK=1: 5 minutes)
 	$(Q)scripts/install-packages.sh build run bench
 	$(Q)cmake --preset release
 	$(Q)cmake --build --preset release --target st_bench $(VERBOSE)

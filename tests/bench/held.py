@@ -14,6 +14,7 @@ from bench_lab import Lab
 from competitors import PORTS, Path_
 
 WARMUP_S = 0.1
+RESUME_S = 0.25  # not counted: what has waited for its turn is slower at first, and not every proxy by as much
 
 
 def cpu_seconds(pid: int) -> float:
@@ -74,6 +75,7 @@ def measure_in_turn(hold, rounds: int, seconds: float) -> tuple[list[dict], dict
     for number in range(-1, rounds):
         clients, waiting = waiting, hold(number + 1) if number + 1 < rounds else []
         for client in clients if number % 2 == 0 else reversed(clients):
+            client.measure(RESUME_S)
             row = client.measure(seconds)
             if number >= 0:
                 rows.append({"path": client.path.name, "round": number, **row})

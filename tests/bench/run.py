@@ -37,7 +37,7 @@ def plan() -> dict:
     if QUICK:
         return {"connect_rounds": 2, "pairs": 13, "slice_ms": 50, "load_rounds": 2, "load_s": 0.8, "paired_rounds": 6, "paired_s": 0.2,
                 "idle": 2000}
-    return {"connect_rounds": 4, "pairs": 50, "slice_ms": 60, "load_rounds": 4, "load_s": 1.8, "paired_rounds": 60, "paired_s": 0.35,
+    return {"connect_rounds": 4, "pairs": 50, "slice_ms": 60, "load_rounds": 4, "load_s": 1.8, "paired_rounds": 40, "paired_s": 0.6,
             "idle": 4000}
 
 
