@@ -10,9 +10,12 @@
 #include "engine/daemon.h"
 #include "engine/options.h"
 #include "sidetrack/cgroup/process_cgroup.h"
+#include "sidetrack/cli/complain.h"
 #include "sidetrack/log/log.h"
 
 namespace {
+
+constexpr const char* kProgram = "sidetrack-engine";
 
 int run(const std::vector<std::string>& arguments) {
   using sidetrack::engine::Options;
@@ -22,7 +25,7 @@ int run(const std::vector<std::string>& arguments) {
   }
   const auto options = sidetrack::engine::parse_options(arguments, environment);
   if (!options) {
-    fmt::print(stderr, "sidetrack-engine: {}\n", options.error().message);
+    sidetrack::cli::complain(kProgram, options.error().message);
     return 2;
   }
   switch (options->command) {
@@ -52,7 +55,7 @@ int main(int argc, char** argv) {
   try {
     return run(std::vector<std::string>(argv + 1, argv + argc));
   } catch (const std::exception& error) {
-    fmt::print(stderr, "sidetrack-engine: {}\n", error.what());
+    sidetrack::cli::complain(kProgram, error.what());
     return 1;
   }
 }

@@ -9,12 +9,15 @@
 #include "probe/check.h"
 #include "probe/options.h"
 #include "probe/serve.h"
+#include "sidetrack/cli/complain.h"
 
 namespace sidetrack::probe {
 namespace {
 
+constexpr const char* kProgram = "sidetrack-probe";
+
 int fail(const Error& error) {
-  fmt::print(stderr, "sidetrack-probe: {}\n", error.message);
+  cli::complain(kProgram, error.message);
   return error.code == ErrorCode::kInvalid ? 2 : 1;
 }
 
@@ -52,7 +55,7 @@ int main(int argc, char** argv) {
   try {
     return sidetrack::probe::main_of({argv + 1, argv + argc});
   } catch (const std::exception& error) {
-    fmt::print(stderr, "sidetrack-probe: {}\n", error.what());
+    sidetrack::cli::complain(sidetrack::probe::kProgram, error.what());
     return 1;
   }
 }

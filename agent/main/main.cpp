@@ -15,11 +15,14 @@
 #include "agent/main/uninstall.h"
 #include "agent/selftest/self_test.h"
 #include "sidetrack/cgroup/process_cgroup.h"
+#include "sidetrack/cli/complain.h"
 #include "sidetrack/cli/rights.h"
 
 namespace sidetrack::agent {
 
 namespace {
+
+constexpr const char* kProgram = "sidetrack-agent";
 
 // SIG_BLOCK, SIG_UNBLOCK. One that comes before the agent can take it waits until it can: nobody
 // who asks for a reload means to end it.
@@ -42,7 +45,7 @@ int exit_code_of(const Error& error) {
 int fail(const Error& error, const cli::Origins& origins = {}) {
   const Error explained = cli::with_rights(origins.explain(error),
                                            "CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON and CAP_SYS_ADMIN");
-  fmt::print(stderr, "sidetrack-agent: {}\n", explained.message);
+  cli::complain(kProgram, explained.message);
   return exit_code_of(error);
 }
 
@@ -114,8 +117,8 @@ int self_test(const Options& options) {
        }});
   if (g_signal != 0) {
     constexpr int kSignalled = 128;  // as a shell shows it
-    fmt::print(stderr, "sidetrack-agent: ended by signal {}; what the self-test made is gone\n",
-               int{g_signal});
+    cli::complain(kProgram, fmt::format("ended by signal {}; what the self-test made is gone",
+                                        int{g_signal}));
     return kSignalled + g_signal;
   }
   if (!report) {
@@ -168,7 +171,7 @@ int main(int argc, char** argv) {
   try {
     return sidetrack::agent::main_of(argc, argv);
   } catch (const std::exception& error) {
-    fmt::print(stderr, "sidetrack-agent: {}\n", error.what());
+    sidetrack::cli::complain(sidetrack::agent::kProgram, error.what());
     return 1;
   }
 }

@@ -56,7 +56,7 @@ ROOMS = {
                  "agent/sys/", "agent/metrics/") + SHARED),
     "agent/metrics/": Room(
         project=("agent/metrics/", "agent/admin/views.h", "agent/reconcile/", "agent/dataplane/", "agent/sys/") + SHARED),
-    "agent/ctl/": Room(project=("agent/ctl/", "agent/admin/", "agent/dataplane/", "agent/policy/", "agent/sys/", "sidetrack/cgroup/", "sidetrack/files/") + SHARED),
+    "agent/ctl/": Room(project=("agent/ctl/", "agent/admin/", "agent/dataplane/", "agent/policy/", "agent/sys/", "sidetrack/cgroup/", "sidetrack/cli/", "sidetrack/files/") + SHARED),
     # The one exception to "only agent/dataplane uses libbpf": doctor reads which programs, also of other products, sit on the
     # hooks, when there may be neither an agent nor a data plane of ours.
     "agent/ctl/hooks.": Room(
@@ -64,7 +64,7 @@ ROOMS = {
     "agent/": Room(project=("agent/", "sidetrack/")),
     "agent/main/": Room(project=("agent/", "cni/install/", "sidetrack/")),
     "engine/": Room(project=("engine/", "sidetrack/cgroup/", "sidetrack/cli/", "sidetrack/wire/") + SHARED),
-    "probe/": Room(project=("probe/", "sidetrack/result.h")),
+    "probe/": Room(project=("probe/", "sidetrack/cli/", "sidetrack/result.h")),
     "cni/": Room(
         project=("cni/json/", "cni/plugin/", "cni/versions.h", "sidetrack/wire/", "sidetrack/result.h", "sidetrack/unique_fd.h")),
     # The agent's, never the plugin's.

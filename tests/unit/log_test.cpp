@@ -2,10 +2,14 @@
 // A line of the log is one line, whatever its values are.
 #include "sidetrack/log/log.h"
 
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <nlohmann/json.hpp>
+
+#include "sidetrack/unique_fd.h"
 
 namespace sidetrack {
 namespace {
@@ -61,6 +65,15 @@ TEST(Log, says_nothing_below_its_level) {
   set_log_level(LogLevel::kWarn);
   log_event(LogLevel::kWarn, "policy", "heard");
   EXPECT_THAT(GetCapturedStderr(), EndsWith("component=policy event=heard\n"));
+}
+
+TEST(Log, does_not_fail_where_nothing_can_be_written) {
+  const UniqueFd before(::dup(STDERR_FILENO));
+  const UniqueFd full(::open("/dev/full", O_WRONLY | O_CLOEXEC));
+  ASSERT_GE(::dup2(full.get(), STDERR_FILENO), 0);
+  start_log(LogLevel::kInfo, LogFormat::kText);
+  EXPECT_NO_THROW(log_event(LogLevel::kWarn, "policy", "problem"));
+  ASSERT_GE(::dup2(before.get(), STDERR_FILENO), 0);
 }
 
 }  // namespace
