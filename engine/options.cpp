@@ -13,6 +13,7 @@
 #include <boost/program_options.hpp>
 
 #include "sidetrack/cli/origins.h"
+#include "sidetrack/cli/style.h"
 
 namespace sidetrack::engine {
 namespace {
@@ -205,7 +206,12 @@ Result<Options> parse_options(const std::vector<std::string>& arguments,
   po::variables_map values;
   cli::Origins origins;
   try {
-    po::store(po::command_line_parser(arguments).options(all).positional(positional).run(), values);
+    po::store(po::command_line_parser(arguments)
+                  .options(all)
+                  .positional(positional)
+                  .style(cli::kStyle)
+                  .run(),
+              values);
     store_environment(options, environment, values, origins);
     po::notify(values);
   } catch (const po::error& error) {

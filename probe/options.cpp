@@ -9,6 +9,8 @@
 
 #include <boost/program_options.hpp>
 
+#include "sidetrack/cli/style.h"
+
 namespace sidetrack::probe {
 namespace {
 
@@ -102,7 +104,12 @@ Result<Options> parse_options(const std::vector<std::string>& arguments) {
   po::positional_options_description positional;
   positional.add("command", 1);
   try {
-    po::store(po::command_line_parser(arguments).options(all).positional(positional).run(), values);
+    po::store(po::command_line_parser(arguments)
+                  .options(all)
+                  .positional(positional)
+                  .style(cli::kStyle)
+                  .run(),
+              values);
     po::notify(values);
   } catch (const po::error& error) {
     return invalid(error.what());

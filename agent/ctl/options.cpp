@@ -11,6 +11,7 @@
 #include <boost/program_options.hpp>
 
 #include "agent/ctl/format.h"
+#include "sidetrack/cli/style.h"
 
 namespace sidetrack::ctl {
 namespace {
@@ -123,6 +124,9 @@ Result<void> read_values(const po::variables_map& values, Options& options) {
                                       : Format::kTable;
   if (values.count("namespace") > 0) {
     options.namespace_name = values["namespace"].as<std::string>();
+    if (options.namespace_name.empty()) {
+      return usage("-n '': a namespace name is meant", options.command);
+    }
   }
   if (values.count("pin-dir") > 0) {
     options.pin_dir = values["pin-dir"].as<std::string>();
@@ -178,9 +182,12 @@ Result<Options> parse_options(const std::vector<std::string>& arguments) {
   try {
     po::positional_options_description positional;
     positional.add("positional", -1);
-    po::store(
-        po::command_line_parser(arguments).options(all_options()).positional(positional).run(),
-        values);
+    po::store(po::command_line_parser(arguments)
+                  .options(all_options())
+                  .positional(positional)
+                  .style(cli::kStyle)
+                  .run(),
+              values);
     po::notify(values);
   } catch (const po::error& error) {
     return usage(error.what(), "");

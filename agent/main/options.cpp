@@ -17,6 +17,7 @@
 
 #include "agent/main/option_list.h"
 #include "agent/main/option_values.h"
+#include "sidetrack/cli/style.h"
 
 namespace sidetrack::agent {
 
@@ -138,10 +139,9 @@ Result<po::variables_map> parse_words(const std::vector<std::string>& words, Com
   po::variables_map values;
   po::positional_options_description positional;
   positional.add("surplus", -1);
-  const auto style =
-      po::command_line_style::default_style & ~po::command_line_style::allow_guessing;
-  po::store(po::command_line_parser(words).options(own).positional(positional).style(style).run(),
-            values);
+  po::store(
+      po::command_line_parser(words).options(own).positional(positional).style(cli::kStyle).run(),
+      values);
   if (values.contains("surplus")) {
     return make_error(
         ErrorCode::kInvalid,

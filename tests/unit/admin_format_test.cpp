@@ -127,6 +127,9 @@ TEST(CtlOptions, wrong_ones_are_named) {
   EXPECT_THAT(parse_options({"flows", "--since", "5"}).error().message,
               ::testing::HasSubstr("--since '5': a time such as 30s, 5m or 2h is meant"));
   EXPECT_FALSE(parse_options({"status", "--nope"}));
+  EXPECT_FALSE(parse_options({"status", "--stat", "/x"}));
+  EXPECT_THAT(parse_options({"pods", "-n", ""}).error().message,
+              ::testing::HasSubstr("-n '': a namespace name is meant"));
 }
 
 TEST(CtlOptions, every_command_has_help_with_an_example) {

@@ -54,6 +54,7 @@ TEST(EngineOptions, refuses_what_it_does_not_understand) {
   EXPECT_FALSE(parse_options({}, {}));
   EXPECT_FALSE(parse_options({"walk"}, {}));
   EXPECT_FALSE(parse_options({"run", "--no-such"}, {}));
+  EXPECT_FALSE(parse_options({"run", "--thread", "3"}, {}));
   EXPECT_FALSE(parse_options({"run", "--drain", "30"}, {}));
   EXPECT_FALSE(parse_options({"run", "--buffer", "1KiB"}, {}));
   EXPECT_FALSE(parse_options({"run", "--threads", "0"}, {}));

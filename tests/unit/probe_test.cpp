@@ -44,6 +44,7 @@ TEST(ProbeOptions, check_needs_a_pod_and_an_expectation) {
 TEST(ProbeOptions, serve_needs_a_port_and_unknown_commands_are_refused) {
   EXPECT_FALSE(parse_options({"serve"}));
   EXPECT_FALSE(parse_options({"listen", "--port", "80"}));
+  EXPECT_FALSE(parse_options({"serve", "--por", "80"}));
   const auto options = parse_options({"serve", "--port", "80", "--port", "81"});
   ASSERT_TRUE(options);
   EXPECT_THAT(options->ports, testing::ElementsAre(80, 81));
