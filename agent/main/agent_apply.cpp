@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <ctime>
 #include <utility>
@@ -12,6 +13,28 @@
 #include "sidetrack/log/log.h"
 
 namespace sidetrack::agent {
+
+namespace {
+
+constexpr std::size_t kMostLogged = 100;
+
+void log_problems(const std::vector<kube::Problem>& problems) {
+  const std::size_t logged = std::min(problems.size(), kMostLogged);
+  for (std::size_t i = 0; i < logged; ++i) {
+    const kube::Problem& problem = problems[i];
+    log_event(LogLevel::kWarn, "policy", "problem",
+              {{"object", problem.object},
+               {"key", problem.key},
+               {"value", problem.value},
+               {"reason", problem.reason}});
+  }
+  if (logged < problems.size()) {
+    log_event(LogLevel::kWarn, "policy", "more_problems",
+              {{"problems", problems.size() - logged}, {"detail", "sidetrackctl status has all"}});
+  }
+}
+
+}  // namespace
 
 // Most changes are of pods: what routes are made of is large, and rarely another.
 void Agent::take(const kube::Snapshot& snapshot) {
@@ -37,9 +60,13 @@ void Agent::take(const kube::Snapshot& snapshot) {
 void Agent::on_snapshot(const kube::Snapshot& snapshot) {
   take(snapshot);
   if (is_held()) {
+    const bool has_news = snapshot_.problems != problems_;
     problems_ = snapshot_.problems;
     log_event(LogLevel::kError, "agent", "held",
               {{"problems", problems_.size()}, {"detail", held_reason()}});
+    if (has_news) {
+      log_problems(problems_);
+    }
     return;
   }
   apply();
@@ -105,13 +132,8 @@ void Agent::apply() {
              {"services", snapshot_.objects.services.size()},
              {"problems", problems_.size()},
              {"seconds", fmt::format("{:.4f}", last_apply_s_)}});
-  for (std::size_t i = 0; has_news && i < problems_.size(); ++i) {
-    const kube::Problem& problem = problems_[i];
-    log_event(LogLevel::kWarn, "policy", "problem",
-              {{"object", problem.object},
-               {"key", problem.key},
-               {"value", problem.value},
-               {"reason", problem.reason}});
+  if (has_news) {
+    log_problems(problems_);
   }
 }
 

@@ -159,6 +159,9 @@ TEST_F(AgentFault, one_that_cannot_read_its_objects_leaves_all_in_force) {
   ST_ASSERT_OK(objects_->put_text("zz-garbage.yaml", "x: ["));
   ST_ASSERT_OK(sidetrack_->start_agent());
   ST_ASSERT_OK(sidetrack_->agent().wait_for_output("event=held"));
+  ST_ASSERT_OK(sidetrack_->agent().wait_for_output("event=problem"));
+  EXPECT_NE(sidetrack_->agent().output().find("zz-garbage.yaml"), std::string::npos)
+      << sidetrack_->agent().output();
   ST_ASSERT_VALUE(auto status, sidetrack_->get("/v1/status"));
   EXPECT_EQ(status["agent"]["state"], "starting");
   EXPECT_NE(status["problems"].dump().find("\"held\""), std::string::npos) << status.dump(2);
