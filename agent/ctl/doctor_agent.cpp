@@ -41,10 +41,22 @@ void check_programs(const json& status, Findings& findings) {
   }
 }
 
+// What the agent advises where no engine takes connections; empty: one does.
+std::string advice_on_engine(const json& status) {
+  const auto& problems = list_of(status, "problems");
+  const auto found = std::find_if(problems.begin(), problems.end(), [](const auto& problem) {
+    return text_of(problem, "key") == "engine_down";
+  });
+  return found == problems.end() ? "" : text_of(*found, "action");
+}
+
 // About an engine that takes no connections.
-std::string what_to_do(const std::string& kind, const std::string& state) {
+std::string what_to_do(const std::string& kind, const std::string& state,
+                       const std::string& advice) {
   if (state != "full") {
-    return "start sidetrack-engine, or look at its log; new connections go as on-engine-loss says";
+    return !advice.empty() ? advice
+                           : "start it, or look at its log; new connections go as on-engine-loss "
+                             "says";
   }
   return kind == "external"
              ? "look whether the proxy runs, and at its limit of connections; until it accepts "
@@ -56,6 +68,7 @@ void check_engines(const json& status, Findings& findings) {
   const auto& engines = list_of(status, "engines");
   const bool up = std::any_of(engines.begin(), engines.end(),
                               [](const auto& one) { return text_of(one, "state") == "up"; });
+  const auto advice = advice_on_engine(status);
   for (const auto& engine : engines) {
     const auto kind = text_of(engine, "kind");
     const auto state = text_of(engine, "state");
@@ -65,8 +78,8 @@ void check_engines(const json& status, Findings& findings) {
       findings.push_back(
           {Severity::kOk, "engine", kind == "none" ? "no engine is wanted" : what, ""});
     } else {
-      findings.push_back(
-          {up ? Severity::kWarning : Severity::kError, "engine", what, what_to_do(kind, state)});
+      findings.push_back({up ? Severity::kWarning : Severity::kError, "engine", what,
+                          what_to_do(kind, state, advice)});
     }
   }
   if (engines.empty()) {
@@ -84,6 +97,7 @@ void check_pods(const json& status, const json& pods, Findings& findings) {
                         ""});
     return;
   }
+  const auto advice = advice_on_engine(status);
   std::size_t named = 0;
   for (const auto& pod : list_of(pods, "pods")) {
     if (text_of(pod, "state") == "drift" && named++ < 20) {
@@ -92,8 +106,10 @@ void check_pods(const json& status, const json& pods, Findings& findings) {
            fmt::format("{}/{} should be enrolled and is not: {}{}", text_of(pod, "namespace"),
                        text_of(pod, "pod"), text_of(pod, "reason"),
                        because(text_of(pod, "reason_detail"))),
-           fmt::format("sidetrackctl policy {}/{}", text_of(pod, "namespace"),
-                       text_of(pod, "pod"))});
+           !advice.empty() && text_of(pod, "reason") == "engine_down"
+               ? advice
+               : fmt::format("sidetrackctl policy {}/{}", text_of(pod, "namespace"),
+                             text_of(pod, "pod"))});
     }
   }
   if (named != std::min<std::uint64_t>(count_of(summary, "drift"), 20)) {

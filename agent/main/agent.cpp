@@ -209,6 +209,11 @@ Result<void> Agent::start() {
     }
   });
   if (external_) {
+    look_at_external();
+    if (std::string_view(external_->state()) == "down") {
+      log_event(LogLevel::kWarn, "engine", "down",
+                {{"kind", "external"}, {"detail", external_->problem()}});
+    }
     every(kExternalLook, [this] { look_at_external(); });
   }
   log_event(LogLevel::kInfo, "agent", "started",

@@ -14,6 +14,19 @@ namespace {
 
 constexpr double kRepairShown_s = 600;
 
+std::string how_to_start(const Options& options) {
+  if (options.engine != reconcile::EngineKind::kExternal) {
+    return "start sidetrack-engine or look at its log";
+  }
+  std::string places;
+  for (const policy::SocketAddress& at : {options.external.v4, options.external.v6}) {
+    if (at.port != 0) {
+      places += (places.empty() ? "" : " and ") + policy::format_endpoint(at.address, at.port);
+    }
+  }
+  return "start the proxy at " + places + ", in --engine-cgroup";
+}
+
 void add_kubernetes_problems(const admin::KubernetesView& kubernetes,
                              std::vector<admin::ProblemView>& views) {
   if (!kubernetes.cni_problem.empty()) {
@@ -54,8 +67,9 @@ std::vector<admin::ProblemView> Agent::problem_views(
                      .object = "engine",
                      .key = "engine_down",
                      .reason = engines.front().detail,
-                     .action = "start sidetrack-engine or look at its log; until then connections "
-                               "of redirected pods go as sidetrack.io/on-engine-loss says"});
+                     .action = how_to_start(options_) +
+                               "; until then connections of redirected pods go as "
+                               "sidetrack.io/on-engine-loss says"});
   }
   const auto others = slots_.empty() ? Unregistered::Others::kNone : Unregistered::Others::kSome;
   for (admin::ProblemView& view : unregistered_.problems(others, Unregistered::Clock::now())) {

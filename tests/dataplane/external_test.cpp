@@ -194,6 +194,18 @@ TEST_F(ExternalTest, haproxy_forwards_to_the_server_that_was_asked_for) {
   EXPECT_EQ(engine_view()["state"], "up");
 }
 
+TEST_F(ExternalTest, one_that_is_not_there_is_told_of_with_its_address) {
+  ASSERT_NO_FATAL_FAILURE(set_up_pods());
+  ASSERT_NO_FATAL_FAILURE(start_agent({lab_->node_v4()}));
+  const std::string at = fmt::format("{}:{}", lab_->node_v4(), kProxyPort);
+  ST_ASSERT_OK(sidetrack_->agent().wait_for_output("event=down"));
+  EXPECT_NE(sidetrack_->agent().output().find("nothing listens on " + at), std::string::npos)
+      << sidetrack_->agent().output();
+  ST_ASSERT_VALUE(const json status, sidetrack_->get("/v1/status"));
+  EXPECT_NE(status["problems"].dump().find("start the proxy at " + at), std::string::npos)
+      << status["problems"];
+}
+
 TEST_F(ExternalTest, haproxy_that_is_older_than_the_agent_outlives_it_and_its_death_is_seen) {
   ASSERT_NO_FATAL_FAILURE(set_up_pods());
   ASSERT_NO_FATAL_FAILURE(start_haproxy_here({lab_->node_v4()}));

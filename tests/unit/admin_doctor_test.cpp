@@ -67,6 +67,27 @@ TEST(Doctor, finds_what_the_status_shows) {
   EXPECT_THAT(text, HasSubstr("warning Pod/a/b k \"v\": odd\n          -> look\n"));
 }
 
+TEST(Doctor, gives_the_agents_advice_on_an_engine_that_is_down) {
+  auto view = test::FakeViews().status();
+  view.engines = {{.kind = "external", .state = "down", .detail = "nothing listens"}};
+  view.pods_drift = 1;
+  view.problems = {{.severity = "error",
+                    .object = "engine",
+                    .key = "engine_down",
+                    .reason = "nothing listens",
+                    .action = "start the proxy"}};
+  const nlohmann::json pods = {
+      {"pods",
+       {{{"namespace", "shop"}, {"pod", "web-0"}, {"state", "drift"}, {"reason", "engine_down"}}}}};
+  Findings findings;
+  check_status(admin::to_json(view), pods, findings);
+  const auto text = text_of_findings(findings);
+  EXPECT_THAT(text, HasSubstr("the external engine is down: nothing listens\n"
+                              "          -> start the proxy\n"));
+  EXPECT_THAT(text, HasSubstr("shop/web-0 should be enrolled and is not: engine_down\n"
+                              "          -> start the proxy\n"));
+}
+
 TEST(Doctor, says_why_a_kernel_cannot_have_the_fast_path) {
   auto view = test::FakeViews().status();
   view.fast_path_reason = "self_test: programs: st_adopt: invalid func unknown#160";
