@@ -1,16 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <bpf/bpf.h>
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <linux/magic.h>
 #include <sys/file.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <sys/vfs.h>
 
 #include <algorithm>
 #include <chrono>
 #include <filesystem>
+#include <fstream>
 #include <iterator>
+#include <sstream>
 #include <thread>
 
 #include "agent/dataplane/bpf_calls.h"
@@ -54,6 +58,27 @@ Result<UniqueFd> open_map(const std::string& pin_dir, const std::string& map) {
   return fd;
 }
 
+// The process that has locked it, as /proc/locks has it: "1: FLOCK ADVISORY WRITE 4711 00:1c:99
+// ..."
+std::string holder_of(int fd) {
+  struct stat status {};
+  if (fstat(fd, &status) != 0) {
+    return "unknown";
+  }
+  const std::string file =
+      fmt::format("{:02x}:{:02x}:{}", major(status.st_dev), minor(status.st_dev), status.st_ino);
+  std::ifstream locks("/proc/locks");
+  for (std::string line; std::getline(locks, line);) {
+    std::istringstream words(line);
+    std::string number, kind, advisory, mode, process, where;
+    words >> number >> kind >> advisory >> mode >> process >> where;
+    if (kind == "FLOCK" && mode == "WRITE" && where == file) {
+      return process;
+    }
+  }
+  return "unknown";
+}
+
 }  // namespace
 
 std::string version_dir(const std::string& pin_dir) {
@@ -95,8 +120,11 @@ Result<UniqueFd> lock_pins(const std::string& pin_dir) {
       return errno_error("lock " + pin_dir, errno);
     }
     if (std::chrono::steady_clock::now() >= deadline) {
-      return make_error(ErrorCode::kBusy,
-                        "another agent, with another state folder, has the pin folder " + pin_dir);
+      return make_error(
+          ErrorCode::kBusy,
+          fmt::format("another agent (process {}), with another state folder, has the pin folder "
+                      "{}: stop it",
+                      holder_of(fd.get()), pin_dir));
     }
     std::this_thread::sleep_for(
         std::chrono::milliseconds(20));  // waits for the other's end, with a deadline

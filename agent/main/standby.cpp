@@ -97,7 +97,13 @@ Result<std::optional<InstanceLock>> wait_for(const std::function<Result<Instance
 // Whose they are is said before an address that is in use for the same reason.
 Result<void> check_free(const Options& options) {
   if (dataplane::are_in_use(options.pin_dir)) {
-    ST_TRY(dataplane::lock_pins(options.pin_dir));
+    const auto lock = dataplane::lock_pins(options.pin_dir);
+    if (!lock && lock.error().code == ErrorCode::kBusy) {
+      return make_error(
+          ErrorCode::kBusy,
+          lock.error().message + ", or give this one a --pin-dir and a --cgroup of its own");
+    }
+    ST_TRY(lock);
   }
   return check_http(options.http);
 }

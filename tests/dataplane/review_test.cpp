@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Cases that a review of the programs found.
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 
 #include <algorithm>
@@ -82,8 +83,12 @@ TEST_F(ReviewTest, a_second_agent_on_the_same_pin_folder_is_refused) {
   ST_ASSERT_VALUE(auto second, Process::start(spec));
   ST_ASSERT_VALUE(const int ended, second->wait());
   EXPECT_EQ(ended, 1) << second->output();
-  EXPECT_NE(second->output().find("has the pin folder " + sidetrack_->pin_dir()), std::string::npos)
-      << second->output();
+  for (const std::string& word :
+       {fmt::format("another agent (process {})", sidetrack_->agent().pid()),
+        "has the pin folder " + sidetrack_->pin_dir(),
+        std::string("stop it, or give this one a --pin-dir and a --cgroup of its own")}) {
+    EXPECT_NE(second->output().find(word), std::string::npos) << word << "\n" << second->output();
+  }
 }
 
 }  // namespace
