@@ -261,7 +261,7 @@ void Agent::explain_fast_path(admin::ExplainView& view, const dataplane::Explain
   view.fast_path = against == ST_FAST_NONE ? "possible" : "no";
   if (against != ST_FAST_NONE) {
     view.fast_path_reason = adopt::name_of(against);
-    view.fast_path_explanation = adopt::text_of(against);
+    view.fast_path_explanation = fast_path_.text_of(against);
   }
 }
 

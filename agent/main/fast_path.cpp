@@ -76,6 +76,14 @@ FastPath::FastPath(boost::asio::io_context& context, const Options& options, std
       adoption_({}, visitor_, pods_, workloads_),
       self_test_(context) {}
 
+std::string FastPath::text_of(st_fast_reason reason) const {
+  if (reason != ST_FAST_SELF_TEST || on()) {
+    return std::string(adopt::text_of(reason));
+  }
+  return problem_ == kSelfTestRunning ? "the self-test still runs"
+                                      : "the self-test does not allow it on this kernel";
+}
+
 std::string FastPath::find_problem() const {
   if (!options_.fast_path.on) {
     return "node_off";

@@ -47,6 +47,8 @@ class FastPath {
   [[nodiscard]] const std::string& problem() const { return problem_; }
   // The same for pods: NODE_OFF, NO_SENTINEL, SELF_TEST; NONE = it is on.
   [[nodiscard]] st_fast_reason reason() const { return on() ? ST_FAST_NONE : reason_; }
+  // A reason in words: of SELF_TEST, which of the two cases it is.
+  [[nodiscard]] std::string text_of(st_fast_reason reason) const;
   [[nodiscard]] std::map<std::uint64_t, adopt::PodSummary> summaries() const {
     return adoption_.summaries();
   }

@@ -154,7 +154,7 @@ void check(Place place, const std::map<std::string, std::string>& entries,
                         .reason = what_is_wrong(key, place, meant) +
                                   (excludes ? "; as it may be meant to exclude something, "
                                               "nothing is redirected"
-                                            : "; it is not used")});
+                                            : "; it is not used: all is as if it were not there")});
     if (excludes && !stray) {
       stray = Origin{object, key, value};
     }
