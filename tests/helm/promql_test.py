@@ -65,7 +65,7 @@ CASES = [
     Case("SidetrackPolicyRejected", {"sidetrack_policy_rejected": "3+0x9"}, 4, 5,
          "3 values in labels, annotations or options could not be used on n1"),
     Case("SidetrackPolicySlow", buckets("sidetrack_policy_apply_seconds", "1", "2.5"), 10, 11,
-         "A change of policy takes 2.485s to be in force on n1"),
+         "The agent works 2.485s on a change of policy on n1"),
     Case("SidetrackPolicySlow", buckets("sidetrack_policy_apply_seconds", "0.5", "1"), 30, -1),
     Case("SidetrackRepairs", {"sidetrack_repairs_total": "0+1x20"}, 10, 11, "Something changes our programs or maps on n1"),
     Case("SidetrackRepairs", {"sidetrack_repairs_total": ONCE}, 20, -1),
