@@ -247,6 +247,9 @@ std::string read_behind_a_full_buffer(Ends& ends, const Step& past_tcp, const St
     (void)read_count(ends.server, send_much(ends.client, kMuch));
   }
   past_tcp(ends);
+  // The first one can go by TCP (fp_unread in 2 of 7 runs, though all was read: why is open), and
+  // so would all behind it.
+  (void)read_count(ends.server, send_much(ends.client, 1));
   std::size_t sent = send_much(ends.client, kMuch);
   by_tcp(ends);
   sent += send_much(ends.client, kMuch / 8);
