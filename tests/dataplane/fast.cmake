@@ -6,7 +6,7 @@ target_link_libraries(st_fast_node PUBLIC st_options st_lab st_headers nlohmann_
 st_root_test(fast_attacks_test SOURCES fast_attacks_test.cpp LIBS st_fast_node)
 
 st_bpf_skeleton(naive_bpf naive/naive.bpf.c)
-st_root_test(fast_naive_test SOURCES fast_naive_test.cpp naive_node.cpp LIBS st_fast_node naive_bpf)
+st_root_test(fast_naive_test SOURCES fast_naive_test.cpp naive_node.cpp LIBS st_fast_node naive_bpf APPLICATIONS FastNaiveMemory)
 st_root_test(fast_workloads_test SOURCES fast_workloads_test.cpp LIBS st_fast_node)
 st_root_test(fast_window_test SOURCES fast_window_test.cpp LIBS st_fast_node)
 st_root_test(self_test_test SOURCES self_test_test.cpp)
