@@ -294,11 +294,6 @@ std::uint64_t FastList::refused(const std::string& reason) const {
                 : 0;
 }
 
-std::string FastList::reason_of(const std::string& pod) const {
-  const auto shown = sidetrack_->pod(pod);
-  return shown ? shown->value("fast_path_reason", "") : shown.error().message;
-}
-
 UniqueFd accept_from(const UniqueFd& listener, milliseconds within) {
   pollfd wanted{listener.get(), POLLIN, 0};
   (void)::poll(&wanted, 1, static_cast<int>(within.count()));

@@ -76,8 +76,6 @@ class FastList : public FastNode {
   static void filter(const Netns& netns, Ip ip, const std::string& arguments);
   // How often the product has counted this ("fp_blocking"), for sockets and messages.
   [[nodiscard]] std::uint64_t refused(const std::string& reason) const;
-  // Why the latest connection of the pod ("shop/server") that is on TCP is.
-  [[nodiscard]] std::string reason_of(const std::string& pod) const;
 
  private:
   // Cases that, on one road or another, said what only the fast path lets them say, or skipped TCP.

@@ -238,6 +238,11 @@ std::optional<st_fast> FastNode::adopted(const UniqueFd& fd) const {
                                                                     : std::nullopt;
 }
 
+std::string FastNode::reason_of(const std::string& pod) const {
+  const auto shown = sidetrack_->pod(pod);
+  return shown ? shown->value("fast_path_reason", "") : shown.error().message;
+}
+
 void FastNode::expect_way(const Counted& run, const ByTcp& by_tcp) {
   const auto counted = testing::PrintToString(run.counts.refused);
   if (!by_tcp) {

@@ -73,6 +73,8 @@ class FastNode : public testing::Test {
   };
   [[nodiscard]] Counted run_counted(const Scenario& scenario, Ends& ends) const;
   static void expect_way(const Counted& run, const ByTcp& by_tcp);
+  // Why the latest connection of the pod ("shop/server") that is on TCP is.
+  [[nodiscard]] std::string reason_of(const std::string& pod) const;
   // Whether the socket is adopted; what the kernel knows of it then. It may not be armed yet.
   [[nodiscard]] std::optional<st_fast> adopted(const UniqueFd& fd) const;
 

@@ -49,10 +49,6 @@ class FastWorkloads : public FastNode {
       pass(ends.server, ends.client, "y");
     }
   }
-  [[nodiscard]] std::string reason_of(const std::string& pod) const {
-    const auto shown = sidetrack_->pod(pod);
-    return shown ? shown->value("fast_path_reason", "") : shown.error().message;
-  }
   void expect_reason(const std::string& pod, const std::string& reason) const {
     EXPECT_TRUE(eventually(kPatience, [&] { return reason_of(pod) == reason; }))
         << pod << ": " << reason_of(pod) << sidetrack_->logs();
