@@ -79,7 +79,7 @@ void Adoption::scan(const std::vector<Candidate>& candidates, Clock::time_point 
     }
   }
   std::for_each(gone.begin(), gone.end(), [this](std::uint64_t cookie) { pairs_.erase(cookie); });
-  on_nothing_new(now);
+  on_all_known(now);
   // What is kept of a pod ends with it.
   admission_.begin_pass();
   admission_.prune();

@@ -34,8 +34,8 @@ class Adoption {
 
   // All pairs that there are now: new ones are looked at, those that are gone forgotten.
   void scan(const std::vector<Candidate>& candidates, Clock::time_point now);
-  // There is no pair that a scan would find anew.
-  void on_nothing_new(Clock::time_point now) { known_until_ = now; }
+  // Every pair that there is now was found by a scan.
+  void on_all_known(Clock::time_point now) { known_until_ = now; }
   void on_link(const Link& link, Clock::time_point now);
   // The sentinel demoted a pod; it marked an adopted socket.
   void on_demoted(std::uint64_t netns_cookie, st_fast_reason reason, Clock::time_point now);

@@ -125,7 +125,7 @@ Result<std::map<std::int64_t, std::string>> strangers_in(EngineKind kind,
 }
 
 // What is between fork and exec has the name of what made it; what it becomes counts.
-Result<std::vector<std::string>> lasting_strangers(EngineKind kind, const fs::path& engine,
+Result<std::vector<std::string>> lasting_strangers(EngineKind kind,
                                                    const std::vector<fs::path>& tree,
                                                    const std::function<void()>& wait) {
   const auto before = strangers_in(kind, tree);
@@ -135,7 +135,7 @@ Result<std::vector<std::string>> lasting_strangers(EngineKind kind, const fs::pa
     return names;
   }
   wait();
-  auto after = strangers_in(kind, tree_of(engine));
+  auto after = strangers_in(kind, tree_of(tree.front()));
   ST_TRY(after);
   for (auto& [pid, name] : *after) {
     if (before->contains(pid)) {
@@ -154,7 +154,7 @@ Result<void> check_members(EngineKind kind, const std::string& engine_dir, const
                                   "engine. Give the engine a cgroup of its own",
                                   engine_dir, some_of(pods)));
   }
-  const auto strangers = lasting_strangers(kind, engine, tree, wait);
+  const auto strangers = lasting_strangers(kind, tree, wait);
   ST_TRY(strangers);
   if (!strangers->empty()) {
     return make_error(ErrorCode::kInvalid,

@@ -72,9 +72,8 @@ class ReadmeTest(unittest.TestCase):
         cgroup.mkdir()
         self.addCleanup(lambda: self.assertTrue(eventually(lambda: remove(cgroup)), f"{cgroup} stays"))
         with tempfile.TemporaryDirectory(prefix="st-readme-") as folder:
-            machine = MACHINE
             return subprocess.run(
-                ["unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc", "bash", "-c", machine,
+                ["unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc", "bash", "-c", MACHINE,
                  "bash", folder, str(cgroup), BIN],
                 env={**os.environ, "BLOCK": block}, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
                 timeout=LIMIT, preexec_fn=lambda: (cgroup / "cgroup.procs").write_text(str(os.getpid())))

@@ -40,7 +40,7 @@ TEST_F(AdoptionTest, a_connection_is_young_until_its_pair_was_looked_for) {
   EXPECT_EQ(adoption_.reason_of(1, begun), ST_FAST_YOUNG) << "not looked at";
   now_ += seconds(1);
   EXPECT_EQ(adoption_.reason_of(11, begun), ST_FAST_YOUNG);
-  adoption_.on_nothing_new(now_);
+  adoption_.on_all_known(now_);
   EXPECT_EQ(adoption_.reason_of(11, begun), ST_FAST_NO_PEER);
   EXPECT_EQ(adoption_.reason_of(13, now_), ST_FAST_YOUNG);
   now_ += seconds(1);
