@@ -13,7 +13,7 @@
 #include <boost/program_options.hpp>
 
 #include "sidetrack/cli/origins.h"
-#include "sidetrack/cli/style.h"
+#include "sidetrack/cli/words.h"
 
 namespace sidetrack::engine {
 namespace {
@@ -206,12 +206,7 @@ Result<Options> parse_options(const std::vector<std::string>& arguments,
   po::variables_map values;
   cli::Origins origins;
   try {
-    po::store(po::command_line_parser(arguments)
-                  .options(all)
-                  .positional(positional)
-                  .style(cli::kStyle)
-                  .run(),
-              values);
+    po::store(cli::parse_words(arguments, all, positional), values);
     store_environment(options, environment, values, origins);
     po::notify(values);
   } catch (const po::error& error) {

@@ -9,7 +9,7 @@
 
 #include <boost/program_options.hpp>
 
-#include "sidetrack/cli/style.h"
+#include "sidetrack/cli/words.h"
 
 namespace sidetrack::probe {
 namespace {
@@ -104,12 +104,7 @@ Result<Options> parse_options(const std::vector<std::string>& arguments) {
   po::positional_options_description positional;
   positional.add("command", 1);
   try {
-    po::store(po::command_line_parser(arguments)
-                  .options(all)
-                  .positional(positional)
-                  .style(cli::kStyle)
-                  .run(),
-              values);
+    po::store(cli::parse_words(arguments, all, positional), values);
     po::notify(values);
   } catch (const po::error& error) {
     return invalid(error.what());

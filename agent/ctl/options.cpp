@@ -11,7 +11,7 @@
 #include <boost/program_options.hpp>
 
 #include "agent/ctl/format.h"
-#include "sidetrack/cli/style.h"
+#include "sidetrack/cli/words.h"
 
 namespace sidetrack::ctl {
 namespace {
@@ -182,12 +182,7 @@ Result<Options> parse_options(const std::vector<std::string>& arguments) {
   try {
     po::positional_options_description positional;
     positional.add("positional", -1);
-    po::store(po::command_line_parser(arguments)
-                  .options(all_options())
-                  .positional(positional)
-                  .style(cli::kStyle)
-                  .run(),
-              values);
+    po::store(cli::parse_words(arguments, all_options(), positional), values);
     po::notify(values);
   } catch (const po::error& error) {
     return usage(error.what(), "");

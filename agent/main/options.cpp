@@ -17,7 +17,7 @@
 
 #include "agent/main/option_list.h"
 #include "agent/main/option_values.h"
-#include "sidetrack/cli/style.h"
+#include "sidetrack/cli/words.h"
 
 namespace sidetrack::agent {
 
@@ -139,9 +139,7 @@ Result<po::variables_map> parse_words(const std::vector<std::string>& words, Com
   po::variables_map values;
   po::positional_options_description positional;
   positional.add("surplus", -1);
-  po::store(
-      po::command_line_parser(words).options(own).positional(positional).style(cli::kStyle).run(),
-      values);
+  po::store(cli::parse_words(words, own, positional), values);
   if (values.contains("surplus")) {
     return make_error(
         ErrorCode::kInvalid,
