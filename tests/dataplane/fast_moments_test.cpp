@@ -110,6 +110,37 @@ TEST_F(FastMoments, bytes_of_tcp_behind_a_full_window_come_as_soon_as_it_is_read
   EXPECT_LT(Clock::now() - begin, scaled(milliseconds(100)));
 }
 
+// The kernel keeps the verdict of a message that TCP took in part for the next one.
+TEST_F(FastMoments, one_message_may_be_sent_unasked_after_one_that_tcp_took_in_part) {
+  const std::string much(std::size_t{16} << 20U, 'm');
+  const auto refused = [this] {
+    std::uint64_t sum = 0;
+    const FastCounts counts = KernelView(sidetrack_->pin_dir()).fast_counts().value();
+    for (const auto& [reason, count] : counts.refused) {
+      sum += count;
+    }
+    return sum;
+  };
+  Ends ends = open_fast();
+  const auto is_unasked = [&] {
+    const std::uint64_t before = refused();
+    return !skips_tcp(ends.client, ends.server) && refused() == before;
+  };
+  int unasked = 0;
+  for (int round = 0; round < 3; ++round) {
+    by_tcp(ends);
+    const ssize_t taken = ::send(ends.client.get(), much.data(), much.size(), MSG_NOSIGNAL);
+    ASSERT_GT(taken, 0);
+    ASSERT_LT(static_cast<std::size_t>(taken), much.size());
+    const auto wanted = static_cast<std::size_t>(taken);
+    ASSERT_EQ(scenarios::receive_all(ends.server, wanted).size(), wanted);
+    past_tcp(ends);
+    unasked += is_unasked() ? 1 : 0;
+    EXPECT_FALSE(is_unasked()) << "one more";
+  }
+  RecordProperty("unasked", unasked);
+}
+
 TEST_F(FastMoments, bytes_of_tcp_behind_a_full_buffer_come_as_soon_as_it_is_read) {  // stall
   expect_same(
       [](Ends& ends) {

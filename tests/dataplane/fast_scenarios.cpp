@@ -247,8 +247,8 @@ std::string read_behind_a_full_buffer(Ends& ends, const Step& past_tcp, const St
     (void)read_count(ends.server, send_much(ends.client, kMuch));
   }
   past_tcp(ends);
-  // The first one can go by TCP (fp_unread in 2 of 7 runs, though all was read: why is open), and
-  // so would all behind it.
+  // If TCP took the last message above in part, this one goes by TCP unasked (docs/fast-path.md,
+  // "One message that is not asked about"), and all behind it would find it unread.
   (void)read_count(ends.server, send_much(ends.client, 1));
   std::size_t sent = send_much(ends.client, kMuch);
   by_tcp(ends);
