@@ -53,6 +53,16 @@ static __always_inline struct st_pair *st_pair_of(const struct st_adopt_request 
 	return pair && pair->end[request->side & 1].cookie == request->self.cookie ? pair : 0;
 }
 
+static __always_inline enum st_fast_reason st_note(const struct st_adopt_request *request)
+{
+	struct st_pair *pair = st_pair_of(request);
+
+	if (!pair)
+		return ST_FAST_GONE;
+	pair->against = request->reason;
+	return ST_FAST_NONE;
+}
+
 /* The word that the reader is owed is given now: a debt from now on is to be told anew. */
 static __always_inline void st_settle(const struct st_adopt_request *request)
 {
@@ -94,6 +104,7 @@ static __always_inline enum st_fast_reason st_insert(struct bpf_sock *sk, const 
 	fast->side = request->side;
 	fast->kind = request->kind;
 	st_settle(request);
+	pair->against = ST_FAST_UNARMED;
 	error = bpf_map_update_elem(&st_adopted, &cookie, sk, BPF_NOEXIST);
 	if (error) {
 		bpf_sk_storage_delete(&st_fast_sockets, sk);
@@ -259,6 +270,8 @@ int st_adopt(struct __sk_buff *skb)
 		return ST_FAST_INTERNAL;
 	if (request.op == ST_ADOPT_FORGET)
 		return st_forget(&request);
+	if (request.op == ST_ADOPT_NOTE)
+		return st_note(&request);
 	self.cookie = request.self.cookie;
 	self.sock = request.self.sock;
 	if (!st_is_sock(&self))

@@ -151,6 +151,21 @@ static __always_inline void st_owe(const int cast, const struct st_fast *fast)
 		st_raise_generation(); /* the agent then looks for debts itself */
 }
 
+/* Why, for whoever asks: as long as nothing has skipped TCP. What an engine sends says nothing of
+ * its client. */
+static __always_inline void st_note_refused(struct st_fast *fast, enum st_fast_reason reason)
+{
+	struct st_pair_key key = fast->key;
+	struct st_pair *pair;
+
+	if (fast->noted == reason || fast->sent || reason == ST_FAST_ENGINE_SENDS)
+		return;
+	fast->noted = reason;
+	pair = bpf_map_lookup_elem(&st_pairs, &key);
+	if (pair)
+		pair->against = reason;
+}
+
 static __always_inline int st_redirect(struct st_sending *sending, __u64 cookie)
 {
 	if (bpf_msg_redirect_hash(sending->msg, &st_adopted, &cookie, BPF_F_INGRESS) != SK_PASS)
@@ -316,6 +331,7 @@ static __always_inline int st_on_message(const int cast, struct sk_msg_md *msg)
 	if (!reason)
 		return SK_PASS;
 	st_count_refused(reason);
+	st_note_refused(sending.fast, reason);
 	st_owe(cast, sending.fast);
 	/* Over TCP these bytes would be spliced before older ones: see abi/fast_path.def. */
 	return reason == ST_FAST_CONFLICT ? SK_DROP : SK_PASS;

@@ -126,7 +126,7 @@ struct FlowView {
   std::string verdict, reason, path;
   std::uint64_t bytes_out = 0, bytes_in = 0;
   std::string close;             // empty = still open
-  std::string fast_path_reason;  // why an open one does not skip TCP; empty: it does, or has ended
+  std::string fast_path_reason;  // why nothing has skipped TCP; empty: something has, or is unknown
 };
 struct CounterView {
   std::string namespace_name;                                // "" = outside of every namespace

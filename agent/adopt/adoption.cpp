@@ -17,7 +17,6 @@ constexpr std::chrono::milliseconds kLeaveAgain{20};
 constexpr std::chrono::milliseconds kLeaveSlowest{1000};
 constexpr std::chrono::seconds kStillOpen{30};  // how often a waiting pair is looked at
 constexpr std::chrono::seconds kLinkPatience{60};
-constexpr std::chrono::milliseconds kHandshake{100};  // of two ends on one node
 constexpr Clock::time_point kNever = Clock::time_point::max();
 
 bool is_policy(st_fast_reason reason) {
@@ -79,7 +78,6 @@ void Adoption::scan(const std::vector<Candidate>& candidates, Clock::time_point 
     }
   }
   std::for_each(gone.begin(), gone.end(), [this](std::uint64_t cookie) { pairs_.erase(cookie); });
-  on_all_known(now);
   // What is kept of a pod ends with it.
   admission_.begin_pass();
   admission_.prune();
@@ -202,6 +200,7 @@ void Adoption::insert(const std::vector<Pair*>& pairs, Clock::time_point now) {
     pairs_.move_to(pair, Stage::kAdopted, kNever);
     if (reason == ST_FAST_NONE) {
       pair.reason = ST_FAST_NONE;
+      pair.noted = ST_FAST_UNARMED;  // by st_adopt
       in.push_back(&pair);
       widening_.add(pair.nominated.end[ST_SIDE_CLIENT].netns_cookie);
       widening_.add(pair.nominated.end[ST_SIDE_SERVER].netns_cookie);
@@ -243,6 +242,26 @@ void Adoption::leave(const std::vector<Pair*>& pairs, Clock::time_point now) {
   }
 }
 
+// The kernel keeps why, beside the pair: whoever shows a connection reads it there, and its flow
+// record has it after its end.
+void Adoption::note(const std::map<Stage, std::vector<Pair*>>& handled) {
+  std::vector<st_adopt_request> requests;
+  for (const auto& [stage, pairs] : handled) {
+    for (Pair* pair : pairs) {
+      const st_fast_reason reason = pair->reason;
+      if (reason == pair->noted || reason == ST_FAST_NONE || reason == ST_FAST_GONE) {
+        continue;
+      }
+      pair->noted = reason;
+      requests.push_back(request_for(*pair, ST_SIDE_CLIENT, ST_ADOPT_NOTE));
+      requests.back().reason = static_cast<std::uint8_t>(reason);
+    }
+  }
+  if (!requests.empty()) {
+    (void)sockets_.run(requests);  // one that is closed has told its end
+  }
+}
+
 void Adoption::tick(Clock::time_point now) {
   admission_.begin_pass();
   std::map<Stage, std::vector<Pair*>> due = pairs_.take_due(now);
@@ -255,6 +274,7 @@ void Adoption::tick(Clock::time_point now) {
   if (!due[Stage::kWait].empty()) {
     wait(due[Stage::kWait], now);
   }
+  note(due);
   for (const st_fast_reason reason : relays_.connect(now)) {
     ++refused_[reason];
   }
@@ -373,14 +393,6 @@ std::map<std::uint64_t, PodSummary> Adoption::summaries() const {
     }
   }
   return summaries;
-}
-
-st_fast_reason Adoption::reason_of(std::uint64_t cookie, Clock::time_point begun) {
-  const Pair* pair = pairs_.find(cookie);
-  if (pair == nullptr) {
-    return begun + kHandshake < known_until_ ? ST_FAST_NO_PEER : ST_FAST_YOUNG;
-  }
-  return pair->stage == Stage::kLook && pair->reason == ST_FAST_NONE ? ST_FAST_YOUNG : pair->reason;
 }
 
 st_fast_reason Adoption::against(std::uint64_t client, std::optional<std::uint64_t> server,

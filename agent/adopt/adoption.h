@@ -34,8 +34,6 @@ class Adoption {
 
   // All pairs that there are now: new ones are looked at, those that are gone forgotten.
   void scan(const std::vector<Candidate>& candidates, Clock::time_point now);
-  // Every pair that there is now was found by a scan.
-  void on_all_known(Clock::time_point now) { known_until_ = now; }
   void on_link(const Link& link, Clock::time_point now);
   // The sentinel demoted a pod; it marked an adopted socket.
   void on_demoted(std::uint64_t netns_cookie, st_fast_reason reason, Clock::time_point now);
@@ -61,9 +59,6 @@ class Adoption {
   [[nodiscard]] bool has_any_in() const;
   // By the network namespace of the client (of an engine's client, its pod's).
   [[nodiscard]] std::map<std::uint64_t, std::uint64_t> adopted_by_client() const;
-  // Why this connection does not skip TCP, by the cookie of either end and when it was begun; NONE:
-  // it does, as soon as its next messages do.
-  [[nodiscard]] st_fast_reason reason_of(std::uint64_t cookie, Clock::time_point begun);
   // What is against every connection from the pod `client` to the pod `server`, or to an engine.
   [[nodiscard]] st_fast_reason against(std::uint64_t client, std::optional<std::uint64_t> server,
                                        Clock::time_point now);
@@ -80,6 +75,7 @@ class Adoption {
   void wait(const std::vector<Pair*>& pairs, Clock::time_point now);
   void insert(const std::vector<Pair*>& pairs, Clock::time_point now);
   void leave(const std::vector<Pair*>& pairs, Clock::time_point now);
+  void note(const std::map<Stage, std::vector<Pair*>>& handled);
   void add(const Candidate& candidate, Clock::time_point now);
   void refuse(Pair& pair, st_fast_reason reason);
   void start_leaving(Pair& pair, st_fast_reason reason, Clock::time_point now);
@@ -90,7 +86,6 @@ class Adoption {
   Relays relays_{sockets_, pairs_};
   OwedReaders owed_{sockets_, pairs_};
   Widening widening_{sockets_};
-  Clock::time_point known_until_{};  // every pair of before was found by a scan
   std::map<std::uint64_t, st_fast_reason> last_refusal_;  // by netns cookie
   std::map<st_fast_reason, std::uint64_t> refused_;
 };

@@ -79,11 +79,12 @@ std::string duration_of(const json& flow, double now) {
   return format_duration((end > 0 ? end : now) - seconds_of(flow, "start"));
 }
 
-// Of an open one also why it is on TCP.
-std::string close_of(const json& flow) {
+// And why it is, or was, on TCP.
+Cell close_of(const json& flow) {
   const auto close = text_of(flow, "close");
   const auto reason = text_of(flow, "fast_path_reason");
-  return !close.empty() ? close : reason.empty() ? "open" : "open, " + reason;
+  return {(close.empty() ? "open" : close) + (reason.empty() ? "" : ", " + reason),
+          colour_of(close)};
 }
 
 // "no: fp_off, the fast path is off for one of the two pods"
@@ -247,7 +248,7 @@ std::string render_flows(const json& answer, const Painter& painter, double now)
                {format_bytes(count_of(flow, "bytes_out"))},
                {format_bytes(count_of(flow, "bytes_in"))},
                {duration_of(flow, now)},
-               word(close_of(flow))});
+               close_of(flow)});
   }
   return table.empty() ? "no flows\n" : table.render(painter);
 }
@@ -274,7 +275,7 @@ std::string flow_line(const json& flow, const Painter& painter) {
              path.empty() ? "-" : path, text_of(flow, "reason"),
              format_bytes(count_of(flow, "bytes_out")), format_bytes(count_of(flow, "bytes_in")),
              duration_of(flow, seconds_of(flow, "end")))) +
-         "  " + painter.paint(close, colour_of(close)) + "\n";
+         "  " + painter.paint(close.text, close.colour) + "\n";
 }
 
 }  // namespace sidetrack::ctl

@@ -50,10 +50,21 @@ admin::FlowView Agent::to_view(const st_flow& flow) const {
   view.bytes_out = flow.bytes_out;
   view.bytes_in = flow.bytes_in;
   view.close = close_name(flow.close);
+  if ((flow.path == ST_PATH_DIRECT || flow.path == ST_PATH_ENGINE) && !in_vain) {
+    view.fast_path_reason = fast_path_reason(static_cast<st_fast_reason>(flow.fast_reason));
+  }
   return view;
 }
 
-admin::FlowView Agent::to_view(const st_live& live) {
+// The kernel knows that the node's fast path is off, the agent why.
+std::string Agent::fast_path_reason(st_fast_reason reason) const {
+  if (reason == ST_FAST_NODE_OFF && !fast_path_.on()) {
+    reason = fast_path_.reason();
+  }
+  return reason == ST_FAST_NONE ? "" : std::string(adopt::name_of(reason));
+}
+
+admin::FlowView Agent::to_view(const st_live& live) const {
   const std::uint64_t past_engine = live.handoff_out + live.handoff_in;
   const std::uint64_t past_tcp = live.fast_out + live.fast_in;
   const st_path path = past_engine != 0       ? ST_PATH_HANDOFF
@@ -71,13 +82,9 @@ admin::FlowView Agent::to_view(const st_live& live) {
                       .destination_port_be = live.client.port_be,
                       .path = static_cast<std::uint8_t>(path),
                       .reason = live.client.reason,
-                      .close = ST_CLOSE_OPEN});
+                      .close = ST_CLOSE_OPEN,
+                      .fast_reason = live.fast_reason});
   view.end = 0;
-  if (past_tcp + past_engine == 0) {
-    const adopt::Clock::time_point begun{std::chrono::nanoseconds(live.client.start_ns)};
-    const st_fast_reason against = fast_path_.reason_of(live.cookie, begun);
-    view.fast_path_reason = against == ST_FAST_NONE ? "" : adopt::name_of(against);
-  }
   if (live.redirected != 0) {
     const auto report = dataplane_->report(live.cookie);
     if (report && *report && (*report)->close == ST_CLOSE_OPEN) {

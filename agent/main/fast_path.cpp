@@ -321,7 +321,6 @@ void FastPath::scan(adopt::Clock::time_point now) {
     return;
   }
   if (counters->paired == paired_ && !full && !debts_are_due_) {
-    adoption_.on_all_known(now);
     return;
   }
   const auto rows = dataplane_.pairs();

@@ -52,11 +52,7 @@ class FastPath {
   [[nodiscard]] std::map<std::uint64_t, adopt::PodSummary> summaries() const {
     return adoption_.summaries();
   }
-  // Of an open connection, by the cookie of its client's socket and when it was begun, and of all
-  // that may come: as adopt::Adoption has them. NONE: nothing is against it.
-  [[nodiscard]] st_fast_reason reason_of(std::uint64_t cookie, adopt::Clock::time_point begun) {
-    return on() ? adoption_.reason_of(cookie, begun) : reason_;
-  }
+  // As adopt::Adoption has it. NONE: nothing is against it.
   [[nodiscard]] st_fast_reason against(std::uint64_t client, std::optional<std::uint64_t> server) {
     return on() ? adoption_.against(client, server, adopt::Clock::now()) : reason_;
   }

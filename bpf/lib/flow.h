@@ -53,15 +53,20 @@ static __always_inline void st_source(struct bpf_sock_ops *ctx, struct st_addr *
 	__builtin_memcpy(source, words, sizeof(words));
 }
 
+static __always_inline struct st_pair *st_pair_of_client(const struct st_client *client)
+{
+	struct st_pair_key key = client->pair;
+
+	return client->paired ? bpf_map_lookup_elem(&st_pairs, &key) : 0;
+}
+
 /* The bytes of a connection by the way they took, counted; `path` becomes the best way that any
  * took. */
-static __always_inline void st_sum_bytes(const struct st_client *client, __u8 *path,
-					 __u64 *bytes_out, __u64 *bytes_in)
+static __always_inline void st_sum_bytes(const struct st_client *client, const struct st_pair *pair,
+					 __u8 *path, __u64 *bytes_out, __u64 *bytes_in)
 {
 	struct st_counters *counters = st_get_counters(client->namespace_slot);
 	__u64 fast_out, fast_in, past_out, past_in;
-	struct st_pair_key key = client->pair;
-	struct st_pair *pair = client->paired ? bpf_map_lookup_elem(&st_pairs, &key) : 0;
 
 	if (counters) {
 		counters->bytes_out[*path] += *bytes_out;
@@ -92,12 +97,13 @@ static __always_inline struct st_flow *st_begin_flow(struct bpf_sock_ops *ctx, s
 						     const struct st_client *client, __u8 path,
 						     __u32 old)
 {
+	const struct st_pair *pair = st_pair_of_client(client);
 	__u64 bytes_out = 0, bytes_in = 0;
 	struct st_flow *flow;
 	int error = 0;
 
 	st_read_bytes(sk, &bytes_out, &bytes_in, &error);
-	st_sum_bytes(client, &path, &bytes_out, &bytes_in);
+	st_sum_bytes(client, pair, &path, &bytes_out, &bytes_in);
 	flow = st_reserve_flow(client->namespace_slot);
 	if (!flow)
 		return 0;
@@ -113,6 +119,8 @@ static __always_inline struct st_flow *st_begin_flow(struct bpf_sock_ops *ctx, s
 	flow->path = path;
 	flow->reason = client->reason;
 	flow->close = st_close_reason(error, old);
+	if (old != BPF_TCP_SYN_SENT)
+		flow->fast_reason = st_why_on_tcp(client, pair);
 	return flow;
 }
 

@@ -40,15 +40,20 @@ static __always_inline int st_is_plain(const struct tcp_sock *tp)
 	return !st_is_mptcp(tp) && !BPF_CORE_READ_BITFIELD(tp, repair);
 }
 
-static __always_inline int st_publish_pair(struct bpf_sock_ops *ctx, struct tcp_sock *tp, __u8 kind,
-					   __u64 netns_cookie, struct st_pair_key *published)
+/* NONE = the row is there. */
+static __always_inline enum st_fast_reason st_publish_pair(struct bpf_sock_ops *ctx,
+							   struct tcp_sock *tp, __u8 kind,
+							   __u64 netns_cookie,
+							   struct st_pair_key *published)
 {
 	struct st_pod_state *state = bpf_map_lookup_elem(&st_pod_state, &netns_cookie);
 	struct st_pair_key key;
 	struct st_pair pair = {};
 
-	if (!state || !st_is_plain(tp))
-		return 0;
+	if (!state)
+		return ST_FAST_POD_OFF;
+	if (!st_is_plain(tp))
+		return ST_FAST_NOT_TCP;
 	st_pair_key_of(ctx, 1, &key);
 	pair.kind = kind;
 	pair.end[ST_SIDE_CLIENT].cookie = bpf_get_socket_cookie(ctx);
@@ -57,13 +62,13 @@ static __always_inline int st_publish_pair(struct bpf_sock_ops *ctx, struct tcp_
 	if (state->pairs >= ST_PAIR_QUOTA ||
 	    bpf_map_update_elem(&st_pairs, &key, &pair, BPF_NOEXIST)) {
 		st_count_refused(ST_FAST_PAIRS_FULL);
-		return 0;
+		return ST_FAST_PAIRS_FULL;
 	}
 	__sync_fetch_and_add(&state->pairs, 1);
 	if (published)
 		*published = key;
 	st_follow(ctx);
-	return 1;
+	return ST_FAST_NONE;
 }
 
 static __always_inline int st_is_engine_socket(const struct tcp_sock *tp)
@@ -139,9 +144,10 @@ static __always_inline void st_pair_active(struct bpf_sock_ops *ctx, struct bpf_
 		client->paired = 0; /* the row may be another's that was evicted a moment ago */
 		if (client->fast_path == ST_FAST_PATH_OFF)
 			return;
-		client->paired =
+		client->unpaired =
 			st_publish_pair(ctx, tp, socket ? ST_PAIR_TO_ENGINE : ST_PAIR_DIRECT,
 					client->netns_cookie, &client->pair);
+		client->paired = !client->unpaired;
 		return;
 	}
 	kind = st_is_engine_socket(tp) ? ST_PAIR_FROM_ENGINE : ST_PAIR_DIRECT;

@@ -10,7 +10,7 @@
 #include "sidetrack/abi/fast.h"
 
 /* TCP states (include/net/tcp_states.h). */
-enum { ST_TCP_ESTABLISHED = 1 };
+enum { ST_TCP_ESTABLISHED = 1, ST_TCP_SYN_SENT = 2 };
 
 /* What a look at the sending socket found. */
 struct st_sender {
@@ -141,6 +141,23 @@ static inline enum st_fast_reason st_pods_allow(const struct st_pod* a, const st
   return a->fast_path == ST_FAST_PATH_NODE && b->fast_path == ST_FAST_PATH_NODE
              ? ST_FAST_NONE
              : ST_FAST_OTHER_NAMESPACE;
+}
+
+/* Why nothing of an established connection has skipped TCP (enum st_fast_reason). `pair`: its row,
+ * 0 = none. */
+static inline __u8 st_why_on_tcp(const struct st_client* client, const struct st_pair* pair) {
+  if (client->paired) {
+    if (!pair || !pair->end[ST_SIDE_SERVER].cookie)
+      return ST_FAST_NO_PEER;
+    if (pair->against)
+      return pair->against;
+    return ST_FAST_YOUNG;
+  }
+  if (client->fast_path == ST_FAST_PATH_OFF)
+    return ST_FAST_POD_OFF;
+  if (client->unpaired)
+    return client->unpaired;
+  return ST_FAST_NODE_OFF;
 }
 
 /* Whether this end of a pair is an engine's socket. */

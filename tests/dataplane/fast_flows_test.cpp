@@ -84,6 +84,7 @@ TEST_P(FastFlows, have_their_path_and_every_byte) {
     EXPECT_EQ(flow["bytes_in"], talked_bytes()) << flow;
     EXPECT_EQ(flow["pod"], "client") << flow;
     EXPECT_EQ(flow["close"], "fin") << flow;
+    EXPECT_EQ(flow["fast_path_reason"], "") << flow;
   }
   const std::string flows = said({"flows"});
   EXPECT_NE(flows.find(GetParam().path), std::string::npos) << flows;
@@ -122,6 +123,60 @@ TEST_P(FastFlows, say_why_they_are_on_tcp) {
     EXPECT_TRUE(eventually(kPatience, [&] { return explained(server) == "no fp_off"; }))
         << explained(server);
   }
+}
+
+TEST_P(FastFlows, say_why_they_were_on_tcp_after_their_end) {
+  ASSERT_NO_FATAL_FAILURE(start({.probation = "30m", .mode = GetParam().mode}));
+  std::vector<std::string> expected;
+  const auto ends_with = [&](const std::string& reason) {
+    ST_ASSERT_OK(shell_->release());
+    expected.push_back(reason);
+    std::vector<std::string> told;
+    EXPECT_TRUE(eventually(kPatience, [&] {
+      told.clear();
+      for (const auto& [path, flows] : ended()) {
+        for (const json& flow : flows) {
+          told.push_back(flow.value("fast_path_reason", "none told"));
+        }
+      }
+      return told == expected;
+    })) << json(told);
+  };
+  ASSERT_NO_FATAL_FAILURE(hold(1));
+  ends_with("fp_young");
+  ASSERT_NO_FATAL_FAILURE(hold(1));
+  EXPECT_TRUE(eventually(kPatience, [&] {
+    expect_exact(1);
+    return open_reasons() == std::set<std::string>{"fp_probation"};
+  })) << json(open_reasons());
+  ends_with("fp_probation");
+  EXPECT_NE(said({"flows"}).find("fin, fp_probation"), std::string::npos) << said({"flows"});
+  ST_ASSERT_OK(objects_->set_label(Kind::kPod, "shop/client", "sidetrack.io/fast-path", "off"));
+  EXPECT_TRUE(
+      eventually(kPatience, [&] { return explained(server_->v4 + ":7000") == "no fp_off"; }));
+  ASSERT_NO_FATAL_FAILURE(hold(1));
+  ends_with("fp_off");
+}
+
+// Nobody tells the agent: what the kernel knows is enough.
+TEST_P(FastFlows, that_end_while_no_agent_is_there_say_why_they_were_on_tcp) {
+  ASSERT_NO_FATAL_FAILURE(start({.probation = "30m", .mode = GetParam().mode}));
+  ASSERT_NO_FATAL_FAILURE(hold(1));
+  EXPECT_TRUE(eventually(kPatience, [&] {
+    expect_exact(1);
+    return open_reasons() == std::set<std::string>{"fp_probation"};
+  })) << json(open_reasons());
+  sidetrack_->agent().kill_hard();
+  ST_ASSERT_OK(shell_->release());
+  ST_ASSERT_OK(sidetrack_->start_agent());
+  std::vector<json> told;
+  EXPECT_TRUE(eventually(kPatience, [&] {
+    const std::string path = std::string(GetParam().mode) == "redirect" ? "engine" : "direct";
+    told = ended()[path];
+    return told.size() == 1;
+  }));
+  ASSERT_FALSE(told.empty());
+  EXPECT_EQ(told[0]["fast_path_reason"], "fp_probation") << told[0];
 }
 
 INSTANTIATE_TEST_SUITE_P(Ways, FastFlows,

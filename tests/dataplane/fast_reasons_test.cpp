@@ -240,6 +240,38 @@ TEST_F(FastReasons, pairs_of_one_pod_leave_room_for_others) {
   ST_ASSERT_OK(shop_.client_shell->release());
 }
 
+// Both ends are in, and each message goes by TCP: the message says why.
+TEST_F(FastReasons, of_messages_are_those_of_the_flow_while_none_has_skipped_tcp) {
+  Ends ends = open(true);
+  sockaddr_in own{};
+  socklen_t size = sizeof(own);
+  ASSERT_EQ(::getsockname(ends.client.get(), reinterpret_cast<sockaddr*>(&own), &size), 0);
+  const std::string port = ":" + std::to_string(ntohs(own.sin_port));
+  const auto told = [&](bool open) {
+    const auto page = sidetrack_->get("/v1/flows");
+    std::string latest = "no flow";  // others may have had the port before
+    for (const auto& flow : page ? page->at("flows") : nlohmann::json::array()) {
+      if (flow.value("source", "").ends_with(port) && (flow.value("end", 0.0) == 0) == open) {
+        latest = flow.value("path", "") + " " + flow.value("fast_path_reason", "");
+      }
+    }
+    return latest;
+  };
+  for (int i = 0; i < 8; ++i) {
+    pass(ends.client, ends.server, "x");
+    pass(ends.server, ends.client, "y");
+  }
+  wait_until_put_in(ends);
+  EXPECT_EQ(told(true), "direct fp_unarmed");
+  set_option(ends.client, SOL_SOCKET, SO_ZEROCOPY, 1);
+  pass(ends.client, ends.server, "z");
+  EXPECT_EQ(told(true), "direct fp_zerocopy");
+  ends.client.reset();
+  ends.server.reset();
+  EXPECT_TRUE(eventually(kPatience, [&] { return told(false) == "direct fp_zerocopy"; }))
+      << told(false);
+}
+
 // What keeps a connection waiting, or a node from the fast path, is no refusal: `pods` shows it.
 TEST_F(FastReasons, of_waiting_and_of_the_node_are_shown) {
   spoil();

@@ -121,9 +121,11 @@ TEST(CtlRender, flows_and_counters_show_sizes_and_durations) {
   const auto flows = render_flows(admin::to_json(views.flows({})), kPlain, 0);
   EXPECT_THAT(flows, HasSubstr("shop/web-0  10.1.0.5:40000  10.96.0.10:80  10.1.0.9:8080  engine  "
                                "redirected  100B  2.0KiB  2.5s"));
+  views.flow_views[0].fast_path_reason = "fp_blocking";
+  EXPECT_THAT(render_flows(admin::to_json(views.flows({})), kPlain, 0),
+              HasSubstr("fin, fp_blocking"));
   views.flow_views[0].end = 0;
   views.flow_views[0].close.clear();
-  views.flow_views[0].fast_path_reason = "fp_blocking";
   EXPECT_THAT(render_flows(admin::to_json(views.flows({})), kPlain, 0),
               HasSubstr("open, fp_blocking"));
   const auto counters = render_counters(admin::to_json(views.counters()), kPlain);

@@ -6,19 +6,16 @@ namespace sidetrack::adopt {
 namespace {
 
 TEST_F(AdoptionTest, waits_for_probation_then_inserts_and_arms_both_ends) {
-  const Clock::time_point begun = now_;
   nominate(make_pair(1));
   tick();
   EXPECT_EQ(asked(1, ST_ADOPT_LOOK), 1U);
   tick(kProbation - milliseconds(1));
   EXPECT_FALSE(is_in(1));
   EXPECT_EQ(adoption_.summaries()[kPodA].reason, ST_FAST_PROBATION);
-  EXPECT_EQ(adoption_.reason_of(1, begun), ST_FAST_PROBATION);
-  EXPECT_EQ(adoption_.reason_of(2, begun), ST_FAST_PROBATION);
+  EXPECT_EQ(sockets_.noted[1], ST_FAST_PROBATION);
   EXPECT_EQ(adoption_.against(kPodA, kPodB, now_), ST_FAST_PROBATION);
   tick(milliseconds(1));
   EXPECT_TRUE(is_in(1));
-  EXPECT_EQ(adoption_.reason_of(1, begun), ST_FAST_NONE);
   EXPECT_EQ(adoption_.against(kPodA, kPodB, now_), ST_FAST_NONE);
   EXPECT_EQ(adoption_.against(kPodA, std::nullopt, now_), ST_FAST_NONE);
   EXPECT_TRUE(sockets_.sockets[1].armed && sockets_.sockets[2].armed);
@@ -29,23 +26,38 @@ TEST_F(AdoptionTest, waits_for_probation_then_inserts_and_arms_both_ends) {
   EXPECT_TRUE(is_in(11));
 }
 
-// Before it was looked for, nobody can say that the other end is elsewhere.
-TEST_F(AdoptionTest, a_connection_is_young_until_its_pair_was_looked_for) {
-  now_ += seconds(5);
-  const Clock::time_point begun = now_;
-  EXPECT_EQ(adoption_.reason_of(1, begun), ST_FAST_YOUNG);
-  adoption_.scan({}, now_);
-  EXPECT_EQ(adoption_.reason_of(1, begun), ST_FAST_YOUNG) << "its handshake may not be over";
+TEST_F(AdoptionTest, the_kernel_is_told_each_reason_once) {
   nominate(make_pair(1));
-  EXPECT_EQ(adoption_.reason_of(1, begun), ST_FAST_YOUNG) << "not looked at";
-  now_ += seconds(1);
-  EXPECT_EQ(adoption_.reason_of(11, begun), ST_FAST_YOUNG);
-  adoption_.on_all_known(now_);
-  EXPECT_EQ(adoption_.reason_of(11, begun), ST_FAST_NO_PEER);
-  EXPECT_EQ(adoption_.reason_of(13, now_), ST_FAST_YOUNG);
-  now_ += seconds(1);
-  adoption_.scan(open_, now_);
-  EXPECT_EQ(adoption_.reason_of(13, begun), ST_FAST_NO_PEER);
+  sockets_.sockets[1].look = ST_FAST_YOUNG;
+  tick();
+  EXPECT_EQ(asked(1, ST_ADOPT_NOTE), 0U) << "what it says by itself";
+  sockets_.sockets[1].look = ST_FAST_NONE;
+  tick(seconds(1));
+  EXPECT_EQ(sockets_.noted[1], ST_FAST_PROBATION);
+  pods_.pods[kPodA].row.fast_path = ST_FAST_PATH_OFF;
+  for (int i = 0; i < 3; ++i) {
+    adoption_.on_policy_changed(now_);
+    tick(milliseconds(10));
+  }
+  EXPECT_EQ(sockets_.noted[1], ST_FAST_POD_OFF);
+  EXPECT_EQ(asked(1, ST_ADOPT_NOTE), 2U);
+}
+
+// st_adopt writes another one when it puts a socket in.
+TEST_F(AdoptionTest, the_kernel_is_told_a_reason_anew_after_the_pair_was_in) {
+  pods_.pods[kPodA].row.fast_path = ST_FAST_PATH_OFF;
+  nominate(make_pair(1));
+  tick();
+  EXPECT_EQ(sockets_.noted[1], ST_FAST_POD_OFF);
+  pods_.pods[kPodA].row.fast_path = ST_FAST_PATH_AUTO;
+  adoption_.on_policy_changed(now_);
+  tick(kProbation);
+  ASSERT_TRUE(is_in(1));
+  pods_.pods[kPodA].row.fast_path = ST_FAST_PATH_OFF;
+  adoption_.on_policy_changed(now_);
+  sockets_.noted.clear();
+  tick();
+  EXPECT_EQ(sockets_.noted[1], ST_FAST_POD_OFF);
 }
 
 TEST_F(AdoptionTest, a_blocking_socket_is_refused_once_and_for_good) {
@@ -58,7 +70,7 @@ TEST_F(AdoptionTest, a_blocking_socket_is_refused_once_and_for_good) {
   EXPECT_FALSE(sockets_.sockets[1].in);
   EXPECT_EQ(adoption_.refused().at(ST_FAST_BLOCKING), 1U);
   EXPECT_EQ(adoption_.summaries()[kPodB].reason, ST_FAST_BLOCKING);
-  EXPECT_EQ(adoption_.reason_of(1, now_), ST_FAST_BLOCKING);
+  EXPECT_EQ(sockets_.noted[1], ST_FAST_BLOCKING);
 }
 
 TEST_F(AdoptionTest, what_passes_is_looked_at_again) {

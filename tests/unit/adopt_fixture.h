@@ -36,7 +36,8 @@ class FakeSockets : public Sockets {
   std::vector<st_adopt_request> log;
   std::vector<std::uint64_t> destroyed;
   std::vector<std::uint64_t> nudged;
-  std::vector<std::uint64_t> widened;  // netns cookies
+  std::vector<std::uint64_t> widened;             // netns cookies
+  std::map<std::uint64_t, st_fast_reason> noted;  // by the client's cookie
   unsigned released_before_disarm = 0;
   bool can_destroy = true;
 
@@ -63,6 +64,10 @@ class FakeSockets : public Sockets {
       return ST_FAST_GONE;
     }
     Socket& socket = found->second;
+    if (request.op == ST_ADOPT_NOTE) {
+      noted[request.self.cookie] = static_cast<st_fast_reason>(request.reason);
+      return ST_FAST_NONE;
+    }
     if (request.op == ST_ADOPT_LOOK || request.op == ST_ADOPT_INSERT) {
       if (socket.look == ST_FAST_NONE && request.op == ST_ADOPT_INSERT) {
         socket.in = true;

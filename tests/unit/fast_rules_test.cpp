@@ -280,3 +280,29 @@ TEST(EngineEnd, is_the_server_of_a_pair_to_and_the_client_of_one_from_an_engine)
   EXPECT_FALSE(st_is_engine_end(ST_PAIR_DIRECT, ST_SIDE_CLIENT));
   EXPECT_FALSE(st_is_engine_end(ST_PAIR_DIRECT, ST_SIDE_SERVER));
 }
+
+TEST(WhyOnTcp, is_what_was_found_last) {
+  st_client client{};
+  client.fast_path = ST_FAST_PATH_AUTO;
+  client.paired = 1;
+  st_pair pair{};
+  EXPECT_EQ(st_why_on_tcp(&client, nullptr), ST_FAST_NO_PEER) << "given back";
+  EXPECT_EQ(st_why_on_tcp(&client, &pair), ST_FAST_NO_PEER) << "its server was not seen";
+  pair.end[ST_SIDE_SERVER].cookie = 1;
+  EXPECT_EQ(st_why_on_tcp(&client, &pair), ST_FAST_YOUNG);
+  pair.against = ST_FAST_BLOCKING;
+  EXPECT_EQ(st_why_on_tcp(&client, &pair), ST_FAST_BLOCKING);
+}
+
+TEST(WhyOnTcp, of_a_connection_that_was_never_noted_is_why_it_was_not) {
+  st_client client{};
+  st_pair of_another{};
+  of_another.end[ST_SIDE_SERVER].cookie = 1;
+  of_another.against = ST_FAST_BLOCKING;
+  client.fast_path = ST_FAST_PATH_AUTO;
+  EXPECT_EQ(st_why_on_tcp(&client, &of_another), ST_FAST_NODE_OFF);
+  client.unpaired = ST_FAST_PAIRS_FULL;
+  EXPECT_EQ(st_why_on_tcp(&client, nullptr), ST_FAST_PAIRS_FULL);
+  client.fast_path = ST_FAST_PATH_OFF;
+  EXPECT_EQ(st_why_on_tcp(&client, nullptr), ST_FAST_POD_OFF);
+}

@@ -244,7 +244,8 @@ struct st_client {
 	__u8 fast_path; /* enum st_fast_path of its pod when it connected */
 	__u8 counted;	/* it is connecting or connected: its close will be told */
 	__u8 paired;	/* `pair` holds */
-	__u8 reserved[6];
+	__u8 unpaired;	/* enum st_fast_reason: why it does not; NONE = nobody tried */
+	__u8 reserved[5];
 	struct st_pair_key pair; /* the row of st_pairs that may name this socket */
 };
 ST_STATIC_ASSERT(sizeof(struct st_client) == 56, "st_client");
@@ -304,7 +305,8 @@ struct st_live {
 	__u16 source_port; /* host order */
 	__u8 redirected;   /* the agent says */
 	__u8 open;	   /* it was the socket of `cookie` all the while */
-	__u8 reserved[4];
+	__u8 fast_reason;  /* as in st_flow */
+	__u8 reserved[3];
 };
 ST_STATIC_ASSERT(sizeof(struct st_live) == 144, "st_live");
 /* A packet of a run is one page, of which the kernel keeps some. */
@@ -346,7 +348,8 @@ struct st_flow {
 	__u8 reason;
 	__u32 namespace_slot;
 	__u8 close;
-	__u8 reserved[3];
+	__u8 fast_reason; /* enum st_fast_reason: why nothing has skipped TCP, if nothing has */
+	__u8 reserved[2];
 };
 ST_STATIC_ASSERT(sizeof(struct st_flow) == 104, "st_flow");
 
