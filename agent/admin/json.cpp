@@ -136,6 +136,7 @@ json to_json(const PodView& view) {
           {"engine_ports", view.engine_ports},
           {"engine_ports_v6", view.engine_ports_v6},
           {"netns_cookie", view.netns_cookie},
+          {"addresses", view.addresses},
           {"connections", view.connections},
           {"policy_id", view.policy_id},
           {"captured_late_s", view.captured_late_s}};

@@ -61,8 +61,17 @@ std::string ports_text(const json& pod) {
   return v6.empty() || v6 == v4 ? v4 : v4 + (v4.empty() ? "v6 " : " v6 ") + v6;
 }
 
-std::string pod_name(const json& object) {
+// Of one whose name is not known its first address.
+std::string pod_column(const json& object) {
+  const auto& addresses = list_of(object, "addresses");
   const auto pod = text_of(object, "pod");
+  return pod.empty() && !addresses.empty()
+             ? fmt::format("({})", addresses.front().get<std::string>())
+             : pod;
+}
+
+std::string pod_name(const json& object) {
+  const auto pod = pod_column(object);
   return pod.empty() ? text_of(object, "namespace") : text_of(object, "namespace") + "/" + pod;
 }
 
@@ -145,7 +154,7 @@ std::string render_pods(const json& answer, const Painter& painter) {
   std::string details;
   for (const auto& pod : list_of(answer, "pods")) {
     table.add({{text_of(pod, "namespace")},
-               {text_of(pod, "pod")},
+               {pod_column(pod)},
                {text_of(pod, "mode")},
                word(text_of(pod, "state")),
                {ports_text(pod)},

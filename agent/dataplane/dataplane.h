@@ -136,6 +136,8 @@ class Dataplane {
   // The slot of a namespace's counters, found or made. kFull: all are in use (the caller counts
   // under slot 0).
   [[nodiscard]] Result<std::uint32_t> namespace_slot(std::string_view name);
+  // The other way round; empty = no namespace is counted there.
+  [[nodiscard]] std::string namespace_of(std::uint32_t slot) const;
 
   [[nodiscard]] Result<void> upsert_pod(std::uint64_t netns_cookie, const st_pod& row);
   [[nodiscard]] Result<void> erase_pod(std::uint64_t netns_cookie);

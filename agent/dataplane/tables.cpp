@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <cstring>
 
 #include "agent/dataplane/bpf_calls.h"
@@ -119,6 +120,13 @@ Result<std::uint32_t> Dataplane::namespace_slot(std::string_view name) {
   ST_TRY(map_update(impl_->map_fd("st_namespaces"), "st_namespaces", slot, row));
   impl_->namespace_slots[key] = slot;
   return slot;
+}
+
+std::string Dataplane::namespace_of(std::uint32_t slot) const {
+  const auto& slots = impl_->namespace_slots;
+  const auto found =
+      std::find_if(slots.begin(), slots.end(), [&](const auto& row) { return row.second == slot; });
+  return found == slots.end() ? "" : found->first;
 }
 
 Result<void> Dataplane::upsert_pod(std::uint64_t netns_cookie, const st_pod& row) {

@@ -118,6 +118,8 @@ class Agent : public admin::Views {
   static constexpr const char* kNotAttached = "not_attached";
   [[nodiscard]] std::vector<reconcile::PodStatus> pod_statuses(
       const std::vector<dataplane::ProgramState>& programs) const;
+  [[nodiscard]] std::vector<admin::PodView> held_pods() const;
+  [[nodiscard]] Error no_such_pod(const std::string& namespace_name, const std::string& pod) const;
   [[nodiscard]] std::vector<admin::EngineView> engine_views();
   // Engines that serve their pods, but have not come (back) to this agent: pids by their cells'
   // slots.

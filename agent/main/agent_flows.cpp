@@ -28,6 +28,8 @@ admin::FlowView Agent::to_view(const st_flow& flow) const {
   if (const auto* owner = reconciler_.owner(flow.netns_cookie); owner != nullptr) {
     view.namespace_name = owner->namespace_name;
     view.pod = owner->name;
+  } else {
+    view.namespace_name = dataplane_->namespace_of(flow.namespace_slot);
   }
   view.source = endpoint_text(flow.source, flow.source_port_be);
   view.destination = endpoint_text(flow.destination, flow.destination_port_be);
@@ -82,6 +84,7 @@ admin::FlowView Agent::to_view(const st_live& live) const {
                       .destination_port_be = live.client.port_be,
                       .path = static_cast<std::uint8_t>(path),
                       .reason = live.client.reason,
+                      .namespace_slot = live.client.namespace_slot,
                       .close = ST_CLOSE_OPEN,
                       .fast_reason = live.fast_reason});
   view.end = 0;

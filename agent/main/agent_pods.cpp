@@ -36,6 +36,20 @@ std::vector<std::uint16_t> ports_of(const std::uint16_t* ports_be, std::uint8_t 
   return ports;
 }
 
+void put_row(admin::PodView& view, const st_pod& row) {
+  view.mode = mode_name(row.mode);
+  view.on_engine_loss = on_engine_loss_name(row.on_engine_loss);
+  view.fast_path = fast_path_name(row.fast_path);
+  view.policy_id = row.policy_id;
+  view.engine_ports = ports_of(row.port_v4_be, row.listeners_v4);
+  view.engine_ports_v6 = ports_of(row.port_v6_be, row.listeners_v6);
+  for (const st_addr& own : {row.own_v4, row.own_v6}) {
+    if (st_addr_is_zero(&own) == 0) {
+      view.addresses.push_back(policy::format_address(own));
+    }
+  }
+}
+
 // By netns cookie.
 std::map<std::uint64_t, std::uint64_t> count_connections(const dataplane::Dataplane& dataplane) {
   std::map<std::uint64_t, std::uint64_t> counts;
@@ -102,14 +116,42 @@ std::vector<admin::PodView> Agent::pods(const std::string& namespace_name) {
     }
     view.netns_cookie = pod.netns_cookie;
     if (pod.row) {
-      view.mode = mode_name(pod.row->mode);
-      view.on_engine_loss = on_engine_loss_name(pod.row->on_engine_loss);
-      view.fast_path = fast_path_name(pod.row->fast_path);
-      view.policy_id = pod.row->policy_id;
-      view.engine_ports = ports_of(pod.row->port_v4_be, pod.row->listeners_v4);
-      view.engine_ports_v6 = ports_of(pod.row->port_v6_be, pod.row->listeners_v6);
+      put_row(view, *pod.row);
       view.connections = connections[pod.netns_cookie];
     }
+    views.push_back(std::move(view));
+  }
+  for (admin::PodView& view : held_pods()) {
+    if (namespace_name.empty() || view.namespace_name == namespace_name) {
+      view.connections = connections[view.netns_cookie];
+      views.push_back(std::move(view));
+    }
+  }
+  return views;
+}
+
+// What an earlier agent enrolled: the kernel goes on with it, but has no names of pods.
+std::vector<admin::PodView> Agent::held_pods() const {
+  std::vector<admin::PodView> views;
+  if (!is_held()) {
+    return views;
+  }
+  const auto rows = dataplane_->pods();
+  if (!rows) {
+    return views;
+  }
+  for (const auto& [netns_cookie, row] : *rows) {
+    if (row.mode == ST_MODE_DISABLED) {
+      continue;
+    }
+    admin::PodView view{.namespace_name = dataplane_->namespace_of(row.namespace_slot),
+                        .state = phase_name(reconcile::PodPhase::kEnrolled),
+                        .reason = "held",
+                        .reason_detail =
+                            "as an earlier agent left it; which pod it is cannot be "
+                            "known before the objects can be read",
+                        .netns_cookie = netns_cookie};
+    put_row(view, row);
     views.push_back(std::move(view));
   }
   return views;

@@ -16,12 +16,6 @@ namespace sidetrack::agent {
 
 namespace {
 
-Error no_such_pod(const std::string& namespace_name, const std::string& pod) {
-  return make_error(
-      ErrorCode::kNotFound,
-      fmt::format("no pod {}/{} on this node (sidetrackctl pods lists them)", namespace_name, pod));
-}
-
 admin::RuleView to_rule(const policy::Origin& origin) {
   return {origin.object, origin.key, origin.value};
 }
@@ -56,6 +50,13 @@ struct PolicyReader {
 };
 
 }  // namespace
+
+Error Agent::no_such_pod(const std::string& namespace_name, const std::string& pod) const {
+  return make_error(
+      ErrorCode::kNotFound,
+      fmt::format("no pod {}/{} on this node (sidetrackctl pods lists them){}", namespace_name, pod,
+                  is_held() ? ": no names are known before the objects can be read" : ""));
+}
 
 bool Agent::agrees_with_policy(const policy::PodIntent& intent, const st_pod& row,
                                const st_connect& connect, std::uint16_t port,

@@ -60,6 +60,8 @@ class AgentFault : public FaultNode {
   // Ends the agent as `end` does and starts it again under open streams and new connections.
   template <typename End>
   void expect_unnoticed_restart(End end);
+  // What an agent that has no objects shows of web, by the kernel alone. `open`: streams.
+  void expect_shown_without_names(std::size_t open);
   // How often the agent has said that it put objects into force, until it said `end`.
   [[nodiscard]] std::size_t applied(const std::string& end = "no end") const {
     std::string log = sidetrack_->agent().output();
@@ -150,11 +152,40 @@ TEST_F(AgentFault, flows_that_ended_without_an_agent_have_their_pod) {
   })) << known;
 }
 
+void AgentFault::expect_shown_without_names(std::size_t open) {
+  ST_ASSERT_VALUE(const auto pods, sidetrack_->get("/v1/pods?namespace=shop"));
+  ASSERT_EQ(pods.at("pods").size(), 1U) << pods.dump(2);
+  const json& pod = pods.at("pods").front();
+  EXPECT_EQ(pod.at("pod"), "");
+  EXPECT_EQ(pod.at("state"), "enrolled");
+  EXPECT_EQ(pod.at("reason"), "held");
+  EXPECT_EQ(pod.at("mode"), "redirect");
+  EXPECT_EQ(pod.at("netns_cookie"), cookie_);
+  EXPECT_EQ(pod.at("addresses").front(), web_->v4);
+  EXPECT_EQ(pod.at("connections"), open) << pod.dump(2);
+
+  ST_ASSERT_VALUE(const auto page, sidetrack_->get("/v1/flows?namespace=shop"));
+  std::size_t shown = 0;
+  for (const json& flow : page.at("flows")) {
+    shown += flow.at("end") == 0 && flow.at("source").get<std::string>().rfind(web_->v4, 0) == 0;
+  }
+  EXPECT_EQ(shown, open) << page.dump(2);
+
+  ST_ASSERT_VALUE(const auto table, sidetrack_->ctl({"pods"}));
+  EXPECT_NE(table.standard_output.find("(" + web_->v4 + ")"), std::string::npos)
+      << table.standard_output;
+  ST_ASSERT_VALUE(const auto explain, sidetrack_->ctl({"explain", "shop/web", api_v4_ + ":7000"}));
+  EXPECT_EQ(explain.exit_status, 1) << explain.output;
+  EXPECT_NE(explain.output.find("before the objects can be read"), std::string::npos)
+      << explain.output;
+}
+
 // Nothing is known of the pods then, and what is not known is not undone.
 TEST_F(AgentFault, one_that_cannot_read_its_objects_leaves_all_in_force) {
   ASSERT_NO_FATAL_FAILURE(start_sidetrack());
   expect_connections(3, "redirected");
   const st_pod before = row();
+  const std::vector<int> streams = open_streams(3);
   sidetrack_->agent().kill_hard();
   ST_ASSERT_OK(objects_->put_text("zz-garbage.yaml", "x: ["));
   ST_ASSERT_OK(sidetrack_->start_agent());
@@ -169,6 +200,7 @@ TEST_F(AgentFault, one_that_cannot_read_its_objects_leaves_all_in_force) {
   const st_pod held = row();
   EXPECT_EQ(std::memcmp(&before, &held, sizeof(before)), 0);
   expect_connections(3, "redirected");
+  ASSERT_NO_FATAL_FAILURE(expect_shown_without_names(streams.size()));
 
   ST_ASSERT_OK(objects_->put_text("zz-garbage.yaml", "# none"));
   ASSERT_NO_FATAL_FAILURE(wait_enrolled());
