@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # The test list of the fast path, by what it is about.
-foreach(subject start end reading writing refused addresses engine pairs anew attacks handoff)
+foreach(subject start many end reading writing refused addresses engine pairs anew attacks handoff)
   st_root_test(fast_list_${subject}_test SOURCES fast_list_${subject}_test.cpp fast_list.cpp LIBS st_fast_node)
 endforeach()
 target_link_libraries(fast_list_refused_test PRIVATE bpf)

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include <array>
+#include <cstdlib>
 #include <sstream>
 #include <stdexcept>
 #include <thread>
@@ -71,6 +72,11 @@ const std::vector<Road>& all_roads() {
     return roads;
   }();
   return kRoads;
+}
+
+std::size_t many() {
+  const char* given = std::getenv("ST_MANY_CONNECTIONS");
+  return given == nullptr ? 10'000 : std::strtoul(given, nullptr, 10);
 }
 
 Address address_of(const std::string& text, std::uint16_t port) {

@@ -32,6 +32,10 @@ struct Road {
 // All of them.
 [[nodiscard]] const std::vector<Road>& all_roads();
 
+// How many connections begin and end in tests of many: ST_MANY_CONNECTIONS, 100000 for the whole
+// list.
+[[nodiscard]] std::size_t many();
+
 struct Address {
   sockaddr_storage storage{};
   socklen_t size = 0;

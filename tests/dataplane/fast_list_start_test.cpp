@@ -9,7 +9,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cstdlib>
 #include <functional>
 #include <iterator>
 #include <mutex>
@@ -26,15 +25,8 @@ namespace sidetrack::lab {
 namespace {
 
 constexpr std::size_t kFirstBytes = 65537;  // 1 byte, then 64 KiB
-constexpr std::uint64_t kShort = 5'000;
 constexpr std::size_t kLastBytes = 3000;
 constexpr std::size_t kBatch = 500;
-
-// How many connections begin and end in many_...: ST_MANY_CONNECTIONS, 100000 for the whole list.
-std::size_t many() {
-  const char* given = std::getenv("ST_MANY_CONNECTIONS");
-  return given == nullptr ? 10'000 : std::strtoul(given, nullptr, 10);
-}
 
 std::string_view first_bytes() {
   static const std::string kBytes = [] {
@@ -212,7 +204,6 @@ class FastListStart : public FastList {
       return (this->*start)(world, road, ends);
     };
   }
-  void burst_of_short_connections();
 
   struct Tally {
     std::size_t begun = 0;     // first bytes are right
@@ -243,25 +234,6 @@ class FastListStart : public FastList {
     };
   }
 };
-
-// They end before anybody looks at them, and leave nothing behind.
-void FastListStart::burst_of_short_connections() {
-  for (const World* world : {&plain_, &shop_}) {
-    ST_ASSERT_VALUE(auto echo, EchoServer::start({world->server->netns.path(), cgroup_->path()},
-                                                 {"echo:7000"}));
-    for (const auto& [shell, address] :
-         {std::pair{world->client_shell.get(), world->server->v4},
-          std::pair{world->server_shell.get(), std::string("::1")}}) {
-      ST_ASSERT_VALUE(const auto burst,
-                      shell->burst(address, 7000, {.count = kShort, .threads = 2}));
-      EXPECT_EQ(burst.ok, kShort) << address;
-      EXPECT_EQ(burst.connect_errors.size() + burst.io_errors.size() + burst.mismatches, 0U);
-    }
-  }
-  EXPECT_TRUE(eventually(kPatience, [&] { return sidetrack_->dump_map("st_pairs")->empty(); }));
-  EXPECT_EQ(refused("fp_pairs_full"), 0U);
-  EXPECT_EQ(refused("fp_internal"), 0U);
-}
 
 FastListStart::Tally FastListStart::begin_and_end(const World& world, std::size_t count) {
   constexpr Road kRoad{};
@@ -351,8 +323,6 @@ TEST_F(FastListStart, first_bytes_are_those_of_tcp) {
     EXPECT_EQ(stream(ends.client, ends.server, {.length = 200'000}), whole(200'000));
     EXPECT_EQ(stream(ends.server, ends.client, {.length = 200'000}), whole(200'000));
   }
-  open.clear();
-  burst_of_short_connections();
 }
 
 }  // namespace

@@ -57,6 +57,10 @@ void one_connection(const SocketAddress& target, const Words& words, std::uint64
   Pattern(seed).fill(request);
   const UniqueFd fd(::socket(target.storage.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0));
   set_timeout(fd.get(), words.number("timeout_ms", 10'000));
+  if (words.has("reset")) {
+    const linger at_once{.l_onoff = 1, .l_linger = 0};
+    ::setsockopt(fd.get(), SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once));
+  }
   const SocketAddress source = parse_address(words.value("bind"), 0);
   if (source.size != 0 && ::bind(fd.get(), source.get(), source.size) != 0) {
     ++tally.connect_errors[name_of(errno)];
