@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <fmt/core.h>
 #include <unistd.h>
 
 #include <csignal>
@@ -11,6 +10,7 @@
 #include "engine/options.h"
 #include "sidetrack/cgroup/process_cgroup.h"
 #include "sidetrack/cli/complain.h"
+#include "sidetrack/cli/say.h"
 #include "sidetrack/log/log.h"
 
 namespace {
@@ -30,10 +30,10 @@ int run(const std::vector<std::string>& arguments) {
   }
   switch (options->command) {
     case Options::Command::kHelp:
-      fmt::print("{}", sidetrack::engine::usage());
+      sidetrack::cli::say(sidetrack::engine::usage());
       return 0;
     case Options::Command::kVersion:
-      fmt::print("sidetrack-engine {}\n", ST_VERSION);
+      sidetrack::cli::say("sidetrack-engine " ST_VERSION "\n");
       return 0;
     case Options::Command::kRun:
       break;
@@ -53,7 +53,7 @@ int main(int argc, char** argv) {
   // It has no configuration to read again, and to end would cut connections without a drain.
   std::signal(SIGHUP, SIG_IGN);
   try {
-    return run(std::vector<std::string>(argv + 1, argv + argc));
+    return sidetrack::cli::end_with(kProgram, run({argv + 1, argv + argc}));
   } catch (const std::exception& error) {
     sidetrack::cli::complain(kProgram, error.what());
     return 1;

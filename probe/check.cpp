@@ -10,6 +10,7 @@
 #include "probe/http.h"
 #include "probe/kernel_view.h"
 #include "probe/serve.h"
+#include "sidetrack/cli/say.h"
 
 namespace sidetrack::probe {
 namespace {
@@ -139,8 +140,8 @@ Result<void> check(const Options& options) {
   for (const Expectation& expectation : options.expectations) {
     auto seen = checker.check(expectation);
     failed += seen ? 0 : 1;
-    fmt::print("{} {} {}:{}: {}\n", seen ? "ok  " : "FAIL", expectation.reason, expectation.host,
-               expectation.port, seen ? *seen : seen.error().message);
+    cli::say(fmt::format("{} {} {}:{}: {}\n", seen ? "ok  " : "FAIL", expectation.reason,
+                         expectation.host, expectation.port, seen ? *seen : seen.error().message));
   }
   if (failed != 0) {
     return make_error(ErrorCode::kNotFound, fmt::format("{} of {} expectations were not met",

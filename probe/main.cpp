@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // sidetrack-probe: what `helm test` and the tests in a cluster run in pods.
-#include <fmt/format.h>
 #include <unistd.h>
 
 #include <csignal>
@@ -10,6 +9,7 @@
 #include "probe/options.h"
 #include "probe/serve.h"
 #include "sidetrack/cli/complain.h"
+#include "sidetrack/cli/say.h"
 
 namespace sidetrack::probe {
 namespace {
@@ -28,10 +28,10 @@ int main_of(const std::vector<std::string>& arguments) {
   }
   switch (options->command) {
     case Command::kHelp:
-      fmt::print("{}", usage());
+      cli::say(usage());
       return 0;
     case Command::kVersion:
-      fmt::print("sidetrack-probe {}\n", ST_VERSION);
+      cli::say("sidetrack-probe " ST_VERSION "\n");
       return 0;
     case Command::kServe: {
       char name[256] = {};
@@ -53,7 +53,8 @@ int main_of(const std::vector<std::string>& arguments) {
 int main(int argc, char** argv) {
   std::signal(SIGPIPE, SIG_IGN);
   try {
-    return sidetrack::probe::main_of({argv + 1, argv + argc});
+    return sidetrack::cli::end_with(sidetrack::probe::kProgram,
+                                    sidetrack::probe::main_of({argv + 1, argv + argc}));
   } catch (const std::exception& error) {
     sidetrack::cli::complain(sidetrack::probe::kProgram, error.what());
     return 1;

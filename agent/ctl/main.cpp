@@ -9,6 +9,7 @@
 
 #include "agent/ctl/commands.h"
 #include "agent/ctl/options.h"
+#include "sidetrack/cli/say.h"
 
 namespace {
 
@@ -39,20 +40,11 @@ int run(const std::vector<std::string>& arguments) {
   return run_command(*options, Streams{std::cout, std::cerr, painter_for(*options)});
 }
 
-// What could not be written was not said.
-int say(int status) {
-  if (std::cout.flush()) {
-    return status;
-  }
-  std::cerr << "sidetrackctl: the output could not be written\n";
-  return status == kExitFine ? kExitFindings : status;
-}
-
 }  // namespace
 
 int main(int argc, char** argv) {
   try {
-    return say(run({argv + 1, argv + argc}));
+    return sidetrack::cli::end_with("sidetrackctl", run({argv + 1, argv + argc}));
   } catch (const std::exception& error) {
     std::cerr << "sidetrackctl: " << error.what() << "\n";
     return kExitFindings;

@@ -17,6 +17,7 @@
 #include "sidetrack/cgroup/process_cgroup.h"
 #include "sidetrack/cli/complain.h"
 #include "sidetrack/cli/rights.h"
+#include "sidetrack/cli/say.h"
 
 namespace sidetrack::agent {
 
@@ -124,7 +125,7 @@ int self_test(const Options& options) {
   if (!report) {
     return fail(report.error(), options.origins);
   }
-  fmt::print("{}", options.json ? selftest::to_json(*report) : selftest::to_table(*report));
+  cli::say(options.json ? selftest::to_json(*report) : selftest::to_table(*report));
   return report->passed() ? kDone : kRuntime;
 }
 
@@ -144,10 +145,10 @@ int main_of(int argc, char** argv) {
   }
   switch (options->command) {
     case Command::kHelp:
-      fmt::print("{}", help_text(options->help_of));
+      cli::say(help_text(options->help_of));
       return kDone;
     case Command::kVersion:
-      fmt::print("sidetrack-agent {}\n", ST_VERSION);
+      cli::say("sidetrack-agent " ST_VERSION "\n");
       return kDone;
     case Command::kUninstall: {
       const auto done = uninstall(*options);
@@ -169,7 +170,8 @@ int main(int argc, char** argv) {
   sidetrack::agent::hold_hangups(SIG_BLOCK);
   std::signal(SIGPIPE, SIG_IGN);
   try {
-    return sidetrack::agent::main_of(argc, argv);
+    return sidetrack::cli::end_with(sidetrack::agent::kProgram,
+                                    sidetrack::agent::main_of(argc, argv));
   } catch (const std::exception& error) {
     sidetrack::cli::complain(sidetrack::agent::kProgram, error.what());
     return 1;

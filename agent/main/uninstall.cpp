@@ -20,6 +20,7 @@
 #include "agent/main/kubernetes_node.h"
 #include "agent/selftest/self_test.h"
 #include "cni/install/installer.h"
+#include "sidetrack/cli/say.h"
 #include "sidetrack/files/whole_file.h"
 
 namespace sidetrack::agent {
@@ -84,7 +85,7 @@ enum class Outcome { kRemoved, kKept };
 
 Result<Outcome> remove_cgroup(const std::string& dir) {
   if (rmdir(dir.c_str()) == 0) {
-    fmt::print("removed {}\n", dir);
+    cli::say(fmt::format("removed {}\n", dir));
     return Outcome::kRemoved;
   }
   if (errno != EBUSY) {
@@ -97,7 +98,7 @@ Result<Outcome> remove_cgroup(const std::string& dir) {
 void remove_file(const std::string& path) {
   std::error_code error;
   if (fs::remove(path, error)) {
-    fmt::print("removed {}\n", path);
+    cli::say(fmt::format("removed {}\n", path));
   }
 }
 
@@ -107,7 +108,7 @@ void remove_state(const std::string& state_dir) {
     remove_file(state_dir + name);
   }
   if (fs::is_empty(state_dir, error) && fs::remove(state_dir, error)) {
-    fmt::print("removed {}\n", state_dir);
+    cli::say(fmt::format("removed {}\n", state_dir));
   }
 }
 
@@ -120,10 +121,10 @@ void remove_cache(const std::string& cache_dir) {
     remove_file(cache_dir + name);
   }
   if (fs::remove_all(cache_dir + "/kubernetes", error) > 0 && !error) {
-    fmt::print("removed {}/kubernetes\n", cache_dir);
+    cli::say(fmt::format("removed {}/kubernetes\n", cache_dir));
   }
   if (fs::is_empty(cache_dir, error) && fs::remove(cache_dir, error)) {
-    fmt::print("removed {}\n", cache_dir);
+    cli::say(fmt::format("removed {}\n", cache_dir));
   }
 }
 
@@ -134,11 +135,11 @@ void retract_plugin(const Options& options) {
   }
   const auto done = cni::install::uninstall(installer_settings(options));
   for (const std::string& left : done.left) {
-    fmt::print("left {}\n", left);
+    cli::say(fmt::format("left {}\n", left));
   }
-  fmt::print("sidetrack-cni is {}\n", done.left.empty()
-                                          ? "out of " + options.cni.conf_dir
-                                          : "not wholly out of " + options.cni.conf_dir);
+  cli::say(fmt::format("sidetrack-cni is {}\n", done.left.empty()
+                                                    ? "out of " + options.cni.conf_dir
+                                                    : "not wholly out of " + options.cni.conf_dir));
 }
 
 struct Left {
@@ -168,7 +169,7 @@ Result<Left> left_in_kernel(const Options& options, const std::string& attached_
 void remove_self_tests(const Options& options, const std::string& attached_to) {
   for (const std::string& path :
        selftest::clean_up({.cgroup_dir = attached_to, .pin_dir = options.pin_dir})) {
-    fmt::print("removed {}\n", path);
+    cli::say(fmt::format("removed {}\n", path));
   }
 }
 
@@ -207,7 +208,7 @@ Result<void> uninstall(const Options& options) {
     auto removed = dataplane::Dataplane::uninstall(options.pin_dir);
     ST_TRY(removed);
     for (const std::string& path : *removed) {
-      fmt::print("removed {}\n", path);
+      cli::say(fmt::format("removed {}\n", path));
     }
   }
   const auto outcome = made->empty() ? Result(Outcome::kRemoved) : remove_cgroup(*made);
@@ -223,7 +224,7 @@ Result<void> uninstall(const Options& options) {
     auto left = left_in_kernel(options, *attached_to);
     ST_TRY(left);
     for (const std::string& line : left->lines) {
-      fmt::print("{}\n", line);
+      cli::say(line + "\n");
     }
     if (left->in_our_place) {
       return make_error(ErrorCode::kBusy, "another Sidetrack is attached to cgroup " +
@@ -231,8 +232,8 @@ Result<void> uninstall(const Options& options) {
     }
     whose = left->lines.empty() ? whose : "what was pinned at " + options.pin_dir;
   }
-  fmt::print("{} of {} is left in the kernel\n",
-             *outcome == Outcome::kKept ? "nothing but this cgroup" : "nothing", whose);
+  cli::say(fmt::format("{} of {} is left in the kernel\n",
+                       *outcome == Outcome::kKept ? "nothing but this cgroup" : "nothing", whose));
   return {};
 }
 

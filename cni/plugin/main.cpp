@@ -49,9 +49,9 @@ int main(int argc, char** argv) {
   if (argc > 1) {
     const std::string_view argument = argv[1];
     const bool version = argument == "--version";
-    static_cast<void>(write_all(
-        STDOUT_FILENO, version ? std::string_view("sidetrack-cni " ST_VERSION "\n") : kHelp));
-    return version || argument == "--help" ? 0 : 2;
+    const auto wrote = write_all(
+        STDOUT_FILENO, version ? std::string_view("sidetrack-cni " ST_VERSION "\n") : kHelp);
+    return !version && argument != "--help" ? 2 : wrote ? 0 : 1;
   }
   const Outcome outcome = invoke({.command = variable("CNI_COMMAND"),
                                   .container_id = variable("CNI_CONTAINERID"),

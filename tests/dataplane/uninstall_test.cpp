@@ -114,6 +114,19 @@ TEST_F(Uninstall, takes_everything_away_and_says_what) {
   expect_direct_connections();
 }
 
+// Its first line fails already, as written at once.
+TEST_F(Uninstall, takes_everything_away_when_it_cannot_say_what) {
+  ASSERT_NO_FATAL_FAILURE(stop_agent());
+  std::vector<std::string> arguments = command("0s");
+  arguments.insert(arguments.begin(),
+                   {"sh", "-c", "exec stdbuf --output=L \"$@\" >/dev/full", "sh"});
+  ST_ASSERT_VALUE(const auto done, run_command({.arguments = arguments}));
+  EXPECT_EQ(done.exit_status, 1);
+  EXPECT_EQ(done.output, "sidetrack-agent: the output could not be written\n");
+  expect_nothing_left();
+  expect_direct_connections();
+}
+
 TEST_F(Uninstall, waits_for_open_connections_and_sends_new_ones_direct) {
   const int stream = open_stream();
   ASSERT_NO_FATAL_FAILURE(stop_agent());
