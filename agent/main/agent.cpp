@@ -214,7 +214,8 @@ Result<void> Agent::start() {
       log_event(LogLevel::kWarn, "engine", "down",
                 {{"kind", "external"}, {"detail", external_->problem()}});
     }
-    every(kExternalLook, [this] { look_at_external(); });
+    every(
+        kExternalLook, [this] { look_at_external(); }, kExternalLook);
   }
   log_event(LogLevel::kInfo, "agent", "started",
             {{"pid", getpid()},
@@ -257,7 +258,8 @@ void Agent::audit() {
   }
 }
 
-void Agent::every(std::chrono::milliseconds period, std::function<void()> work) {
+void Agent::every(std::chrono::milliseconds period, std::function<void()> work,
+                  std::chrono::milliseconds first) {
   timers_.push_back(std::make_unique<asio::steady_timer>(context_));
   asio::steady_timer& timer = *timers_.back();
   // The timer's handler holds the function that arms it again; both end with the context.
@@ -272,7 +274,7 @@ void Agent::every(std::chrono::milliseconds period, std::function<void()> work) 
     timer.async_wait(
         [self = weak.lock()](const boost::system::error_code& next) { (*self)(next); });
   };
-  timer.expires_after(std::chrono::milliseconds(0));
+  timer.expires_after(first);
   timer.async_wait([run](const boost::system::error_code& error) { (*run)(error); });
 }
 

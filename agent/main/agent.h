@@ -100,8 +100,9 @@ class Agent : public admin::Views {
   void wait_for_rings();
   void wait_for_signals();
   void end(int signal);
-  // Runs `work` now and then every `period`.
-  void every(std::chrono::milliseconds period, std::function<void()> work);
+  // Runs `work` as soon as `first` is over, then every `period`.
+  void every(std::chrono::milliseconds period, std::function<void()> work,
+             std::chrono::milliseconds first = {});
   // `lost`: its listener that is closing at this moment.
   void look_at_external(std::uint64_t lost = 0);
   void audit();
