@@ -60,6 +60,11 @@ struct Pair {
   return pair.nominated.end[ST_SIDE_SERVER].cookie;
 }
 
+// Whether its ends are on the fast path, or on their way out.
+[[nodiscard]] inline bool is_in(const Pair& pair) {
+  return pair.stage == Stage::kAdopted || pair.stage == Stage::kLeave;
+}
+
 // Whether another look, a moment later, may find what this one did not.
 [[nodiscard]] bool passes(st_fast_reason reason);
 // fp_blocking
