@@ -28,10 +28,6 @@ struct Tally {
   std::vector<std::int64_t> latencies_us;
 };
 
-std::string name_of(int error_number) {
-  return errno_answer(error_number)["errno_name"];
-}
-
 // Sends `request` and reads as much back; false with errno set, 0 for an early end of the stream.
 bool round_trip(int fd, const std::vector<char>& request, std::vector<char>& reply) {
   if (::send(fd, request.data(), request.size(), MSG_NOSIGNAL) !=
@@ -63,15 +59,15 @@ void one_connection(const SocketAddress& target, const Words& words, std::uint64
   }
   const SocketAddress source = parse_address(words.value("bind"), 0);
   if (source.size != 0 && ::bind(fd.get(), source.get(), source.size) != 0) {
-    ++tally.connect_errors[name_of(errno)];
+    ++tally.connect_errors[errno_name(errno)];
     return;
   }
   if (::connect(fd.get(), target.get(), target.size) != 0) {
-    ++tally.connect_errors[name_of(errno)];
+    ++tally.connect_errors[errno_name(errno)];
     return;
   }
   if (!round_trip(fd.get(), request, reply)) {
-    ++tally.io_errors[errno == 0 ? "EOF" : name_of(errno)];
+    ++tally.io_errors[errno == 0 ? "EOF" : errno_name(errno)];
     return;
   }
   if (reply != request) {
@@ -99,8 +95,7 @@ void add(Tally& sum, const Tally& part) {
 }  // namespace
 
 nlohmann::json run_burst(const Words& words) {
-  const auto port = static_cast<std::uint16_t>(std::strtoul(words.at(2).c_str(), nullptr, 10));
-  const SocketAddress target = parse_address(words.at(1), port);
+  const SocketAddress target = address_at(words, 1);
   const std::uint64_t count = std::strtoull(words.at(3).c_str(), nullptr, 10);
   if (target.size == 0 || count == 0) {
     return {{"error", "burst ADDRESS PORT COUNT"}};

@@ -188,7 +188,7 @@ nlohmann::json ShellSockets::fill_held(const Words& words) {
       const Sent some = send_all(open[i].fd, chunk);
       sent[i] += some.bytes;
       if (some.error_number != 0 && some.error_number != EAGAIN) {
-        const std::string name = errno_answer(some.error_number)["errno_name"];
+        const std::string name = errno_name(some.error_number);
         errors[name] = errors.value(name, 0) + 1;
         open[i].fd = -1;
       } else if (sent[i] >= length) {
@@ -204,8 +204,7 @@ nlohmann::json ShellSockets::fill_held(const Words& words) {
 // udp_exchange ADDRESS PORT [len=] [bind=]: one datagram there and back on a connected socket, and
 // the peer it names.
 nlohmann::json ShellSockets::udp_exchange(const Words& words) {
-  const auto port = static_cast<std::uint16_t>(std::strtoul(words.at(2).c_str(), nullptr, 10));
-  const SocketAddress address = parse_address(words.at(1), port);
+  const SocketAddress address = address_at(words, 1);
   const UniqueFd fd(::socket(address.storage.ss_family, SOCK_DGRAM | SOCK_CLOEXEC, 0));
   set_timeout(fd.get(), words.number("timeout_ms", 5000));
   std::vector<char> message(words.number("len", 32));

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Making, connecting and asking sockets. What moves data is in shell_data.cpp.
+// Making, connecting and asking sockets. What moves data is in shell_data.cpp, what there are many
+// of in shell_held.cpp.
 #include "tests/lab/shell_sockets.h"
 
 #include <arpa/inet.h>
@@ -13,13 +14,9 @@
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
-#include <span>
 #include <utility>
 
 #include <nlohmann/json.hpp>
-
-#include "tests/lab/pattern.h"
-#include "tests/lab/wait.h"
 
 #ifndef SO_NETNS_COOKIE
 #define SO_NETNS_COOKIE 71
@@ -30,12 +27,6 @@ namespace {
 
 constexpr int kSoOriginalDestination =
     80;  // SO_ORIGINAL_DST and IP6T_SO_ORIGINAL_DST: netfilter's headers clash with glibc's
-const std::uint64_t kDefaultTimeoutMs = static_cast<std::uint64_t>(kPatience.count());
-
-std::uint16_t port_of(const std::string& text) {
-  return static_cast<std::uint16_t>(std::strtoul(text.c_str(), nullptr, 10));
-}
-
 nlohmann::json describe(const SocketAddress& address) {
   std::array<char, INET6_ADDRSTRLEN> text{};
   if (address.storage.ss_family == AF_INET) {
@@ -46,27 +37,6 @@ nlohmann::json describe(const SocketAddress& address) {
   const auto* v6 = reinterpret_cast<const sockaddr_in6*>(&address.storage);
   ::inet_ntop(AF_INET6, &v6->sin6_addr, text.data(), text.size());
   return {{"address", text.data()}, {"port", ntohs(v6->sin6_port)}};
-}
-
-std::string name_of(int error_number) {
-  return errno_answer(error_number)["errno_name"];
-}
-
-// Fills `bytes` from a socket that may be non-blocking; what came before that: "EOF", an errno's
-// name, "" for nothing.
-std::string receive_whole(int fd, std::span<char> bytes) {
-  while (!bytes.empty()) {
-    pollfd wanted{fd, POLLIN, 0};
-    if (::poll(&wanted, 1, static_cast<int>(kDefaultTimeoutMs)) <= 0) {
-      return name_of(ETIMEDOUT);
-    }
-    const ssize_t count = ::recv(fd, bytes.data(), bytes.size(), 0);
-    if (count <= 0) {
-      return count == 0 ? "EOF" : name_of(errno);
-    }
-    bytes = bytes.subspan(static_cast<std::size_t>(count));
-  }
-  return "";
 }
 
 nlohmann::json ask_name(int (*call)(int, sockaddr*, socklen_t*), int fd) {
@@ -187,7 +157,7 @@ nlohmann::json ShellSockets::make_socket(const Words& words) {
 
 // A socket whose connect failed is kept too: tests ask it afterwards.
 nlohmann::json ShellSockets::connect(const Words& words) {
-  const SocketAddress address = parse_address(words.at(2), port_of(words.at(3)));
+  const SocketAddress address = address_at(words, 2);
   if (address.size == 0) {
     return {{"error", "connect v4|v6 ADDRESS PORT"}};
   }
@@ -202,7 +172,7 @@ nlohmann::json ShellSockets::connect(const Words& words) {
 }
 
 nlohmann::json ShellSockets::connect_again(const Words& words) {
-  const SocketAddress address = parse_address(words.at(2), port_of(words.at(3)));
+  const SocketAddress address = address_at(words, 2);
   return connect_fd(fd_of(words), words, address);
 }
 
@@ -212,7 +182,7 @@ nlohmann::json ShellSockets::disconnect(const Words& words) {
 }
 
 nlohmann::json ShellSockets::listen(const Words& words) {
-  const SocketAddress address = parse_address(words.at(2), port_of(words.at(3)));
+  const SocketAddress address = address_at(words, 2);
   nlohmann::json answer = make_socket(words);
   if (answer["errno"] != 0) {
     return answer;
@@ -304,54 +274,6 @@ nlohmann::json ShellSockets::add_md5_keys(const Words& words) {
   return answer;
 }
 
-nlohmann::json ShellSockets::hold(const Words& words) {
-  const SocketAddress address = parse_address(words.at(1), port_of(words.at(2)));
-  const std::uint64_t count = std::strtoull(words.at(3).c_str(), nullptr, 10);
-  std::uint64_t opened = 0;
-  nlohmann::json errors = nlohmann::json::object();
-  for (std::uint64_t i = 0; i < count; ++i) {
-    UniqueFd fd(::socket(address.storage.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0));
-    set_timeout(fd.get(), words.number("timeout_ms", kDefaultTimeoutMs));
-    if (fd.valid() && ::connect(fd.get(), address.get(), address.size) == 0) {
-      if (words.has("nonblock")) {
-        ::fcntl(fd.get(), F_SETFL, O_NONBLOCK);
-      }
-      held_.push_back(std::move(fd));
-      ++opened;
-    } else {
-      const std::string name = name_of(errno);
-      errors[name] = errors.value(name, 0) + 1;
-    }
-  }
-  return {{"opened", opened}, {"errors", errors}};
-}
-
-// One request of its own on every held connection, all under way at once; none is like one before.
-nlohmann::json ShellSockets::check_held(const Words& words) {
-  const std::size_t length = words.number("len", 32);
-  std::vector<char> request(length);
-  std::vector<char> reply(length);
-  std::uint64_t same = 0;
-  nlohmann::json errors = nlohmann::json::object();
-  const auto note = [&](const std::string& error) {
-    if (!error.empty()) {
-      errors[error] = errors.value(error, 0) + 1;
-    }
-  };
-  const std::uint64_t first = check_rounds_++ * held_.size() + 1;
-  for (std::size_t i = 0; i < held_.size(); ++i) {
-    Pattern(first + i).fill(request);
-    const ssize_t sent = ::send(held_[i].get(), request.data(), length, MSG_NOSIGNAL);
-    note(sent < 0 ? name_of(errno) : sent < static_cast<ssize_t>(length) ? "sent in part" : "");
-  }
-  for (std::size_t i = 0; i < held_.size(); ++i) {
-    Pattern(first + i).fill(request);
-    note(receive_whole(held_[i].get(), reply));
-    same += reply == request ? 1 : 0;
-  }
-  return {{"same", same}, {"errors", errors}};
-}
-
 nlohmann::json ShellSockets::run(const Words& words) {
   using Handler = nlohmann::json (ShellSockets::*)(const Words&);
   static const std::map<std::string, Handler> kHandlers = {
@@ -372,6 +294,7 @@ nlohmann::json ShellSockets::run(const Words& words) {
       {"udp_exchange", &ShellSockets::udp_exchange},
       {"hold", &ShellSockets::hold},
       {"check_held", &ShellSockets::check_held},
+      {"release", &ShellSockets::release},
       {"fill_held", &ShellSockets::fill_held}};
   const std::string& command = words.at(0);
   if (const auto known = kHandlers.find(command); known != kHandlers.end()) {
@@ -391,9 +314,6 @@ nlohmann::json ShellSockets::run(const Words& words) {
   }
   if (command == "shutdown") {
     return errno_answer(::shutdown(fd_of(words), SHUT_WR) == 0 ? 0 : errno);
-  }
-  if (command == "release") {
-    return {{"released", std::exchange(held_, {}).size()}};
   }
   return {{"error", "unknown command " + command}};
 }

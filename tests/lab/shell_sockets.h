@@ -14,6 +14,7 @@
 #include <nlohmann/json_fwd.hpp>
 
 #include "sidetrack/unique_fd.h"
+#include "tests/lab/wait.h"
 
 namespace sidetrack::lab {
 
@@ -39,12 +40,18 @@ struct SocketAddress {
 
 // size 0: `text` is no address.
 [[nodiscard]] SocketAddress parse_address(const std::string& text, std::uint16_t port);
+[[nodiscard]] std::uint16_t port_of(const std::string& text);
+// Of the words "ADDRESS PORT" from `index` on.
+[[nodiscard]] SocketAddress address_at(const Words& words, std::size_t index);
 
 // {"errno": N, "errno_name": "ECONNREFUSED"}; 0 and "" for success.
 [[nodiscard]] nlohmann::json errno_answer(int error_number);
+[[nodiscard]] std::string errno_name(int error_number);
 
 // Connects by io_uring; the errno or 0 (ENOSYS: built without liburing).
 [[nodiscard]] int connect_by_uring(int fd, const SocketAddress& address);
+
+inline const std::uint64_t kDefaultTimeoutMs = static_cast<std::uint64_t>(kPatience.count());
 
 // SO_RCVTIMEO and SO_SNDTIMEO; the latter also bounds a blocking connect.
 void set_timeout(int fd, std::uint64_t timeout_ms);
@@ -73,6 +80,7 @@ class ShellSockets {
   nlohmann::json hold(const Words& words);
   nlohmann::json check_held(const Words& words);
   nlohmann::json fill_held(const Words& words);
+  nlohmann::json release(const Words& words);
 
   int keep(UniqueFd fd);
   [[nodiscard]] int fd_of(const Words& words) const;  // of the id in word 1; -1 if unknown

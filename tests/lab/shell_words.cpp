@@ -64,9 +64,21 @@ SocketAddress parse_address(const std::string& text, std::uint16_t port) {
   return result;
 }
 
-nlohmann::json errno_answer(int error_number) {
+std::uint16_t port_of(const std::string& text) {
+  return static_cast<std::uint16_t>(std::strtoul(text.c_str(), nullptr, 10));
+}
+
+SocketAddress address_at(const Words& words, std::size_t index) {
+  return parse_address(words.at(index), port_of(words.at(index + 1)));
+}
+
+std::string errno_name(int error_number) {
   const char* name = error_number == 0 ? "" : ::strerrorname_np(error_number);
-  return {{"errno", error_number}, {"errno_name", name == nullptr ? "?" : name}};
+  return name == nullptr ? "?" : name;
+}
+
+nlohmann::json errno_answer(int error_number) {
+  return {{"errno", error_number}, {"errno_name", errno_name(error_number)}};
 }
 
 void set_timeout(int fd, std::uint64_t timeout_ms) {
