@@ -20,14 +20,6 @@ class FastMoments : public SharedFastNode {
   // A sender with SO_ZEROCOPY goes by TCP, from one message to the next.
   static void by_tcp(const Ends& ends) { set_option(ends.client, SOL_SOCKET, SO_ZEROCOPY, 1); }
   static void past_tcp(const Ends& ends) { set_option(ends.client, SOL_SOCKET, SO_ZEROCOPY, 0); }
-
-  // Enough round trips to be adopted, and nothing on the way.
-  static void use(const Ends& ends) {
-    for (int i = 0; i < 8; ++i) {
-      pass(ends.server, ends.client, "y");
-      pass(ends.client, ends.server, "x");
-    }
-  }
 };
 
 TEST_F(FastMoments, bytes_of_tcp_are_not_overtaken) {

@@ -81,6 +81,13 @@ void pass(const UniqueFd& from, const UniqueFd& to, std::string_view text) {
   EXPECT_EQ(receive_text(to, text.size()), "'" + std::string(text) + "'");
 }
 
+void use(const Ends& ends) {
+  for (int i = 0; i < 8; ++i) {
+    pass(ends.server, ends.client, "y");
+    pass(ends.client, ends.server, "x");
+  }
+}
+
 void FastNode::redirect(const std::string& name) {
   ST_ASSERT_OK(objects_->set_label(Kind::kNamespace, name, "sidetrack.io/mode", "redirect"));
   for (const char* pod : {"/client", "/server"}) {

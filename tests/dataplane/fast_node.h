@@ -119,6 +119,8 @@ void set_option(const UniqueFd& fd, int level, int option, int value);
 [[nodiscard]] std::string send_text(const UniqueFd& fd, std::string_view text);
 // `text` from one end to the other and read there; fails the test if it does not arrive.
 void pass(const UniqueFd& from, const UniqueFd& to, std::string_view text);
+// Round trips enough to be adopted, and nothing on the way after them.
+void use(const Ends& ends);
 // One byte from end to end and read there; whether TCP did not send it.
 [[nodiscard]] bool skips_tcp(const UniqueFd& from, const UniqueFd& to);
 // What one recv() of up to `length` says within `within`: the bytes in quotes, "EOF", or the

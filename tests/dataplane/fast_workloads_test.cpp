@@ -42,13 +42,6 @@ class FastWorkloads : public FastNode {
   [[nodiscard]] static Ends inside(const Replica& replica) {
     return join(*replica.shell, *replica.shell, {.listen_on = "127.0.0.1", .address = "127.0.0.1"});
   }
-  // Round trips enough to be adopted.
-  static void use(const Ends& ends) {
-    for (int i = 0; i < 8; ++i) {
-      pass(ends.client, ends.server, "x");
-      pass(ends.server, ends.client, "y");
-    }
-  }
   void expect_reason(const std::string& pod, const std::string& reason) const {
     EXPECT_TRUE(eventually(kPatience, [&] { return reason_of(pod) == reason; }))
         << pod << ": " << reason_of(pod) << sidetrack_->logs();
