@@ -16,7 +16,6 @@
 #include <utility>
 #include <vector>
 
-#include "tests/dataplane/kernel_view.h"
 #include "tests/dataplane/mesh.h"
 #include "tests/dataplane/traffic.h"
 
@@ -162,7 +161,7 @@ class EditsTest : public Mesh {
   }
 
   [[nodiscard]] std::uint32_t policy_id() const {
-    const auto row = KernelView(sidetrack_->pin_dir()).pod(web_netns_);
+    const auto row = kernel().pod(web_netns_);
     EXPECT_TRUE(row.has_value()) << row.error().message;
     return row ? row->policy_id : 0;
   }

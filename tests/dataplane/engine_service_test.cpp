@@ -7,7 +7,6 @@
 #include <cerrno>
 #include <set>
 
-#include "tests/dataplane/kernel_view.h"
 #include "tests/dataplane/mesh.h"
 
 namespace sidetrack::lab {
@@ -310,7 +309,7 @@ class NoIpv6Test : public Mesh {
 
 TEST_F(NoIpv6Test, pod_is_redirected_for_ipv4_and_fails_for_ipv6_as_without) {
   ST_ASSERT_VALUE(const std::uint64_t netns, web_->netns.cookie());
-  ST_ASSERT_VALUE(const st_pod row, KernelView(sidetrack_->pin_dir()).pod(netns));
+  ST_ASSERT_VALUE(const st_pod row, kernel().pod(netns));
   EXPECT_EQ(row.listeners_v6, 0);
   EXPECT_THAT(row.port_v6_be, testing::Each(0));
   for (const Family family : {Family::kOfAddress, Family::kV6}) {

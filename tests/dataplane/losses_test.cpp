@@ -6,7 +6,6 @@
 #include <cerrno>
 #include <thread>
 
-#include "tests/dataplane/kernel_view.h"
 #include "tests/dataplane/mesh.h"
 
 namespace sidetrack::lab {
@@ -16,7 +15,6 @@ using nlohmann::json;
 
 class LossesTest : public Mesh {
  protected:
-  [[nodiscard]] KernelView kernel() const { return KernelView(sidetrack_->pin_dir()); }
   // Of namespace shop ("records_full").
   [[nodiscard]] std::uint64_t lost(const char* what) const {
     const auto answer = sidetrack_->get("/v1/counters");

@@ -17,6 +17,7 @@
 #include <nlohmann/json.hpp>
 
 #include "sidetrack/abi/types.h"
+#include "tests/dataplane/kernel_view.h"
 #include "tests/lab/cgroup.h"
 #include "tests/lab/echo_server.h"
 #include "tests/lab/lab.h"
@@ -73,6 +74,8 @@ class Mesh : public testing::Test {
   // The policy id and mode of shop/web's row in the kernel.
   [[nodiscard]] std::string row_mark() const;
 
+  // The maps as they are pinned, with or without an agent.
+  [[nodiscard]] KernelView kernel() const { return KernelView(sidetrack_->pin_dir()); }
   // Kernel counters by reason of one namespace ("" = none of ours), 0 rows left out.
   [[nodiscard]] Counts counts(const std::string& namespace_name = "shop") const;
   [[nodiscard]] nlohmann::json explain(const std::string& address, std::uint16_t port,

@@ -9,7 +9,6 @@
 #include <map>
 #include <utility>
 
-#include "tests/dataplane/kernel_view.h"
 #include "tests/dataplane/names.h"
 
 namespace sidetrack::lab {
@@ -33,7 +32,6 @@ class PastTheEngine : public NamesTest {
       ST_ASSERT_VALUE(netns_, web_->netns.cookie());
     }
   }
-  [[nodiscard]] KernelView kernel() const { return KernelView(sidetrack_->pin_dir()); }
   // Of the pod's namespace, or of all netns without a row, from the kernel: the agent may be dead.
   // Without the engine's own connects, which come after those that it serves.
   [[nodiscard]] Counts counted() const {

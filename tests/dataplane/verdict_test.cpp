@@ -5,7 +5,6 @@
 
 #include <cerrno>
 
-#include "tests/dataplane/kernel_view.h"
 #include "tests/dataplane/mesh.h"
 
 namespace sidetrack::lab {
@@ -300,7 +299,7 @@ TEST_F(VerdictTest, passthrough_works_without_its_row) {
   ST_ASSERT_VALUE(const std::uint64_t cookie, cookie(*shell_, socket.id));
   const std::string source = source_of(*shell_, socket.id);
   EXPECT_EQ(flows_from(source).size(), 1U);
-  ST_ASSERT_OK(KernelView(sidetrack_->pin_dir()).delete_observed(cookie));
+  ST_ASSERT_OK(kernel().delete_observed(cookie));
   EXPECT_TRUE(flows_from(source).empty());
   finish(socket.id);
   EXPECT_TRUE(flows_from(source).empty());
