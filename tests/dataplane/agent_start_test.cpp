@@ -212,7 +212,7 @@ TEST_F(AgentStart, its_self_test_is_no_unknown_namespace) {
     GTEST_SKIP() << "no fast path on this kernel: " << started.error().message;
   }
   ST_ASSERT_OK(started);
-  ST_ASSERT_VALUE(Counts counts, KernelView(sidetrack_->pin_dir()).counted(0));
+  ST_ASSERT_VALUE(Counts counts, kernel().counted(0));
   EXPECT_GT(counts["not_enrolled"], 0U) << "the self-test has connected";
   EXPECT_EQ(counts["unknown_netns"], 0U);
   EXPECT_EQ(sidetrack_->agent().output().find("event=demoted"), std::string::npos)
@@ -220,8 +220,7 @@ TEST_F(AgentStart, its_self_test_is_no_unknown_namespace) {
   EXPECT_EQ(sidetrack_->agent().output().find("unknown_netns"), std::string::npos)
       << sidetrack_->agent().output();
   // Its row has gone with it, and was nobody's to repair.
-  ASSERT_TRUE(eventually(
-      kPatience, [&] { return KernelView(sidetrack_->pin_dir()).pod(cookie_).has_value(); }));
+  ASSERT_TRUE(eventually(kPatience, [&] { return kernel().pod(cookie_).has_value(); }));
   ST_ASSERT_VALUE(const auto rows, sidetrack_->dump_map("st_pods"));
   EXPECT_EQ(rows.size(), 2U) << "the node's and web's: " << rows;
   ST_ASSERT_VALUE(const auto status, sidetrack_->get("/v1/status"));

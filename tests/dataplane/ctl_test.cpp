@@ -46,10 +46,6 @@ class Ctl : public FaultNode {
     EXPECT_EQ(result->exit_status, exit_status) << result->output;
     return json::parse(result->standard_output, nullptr, false);
   }
-  [[nodiscard]] std::uint64_t repairs() const {
-    const auto status = sidetrack_->get("/v1/status");
-    return status ? status->value("repairs", std::uint64_t{0}) : 0;
-  }
   // Does damage and asks at once, again if the agent has repaired it in between.
   template <typename Damage, typename Ask>
   void ask_before_it_is_repaired(Damage damage, Ask ask) {
@@ -76,9 +72,8 @@ TEST_F(Ctl, explain_says_when_the_kernel_holds_another_policy) {
   EXPECT_TRUE(shown(question, 0).value("agrees_with_kernel", false));
   const std::uint32_t policy = row().policy_id;
   ASSERT_NE(policy, 0U);
-  const KernelView kernel(sidetrack_->pin_dir());
   ask_before_it_is_repaired(
-      [&] { ST_ASSERT_OK(kernel.set_policy(cookie_, 0)); },
+      [&] { ST_ASSERT_OK(kernel().set_policy(cookie_, 0)); },
       [&]() -> std::optional<std::string> {
         const auto answer = sidetrack_->ctl({"-o", "json", "explain", "shop/web", destination});
         const json view = answer ? json::parse(answer->standard_output, nullptr, false) : json();
@@ -94,7 +89,6 @@ TEST_F(Ctl, explain_says_when_the_kernel_holds_another_policy) {
 }
 
 TEST_F(Ctl, pods_shows_the_kernels_row) {
-  const KernelView kernel(sidetrack_->pin_dir());
   const auto web = [&]() -> std::optional<json> {
     const auto pod = sidetrack_->pod("shop/web");
     return pod ? std::optional(*pod) : std::nullopt;
@@ -107,7 +101,7 @@ TEST_F(Ctl, pods_shows_the_kernels_row) {
       EXPECT_TRUE(port.get<int>() >= kLow && port.get<int>() <= kHigh) << whole;
     }
   }
-  ask_before_it_is_repaired([&] { ST_ASSERT_OK(kernel.set_policy(cookie_, 4711)); },
+  ask_before_it_is_repaired([&] { ST_ASSERT_OK(kernel().set_policy(cookie_, 4711)); },
                             [&]() -> std::optional<std::string> {
                               const auto pod = web();
                               const bool tells = pod && pod->value("reason", "") == "row_differs" &&
@@ -116,14 +110,14 @@ TEST_F(Ctl, pods_shows_the_kernels_row) {
                               return tells ? std::nullopt
                                            : std::optional(pod ? pod->dump() : "no pod");
                             });
-  ask_before_it_is_repaired([&] { ST_ASSERT_OK(kernel.delete_pod(cookie_)); },
+  ask_before_it_is_repaired([&] { ST_ASSERT_OK(kernel().delete_pod(cookie_)); },
                             [&]() -> std::optional<std::string> {
                               const auto pod = web();
                               const bool tells = pod && pod->value("reason", "") == "row_missing";
                               return tells ? std::nullopt
                                            : std::optional(pod ? pod->dump() : "no pod");
                             });
-  ask_before_it_is_repaired([&] { ST_ASSERT_OK(kernel.detach_link("st_connect4")); },
+  ask_before_it_is_repaired([&] { ST_ASSERT_OK(kernel().detach_link("st_connect4")); },
                             [&]() -> std::optional<std::string> {
                               const auto pod = web();
                               const bool tells = pod && pod->value("reason", "") == "not_attached";
@@ -290,9 +284,8 @@ TEST_F(Ctl, doctor_looks_at_the_hooks_of_the_root_where_it_cannot_find_the_cgrou
 TEST_F(Ctl, doctor_is_content_with_a_healthy_node_and_not_with_a_detached_program) {
   ST_ASSERT_VALUE(const auto healthy, doctor());
   EXPECT_EQ(healthy.exit_status, 0) << healthy.output;
-  const KernelView kernel(sidetrack_->pin_dir());
   ask_before_it_is_repaired(
-      [&] { ST_ASSERT_OK(kernel.detach_link("st_connect4")); },
+      [&] { ST_ASSERT_OK(kernel().detach_link("st_connect4")); },
       [&]() -> std::optional<std::string> {
         const auto answer = doctor();
         const bool tells = answer && answer->exit_status == 1 &&

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The agent dies, comes back, meets a second one, finds its programs and rows damaged.
+// The agent dies, comes back, meets a second one.
 #include <bpf/bpf.h>
 #include <fmt/format.h>
 #include <sys/stat.h>
@@ -13,7 +13,7 @@
 #include <nlohmann/json.hpp>
 
 #include "sidetrack/unique_fd.h"
-#include "tests/dataplane/fault_node.h"
+#include "tests/dataplane/agent_node.h"
 
 namespace sidetrack::lab {
 namespace {
@@ -22,18 +22,9 @@ using nlohmann::json;
 
 constexpr int kStreams = 1000;
 constexpr const char* kExcluded = "sidetrack.io/exclude-outbound-ports";
-const std::set<std::string> kPrograms = {"st_connect4",     "st_connect6",     "st_getpeername4",
-                                         "st_getpeername6", "st_getsockname4", "st_getsockname6",
-                                         "st_getsockopt",   "st_setsockopt",   "st_sockops"};
 
-class AgentFault : public FaultNode {
+class AgentFault : public AgentNode {
  protected:
-  void SetUp() override {
-    FaultNode::SetUp();
-    if (!IsSkipped() && !HasFatalFailure()) {
-      start_echo({"echo:7000", "echo:7001"});
-    }
-  }
   std::vector<int> open_streams(int count) {
     std::vector<int> ids;
     for (int i = 0; i < count; ++i) {
@@ -54,7 +45,7 @@ class AgentFault : public FaultNode {
     }
   }
   [[nodiscard]] std::int64_t live() const {
-    const auto count = KernelView(sidetrack_->pin_dir()).live(cookie_);
+    const auto count = kernel().live(cookie_);
     return count ? *count : -1;
   }
   // Ends the agent as `end` does and starts it again under open streams and new connections.
@@ -62,31 +53,6 @@ class AgentFault : public FaultNode {
   void expect_unnoticed_restart(End end);
   // What an agent that has no objects shows of web, by the kernel alone. `open`: streams.
   void expect_shown_without_names(std::size_t open);
-  // How often the agent has said that it put objects into force, until it said `end`.
-  [[nodiscard]] std::size_t applied(const std::string& end = "no end") const {
-    std::string log = sidetrack_->agent().output();
-    log = log.substr(0, log.find(end));
-    std::size_t count = 0;
-    for (auto at = log.find("event=applied"); at != std::string::npos;
-         at = log.find("event=applied", at + 1)) {
-      ++count;
-    }
-    return count;
-  }
-  [[nodiscard]] std::uint64_t repairs() const {
-    const auto status = sidetrack_->get("/v1/status");
-    return status ? status->value("repairs", std::uint64_t{0}) : 0;
-  }
-  // Of all that a status names.
-  static std::set<std::string> programs_that_are(bool attached, const json& status) {
-    std::set<std::string> names;
-    for (const json& program : status.at("programs")) {
-      if (program.value("attached", !attached) == attached) {
-        names.insert(program.value("name", ""));
-      }
-    }
-    return names;
-  }
 };
 
 template <typename End>
@@ -209,51 +175,6 @@ TEST_F(AgentFault, one_that_cannot_read_its_objects_leaves_all_in_force) {
   EXPECT_EQ(repairs(), 0U);
 }
 
-TEST_F(AgentFault, a_file_that_breaks_under_it_changes_nothing_and_is_named) {
-  const std::string good =
-      "apiVersion: v1\nkind: Namespace\nmetadata:\n  name: shop\n"
-      "  labels: {sidetrack.io/mode: redirect}\n"
-      "  annotations: {sidetrack.io/exclude-outbound-ports: \"7001\"}\n";
-  ST_ASSERT_OK(objects_->remove(Kind::kNamespace, "shop"));
-  ST_ASSERT_OK(objects_->put_text("namespaces.yaml", good));
-  ASSERT_NO_FATAL_FAILURE(start_sidetrack());
-  const st_pod before = row();
-  const auto expect_as_before = [&] {
-    const st_pod now = row();
-    EXPECT_EQ(std::memcmp(&before, &now, sizeof(before)), 0);
-    expect_connections(3, "redirected");
-    expect_connections(3, "excluded_port", 7001);
-  };
-  // What `sidetrackctl status` says of the file; null: nothing.
-  const auto told = [&]() -> json {
-    const auto answer = sidetrack_->ctl({"-o", "json", "status"});
-    const json status = answer ? json::parse(answer->standard_output, nullptr, false) : json();
-    for (const json& problem : status.value("problems", json::array())) {
-      if (problem.value("object", "") == "file " + folder_->file("namespaces.yaml")) {
-        return problem;
-      }
-    }
-    return nullptr;
-  };
-  expect_as_before();
-  EXPECT_EQ(told(), json());
-
-  ST_ASSERT_OK(objects_->put_text("namespaces.yaml", good + "  uid: [\n"));
-  json problem;
-  ASSERT_TRUE(eventually(kPatience, [&] { return !(problem = told()).is_null(); }));
-  EXPECT_EQ(problem["severity"], "error");
-  EXPECT_EQ(problem["key"], "line 8") << problem;
-  EXPECT_NE(problem.value("reason", "").find("its 1 last good objects stay in use"),
-            std::string::npos)
-      << problem;
-  expect_as_before();
-
-  ST_ASSERT_OK(objects_->put_text("namespaces.yaml", good));
-  EXPECT_TRUE(eventually(kPatience, [&] { return told().is_null(); })) << told();
-  expect_as_before();
-  EXPECT_EQ(repairs(), 0U);
-}
-
 // It takes engines only when it knows its objects, and an engine asks every two seconds.
 TEST_F(AgentFault, an_engine_that_has_not_come_back_to_it_is_shown_as_what_the_kernel_knows) {
   ASSERT_NO_FATAL_FAILURE(start_sidetrack());
@@ -337,52 +258,6 @@ TEST_F(AgentFault, bypass_works_without_an_agent_and_cuts_nothing) {
   expect_all_alive(streams);
 }
 
-// Every one of them, the engine's too: detached, or with its pin removed.
-TEST_F(AgentFault, detached_programs_are_reported_and_attached_again) {
-  ASSERT_NO_FATAL_FAILURE(start_sidetrack());
-  ASSERT_EQ(repairs(), 0U);
-  const KernelView kernel(sidetrack_->pin_dir());
-  ST_ASSERT_VALUE(const auto links, kernel.links());
-  for (const auto& [link, cgroup] : links) {
-    if (link == "st_sockops") {
-      ASSERT_EQ(::unlink((sidetrack_->pin_dir() + "/v1/links/" + link).c_str()), 0);
-    } else {
-      ST_ASSERT_OK(kernel.detach_link(link));
-    }
-  }
-  ST_ASSERT_VALUE(const json damaged, sidetrack_->get("/v1/status"));
-  // Unless the agent was quicker.
-  if (damaged.value("repairs", std::uint64_t{0}) == 0) {
-    EXPECT_EQ(programs_that_are(false, damaged), kPrograms) << damaged.dump();
-    EXPECT_EQ(damaged["agent"]["state"], "degraded");
-  }
-  ASSERT_TRUE(eventually(kPatience, [&] { return repairs() == kPrograms.size(); }))
-      << sidetrack_->logs();
-  ST_ASSERT_VALUE(const auto again, kernel.links());
-  EXPECT_EQ(again, links);
-  ST_ASSERT_VALUE(const json repaired, sidetrack_->get("/v1/status"));
-  EXPECT_EQ(programs_that_are(true, repaired), kPrograms) << repaired.dump();
-  ST_ASSERT_VALUE(const auto doctor,
-                  sidetrack_->ctl({"--pin-dir", sidetrack_->pin_dir(), "doctor"}));
-  for (const std::string& program : kPrograms) {
-    const std::string report = "program " + program + " was detached; put right";
-    EXPECT_NE(repaired["problems"].dump().find(report), std::string::npos) << repaired.dump();
-    EXPECT_NE(doctor.output.find(report), std::string::npos) << doctor.output;
-  }
-  expect_connections(5, "redirected");
-}
-
-TEST_F(AgentFault, a_deleted_row_is_written_again_and_counted) {
-  ASSERT_NO_FATAL_FAILURE(start_sidetrack());
-  const KernelView kernel(sidetrack_->pin_dir());
-  ST_ASSERT_OK(kernel.delete_pod(cookie_));
-  ASSERT_TRUE(eventually(kPatience, [&] { return kernel.pod(cookie_).has_value(); }));
-  ASSERT_TRUE(eventually(kPatience, [&] { return repairs() >= 1; })) << sidetrack_->logs();
-  EXPECT_EQ(sidetrack_->metric("sidetrack_repairs_total"), repairs());
-  ASSERT_TRUE(eventually_explains("redirected"));
-  expect_connections(5, "redirected");
-}
-
 TEST_F(AgentFault, sockets_of_a_killed_agent_are_replaced) {
   ASSERT_NO_FATAL_FAILURE(start_sidetrack());
   sidetrack_->agent().kill_hard();
@@ -418,107 +293,6 @@ TEST_F(AgentFault, an_engine_that_was_there_first_waits_for_the_agent) {
   expect_connections(5, "redirected");
   ST_ASSERT_VALUE(const int status, engine->terminate());
   EXPECT_EQ(status, 0);
-}
-
-TEST_F(AgentFault, sighup_reads_the_objects_again) {
-  ASSERT_NO_FATAL_FAILURE(start_sidetrack());
-  const std::size_t before = applied();
-  ST_ASSERT_OK(sidetrack_->agent().signal(SIGHUP));
-  ST_ASSERT_OK(sidetrack_->agent().wait_for_output("event=reload"));
-  EXPECT_TRUE(eventually(kPatience, [&] { return applied() > before; })) << sidetrack_->logs();
-  EXPECT_TRUE(sidetrack_->agent().running());
-  expect_connections(5, "redirected");
-}
-
-TEST_F(AgentFault, sighup_reads_the_nodes_lists_again_and_no_other_option) {
-  ST_ASSERT_VALUE(const TempDir folder, TempDir::create("config"));
-  const std::string file = folder.file("agent.conf");
-  ST_ASSERT_OK(write_atomically(file, "log-level = info\n"));
-  ASSERT_NO_FATAL_FAILURE(start_sidetrack({.agent_arguments = {"--config", file}}));
-  expect_connections(3, "redirected");
-  ST_ASSERT_OK(write_atomically(
-      file, fmt::format("exclude-outbound-ports = {}\nnamespace = shop\n", kEcho)));
-  ST_ASSERT_OK(sidetrack_->agent().signal(SIGHUP));
-  EXPECT_TRUE(eventually_explains("excluded_port")) << explain() << sidetrack_->logs();
-  expect_connections(3, "excluded_port");
-  ST_ASSERT_OK(write_atomically(file, "exclude-outbound-ports = many\n"));
-  ST_ASSERT_OK(sidetrack_->agent().signal(SIGHUP));
-  ST_ASSERT_OK(sidetrack_->agent().wait_for_output("event=reload_refused"));
-  expect_connections(3, "excluded_port");
-}
-
-TEST_F(AgentFault, sighup_reads_every_list_compat_and_the_log_level_again) {
-  ST_ASSERT_VALUE(const TempDir folder, TempDir::create("config"));
-  const std::string file = folder.file("agent.conf");
-  ST_ASSERT_OK(write_atomically(file, ""));
-  ST_ASSERT_OK(objects_->set_annotation(Kind::kNamespace, "shop",
-                                        "traffic.sidecar.istio.io/excludeOutboundPorts",
-                                        std::to_string(kEcho)));
-  ASSERT_NO_FATAL_FAILURE(start_sidetrack({.agent_arguments = {"--config", file}}));
-  EXPECT_EQ(explain(), "redirected");
-  const auto reload = [&](const std::string& options) {
-    ST_ASSERT_OK(write_atomically(file, options));
-    ST_ASSERT_OK(sidetrack_->agent().signal(SIGHUP));
-  };
-  const std::pair<std::string, std::string> reasons[] = {
-      {"compat = istio\n", "excluded_port"},
-      {"compat = linkerd\n", "redirected"},
-      {fmt::format("exclude-outbound-cidrs = {}\n", api_v4_), "excluded_cidr"},
-      {"", "redirected"},
-      {"include-outbound-ports = 1\n", "not_included"},
-      {fmt::format("include-outbound-ports = {}\n", kEcho), "redirected"},
-      {"include-outbound-cidrs = 192.0.2.0/24\n", "not_included"},
-      {fmt::format("include-outbound-cidrs = {}\n", api_v4_), "redirected"}};
-  for (const auto& [options, reason] : reasons) {
-    ASSERT_NO_FATAL_FAILURE(reload(options));
-    EXPECT_TRUE(eventually_explains(reason)) << options << explain() << sidetrack_->logs();
-  }
-  ASSERT_NO_FATAL_FAILURE(reload("log-level = warn\nexclude-outbound-cidrs = " + api_v4_ + "\n"));
-  ASSERT_TRUE(eventually_explains("excluded_cidr"));
-  const std::size_t before = applied();
-  ASSERT_NO_FATAL_FAILURE(reload("log-level = warn\n"));
-  ASSERT_TRUE(eventually_explains("redirected"));
-  ASSERT_NO_FATAL_FAILURE(reload("log-level = info\nexclude-outbound-cidrs = " + api_v4_ + "\n"));
-  ASSERT_TRUE(eventually_explains("excluded_cidr"));
-  // An error, said at every level, and after all else: of two changes it has told the second.
-  ASSERT_NO_FATAL_FAILURE(reload("log-level = loud\n"));
-  ST_ASSERT_OK(sidetrack_->agent().wait_for_output("event=reload_refused"));
-  EXPECT_EQ(applied("event=reload_refused"), before + 1) << sidetrack_->logs();
-}
-
-TEST_F(AgentFault, sighup_while_it_starts_ends_nothing_and_is_not_lost) {
-  ASSERT_NO_FATAL_FAILURE(make_sidetrack());
-  ST_ASSERT_VALUE(auto agent, Process::start(sidetrack_->agent_spec()));
-  // It has only begun: programs are to be loaded yet.
-  const std::string lock = sidetrack_->state_dir() + "/agent.lock";
-  ASSERT_TRUE(eventually(kPatience, [&] { return ::access(lock.c_str(), F_OK) == 0; }))
-      << agent->output();
-  ST_ASSERT_OK(agent->signal(SIGHUP));
-  ST_ASSERT_OK(agent->wait_for_output("event=reloaded"));
-  EXPECT_TRUE(agent->running()) << agent->output();
-  ST_ASSERT_VALUE(const int status, agent->terminate());
-  EXPECT_EQ(status, 0);
-}
-
-TEST_F(AgentFault, a_path_that_is_no_namespace_stops_nothing) {
-  start_sidetrack();
-  const std::string fifo = folder_->file("fifo");
-  ASSERT_EQ(::mkfifo(fifo.c_str(), 0600), 0);
-  ST_ASSERT_OK(objects_->put(PodSpec{.namespace_name = "shop", .name = "odd", .netns_path = fifo}));
-  ST_ASSERT_OK(sidetrack_->wait_for_pod("shop/odd", "drift", "redirect"));
-  ST_ASSERT_VALUE(const auto pod, sidetrack_->pod("shop/odd"));
-  EXPECT_NE(pod.value("reason_detail", "").find(fifo + ": not a network namespace"),
-            std::string::npos)
-      << pod;
-  ST_ASSERT_OK(sidetrack_->get_http("/readyz"));
-  expect_connections(5, "redirected");
-  for (const auto& [state, count] :
-       Counts{{"wanted", 2}, {"enrolled", 1}, {"drift", 1}, {"skipped", 0}}) {
-    EXPECT_EQ(sidetrack_->metric(fmt::format("sidetrack_pods{{state=\"{}\"}}", state)), count);
-  }
-  EXPECT_EQ(sidetrack_->metric(
-                fmt::format("sidetrack_pod_drift{{reason=\"{}\"}}", pod.value("reason", ""))),
-            1.0);
 }
 
 TEST_F(AgentFault, sigint_ends_agent_and_engine_in_order) {

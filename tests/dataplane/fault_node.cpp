@@ -74,13 +74,18 @@ std::unique_ptr<PodShell> FaultNode::shell_in(const Pod& pod) const {
 }
 
 st_pod FaultNode::row() const {
-  const auto found = KernelView(sidetrack_->pin_dir()).pod(cookie_);
+  const auto found = kernel().pod(cookie_);
   EXPECT_TRUE(found.has_value()) << found.error().message;
   return found ? *found : st_pod{};
 }
 
+std::uint64_t FaultNode::repairs() const {
+  const auto status = sidetrack_->get("/v1/status");
+  return status ? status->value("repairs", std::uint64_t{0}) : 0;
+}
+
 Counts FaultNode::counted() const {
-  const auto counts = KernelView(sidetrack_->pin_dir()).counted(row().namespace_slot);
+  const auto counts = kernel().counted(row().namespace_slot);
   EXPECT_TRUE(counts.has_value()) << counts.error().message;
   return counts ? *counts : Counts();
 }

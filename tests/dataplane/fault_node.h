@@ -43,6 +43,10 @@ class FaultNode : public testing::Test {
   // What was counted since `before`.
   [[nodiscard]] Counts since(const Counts& before) const;
   [[nodiscard]] st_pod row() const;
+  // The maps as they are pinned, with or without an agent.
+  [[nodiscard]] KernelView kernel() const { return KernelView(sidetrack_->pin_dir()); }
+  // Of the agent, as it counts them.
+  [[nodiscard]] std::uint64_t repairs() const;
   // Verdict of the kernel's rows for a connect of `pod` to the echo server: "engine_down".
   [[nodiscard]] std::string explain(const std::string& pod = "web") const;
   [[nodiscard]] bool eventually_explains(const std::string& reason) const;

@@ -182,7 +182,7 @@ TEST_F(Lifecycle, a_name_can_get_another_netns) {
     return pod && pod->value("netns_cookie", std::uint64_t{0}) == cookie &&
            pod->value("state", "") == "enrolled";
   })) << sidetrack_->logs();
-  EXPECT_FALSE(KernelView(sidetrack_->pin_dir()).pod(cookie_).has_value());
+  EXPECT_FALSE(kernel().pod(cookie_).has_value());
   (void)shell_->close(stream);
   cookie_ = cookie;
   shell_ = shell_in(*other);

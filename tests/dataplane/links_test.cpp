@@ -45,7 +45,7 @@ class Links : public FaultNode {
   void expect_each_where_it_belongs() {
     const std::string& engine = sidetrack_->engine_cgroup();
     ST_ASSERT_VALUE(const std::uint64_t engine_id, cgroup_id(engine));
-    ST_ASSERT_VALUE(const auto links, KernelView(sidetrack_->pin_dir()).links());
+    ST_ASSERT_VALUE(const auto links, kernel().links());
     std::map<std::string, int> options;
     for (const auto& [name, cgroup] : links) {
       const std::string program = name.substr(0, name.find("sockopt") + 7);
@@ -103,10 +103,9 @@ TEST_F(Links, are_where_they_were_after_a_standby_agent_took_over) {
 }
 
 TEST_F(Links, are_where_they_were_after_each_was_put_right) {
-  const KernelView kernel(sidetrack_->pin_dir());
-  ST_ASSERT_VALUE(const auto links, kernel.links());
+  ST_ASSERT_VALUE(const auto links, kernel().links());
   for (const auto& [link, cgroup] : links) {
-    ST_ASSERT_OK(kernel.detach_link(link));
+    ST_ASSERT_OK(kernel().detach_link(link));
   }
   ASSERT_TRUE(repaired(kLinks)) << sidetrack_->logs();
   expect_each_where_it_belongs();

@@ -20,7 +20,6 @@ class Records : public FaultNode {
     start_echo();
     start_sidetrack();
   }
-  [[nodiscard]] KernelView kernel() const { return KernelView(sidetrack_->pin_dir()); }
   void set_closed() {
     put_web("web", {{"sidetrack.io/on-engine-loss", "closed"}});
     ASSERT_TRUE(eventually(kPatience, [&] {

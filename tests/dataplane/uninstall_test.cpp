@@ -132,7 +132,7 @@ TEST_F(Uninstall, waits_for_open_connections_and_sends_new_ones_direct) {
   ASSERT_NO_FATAL_FAILURE(stop_agent());
   ST_ASSERT_VALUE(auto running, Process::start({.arguments = command("60s")}));
   const auto disabled = [&] {
-    const auto pod = KernelView(sidetrack_->pin_dir()).pod(cookie_);
+    const auto pod = kernel().pod(cookie_);
     return pod && pod->mode == ST_MODE_DISABLED;
   };
   ASSERT_TRUE(eventually(kPatience, disabled)) << running->output();
