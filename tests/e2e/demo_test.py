@@ -15,36 +15,15 @@ import time
 import unittest
 from pathlib import Path
 
+from machine import PATIENCE, cgroup2_root, eventually, run_tests
+
 ROOT = Path(__file__).resolve().parents[2]
 BIN = ""
-SKIPPED = 77
 NAME = "sidetrack-demo"  # scripts/demo-lab.sh: the start of every name that the demo gives
 LOCK = Path(f"/run/{NAME}.lock")
 LIMIT = 60  # seconds
-PATIENCE = 20
 SHOWN = ["passed through", "label changed live", "pod address", "IPv6", "excluded port", "unlabelled pod", "no netfilter rules",
          "engine killed", "engine back", "agent killed", "uninstalled"]
-
-
-def cgroup2_root() -> Path:
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        if " - cgroup2 " in line:
-            return Path(line.split()[4])
-    return Path("/nonexistent")
-
-
-def bpf_works() -> bool:
-    tried = subprocess.run(["bpftool", "prog", "list"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
-    return os.geteuid() == 0 and cgroup2_root().is_dir() and tried.returncode == 0
-
-
-def eventually(holds) -> bool:
-    deadline = time.monotonic() + PATIENCE
-    while not holds():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.05)
-    return True
 
 
 def processes_of(session: int) -> list[str]:
@@ -170,8 +149,4 @@ class DemoTest(unittest.TestCase):
 
 if __name__ == "__main__":
     BIN = os.path.abspath(sys.argv[1])
-    os.environ["PATH"] += ":/usr/sbin:/sbin"
-    if not bpf_works():
-        print("SKIPPED: needs root, BPF and cgroup2")
-        sys.exit(SKIPPED)
-    unittest.main(argv=sys.argv[:1], verbosity=2)
+    run_tests()

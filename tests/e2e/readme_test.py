@@ -11,7 +11,7 @@ import tempfile
 import unittest
 from pathlib import Path
 
-from demo_test import SKIPPED, bpf_works, cgroup2_root, eventually
+from machine import cgroup2_root, eventually, run_tests
 
 README = Path(__file__).resolve().parents[2] / "README.md"
 BIN = ""
@@ -92,8 +92,4 @@ class ReadmeTest(unittest.TestCase):
 
 if __name__ == "__main__":
     BIN = os.path.abspath(sys.argv[1])
-    os.environ["PATH"] += ":/usr/sbin:/sbin"
-    if not bpf_works():
-        print("SKIPPED: needs root, BPF and cgroup2")
-        sys.exit(SKIPPED)
-    unittest.main(argv=sys.argv[:1], verbosity=2)
+    run_tests()
