@@ -4,9 +4,11 @@
 
 #include <algorithm>
 #include <ctime>
+#include <iterator>
 #include <utility>
 
 #include "agent/main/agent.h"
+#include "agent/main/listener_ports.h"
 
 namespace sidetrack::agent {
 
@@ -46,6 +48,23 @@ void add_kubernetes_problems(const admin::KubernetesView& kubernetes,
                        .action = "what is known stays in force; it is asked again by itself"});
     }
   }
+}
+
+admin::ProblemView object_view(const kube::Problem& problem) {
+  return {.severity = problem.warning ? "warning" : "error",
+          .object = problem.object,
+          .key = problem.key,
+          .value = problem.value,
+          .reason = problem.reason,
+          .action = "correct the object; the reason says what is in use until then"};
+}
+
+admin::ProblemView drift_view(const reconcile::PodStatus& pod) {
+  return {.severity = "error",
+          .object = "Pod/" + pod.intent.namespace_name + "/" + pod.intent.name,
+          .key = pod.reason,
+          .reason = "wanted, but not enrolled: " + (pod.detail.empty() ? pod.reason : pod.detail),
+          .action = "sidetrackctl pods shows its state; it is tried again by itself"};
 }
 
 }  // namespace
@@ -95,23 +114,19 @@ std::vector<admin::ProblemView> Agent::problem_views(
     }
   }
   for (const kube::Problem& problem : problems_) {
-    views.push_back({.severity = problem.warning ? "warning" : "error",
-                     .object = problem.object,
-                     .key = problem.key,
-                     .value = problem.value,
-                     .reason = problem.reason,
-                     .action = "correct the object; the reason says what is in use until then"});
+    views.push_back(object_view(problem));
   }
   for (const reconcile::PodStatus& pod : pods) {
     if (pod.phase == reconcile::PodPhase::kDrift && pod.reason != "engine_down" &&
         pod.reason != kNotAttached) {
-      views.push_back(
-          {.severity = "error",
-           .object = "Pod/" + pod.intent.namespace_name + "/" + pod.intent.name,
-           .key = pod.reason,
-           .reason = "wanted, but not enrolled: " + (pod.detail.empty() ? pod.reason : pod.detail),
-           .action = "sidetrackctl pods shows its state; it is tried again by itself"});
+      views.push_back(drift_view(pod));
     }
+  }
+  if (options_.engine == reconcile::EngineKind::kEmbedded) {
+    std::ranges::move(listener_port_problems(pods, {.low = options_.listener_port_low,
+                                                    .high = options_.listener_port_high,
+                                                    .per_pod = options_.listeners_per_pod}),
+                      std::back_inserter(views));
   }
   return views;
 }

@@ -12,6 +12,7 @@
 
 #include <cerrno>
 #include <fstream>
+#include <iomanip>
 #include <string>
 #include <thread>
 #include <utility>
@@ -20,7 +21,8 @@ namespace sidetrack::pods {
 
 namespace {
 
-constexpr int kLoopback = 1;  // the index of lo in every namespace, whatever it is called
+constexpr int kMostReserved = 4096;  // characters; of a longer list the rest counts as not there
+constexpr int kLoopback = 1;         // the index of lo in every namespace, whatever it is called
 
 Result<bool> is_loopback_up() {
   const UniqueFd socket(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
@@ -46,6 +48,8 @@ Result<NetnsFacts> inspect_here(const CookieReader& read_cookie) {
   if (facts.port_low == 0 || facts.port_high < facts.port_low) {
     return make_error(ErrorCode::kIo, "read net.ipv4.ip_local_port_range: not a range of ports");
   }
+  std::ifstream reserved("/proc/sys/net/ipv4/ip_local_reserved_ports");
+  reserved >> std::setw(kMostReserved) >> facts.reserved_ports;
   int reuse = 2;
   std::ifstream("/proc/sys/net/ipv4/tcp_tw_reuse") >> reuse;
   facts.reuses_time_wait = reuse != 0;

@@ -40,6 +40,7 @@ struct PodStatus {
   std::optional<Clock::time_point> captured_at{};
   // When it became wanted; nothing: it was as this agent first saw it.
   std::optional<Clock::time_point> wanted_since{};
+  std::optional<pods::NetnsFacts> facts{};  // nothing: it was not looked into yet
 };
 
 class Reconciler {

@@ -96,6 +96,7 @@ PodStatus Reconciler::describe(const Entry& entry) const {
   status.row = in_kernel ? *in_kernel : std::nullopt;
   status.captured_at = entry.captured_at;
   status.wanted_since = entry.wanted_since;
+  status.facts = entry.facts;
   return status;
 }
 

@@ -281,6 +281,29 @@ TEST_F(Ctl, doctor_looks_at_the_hooks_of_the_root_where_it_cannot_find_the_cgrou
   EXPECT_EQ(told.output.find("with id"), std::string::npos) << told.output;
 }
 
+// An engine that starts again is to listen where the pod's connections were given all ports.
+TEST_F(Ctl, doctor_warns_where_connections_may_take_the_engines_ports) {
+  const std::string warning =
+      fmt::format("Pod/shop/web ip_local_port_range \"{}-{}\"", kLow, kHigh);
+  const auto warns = [&] {
+    const auto told = doctor();
+    return told && told->exit_status == 1 && told->output.find(warning) != std::string::npos;
+  };
+  const auto is_content = [&] {
+    const auto told = doctor();
+    return told && told->exit_status == 0;
+  };
+  ST_ASSERT_OK(Lab::set_port_range(*web_, kLow, kHigh));
+  EXPECT_TRUE(eventually(kPatience, warns)) << doctor()->output;
+  ST_ASSERT_OK(web_->netns.write_sysctl("ipv4/ip_local_reserved_ports",
+                                        fmt::format("{}-{}", kLow, kLow + 3)));
+  EXPECT_TRUE(eventually(kPatience, is_content)) << doctor()->output;
+  ST_ASSERT_OK(web_->netns.write_sysctl("ipv4/ip_local_reserved_ports", "\n"));
+  EXPECT_TRUE(eventually(kPatience, warns)) << doctor()->output;
+  ST_ASSERT_OK(Lab::set_port_range(*web_, kLow + 4, 32767));
+  EXPECT_TRUE(eventually(kPatience, is_content)) << doctor()->output;
+}
+
 TEST_F(Ctl, doctor_is_content_with_a_healthy_node_and_not_with_a_detached_program) {
   ST_ASSERT_VALUE(const auto healthy, doctor());
   EXPECT_EQ(healthy.exit_status, 0) << healthy.output;

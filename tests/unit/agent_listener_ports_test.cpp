@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+// Which ranges of a pod's local ports leave the engine too few to listen on.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <string>
+#include <vector>
+
+#include "agent/main/listener_ports.h"
+
+namespace sidetrack::agent {
+namespace {
+
+using ::testing::HasSubstr;
+
+reconcile::PodStatus pod_with(std::uint32_t low, std::uint32_t high,
+                              const std::string& reserved = "", const std::string& name = "web") {
+  reconcile::PodStatus pod;
+  pod.intent.namespace_name = "shop";
+  pod.intent.name = name;
+  pod.intent.state = policy::PodState::kEnrol;
+  pod.intent.mode = ST_MODE_REDIRECT;
+  pod.facts = {.port_low = low, .port_high = high, .reserved_ports = reserved};
+  return pod;
+}
+
+std::vector<admin::ProblemView> judge(const std::vector<reconcile::PodStatus>& pods) {
+  return listener_port_problems(pods, {.low = 15900, .high = 15999, .per_pod = 4});
+}
+
+TEST(ListenerPorts, that_connections_may_all_take_are_told_with_both_ranges_and_what_to_do) {
+  const auto problems = judge({pod_with(1024, 65535)});
+  ASSERT_EQ(problems.size(), 1U);
+  EXPECT_EQ(problems[0].severity, "warning");
+  EXPECT_EQ(problems[0].object, "Pod/shop/web");
+  EXPECT_EQ(problems[0].key, "ip_local_port_range");
+  EXPECT_EQ(problems[0].value, "1024-65535");
+  EXPECT_THAT(problems[0].reason, HasSubstr("--listener-ports 15900-15999"));
+  EXPECT_THAT(problems[0].action, HasSubstr("net.ipv4.ip_local_reserved_ports=15900-15999"));
+}
+
+TEST(ListenerPorts, of_the_defaults_are_not_told) {
+  EXPECT_TRUE(judge({pod_with(32768, 60999)}).empty());
+}
+
+TEST(ListenerPorts, of_which_enough_are_left_are_not_told) {
+  EXPECT_TRUE(judge({pod_with(15904, 65535)}).empty());
+  EXPECT_EQ(judge({pod_with(15903, 65535)}).size(), 1U);
+  EXPECT_TRUE(judge({pod_with(1024, 15995)}).empty());
+  EXPECT_EQ(judge({pod_with(1024, 15996)}).size(), 1U);
+}
+
+TEST(ListenerPorts, that_are_reserved_are_not_told) {
+  EXPECT_TRUE(judge({pod_with(1024, 65535, "8080,15900-15999")}).empty());
+  EXPECT_TRUE(judge({pod_with(1024, 65535, "15996-15999")}).empty());
+  EXPECT_EQ(judge({pod_with(1024, 65535, "15997-15999")}).size(), 1U);
+  EXPECT_EQ(judge({pod_with(1024, 65535, "15900-159")}).size(), 1U) << "a list that was cut";
+}
+
+TEST(ListenerPorts, that_the_pod_itself_declares_are_none_that_are_left) {
+  auto pod = pod_with(15904, 65535);
+  pod.intent.container_ports = {15903};
+  EXPECT_EQ(judge({pod}).size(), 1U);
+}
+
+TEST(ListenerPorts, matter_to_redirected_pods_alone) {
+  auto passed = pod_with(1024, 65535);
+  passed.intent.mode = ST_MODE_PASSTHROUGH;
+  auto skipped = pod_with(1024, 65535);
+  skipped.intent.state = policy::PodState::kSkipped;
+  auto unknown = pod_with(1024, 65535);
+  unknown.facts.reset();
+  EXPECT_TRUE(judge({passed, skipped, unknown}).empty());
+}
+
+TEST(ListenerPorts, of_many_pods_with_one_range_are_told_once) {
+  const auto problems = judge(
+      {pod_with(1024, 65535, "", "a"), pod_with(2048, 65535, "", "b"), pod_with(1024, 65535)});
+  ASSERT_EQ(problems.size(), 2U);
+  EXPECT_EQ(problems[0].object, "Pod/shop/a");
+  EXPECT_THAT(problems[0].reason, HasSubstr("(so it is with 2 pods)"));
+  EXPECT_EQ(problems[1].object, "Pod/shop/b");
+}
+
+}  // namespace
+}  // namespace sidetrack::agent
