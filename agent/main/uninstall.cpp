@@ -40,9 +40,9 @@ Result<void> drain(const Options& options) {
       return {};
     }
     if (Clock::now() >= deadline) {
-      fmt::print(
+      cli::say(fmt::format(
           "{} redirected connections were still open after {} s; they end when the engine does\n",
-          *open, options.drain.count());
+          *open, options.drain.count()));
       return {};
     }
     std::this_thread::sleep_for(
@@ -91,7 +91,8 @@ Result<Outcome> remove_cgroup(const std::string& dir) {
   if (errno != EBUSY) {
     return errno_error("remove " + dir, errno);
   }
-  fmt::print("kept {}: the engine still runs in it; uninstall again when that has ended\n", dir);
+  cli::say(fmt::format(
+      "kept {}: the engine still runs in it; uninstall again when that has ended\n", dir));
   return Outcome::kKept;
 }
 

@@ -51,7 +51,10 @@ int main(int argc, char** argv) {
     const bool version = argument == "--version";
     const auto wrote = write_all(
         STDOUT_FILENO, version ? std::string_view("sidetrack-cni " ST_VERSION "\n") : kHelp);
-    return !version && argument != "--help" ? 2 : wrote ? 0 : 1;
+    if (!version && argument != "--help") {
+      return 2;
+    }
+    return wrote ? 0 : 1;
   }
   const Outcome outcome = invoke({.command = variable("CNI_COMMAND"),
                                   .container_id = variable("CNI_CONTAINERID"),

@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // `sidetrack-agent uninstall` takes back what the agent made, and only that, without cutting
 // anything.
+#include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/ioctl.h>
 
 #include <algorithm>
 #include <csignal>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <set>
@@ -12,12 +15,21 @@
 #include <nlohmann/json.hpp>
 
 #include "sidetrack/cgroup/process_cgroup.h"
+#include "sidetrack/unique_fd.h"
 #include "tests/dataplane/fault_node.h"
 
 namespace sidetrack::lab {
 namespace {
 
 using nlohmann::json;
+
+// A terminal that is gone: a program writes each line to it at once, and none can be written.
+// Programs that are started inherit it.
+UniqueFd lost_terminal() {
+  const UniqueFd other_end(::posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC));
+  EXPECT_EQ(::unlockpt(other_end.get()), 0);
+  return UniqueFd(::ioctl(other_end.get(), TIOCGPTPEER, O_WRONLY | O_NOCTTY));
+}
 
 class Uninstall : public FaultNode {
  protected:
@@ -82,7 +94,22 @@ class Uninstall : public FaultNode {
     ST_ASSERT_VALUE(const auto burst, shell_->burst(api_v4_, kEcho, {.count = 20}));
     expect_clean(burst, 20, sidetrack_->logs());
   }
+  [[nodiscard]] std::string made_cgroup() const { return cgroup_->path() + "/sidetrack-engine"; }
+  // Instead of what runs, an agent that makes the engine's cgroup itself.
+  void start_agent_that_makes_the_cgroup() {
+    ASSERT_NO_FATAL_FAILURE(stop_agent());
+    ST_ASSERT_OK(sidetrack_->uninstall());
+    sidetrack_->engine().kill_hard();
+    ProcessSpec spec = sidetrack_->agent_spec();
+    auto& words = spec.arguments;
+    const auto found = std::find(words.begin(), words.end(), "--engine-cgroup");
+    words.erase(found, std::next(found, 2));
+    ST_ASSERT_VALUE(own_agent_, Process::start(spec));
+    ASSERT_TRUE(eventually(kPatience, [&] { return sidetrack_->get("/v1/status").has_value(); }))
+        << own_agent_->output();
+  }
   std::set<std::uint64_t> links_before_;
+  std::unique_ptr<Process> own_agent_;
 };
 
 TEST_F(Uninstall, is_refused_while_an_agent_runs) {
@@ -114,16 +141,29 @@ TEST_F(Uninstall, takes_everything_away_and_says_what) {
   expect_direct_connections();
 }
 
-// Its first line fails already, as written at once.
+// The first line is what a program notices at once: later ones fit into its buffer.
 TEST_F(Uninstall, takes_everything_away_when_it_cannot_say_what) {
-  ASSERT_NO_FATAL_FAILURE(stop_agent());
+  ASSERT_NO_FATAL_FAILURE(start_agent_that_makes_the_cgroup());
+  ProcessSpec spec = sidetrack_->engine_spec();
+  spec.cgroup_path = made_cgroup();
+  ST_ASSERT_VALUE(const auto engine, Process::start(spec));
+  ASSERT_NO_FATAL_FAILURE(wait_enrolled());
+  expect_connections(1, "redirected");
+  const int stream = open_stream();
+  ST_ASSERT_OK(own_agent_->terminate());
+  const UniqueFd terminal = lost_terminal();
+  ASSERT_TRUE(terminal.valid());
   std::vector<std::string> arguments = command("0s");
   arguments.insert(arguments.begin(),
-                   {"sh", "-c", "exec stdbuf --output=L \"$@\" >/dev/full", "sh"});
-  ST_ASSERT_VALUE(const auto done, run_command({.arguments = arguments}));
-  EXPECT_EQ(done.exit_status, 1);
-  EXPECT_EQ(done.output, "sidetrack-agent: the output could not be written\n");
-  expect_nothing_left();
+                   {"bash", "-c", fmt::format("exec \"$@\" >&{}", terminal.get()), "bash"});
+  for (const char* first_line : {"still open", "kept"}) {
+    ST_ASSERT_VALUE(const auto done, run_command({.arguments = arguments}));
+    EXPECT_EQ(done.exit_status, 1) << first_line;
+    EXPECT_EQ(done.output, "sidetrack-agent: the output could not be written\n") << first_line;
+    expect_nothing_left();
+    EXPECT_TRUE(std::filesystem::exists(made_cgroup()));
+  }
+  expect_alive(*shell_, stream, 100'000);
   expect_direct_connections();
 }
 
@@ -174,19 +214,9 @@ TEST_F(Uninstall, touches_no_cgroup_but_its_own) {
 }
 
 TEST_F(Uninstall, removes_what_an_earlier_one_had_to_keep) {
-  // An agent that makes the engine's cgroup itself.
-  ASSERT_NO_FATAL_FAILURE(stop_agent());
-  ST_ASSERT_OK(sidetrack_->uninstall());
-  sidetrack_->engine().kill_hard();
-  const std::string made = cgroup_->path() + "/sidetrack-engine";
-  ProcessSpec spec = sidetrack_->agent_spec();
-  auto& words = spec.arguments;
-  const auto found = std::find(words.begin(), words.end(), "--engine-cgroup");
-  words.erase(found, std::next(found, 2));
-  ST_ASSERT_VALUE(auto agent, Process::start(spec));
-  ASSERT_TRUE(eventually(kPatience, [&] { return sidetrack_->get("/v1/status").has_value(); }))
-      << agent->output();
-  ST_ASSERT_OK(agent->terminate());
+  ASSERT_NO_FATAL_FAILURE(start_agent_that_makes_the_cgroup());
+  ST_ASSERT_OK(own_agent_->terminate());
+  const std::string made = made_cgroup();
   ST_ASSERT_VALUE(auto engine,
                   Process::start({.arguments = {"sleep", "600"}, .cgroup_path = made}));
   for (int i = 0; i < 2; ++i) {
@@ -203,17 +233,8 @@ TEST_F(Uninstall, removes_what_an_earlier_one_had_to_keep) {
 
 TEST_F(Uninstall, leaves_the_engines_cgroup_of_another_installation) {
   // Same cgroup, other pins: nothing of ours is there, and the folder is in use.
-  const std::string made = cgroup_->path() + "/sidetrack-engine";
-  ASSERT_NO_FATAL_FAILURE(stop_agent());
-  ST_ASSERT_OK(sidetrack_->uninstall());
-  sidetrack_->engine().kill_hard();
-  ProcessSpec spec = sidetrack_->agent_spec();
-  auto& words = spec.arguments;
-  const auto found = std::find(words.begin(), words.end(), "--engine-cgroup");
-  words.erase(found, std::next(found, 2));
-  ST_ASSERT_VALUE(auto agent, Process::start(spec));
-  ASSERT_TRUE(eventually(kPatience, [&] { return sidetrack_->get("/v1/status").has_value(); }))
-      << agent->output();
+  ASSERT_NO_FATAL_FAILURE(start_agent_that_makes_the_cgroup());
+  const std::string made = made_cgroup();
   ST_ASSERT_VALUE(
       const auto done,
       run_command({.arguments = {built_program("sidetrack-agent"), "uninstall", "--state-dir",
@@ -227,7 +248,7 @@ TEST_F(Uninstall, leaves_the_engines_cgroup_of_another_installation) {
         "sidetrack-agent uninstall --pin-dir " + sidetrack_->pin_dir() + "\n"}) {
     EXPECT_NE(done.output.find(word), std::string::npos) << word << "\n" << done.output;
   }
-  ST_ASSERT_OK(agent->terminate());
+  ST_ASSERT_OK(own_agent_->terminate());
   ST_ASSERT_VALUE(const auto own, run_command({.arguments = command("0s")}));
   EXPECT_NE(own.output.find("removed " + made), std::string::npos) << own.output;
 }
