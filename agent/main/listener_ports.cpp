@@ -5,28 +5,55 @@
 
 #include <algorithm>
 #include <map>
+#include <optional>
 #include <string>
-#include <utility>
+#include <string_view>
+#include <tuple>
 
-#include "agent/policy/policy.h"
+#include "agent/policy/text.h"
 
 namespace sidetrack::agent {
 
 namespace {
 
-// Whether there are enough that no connection of the pod is given.
-bool leaves_enough(const reconcile::PodStatus& pod, const ListenerPorts& ports) {
+// At an upgrade two engines listen in a pod, on no port both.
+std::size_t wanted(const ListenerPorts& ports) {
+  return 2 * ports.per_pod;
+}
+
+// What the kernel lists. It takes 0, too, and that is no port.
+policy::PortSet parse_reserved(std::string_view list) {
+  policy::PortSet ports;
+  const auto add = [&ports](std::string_view item) -> Result<void> {
+    const std::string numbered =
+        item.starts_with("0-") ? "1" + std::string(item.substr(1)) : std::string(item);
+    if (const auto range = policy::parse_port_range(numbered)) {
+      ports.add(*range);
+    }
+    return {};
+  };
+  static_cast<void>(policy::for_each_item(list, add));
+  return ports;
+}
+
+// How many no connection of the pod is given, if these are fewer than engines may want.
+std::optional<std::size_t> too_few(const reconcile::PodStatus& pod, const ListenerPorts& ports) {
   const pods::NetnsFacts& facts = *pod.facts;
-  const auto reserved = policy::parse_ports(facts.reserved_ports);
+  const auto reserved = parse_reserved(facts.reserved_ports);
   const auto& own = pod.intent.container_ports;
   std::size_t left = 0;
-  for (std::uint32_t i = ports.low; i <= ports.high && left < ports.per_pod; ++i) {
+  bool gives_any = false;
+  for (std::uint32_t i = ports.low; i <= ports.high && left < wanted(ports); ++i) {
     const auto port = static_cast<std::uint16_t>(i);
-    const bool is_given = port >= facts.port_low && port <= facts.port_high &&
-                          !(reserved && reserved->contains(port));
-    left += !is_given && std::find(own.begin(), own.end(), port) == own.end() ? 1 : 0;
+    if (std::find(own.begin(), own.end(), port) != own.end()) {
+      continue;
+    }
+    const bool is_given =
+        port >= facts.port_low && port <= facts.port_high && !reserved.contains(port);
+    gives_any = gives_any || is_given;
+    left += is_given ? 0 : 1;
   }
-  return left >= ports.per_pod;
+  return gives_any && left < wanted(ports) ? std::optional(left) : std::nullopt;
 }
 
 bool is_redirected(const reconcile::PodStatus& pod) {
@@ -42,27 +69,31 @@ std::string and_more(std::size_t pods) {
 
 std::vector<admin::ProblemView> listener_port_problems(
     const std::vector<reconcile::PodStatus>& pods, const ListenerPorts& ports) {
-  std::map<std::pair<std::uint32_t, std::uint32_t>, std::vector<const reconcile::PodStatus*>> found;
+  // By the range's ends, and how many ports are left.
+  std::map<std::tuple<std::uint32_t, std::uint32_t, std::size_t>,
+           std::vector<const reconcile::PodStatus*>>
+      found;
   for (const reconcile::PodStatus& pod : pods) {
-    if (is_redirected(pod) && !leaves_enough(pod, ports)) {
-      found[{pod.facts->port_low, pod.facts->port_high}].push_back(&pod);
+    if (const auto left = is_redirected(pod) ? too_few(pod, ports) : std::nullopt) {
+      found[{pod.facts->port_low, pod.facts->port_high, *left}].push_back(&pod);
     }
   }
   const std::string listeners = fmt::format("{}-{}", ports.low, ports.high);
   std::vector<admin::ProblemView> views;
   for (const auto& [range, of_range] : found) {
+    const auto& [low, high, left] = range;
     const policy::PodIntent& first = of_range.front()->intent;
     views.push_back(
         {.severity = "warning",
          .object = "Pod/" + first.namespace_name + "/" + first.name,
          .key = "ip_local_port_range",
-         .value = fmt::format("{}-{}", range.first, range.second),
-         .reason =
-             fmt::format("its connections may take all of the engine's --listener-ports {}: while "
-                         "those that are open or closed less than a minute ago hold them, the "
-                         "next engine of an upgrade, or the first one in a pod, finds none "
-                         "to listen on{}",
-                         listeners, and_more(of_range.size())),
+         .value = fmt::format("{}-{}", low, high),
+         .reason = fmt::format(
+             "its connections may take {} of the engine's --listener-ports {}: while those that "
+             "are open or closed less than a minute ago hold them, an engine that comes to the "
+             "pod may get fewer than its {}, or none (at an upgrade, two need {}){}",
+             left == 0 ? "all" : fmt::format("all but {}", left), listeners, ports.per_pod,
+             wanted(ports), and_more(of_range.size())),
          .action = fmt::format("set net.ipv4.ip_local_reserved_ports={} in the pod, or keep its "
                                "net.ipv4.ip_local_port_range out of them, or choose other "
                                "--listener-ports",

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Pods whose own connections may take every port that the embedded engine could listen on: while
+// Pods whose own connections may take the ports that the embedded engine could listen on: while
 // enough of them are open or in TIME_WAIT, an engine that comes to the pod, as at an upgrade, finds
-// none. Pure.
+// too few, or none. Pure.
 #pragma once
 
 #include <cstdint>
@@ -19,7 +19,7 @@ struct ListenerPorts {
   std::size_t per_pod = 0;
 };
 
-// A warning for each range of local ports that leaves fewer than `per_pod` ports out; it names the
+// A warning for each range of local ports that leaves too few out for two engines; it names the
 // first of its pods.
 [[nodiscard]] std::vector<admin::ProblemView> listener_port_problems(
     const std::vector<reconcile::PodStatus>& pods, const ListenerPorts& ports);

@@ -9,10 +9,10 @@
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/vfs.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <fstream>
-#include <iomanip>
 #include <string>
 #include <thread>
 #include <utility>
@@ -21,8 +21,7 @@ namespace sidetrack::pods {
 
 namespace {
 
-constexpr int kMostReserved = 4096;  // characters; of a longer list the rest counts as not there
-constexpr int kLoopback = 1;         // the index of lo in every namespace, whatever it is called
+constexpr int kLoopback = 1;  // the index of lo in every namespace, whatever it is called
 
 Result<bool> is_loopback_up() {
   const UniqueFd socket(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
@@ -38,6 +37,23 @@ Result<bool> is_loopback_up() {
   return (request.ifr_flags & IFF_UP) != 0;
 }
 
+// The kernel fills one read and has nothing for a second: what fills it all may be cut.
+std::string read_reserved_ports() {
+  const UniqueFd file(open("/proc/sys/net/ipv4/ip_local_reserved_ports", O_RDONLY | O_CLOEXEC));
+  std::string list(1024, '\0');
+  for (;;) {
+    const ssize_t size = pread(file.get(), list.data(), list.size(), 0);
+    if (size <= 0) {
+      return {};
+    }
+    if (static_cast<std::size_t>(size) < list.size()) {
+      list.resize(static_cast<std::size_t>(size) - 1);  // without the newline
+      return list;
+    }
+    list.resize(2 * list.size());
+  }
+}
+
 // The sysctl files follow the namespace of the thread that opens them.
 Result<NetnsFacts> inspect_here(const CookieReader& read_cookie) {
   NetnsFacts facts;
@@ -48,8 +64,7 @@ Result<NetnsFacts> inspect_here(const CookieReader& read_cookie) {
   if (facts.port_low == 0 || facts.port_high < facts.port_low) {
     return make_error(ErrorCode::kIo, "read net.ipv4.ip_local_port_range: not a range of ports");
   }
-  std::ifstream reserved("/proc/sys/net/ipv4/ip_local_reserved_ports");
-  reserved >> std::setw(kMostReserved) >> facts.reserved_ports;
+  facts.reserved_ports = read_reserved_ports();
   int reuse = 2;
   std::ifstream("/proc/sys/net/ipv4/tcp_tw_reuse") >> reuse;
   facts.reuses_time_wait = reuse != 0;

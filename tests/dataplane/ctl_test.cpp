@@ -296,11 +296,11 @@ TEST_F(Ctl, doctor_warns_where_connections_may_take_the_engines_ports) {
   ST_ASSERT_OK(Lab::set_port_range(*web_, kLow, kHigh));
   EXPECT_TRUE(eventually(kPatience, warns)) << doctor()->output;
   ST_ASSERT_OK(web_->netns.write_sysctl("ipv4/ip_local_reserved_ports",
-                                        fmt::format("{}-{}", kLow, kLow + 3)));
+                                        fmt::format("{}-{}", kLow, kLow + 7)));
   EXPECT_TRUE(eventually(kPatience, is_content)) << doctor()->output;
   ST_ASSERT_OK(web_->netns.write_sysctl("ipv4/ip_local_reserved_ports", "\n"));
   EXPECT_TRUE(eventually(kPatience, warns)) << doctor()->output;
-  ST_ASSERT_OK(Lab::set_port_range(*web_, kLow + 4, 32767));
+  ST_ASSERT_OK(Lab::set_port_range(*web_, kLow + 8, 32767));
   EXPECT_TRUE(eventually(kPatience, is_content)) << doctor()->output;
 }
 

@@ -35,7 +35,8 @@ TEST(ListenerPorts, that_connections_may_all_take_are_told_with_both_ranges_and_
   EXPECT_EQ(problems[0].object, "Pod/shop/web");
   EXPECT_EQ(problems[0].key, "ip_local_port_range");
   EXPECT_EQ(problems[0].value, "1024-65535");
-  EXPECT_THAT(problems[0].reason, HasSubstr("--listener-ports 15900-15999"));
+  EXPECT_THAT(problems[0].reason,
+              HasSubstr("take all of the engine's --listener-ports 15900-15999"));
   EXPECT_THAT(problems[0].action, HasSubstr("net.ipv4.ip_local_reserved_ports=15900-15999"));
 }
 
@@ -43,23 +44,46 @@ TEST(ListenerPorts, of_the_defaults_are_not_told) {
   EXPECT_TRUE(judge({pod_with(32768, 60999)}).empty());
 }
 
-TEST(ListenerPorts, of_which_enough_are_left_are_not_told) {
-  EXPECT_TRUE(judge({pod_with(15904, 65535)}).empty());
-  EXPECT_EQ(judge({pod_with(15903, 65535)}).size(), 1U);
-  EXPECT_TRUE(judge({pod_with(1024, 15995)}).empty());
-  EXPECT_EQ(judge({pod_with(1024, 15996)}).size(), 1U);
+TEST(ListenerPorts, of_which_enough_for_two_engines_are_left_are_not_told) {
+  EXPECT_TRUE(judge({pod_with(15908, 65535)}).empty());
+  EXPECT_EQ(judge({pod_with(15907, 65535)}).size(), 1U);
+  EXPECT_TRUE(judge({pod_with(1024, 15991)}).empty());
+  EXPECT_EQ(judge({pod_with(1024, 15992)}).size(), 1U);
+}
+
+TEST(ListenerPorts, of_which_some_are_left_are_told_with_how_many) {
+  const auto problems = judge({pod_with(15903, 65535), pod_with(15903, 65535, "15903-15904")});
+  ASSERT_EQ(problems.size(), 2U);
+  EXPECT_THAT(problems[0].reason, HasSubstr("take all but 3 of"));
+  EXPECT_THAT(problems[0].reason, HasSubstr("fewer than its 4, or none"));
+  EXPECT_THAT(problems[1].reason, HasSubstr("take all but 5 of"));
+}
+
+TEST(ListenerPorts, of_which_none_is_taken_are_not_told_however_few_they_are) {
+  const auto told = [](const reconcile::PodStatus& pod) {
+    return listener_port_problems({pod}, {.low = 15900, .high = 15903, .per_pod = 4}).size();
+  };
+  EXPECT_EQ(told(pod_with(32768, 60999)), 0U);
+  EXPECT_EQ(told(pod_with(15903, 60999)), 1U);
 }
 
 TEST(ListenerPorts, that_are_reserved_are_not_told) {
   EXPECT_TRUE(judge({pod_with(1024, 65535, "8080,15900-15999")}).empty());
-  EXPECT_TRUE(judge({pod_with(1024, 65535, "15996-15999")}).empty());
-  EXPECT_EQ(judge({pod_with(1024, 65535, "15997-15999")}).size(), 1U);
-  EXPECT_EQ(judge({pod_with(1024, 65535, "15900-159")}).size(), 1U) << "a list that was cut";
+  EXPECT_TRUE(judge({pod_with(1024, 65535, "15992-15999")}).empty());
+  EXPECT_EQ(judge({pod_with(1024, 65535, "15993-15999")}).size(), 1U);
+}
+
+TEST(ListenerPorts, that_are_reserved_beside_what_is_no_port_are_not_told) {
+  EXPECT_TRUE(judge({pod_with(1024, 65535, "0-1023,15900-15999")}).empty());
+  EXPECT_TRUE(judge({pod_with(1024, 65535, "0,15900-15999")}).empty());
+  EXPECT_TRUE(judge({pod_with(1024, 65535, "0-15999")}).empty());
+  EXPECT_TRUE(judge({pod_with(1024, 65535, "frob,15900-15999,7-1")}).empty());
+  EXPECT_EQ(judge({pod_with(1024, 65535, "15900-159")}).size(), 1U);
 }
 
 TEST(ListenerPorts, that_the_pod_itself_declares_are_none_that_are_left) {
-  auto pod = pod_with(15904, 65535);
-  pod.intent.container_ports = {15903};
+  auto pod = pod_with(15908, 65535);
+  pod.intent.container_ports = {15907};
   EXPECT_EQ(judge({pod}).size(), 1U);
 }
 

@@ -1,10 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-// Which files count as a network namespace: objects name them, and none may stop the agent.
+// Which files count as a network namespace: objects name them, and none may stop the agent. What is
+// read in one.
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/stat.h>
+#include <unistd.h>
+
+#include <fstream>
 
 #include "agent/pods/netns.h"
+#include "tests/lab/netns.h"
 #include "tests/lab/temp_dir.h"
 
 namespace sidetrack::pods {
@@ -35,6 +40,31 @@ TEST(OpenNetns, refuses_what_is_something_else) {
   EXPECT_EQ(refusal_of("/proc/self/ns"), ErrorCode::kInvalid);
   EXPECT_EQ(refusal_of("/proc/self/ns/uts"), ErrorCode::kInvalid) << "of another kind";
   EXPECT_EQ(refusal_of("/nope"), ErrorCode::kNotFound);
+}
+
+TEST(InspectNetns, reads_the_whole_of_a_long_list_of_reserved_ports) {
+  if (::geteuid() != 0) {
+    GTEST_SKIP() << "needs root";
+  }
+  auto netns = lab::Netns::create(lab::unique_name("reserved"));
+  ASSERT_TRUE(netns) << netns.error().message;
+  const auto reserved = [&] {
+    const auto facts =
+        inspect_netns(netns->path(), []() -> Result<std::uint64_t> { return std::uint64_t{1}; });
+    return facts ? facts->reserved_ports : facts.error().message;
+  };
+  EXPECT_EQ(reserved(), "");
+  std::string list = "0-1023";
+  for (int port = 1025; port < 65535; port += 2) {
+    list += "," + std::to_string(port);
+  }
+  const auto written = netns->run([&]() -> Result<void> {
+    std::ofstream file("/proc/sys/net/ipv4/ip_local_reserved_ports");
+    file << list << std::flush;
+    return file.good() ? Result<void>() : errno_error("write", errno);
+  });
+  ASSERT_TRUE(written) << written.error().message;
+  EXPECT_TRUE(reserved() == list) << reserved().size() << " characters of " << list.size();
 }
 
 }  // namespace
