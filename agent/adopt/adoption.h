@@ -60,6 +60,7 @@ class Adoption {
   // By the network namespace of the client (of an engine's client, its pod's).
   [[nodiscard]] std::map<std::uint64_t, std::uint64_t> adopted_by_client() const;
   // What is against every connection from the pod `client` to the pod `server`, or to an engine.
+  // Begins a pass of admission, for the kernel's latest word on the pods.
   [[nodiscard]] st_fast_reason against(std::uint64_t client, std::optional<std::uint64_t> server,
                                        Clock::time_point now);
   // Sockets that were refused, by enum st_fast_reason.

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What is known of the pairs, for status, metrics and explain; moves none of them.
+// What is known of the pairs, for status, metrics and explain; moves none of them. against() alone
+// changes something: it begins a pass of admission.
 #include <algorithm>
 
 #include "agent/adopt/adoption.h"

@@ -27,6 +27,7 @@ namespace {
 
 constexpr int kSoOriginalDestination =
     80;  // SO_ORIGINAL_DST and IP6T_SO_ORIGINAL_DST: netfilter's headers clash with glibc's
+
 nlohmann::json describe(const SocketAddress& address) {
   std::array<char, INET6_ADDRSTRLEN> text{};
   if (address.storage.ss_family == AF_INET) {
