@@ -59,7 +59,8 @@ static __always_inline enum st_fast_reason st_note(const struct st_adopt_request
 
 	if (!pair)
 		return ST_FAST_GONE;
-	pair->against = request->reason;
+	if (!request->if_none || !pair->against)
+		pair->against = request->reason;
 	return ST_FAST_NONE;
 }
 

@@ -151,18 +151,16 @@ static __always_inline void st_owe(const int cast, const struct st_fast *fast)
 		st_raise_generation(); /* the agent then looks for debts itself */
 }
 
-/* Why, for whoever asks: as long as nothing has skipped TCP. What an engine sends says nothing of
- * its client. */
-static __always_inline void st_note_refused(struct st_fast *fast, enum st_fast_reason reason)
+/* Why, for whoever asks: as long as nothing has skipped TCP. */
+static __always_inline void st_note_refused(const struct st_fast *fast, enum st_fast_reason reason)
 {
-	struct st_pair_key key = fast->key;
+	struct st_pair_key key = fast->linked ? fast->client_key : fast->key;
 	struct st_pair *pair;
 
-	if (fast->noted == reason || fast->sent || reason == ST_FAST_ENGINE_SENDS)
+	if (fast->sent || !st_is_why_on_tcp(reason))
 		return;
-	fast->noted = reason;
 	pair = bpf_map_lookup_elem(&st_pairs, &key);
-	if (pair)
+	if (pair && pair->against != reason)
 		pair->against = reason;
 }
 

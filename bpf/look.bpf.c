@@ -53,8 +53,8 @@ int st_look(struct __sk_buff *skb)
 		offset = ST_RUN_HEADER_BYTES + i * sizeof(live);
 		if (bpf_skb_load_bytes(skb, offset, &live, sizeof(live)))
 			break;
-		st_read_socket(&live);
 		st_read_pair(&live);
+		st_read_socket(&live); /* says whether it was this one all the time */
 		bpf_skb_store_bytes(skb, offset, &live, sizeof(live), 0);
 	}
 	return 0;

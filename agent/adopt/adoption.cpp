@@ -194,9 +194,9 @@ void Adoption::insert(const std::vector<Pair*>& pairs, Clock::time_point now) {
         answers[i].client != ST_FAST_NONE ? answers[i].client : answers[i].server;
     const unsigned attempts = pair.attempts;
     pairs_.move_to(pair, Stage::kAdopted, kNever);
+    pair.noted = ST_FAST_NONE;  // an end that went in may have written, and so do its messages
     if (reason == ST_FAST_NONE) {
       pair.reason = ST_FAST_NONE;
-      pair.noted = ST_FAST_UNARMED;  // by st_adopt
       in.push_back(&pair);
       widening_.add(pair.nominated.end[ST_SIDE_CLIENT].netns_cookie);
       widening_.add(pair.nominated.end[ST_SIDE_SERVER].netns_cookie);
@@ -228,33 +228,16 @@ void Adoption::leave(const std::vector<Pair*>& pairs, Clock::time_point now) {
       ++pair.attempts;
       pairs_.set_due(pair,
                      now + std::min<Clock::duration>(kLeaveAgain * pair.attempts, kLeaveSlowest));
-    } else if (is_policy(pair.reason)) {
+      continue;
+    }
+    pair.noted = ST_FAST_NONE;  // its messages have written until now
+    if (is_policy(pair.reason)) {
       pairs_.move_to(pair, Stage::kWait, now);  // it may be allowed again
     } else if (passes(pair.reason)) {
       pairs_.move_to(pair, Stage::kLook, now + kLookSlowest);
     } else {
       refuse(pair, pair.reason);
     }
-  }
-}
-
-// The kernel keeps why, beside the pair: whoever shows a connection reads it there, and its flow
-// record has it after its end.
-void Adoption::note(const std::map<Stage, std::vector<Pair*>>& handled) {
-  std::vector<st_adopt_request> requests;
-  for (const auto& [stage, pairs] : handled) {
-    for (Pair* pair : pairs) {
-      const st_fast_reason reason = pair->reason;
-      if (reason == pair->noted || reason == ST_FAST_NONE || reason == ST_FAST_GONE) {
-        continue;
-      }
-      pair->noted = reason;
-      requests.push_back(request_for(*pair, ST_SIDE_CLIENT, ST_ADOPT_NOTE));
-      requests.back().reason = static_cast<std::uint8_t>(reason);
-    }
-  }
-  if (!requests.empty()) {
-    (void)sockets_.run(requests);  // one that is closed has told its end
   }
 }
 
@@ -270,7 +253,9 @@ void Adoption::tick(Clock::time_point now) {
   if (!due[Stage::kWait].empty()) {
     wait(due[Stage::kWait], now);
   }
-  note(due);
+  for (const auto& [stage, pairs] : due) {
+    notes_.tell(pairs);
+  }
   for (const st_fast_reason reason : relays_.connect(now)) {
     ++refused_[reason];
   }
@@ -357,6 +342,7 @@ void Adoption::restore(const std::vector<st_fast_live>& adopted, Clock::time_poi
     const Candidate candidate = candidate_of(row);
     const bool second = pairs_.find(candidate.end[ST_SIDE_CLIENT].cookie) != nullptr;
     Pair& pair = pairs_.put(candidate);
+    pair.noted = ST_FAST_NONE;
     on_owed(state.cookie, now);  // nobody has looked after it meanwhile
     widening_.add(state.netns_cookie);
     if (state.linked != 0) {
@@ -370,6 +356,7 @@ void Adoption::restore(const std::vector<st_fast_live>& adopted, Clock::time_poi
       pairs_.move_to(pair, second ? Stage::kAdopted : Stage::kWait, second ? kNever : now);
     }
   }
+  notes_.tell_adopted(pairs_.all());
 }
 
 }  // namespace sidetrack::adopt

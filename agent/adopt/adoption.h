@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // The way of each pair, stage by stage: looked at, until its pods admit it, both ends put in and
 // armed, taken out when it has become unsuitable. What pods admit, relays, readers that are owed
-// a word and widening have classes of their own. One thread; time is passed in. The kernel holds
-// the truth: an agent that restarts reads back what is adopted.
+// a word, widening and what is noted in the kernel have classes of their own. One thread; time is
+// passed in. The kernel holds the truth: an agent that restarts reads back what is adopted.
 #pragma once
 
 #include <cstdint>
@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "agent/adopt/admission.h"
+#include "agent/adopt/notes.h"
 #include "agent/adopt/owed_readers.h"
 #include "agent/adopt/pair_table.h"
 #include "agent/adopt/relays.h"
@@ -76,7 +77,6 @@ class Adoption {
   void wait(const std::vector<Pair*>& pairs, Clock::time_point now);
   void insert(const std::vector<Pair*>& pairs, Clock::time_point now);
   void leave(const std::vector<Pair*>& pairs, Clock::time_point now);
-  void note(const std::map<Stage, std::vector<Pair*>>& handled);
   void add(const Candidate& candidate, Clock::time_point now);
   void refuse(Pair& pair, st_fast_reason reason);
   void start_leaving(Pair& pair, st_fast_reason reason, Clock::time_point now);
@@ -87,6 +87,7 @@ class Adoption {
   Relays relays_{sockets_, pairs_};
   OwedReaders owed_{sockets_, pairs_};
   Widening widening_{sockets_};
+  Notes notes_{sockets_};
   std::map<std::uint64_t, st_fast_reason> last_refusal_;  // by netns cookie
   std::map<st_fast_reason, std::uint64_t> refused_;
 };

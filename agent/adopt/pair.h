@@ -41,7 +41,7 @@ struct Pair {
   Clock::time_point due{};
   unsigned attempts = 0;                 // in this stage
   st_fast_reason reason = ST_FAST_NONE;  // why it is not adopted
-  st_fast_reason noted = ST_FAST_YOUNG;  // what the kernel has of it; YOUNG: nothing yet
+  st_fast_reason noted = ST_FAST_YOUNG;  // the kernel has it; YOUNG: nothing yet, NONE: not known
   bool disarmed = false;                 // in kLeave
   std::optional<Link> link;              // it is joined with the relay's other pair
 };

@@ -46,7 +46,8 @@ std::vector<st_fast_reason> Visitor::run(const std::vector<st_adopt_request>& re
   std::vector<st_fast_reason> answers(requests.size(), ST_FAST_GONE);
   std::map<std::uint64_t, Stop> stops;
   for (std::size_t i = 0; i < requests.size(); ++i) {
-    stops[requests[i].self.netns_cookie].requests.push_back(i);
+    const bool anywhere = requests[i].op == ST_ADOPT_NOTE;  // of a row, not of a socket
+    stops[anywhere ? node_ : requests[i].self.netns_cookie].requests.push_back(i);
   }
   std::vector<Stop> own;
   std::vector<Stop> others;

@@ -160,6 +160,12 @@ static inline __u8 st_why_on_tcp(const struct st_client* client, const struct st
   return ST_FAST_NODE_OFF;
 }
 
+/* Whether it says why a connection is on TCP: that it closes does not, nor that an engine sends. */
+static inline int st_is_why_on_tcp(enum st_fast_reason reason) {
+  return reason != ST_FAST_NONE && reason != ST_FAST_GONE && reason != ST_FAST_STATE &&
+         reason != ST_FAST_ENGINE_SENDS;
+}
+
 /* Whether this end of a pair is an engine's socket. */
 static inline int st_is_engine_end(__u8 kind, __u8 side) {
   return kind == ST_PAIR_TO_ENGINE ? side == ST_SIDE_SERVER

@@ -97,6 +97,23 @@ TEST_F(Handoff, begins_under_streams_and_a_half_close_ends_it) {
   EXPECT_EQ(closed["bytes_in"], in) << closed;
 }
 
+// Both pairs of the relay are in, and the server's application is the last that sends by TCP.
+TEST_F(Handoff, what_keeps_the_servers_messages_on_tcp_is_told_of_the_clients_connection) {
+  Ends ends = open(true);
+  const std::string source = source_of(ends.client);
+  use(ends);
+  ASSERT_TRUE(eventually(kPatience, [&] {
+    const auto client = adopted(ends.client);
+    const auto server = adopted(ends.server);
+    return client && client->linked != 0 && server && server->linked != 0;
+  })) << sidetrack_->logs();
+  set_option(ends.client, SOL_SOCKET, SO_ZEROCOPY, 1);
+  set_option(ends.server, SOL_SOCKET, SO_ZEROCOPY, 1);
+  EXPECT_EQ(flow(source, true).value("fast_path_reason", ""), "fp_unarmed");
+  pass(ends.server, ends.client, "by TCP");
+  EXPECT_EQ(flow(source, true).value("fast_path_reason", ""), "fp_zerocopy");
+}
+
 TEST_F(Handoff, is_reset_at_both_ends_when_the_engine_is_killed) {
   Ends ends = open(true);
   Talker client(ends.client.get(), 33, 44);

@@ -55,9 +55,42 @@ TEST_F(AdoptionTest, the_kernel_is_told_a_reason_anew_after_the_pair_was_in) {
   ASSERT_TRUE(is_in(1));
   pods_.pods[kPodA].row.fast_path = ST_FAST_PATH_OFF;
   adoption_.on_policy_changed(now_);
-  sockets_.noted.clear();
   tick();
   EXPECT_EQ(sockets_.noted[1], ST_FAST_POD_OFF);
+}
+
+TEST_F(AdoptionTest, what_messages_say_while_a_pair_leaves_is_not_the_last_word) {
+  adopt(1);
+  sockets_.sockets[2].busy = 1;
+  pods_.pods[kPodA].row.fast_path = ST_FAST_PATH_OFF;
+  adoption_.on_policy_changed(now_);
+  tick();
+  ASSERT_TRUE(sockets_.sockets[2].in);
+  sockets_.noted[1] = ST_FAST_UNARMED;  // by st_msg
+  tick(seconds(1));
+  ASSERT_FALSE(sockets_.sockets[2].in);
+  EXPECT_EQ(sockets_.noted[1], ST_FAST_POD_OFF);
+}
+
+// That it closes says nothing of the time before.
+TEST_F(AdoptionTest, the_kernel_is_not_told_that_a_connection_closes) {
+  nominate(make_pair(1));
+  tick();
+  sockets_.sockets[1].look = sockets_.sockets[2].look = ST_FAST_STATE;
+  pods_.pods[kPodA].row.fast_path = ST_FAST_PATH_OFF;
+  tick(kProbation);
+  pods_.pods[kPodA].row.fast_path = ST_FAST_PATH_AUTO;
+  adoption_.on_policy_changed(now_);
+  tick();
+  EXPECT_EQ(adoption_.summaries()[kPodA].reason, ST_FAST_STATE);
+  EXPECT_EQ(sockets_.noted[1], ST_FAST_POD_OFF);
+}
+
+TEST_F(AdoptionTest, the_kernel_is_told_nothing_of_a_connection_without_a_flow_record) {
+  nominate(make_pair(1, ST_PAIR_FROM_ENGINE));
+  tick();
+  EXPECT_EQ(adoption_.summaries()[kPodB].reason, ST_FAST_PROBATION);
+  EXPECT_EQ(asked(1, ST_ADOPT_NOTE), 0U);
 }
 
 TEST_F(AdoptionTest, a_blocking_socket_is_refused_once_and_for_good) {
@@ -108,16 +141,23 @@ TEST_F(AdoptionTest, an_end_that_became_unsuitable_takes_the_other_out_again) {
 }
 
 TEST_F(AdoptionTest, what_passes_but_hinders_an_insertion_is_tried_again) {
+  adopt(11);  // its pods' probation is over
   nominate(make_pair(1));
-  tick();
   sockets_.sockets[2].look = ST_FAST_SLEEPER;
-  tick(kProbation);  // the client's end went in
+  tick();
+  EXPECT_EQ(sockets_.noted[1], ST_FAST_SLEEPER);
+  sockets_.sockets[2].look = ST_FAST_NONE;
+  sockets_.sockets[2].inserted = ST_FAST_SLEEPER;
+  tick(seconds(1));  // the client's end went in
+  EXPECT_EQ(asked(1, ST_ADOPT_INSERT), 1U);
+  EXPECT_EQ(sockets_.noted[1], ST_FAST_SLEEPER);
   tick(milliseconds(20));
   EXPECT_FALSE(sockets_.sockets[1].in);
-  sockets_.sockets[2].look = ST_FAST_NONE;
+  sockets_.sockets[2].inserted = ST_FAST_NONE;
   tick(seconds(3));
   tick(milliseconds(20));
   EXPECT_TRUE(is_in(1));
+  EXPECT_EQ(sockets_.noted[1], ST_FAST_UNARMED);
   EXPECT_TRUE(adoption_.refused().empty());
 }
 
@@ -188,9 +228,11 @@ TEST_F(AdoptionTest, a_demoted_pod_leaves_and_its_workload_is_remembered) {
 
 TEST_F(AdoptionTest, an_agent_that_restarts_knows_what_is_adopted) {
   adopt(1);
+  sockets_.noted[1] = ST_FAST_ZEROCOPY;  // by st_msg
   Adoption next({.enabled = true, .probation = kProbation}, sockets_, pods_, workloads_);
   next.restore({live(1, ST_SIDE_CLIENT), live(1, ST_SIDE_SERVER)}, now_);
   EXPECT_EQ(next.adopted(), 1U);
+  EXPECT_EQ(sockets_.noted[1], ST_FAST_ZEROCOPY);
   next.on_policy_changed(now_);
   next.tick(now_);
   EXPECT_TRUE(is_in(1)) << "probation is for new ones";
@@ -198,6 +240,14 @@ TEST_F(AdoptionTest, an_agent_that_restarts_knows_what_is_adopted) {
   next.on_policy_changed(now_);
   next.tick(now_);
   EXPECT_FALSE(is_in(1));
+}
+
+TEST_F(AdoptionTest, an_agent_after_one_that_kept_no_reasons_says_that_adopted_ones_are_not_armed) {
+  adopt(1);
+  sockets_.noted.clear();
+  Adoption next({.enabled = true, .probation = kProbation}, sockets_, pods_, workloads_);
+  next.restore({live(1, ST_SIDE_CLIENT), live(1, ST_SIDE_SERVER)}, now_);
+  EXPECT_EQ(sockets_.noted[1], ST_FAST_UNARMED);
 }
 
 TEST_F(AdoptionTest, half_an_adoption_is_completed_after_a_restart) {

@@ -24,8 +24,9 @@ class FakeSockets : public Sockets {
  public:
   struct Socket {
     st_fast_reason look = ST_FAST_NONE;
-    unsigned busy = 0;         // so many releases find bytes on their way
-    unsigned unreachable = 0;  // so many releases cannot visit it
+    st_fast_reason inserted = ST_FAST_NONE;  // what an insertion finds that the look did not
+    unsigned busy = 0;                       // so many releases find bytes on their way
+    unsigned unreachable = 0;                // so many releases cannot visit it
     st_fast_reason drained = ST_FAST_NONE;
     bool in = false, armed = false, disarmed = false;
     std::optional<st_adopt_request> link;
@@ -65,16 +66,17 @@ class FakeSockets : public Sockets {
     }
     Socket& socket = found->second;
     if (request.op == ST_ADOPT_NOTE) {
-      noted[request.self.cookie] = static_cast<st_fast_reason>(request.reason);
+      st_fast_reason& known = noted[request.self.cookie];
+      if (request.if_none == 0 || known == ST_FAST_NONE) {
+        known = static_cast<st_fast_reason>(request.reason);
+      }
       return ST_FAST_NONE;
     }
-    if (request.op == ST_ADOPT_LOOK || request.op == ST_ADOPT_INSERT) {
-      if (socket.look == ST_FAST_NONE && request.op == ST_ADOPT_INSERT) {
-        socket.in = true;
-        socket.disarmed = socket.hands_off = false;
-        socket.link.reset();
-      }
+    if (request.op == ST_ADOPT_LOOK) {
       return socket.look;
+    }
+    if (request.op == ST_ADOPT_INSERT) {
+      return insert(socket, request);
     }
     if (!socket.in) {
       return ST_FAST_GONE;
@@ -99,6 +101,17 @@ class FakeSockets : public Sockets {
       default:
         return release(socket, request);
     }
+  }
+  st_fast_reason insert(Socket& socket, const st_adopt_request& request) {
+    const st_fast_reason found = socket.look != ST_FAST_NONE ? socket.look : socket.inserted;
+    if (found == ST_FAST_NONE) {
+      socket.in = true;
+      socket.disarmed = socket.hands_off = false;
+      socket.link.reset();
+      noted[(request.side == ST_SIDE_CLIENT ? request.self : request.peer).cookie] =
+          ST_FAST_UNARMED;
+    }
+    return found;
   }
   st_fast_reason release(Socket& socket, const st_adopt_request& request) {
     const auto peer = sockets.find(request.peer.cookie);

@@ -85,8 +85,8 @@ struct st_pair {
 	__u8 loopback; /* both ends are in one netns */
 	__u8 owed[2];  /* by who sent: bytes went by TCP behind some that wait past it, and the
 			  reader may  need to be told once more */
-	__u8 against;  /* enum st_fast_reason: why nothing has skipped TCP, as the agent or the
-			  latest message found; NONE = nobody has looked */
+	__u8 against;  /* enum st_fast_reason: why nothing has skipped TCP, as the agent found, or
+			  the latest message of an application; NONE = nobody has looked */
 	__u8 reserved[3];
 };
 ST_STATIC_ASSERT(sizeof(struct st_pair) == 88, "st_pair");
@@ -128,8 +128,7 @@ struct st_fast {
 	__u32 slot;		       /* index into st_slots */
 	__u8 far_armed;
 	__u8 far_denied; /* enum st_fast_reason */
-	__u8 noted;	 /* enum st_fast_reason: what it has written into st_pair.against */
-	__u8 reserved2[5];
+	__u8 reserved2[6];
 };
 ST_STATIC_ASSERT(sizeof(struct st_fast) == 176, "st_fast");
 
@@ -185,7 +184,8 @@ struct st_adopt_request {
 	__u8 kind;
 	__u8 patient; /* RELEASE: READER_BUSY as well while others have not read what it sent */
 	__u8 reason;  /* NOTE: enum st_fast_reason */
-	__u8 reserved[4];
+	__u8 if_none; /* NOTE: only where nobody has looked */
+	__u8 reserved[3];
 };
 ST_STATIC_ASSERT(sizeof(struct st_adopt_request) == 120, "st_adopt_request");
 
