@@ -111,7 +111,6 @@ class Agent : public admin::Views {
   void note_repairs(std::uint64_t count, std::string what);
   [[nodiscard]] admin::FlowView to_view(const st_flow& flow) const;
   [[nodiscard]] admin::FlowView to_view(const st_live& live) const;
-  [[nodiscard]] std::string fast_path_reason(st_fast_reason reason) const;
   [[nodiscard]] std::optional<std::uint64_t> server_of(const policy::SocketAddress& to) const;
   void explain_fast_path(admin::ExplainView& view, const dataplane::Explained& verdict,
                          std::uint64_t client, const policy::SocketAddress& to);

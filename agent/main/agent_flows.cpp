@@ -52,18 +52,12 @@ admin::FlowView Agent::to_view(const st_flow& flow) const {
   view.bytes_out = flow.bytes_out;
   view.bytes_in = flow.bytes_in;
   view.close = close_name(flow.close);
-  if ((flow.path == ST_PATH_DIRECT || flow.path == ST_PATH_ENGINE) && !in_vain) {
-    view.fast_path_reason = fast_path_reason(static_cast<st_fast_reason>(flow.fast_reason));
+  // A client is connected with the engine also where that reaches nobody.
+  const bool on_tcp = flow.path == ST_PATH_DIRECT || (flow.path == ST_PATH_ENGINE && !in_vain);
+  if (on_tcp && flow.fast_reason != ST_FAST_NONE) {
+    view.fast_path_reason = adopt::name_of(static_cast<st_fast_reason>(flow.fast_reason));
   }
   return view;
-}
-
-// The kernel knows that the node's fast path is off, the agent why.
-std::string Agent::fast_path_reason(st_fast_reason reason) const {
-  if (reason == ST_FAST_NODE_OFF && !fast_path_.on()) {
-    reason = fast_path_.reason();
-  }
-  return reason == ST_FAST_NONE ? "" : std::string(adopt::name_of(reason));
 }
 
 admin::FlowView Agent::to_view(const st_live& live) const {
@@ -73,6 +67,9 @@ admin::FlowView Agent::to_view(const st_live& live) const {
                        : past_tcp != 0        ? ST_PATH_FAST
                        : live.redirected != 0 ? ST_PATH_ENGINE
                                               : ST_PATH_DIRECT;
+  // That the node's fast path is off, and why, the agent knows.
+  const std::uint8_t fast_reason =
+      fast_path_.on() ? live.fast_reason : static_cast<std::uint8_t>(fast_path_.reason());
   admin::FlowView view =
       to_view(st_flow{.netns_cookie = live.client.netns_cookie,
                       .start_ns = live.client.start_ns,
@@ -86,7 +83,7 @@ admin::FlowView Agent::to_view(const st_live& live) const {
                       .reason = live.client.reason,
                       .namespace_slot = live.client.namespace_slot,
                       .close = ST_CLOSE_OPEN,
-                      .fast_reason = live.fast_reason});
+                      .fast_reason = fast_reason});
   view.end = 0;
   if (live.redirected != 0) {
     const auto report = dataplane_->report(live.cookie);

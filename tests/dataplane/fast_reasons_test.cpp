@@ -65,6 +65,24 @@ class FastReasons : public SharedFastNode {
         {.arguments = {"sh", "-c", "iptables " + arguments}, .netns_path = pod.netns.path()});
     EXPECT_TRUE(done && done->exit_status == 0) << arguments << (done ? done->output : "");
   }
+  // What `flows` says of the client's connection from this port while it is open, or after its end.
+  [[nodiscard]] std::string told(std::uint16_t port, bool open) const {
+    const std::string source = ":" + std::to_string(port);
+    const auto page = sidetrack_->get("/v1/flows");
+    std::string latest = "no flow";  // others may have had the port before
+    for (const auto& flow : page ? page->at("flows") : nlohmann::json::array()) {
+      if (flow.value("source", "").ends_with(source) && (flow.value("end", 0.0) == 0) == open) {
+        latest =
+            fmt::format("{} {} {}", flow.value("path", ""), open ? "open" : flow.value("close", ""),
+                        flow.value("fast_path_reason", ""));
+      }
+    }
+    return latest;
+  }
+  void expect_told(std::uint16_t port, bool open, const std::string& expected) const {
+    EXPECT_TRUE(eventually(kPatience, [&] { return told(port, open) == expected; }))
+        << told(port, open) << ", not " << expected;
+  }
   // Another agent with these options instead; pods are as they were.
   void restart_with(const std::map<std::string, std::string>& options) {
     ST_ASSERT_OK((other_ ? *other_ : sidetrack_->agent()).terminate());
@@ -101,6 +119,13 @@ class FastReasons : public SharedFastNode {
 
   std::unique_ptr<Process> other_;
 };
+
+std::uint16_t port_of(const UniqueFd& fd) {
+  sockaddr_in own{};
+  socklen_t size = sizeof(own);
+  EXPECT_EQ(::getsockname(fd.get(), reinterpret_cast<sockaddr*>(&own), &size), 0);
+  return ntohs(own.sin_port);
+}
 
 struct Option {
   int level, name;
@@ -243,33 +268,31 @@ TEST_F(FastReasons, pairs_of_one_pod_leave_room_for_others) {
 // Both ends are in, and each message goes by TCP: the message says why.
 TEST_F(FastReasons, of_messages_are_those_of_the_flow_while_none_has_skipped_tcp) {
   Ends ends = open(true);
-  sockaddr_in own{};
-  socklen_t size = sizeof(own);
-  ASSERT_EQ(::getsockname(ends.client.get(), reinterpret_cast<sockaddr*>(&own), &size), 0);
-  const std::string port = ":" + std::to_string(ntohs(own.sin_port));
-  const auto told = [&](bool open) {
-    const auto page = sidetrack_->get("/v1/flows");
-    std::string latest = "no flow";  // others may have had the port before
-    for (const auto& flow : page ? page->at("flows") : nlohmann::json::array()) {
-      if (flow.value("source", "").ends_with(port) && (flow.value("end", 0.0) == 0) == open) {
-        latest = flow.value("path", "") + " " + flow.value("fast_path_reason", "");
-      }
-    }
-    return latest;
-  };
+  const std::uint16_t port = port_of(ends.client);
   for (int i = 0; i < 8; ++i) {
     pass(ends.client, ends.server, "x");
     pass(ends.server, ends.client, "y");
   }
   wait_until_put_in(ends);
-  EXPECT_EQ(told(true), "direct fp_unarmed");
+  EXPECT_EQ(told(port, true), "direct open fp_unarmed");
   set_option(ends.client, SOL_SOCKET, SO_ZEROCOPY, 1);
   pass(ends.client, ends.server, "z");
-  EXPECT_EQ(told(true), "direct fp_zerocopy");
+  EXPECT_EQ(told(port, true), "direct open fp_zerocopy");
   ends.client.reset();
   ends.server.reset();
-  EXPECT_TRUE(eventually(kPatience, [&] { return told(false) == "direct fp_zerocopy"; }))
-      << told(false);
+  expect_told(port, false, "direct fin fp_zerocopy");
+}
+
+// Open, it was on TCP for a reason, whatever ended it.
+TEST_F(FastReasons, of_a_connection_that_died_unanswered_are_told) {
+  Ends ends = open(true);
+  const std::uint16_t port = port_of(ends.client);
+  const std::string rule = fmt::format(" INPUT -p tcp --sport {} -j DROP", port);
+  filter(*shop_.server, "-A" + rule);
+  set_option(ends.client, IPPROTO_TCP, TCP_USER_TIMEOUT, 300);
+  EXPECT_EQ(send_text(ends.client, "lost"), "sent");
+  expect_told(port, false, "direct timeout fp_young");
+  filter(*shop_.server, "-D" + rule);
 }
 
 // What keeps a connection waiting, or a node from the fast path, is no refusal: `pods` shows it.
@@ -285,8 +308,12 @@ TEST_F(FastReasons, of_waiting_and_of_the_node_are_shown) {
   }
   expect_shown("fp_probation");
 
+  Ends idle = open(true);
+  const std::uint16_t port = port_of(idle.client);
+  expect_told(port, true, "direct open fp_young");
   ASSERT_NO_FATAL_FAILURE(restart_with({{"--fast-path", "off"}}));
   expect_shown("fp_node_off");
+  expect_told(port, true, "direct open fp_node_off");
   ASSERT_NO_FATAL_FAILURE(restart_with({{"--fast-path-sentinel", "off"}}));
   expect_shown("fp_no_sentinel");
   ST_ASSERT_OK(other_->terminate());
