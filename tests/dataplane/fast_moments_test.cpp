@@ -103,7 +103,7 @@ TEST_F(FastMoments, bytes_of_tcp_behind_a_full_window_come_as_soon_as_it_is_read
 }
 
 // The kernel keeps the verdict of a message that TCP took in part for the next one.
-TEST_F(FastMoments, one_message_may_be_sent_unasked_after_one_that_tcp_took_in_part) {
+TEST_F(FastMoments, one_message_is_sent_unasked_after_one_that_tcp_took_in_part) {
   const std::string much(std::size_t{16} << 20U, 'm');
   const auto refused = [this] {
     std::uint64_t sum = 0;
@@ -130,7 +130,7 @@ TEST_F(FastMoments, one_message_may_be_sent_unasked_after_one_that_tcp_took_in_p
     unasked += is_unasked() ? 1 : 0;
     EXPECT_FALSE(is_unasked()) << "one more";
   }
-  RecordProperty("unasked", unasked);
+  EXPECT_GT(unasked, 0) << "the kernel keeps no verdict any more";
 }
 
 TEST_F(FastMoments, bytes_of_tcp_behind_a_full_buffer_come_as_soon_as_it_is_read) {  // stall
