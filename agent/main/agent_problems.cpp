@@ -78,7 +78,8 @@ std::vector<admin::ProblemView> Agent::problem_views(
                      .object = "node",
                      .key = "held",
                      .reason = held_reason(),
-                     .action = "correct what the other problems name"});
+                     .action = "correct what the other problems name; an engine that starts is "
+                               "taken in only then"});
   }
   if (std::all_of(engines.begin(), engines.end(),
                   [](const admin::EngineView& engine) { return engine.state == "down"; })) {
@@ -86,7 +87,8 @@ std::vector<admin::ProblemView> Agent::problem_views(
                      .object = "engine",
                      .key = "engine_down",
                      .reason = engines.front().detail,
-                     .action = how_to_start(options_) +
+                     .action = (is_held() ? "correct the objects: no engine is taken in before"
+                                          : how_to_start(options_)) +
                                "; until then connections of redirected pods go as "
                                "sidetrack.io/on-engine-loss says"});
   }

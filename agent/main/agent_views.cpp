@@ -109,6 +109,9 @@ admin::StatusView Agent::status() {
       ++view.drift_reasons[pod.reason];
     }
   }
+  const std::uint64_t held = held_pods().size();
+  view.pods_wanted += held;
+  view.pods_enrolled += held;
   view.fast_path = fast_path_.on() ? "on" : "off";
   view.fast_path_reason = fast_path_.problem();
   view.fast_path_connections = fast_path_.adopted();

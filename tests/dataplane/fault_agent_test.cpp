@@ -168,6 +168,7 @@ TEST_F(AgentFault, one_that_cannot_read_its_objects_leaves_all_in_force) {
   ST_ASSERT_VALUE(auto status, sidetrack_->get("/v1/status"));
   EXPECT_EQ(status["agent"]["state"], "starting");
   EXPECT_NE(status["problems"].dump().find("\"held\""), std::string::npos) << status.dump(2);
+  EXPECT_EQ(status["pods"]["enrolled"], 1) << status.dump(2);
   EXPECT_FALSE(sidetrack_->get_http("/readyz").has_value());
   const st_pod held = row();
   EXPECT_EQ(std::memcmp(&before, &held, sizeof(before)), 0);
