@@ -26,11 +26,10 @@ static __always_inline void st_read_socket(struct st_live *live)
 
 static __always_inline void st_read_pair(struct st_live *live)
 {
-	struct st_pair_key key = live->client.pair;
-	struct st_pair *pair = live->client.paired ? bpf_map_lookup_elem(&st_pairs, &key) : 0;
+	const struct st_pair *pair = st_pair_of_client(&live->client);
 	struct sock *sk = (struct sock *)live->sock;
 
-	live->fast_reason = BPF_CORE_READ(sk, __sk_common.skc_state) == ST_TCP_SYN_SENT
+	live->fast_reason = BPF_CORE_READ(sk, __sk_common.skc_state) == BPF_TCP_SYN_SENT
 				    ? ST_FAST_YOUNG
 				    : st_why_on_tcp(&live->client, pair);
 	if (!pair)

@@ -115,6 +115,13 @@ static __always_inline void st_count_refused(__u32 reason)
 		counters->refused[reason & 63]++;
 }
 
+static __always_inline struct st_pair *st_pair_of_client(const struct st_client *client)
+{
+	struct st_pair_key key = client->pair;
+
+	return client->paired ? bpf_map_lookup_elem(&st_pairs, &key) : 0;
+}
+
 static __always_inline void st_drop_pair(const struct st_pair_key *key, __u64 netns_cookie)
 {
 	struct st_pod_state *state;

@@ -53,13 +53,6 @@ static __always_inline void st_source(struct bpf_sock_ops *ctx, struct st_addr *
 	__builtin_memcpy(source, words, sizeof(words));
 }
 
-static __always_inline struct st_pair *st_pair_of_client(const struct st_client *client)
-{
-	struct st_pair_key key = client->pair;
-
-	return client->paired ? bpf_map_lookup_elem(&st_pairs, &key) : 0;
-}
-
 /* The bytes of a connection by the way they took, counted; `path` becomes the best way that any
  * took. */
 static __always_inline void st_sum_bytes(const struct st_client *client, const struct st_pair *pair,

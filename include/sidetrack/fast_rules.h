@@ -10,7 +10,7 @@
 #include "sidetrack/abi/fast.h"
 
 /* TCP states (include/net/tcp_states.h). */
-enum { ST_TCP_ESTABLISHED = 1, ST_TCP_SYN_SENT = 2 };
+enum { ST_TCP_ESTABLISHED = 1 };
 
 /* What a look at the sending socket found. */
 struct st_sender {
