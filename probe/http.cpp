@@ -102,6 +102,12 @@ Result<Exchange> ask_server(const std::string& host, std::uint16_t port,
   }
   auto response = get(context, stream, text(*endpoint), "/");
   ST_TRY(response);
+  if (response->result() != http::status::ok) {
+    return make_error(ErrorCode::kIo,
+                      fmt::format("{} answers {} {} ({})", text(*endpoint), response->result_int(),
+                                  std::string_view(response->reason()),
+                                  std::string_view((*response)[http::field::server])));
+  }
   return Exchange{
       .destination = text(*endpoint), .source = text(own), .body = std::move(response->body())};
 }

@@ -17,7 +17,8 @@ struct Exchange {
   std::string body;
 };
 
-// GET / of http://host:port on a connection of its own. kIo: no connection or no answer.
+// GET / of http://host:port on a connection of its own. kIo: no connection, or no answer with
+// status 200.
 [[nodiscard]] Result<Exchange> ask_server(const std::string& host, std::uint16_t port,
                                           std::chrono::milliseconds deadline);
 

@@ -41,7 +41,7 @@ def add(suite: Suite) -> None:
         pod = workloads.client(SHOP, "again")
         enrolled(pod, "redirect")
         before, first, old = rows(), container_of(pod)["restartCount"], address(pod)
-        inside(pod, "kill", "1")
+        inside(pod, "kill", "1", check=False)  # the shell may end with its container
         until(30, "the container to start again", lambda: container_of(pod)["restartCount"] > first and container_of(pod)["ready"])
         decided(pod, f"http://{SERVER}/", "redirected")
         expect(address(pod) == old, "it has another address")

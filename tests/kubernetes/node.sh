@@ -11,6 +11,8 @@ prepare_host() {
   ip link show "$NODE_LINK" >/dev/null 2>&1 || ip link add "$NODE_LINK" type bridge
   ip addr replace "$NODE_IP/32" dev "$NODE_LINK"
   ip link set "$NODE_LINK" up
+  # A cluster IP that kube-proxy does not know yet leads nowhere: the machine's own network may answer for any address.
+  ip route replace "$SERVICE_CIDR" dev "$NODE_LINK"
   # shellcheck disable=SC2086
   [ -s "$RUN/sysctl.saved" ] || sysctl $CHANGED_SYSCTLS 2>/dev/null | sed 's/ = /=/' >"$RUN/sysctl.saved"
   # The state that `ip netns add` makes. Made later, on top of running pods, their namespaces would be mounted

@@ -2,6 +2,15 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <thread>
+
+#include <boost/asio/buffer.hpp>
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/ip/tcp.hpp>
+#include <boost/asio/read_until.hpp>
+#include <boost/asio/write.hpp>
+
+#include "probe/http.h"
 #include "probe/kernel_view.h"
 #include "probe/options.h"
 #include "probe/serve.h"
@@ -54,6 +63,32 @@ TEST(ProbeAnswer, the_client_is_found_in_it) {
   EXPECT_EQ(client_of(answer("web-1", "10.0.0.7:1234", 80)), "10.0.0.7:1234");
   EXPECT_EQ(client_of(answer("web-1", "[fd00::7]:1234", 80)), "[fd00::7]:1234");
   EXPECT_EQ(client_of("404 not found"), "");
+}
+
+// Before a node knows a cluster IP, whoever the machine's default route leads to may answer for it.
+TEST(ProbeAnswer, anything_but_200_is_an_error_that_says_who_answered) {
+  namespace asio = boost::asio;
+  using Tcp = asio::ip::tcp;
+  asio::io_context context;
+  Tcp::acceptor acceptor(context, Tcp::endpoint(asio::ip::address_v4::loopback(), 0));
+  const auto answer_one = [&](const std::string& text) {
+    Tcp::socket socket = acceptor.accept();
+    std::string request;
+    asio::read_until(socket, asio::dynamic_buffer(request), "\r\n\r\n");
+    asio::write(socket, asio::buffer(text));
+  };
+  std::thread server([&] {
+    answer_one("HTTP/1.1 404 Not Found\r\nServer: else\r\nContent-Length: 0\r\n\r\n");
+    answer_one("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nours");
+  });
+  const std::uint16_t port = acceptor.local_endpoint().port();
+  const auto foreign = ask_server("127.0.0.1", port, std::chrono::seconds(5));
+  const auto ours = ask_server("127.0.0.1", port, std::chrono::seconds(5));
+  server.join();
+  ASSERT_FALSE(foreign);
+  EXPECT_THAT(foreign.error().message, testing::HasSubstr("answers 404 Not Found (else)"));
+  ASSERT_TRUE(ours) << ours.error().message;
+  EXPECT_EQ(ours->body, "ours");
 }
 
 TEST(ProbeKernelView, reads_what_the_api_answers) {
