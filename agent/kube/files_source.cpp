@@ -78,8 +78,8 @@ class FilesSource::Run : public std::enable_shared_from_this<FilesSource::Run> {
     if (!watched && watched.error().code != ErrorCode::kNotFound) {
       watch_problem_ =
           Problem{.object = "folder " + path_.string(),
-                  .key = "folder",
-                  .value = path_.string(),
+                  .key = "",
+                  .value = "",
                   .reason = watched.error().message + "; changes are seen once a second",
                   .warning = true};
     }

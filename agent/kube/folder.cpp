@@ -108,8 +108,8 @@ void ObjectFolder::load(const std::string& name, File& file) const {
   if (!content) {
     file.identity.reset();
     file.problems = {Problem{.object = source,
-                             .key = "file",
-                             .value = name,
+                             .key = "",
+                             .value = "",
                              .reason = with_fate(content.error().message, file.objects.size())}};
     return;
   }
@@ -118,8 +118,8 @@ void ObjectFolder::load(const std::string& name, File& file) const {
   if (content->text.find_first_not_of(" \t\r\n") == std::string::npos) {
     file.problems = {Problem{
         .object = source,
-        .key = "file",
-        .value = name,
+        .key = "",
+        .value = "",
         .reason = with_fate("is empty; remove it if no objects are meant", file.objects.size())}};
     return;
   }
@@ -177,8 +177,8 @@ void ObjectFolder::scan(bool everything) {
   if (error) {
     folder_problem_ = Problem{
         .object = "folder " + path_.string(),
-        .key = "folder",
-        .value = path_.string(),
+        .key = "",
+        .value = "",
         .reason = error.message() + (files_.empty() ? "" : "; the last good objects stay in use")};
     return;
   }

@@ -72,15 +72,19 @@ Rules merge(const Rules& pod, const Rules& of_namespace, const Rules& node) {
   return merged;
 }
 
-// The keys of the CIDR lists, to name when they are too long.
-std::string cidr_keys(const Rules& rules) {
+// The keys of the CIDR lists, to name when they are too long: those of `object` itself without it,
+// as it is named beside them.
+std::string cidr_keys(const Rules& rules, const std::string& object) {
   std::vector<std::string> keys;
+  const auto add = [&](const Origin& origin) {
+    keys.push_back(origin.object == object ? origin.key
+                                           : fmt::format("{} {}", origin.object, origin.key));
+  };
   for (const CidrList& list : rules.exclude_cidrs) {
-    keys.push_back(fmt::format("{} {}", list.origin.object, list.origin.key));
+    add(list.origin);
   }
   if (rules.include_cidrs) {
-    keys.push_back(
-        fmt::format("{} {}", rules.include_cidrs->origin.object, rules.include_cidrs->origin.key));
+    add(rules.include_cidrs->origin);
   }
   return fmt::format("{}", fmt::join(keys, "; "));
 }
@@ -250,13 +254,14 @@ class Resolver {
       intent.compiled = *compiled;
       return;
     }
-    const std::string keys = cidr_keys(intent.rules);
-    result_.problems.push_back({.object = object_name(pod),
+    const std::string object = object_name(pod);
+    const std::string keys = cidr_keys(intent.rules, object);
+    result_.problems.push_back({.object = object,
                                 .key = keys,
                                 .value = "",
                                 .reason = compiled.error().message +
                                           "; the pod is passthrough until the lists are shorter"});
-    leave_alone({object_name(pod), keys, ""}, "policy_too_large", compiled.error().message, intent);
+    leave_alone({object, keys, ""}, "policy_too_large", compiled.error().message, intent);
   }
 
   // Part of what the user excluded is not known: nothing of the pod is redirected, nor put on the

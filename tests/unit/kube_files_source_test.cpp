@@ -272,7 +272,9 @@ TEST_F(FilesSourceTest, a_removed_folder_keeps_the_last_good_and_is_picked_up_ag
 TEST_F(FilesSourceTest, a_folder_that_is_missing_at_the_start_is_a_problem_and_picked_up_later) {
   fs::remove(folder_);
   start();
-  EXPECT_EQ(last().problems.size(), 1U);
+  ASSERT_EQ(last().problems.size(), 1U);
+  EXPECT_EQ(last().problems[0].object, "folder " + folder_.string());
+  EXPECT_EQ(last().problems[0].key + last().problems[0].value, "");
   fs::create_directory(folder_);
   write("a.yaml", node("a"));
   EXPECT_TRUE(run_until([&] { return has_node("a") && last().problems.empty(); }));
@@ -304,6 +306,18 @@ TEST_F(FilesSourceTest, what_is_no_readable_file_is_a_problem_and_nothing_hangs)
   fs::remove(folder_ / "link.yaml");
   fs::remove(folder_ / "large.yaml");
   EXPECT_TRUE(run_until([&] { return last().problems.empty(); }));
+}
+
+TEST_F(FilesSourceTest, a_problem_of_a_whole_file_names_it_once) {
+  fs::create_symlink("nowhere", folder_ / "a.yaml");
+  write("b.yaml", "");
+  start();
+  ASSERT_EQ(last().problems.size(), 2U);
+  for (const auto& [problem, name] :
+       {std::pair{last().problems[0], "a.yaml"}, {last().problems[1], "b.yaml"}}) {
+    EXPECT_EQ(problem.object, "file " + (folder_ / name).string());
+    EXPECT_EQ(problem.key + problem.value, "") << name;
+  }
 }
 
 TEST_F(FilesSourceTest, an_empty_file_keeps_its_last_good_objects_and_is_a_problem) {

@@ -309,6 +309,20 @@ TEST(PolicyLimits, one_more_makes_that_pod_passthrough_and_cuts_nothing) {
   EXPECT_THAT(resolution.problems[0].reason, HasSubstr("10001"));
 }
 
+// The pod is the object of the problem: only keys of another object come with its name.
+TEST(PolicyLimits, lists_that_are_too_long_name_the_pod_once) {
+  Cluster cluster;
+  cluster.shop().metadata.annotations = {{kExcludeCidrs, cidrs(1, 1)}};
+  cluster.web().metadata.annotations = {{kExcludeCidrs, cidrs(10001, 2)}};
+  const std::string keys = std::string(kExcludeCidrs) + "; Namespace/shop " + kExcludeCidrs;
+  const Resolution resolution = cluster.resolve();
+  ASSERT_THAT(resolution.problems, SizeIs(1));
+  EXPECT_EQ(resolution.problems[0].object, "Pod/shop/web");
+  EXPECT_EQ(resolution.problems[0].key, keys);
+  EXPECT_EQ(resolution.pods[0].mode_origin.object, "Pod/shop/web");
+  EXPECT_EQ(resolution.pods[0].mode_origin.key, keys);
+}
+
 TEST(PolicyLimits, every_port_may_be_listed) {
   Cluster cluster;
   cluster.web().metadata.annotations = {{kExcludePorts, "1-65535"}};
