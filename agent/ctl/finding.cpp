@@ -78,8 +78,9 @@ std::string render_findings(const Findings& findings, const Painter& painter) {
   std::string out;
   for (const auto& group : groups_of(findings)) {
     out += painter.paint(group, Colour::kBold) + "\n";
+    std::size_t listed = 0;
     for (const auto& finding : findings) {
-      if (finding.group != group) {
+      if (finding.group != group || ++listed > kMostListed) {
         continue;
       }
       const auto name = severity_name(finding.severity);
@@ -89,6 +90,7 @@ std::string render_findings(const Findings& findings, const Painter& painter) {
         out += "          -> " + printable(finding.action) + "\n";
       }
     }
+    out += and_more(listed, "sidetrackctl doctor -o json");
   }
   return out + "\n" + counted(count(findings, Severity::kError), "error") + ", " +
          counted(count(findings, Severity::kWarning), "warning") + "\n";

@@ -184,6 +184,10 @@ std::string printable(std::string_view text, std::size_t most_columns) {
   return out;
 }
 
+std::string and_more(std::size_t all, std::string_view command) {
+  return all <= kMostListed ? "" : fmt::format("  and {} more: {}\n", all - kMostListed, command);
+}
+
 Result<double> parse_duration(std::string_view text) {
   const auto wrong = [text](const char* why) {
     return make_error(ErrorCode::kInvalid,

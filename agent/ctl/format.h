@@ -59,6 +59,11 @@ inline constexpr std::size_t kMostCellColumns = 120;
 // terminal, are shown as \x1b, and what is over-long is cut, with how much is left out.
 [[nodiscard]] std::string printable(std::string_view text, std::size_t most_columns = kMostColumns);
 
+// Lists of what is wrong show so many: thousands are mostly one mistake made thousands of times.
+inline constexpr std::size_t kMostListed = 20;
+// The line below those: how many there are beside them, and the command that has all. Empty: none.
+[[nodiscard]] std::string and_more(std::size_t all, std::string_view command);
+
 // "90s", "5m", "1.5h", "1d", "250ms" in seconds, up to a year. kInvalid: the message names the text
 // and what is meant.
 [[nodiscard]] Result<double> parse_duration(std::string_view text);

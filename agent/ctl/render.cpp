@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <iterator>
 
 #include <nlohmann/json.hpp>
@@ -108,6 +109,17 @@ std::string skips_tcp_text(const json& explain) {
 std::string subject_of(const json& problem) {
   const auto key = text_of(problem, "key");
   return text_of(problem, "object") + (key.empty() ? "" : " " + key);
+}
+
+std::vector<const json*> problems_of(const json& status) {
+  std::vector<const json*> problems;
+  for (const auto& problem : list_of(status, "problems")) {
+    problems.push_back(&problem);
+  }
+  std::stable_partition(problems.begin(), problems.end(), [](const json* problem) {
+    return text_of(*problem, "severity") == "error";
+  });
+  return problems;
 }
 
 std::string text_of(const json& object, const char* key) {

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include <nlohmann/json_fwd.hpp>
 
@@ -27,6 +28,8 @@ namespace sidetrack::ctl {
 [[nodiscard]] std::string text_of(const nlohmann::json& object, const char* key);
 // What a problem of /v1/status is of: "Pod/shop/web sidetrack.io/mode", or the object alone.
 [[nodiscard]] std::string subject_of(const nlohmann::json& problem);
+// The problems of /v1/status, errors first.
+[[nodiscard]] std::vector<const nlohmann::json*> problems_of(const nlohmann::json& status);
 [[nodiscard]] std::uint64_t count_of(const nlohmann::json& object, const char* key);
 [[nodiscard]] double seconds_of(const nlohmann::json& object, const char* key);
 [[nodiscard]] bool flag_of(const nlohmann::json& object, const char* key);

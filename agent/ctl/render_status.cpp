@@ -99,27 +99,30 @@ std::string map_lines(const json& status, const Painter& painter) {
   return out;
 }
 
+std::string problem_text(const json& problem, const Painter& painter) {
+  const auto severity = text_of(problem, "severity");
+  const auto value = text_of(problem, "value");
+  const auto action = text_of(problem, "action");
+  return fmt::format(
+      "  {} {}{}{}\n{}",
+      painter.paint(severity, severity == "error" ? Colour::kRed : Colour::kYellow),
+      printable(subject_of(problem)),
+      value.empty() ? "" : fmt::format(" \"{}\"", printable(value, kMostCellColumns)),
+      because(text_of(problem, "reason")),
+      action.empty() ? "" : "    -> " + printable(action) + "\n");
+}
+
 std::string problem_lines(const json& status, const Painter& painter) {
-  const auto& problems = list_of(status, "problems");
+  const auto problems = problems_of(status);
   if (problems.empty()) {
     return "problems   " + painter.paint("none", Colour::kGreen) + "\n";
   }
   auto out =
       fmt::format("problems   {}\n", painter.paint(std::to_string(problems.size()), Colour::kRed));
-  for (const auto& problem : problems) {
-    const auto severity = text_of(problem, "severity");
-    out += fmt::format(
-        "  {} ", painter.paint(severity, severity == "error" ? Colour::kRed : Colour::kYellow));
-    out += printable(subject_of(problem));
-    if (const auto value = text_of(problem, "value"); !value.empty()) {
-      out += fmt::format(" \"{}\"", printable(value, kMostCellColumns));
-    }
-    out += because(text_of(problem, "reason")) + "\n";
-    if (const auto action = text_of(problem, "action"); !action.empty()) {
-      out += "    -> " + printable(action) + "\n";
-    }
+  for (std::size_t i = 0; i < std::min(problems.size(), kMostListed); ++i) {
+    out += problem_text(*problems[i], painter);
   }
-  return out;
+  return out + and_more(problems.size(), "sidetrackctl status -o json");
 }
 
 // What the API server said last, and where the plugin is. Nothing with source files.

@@ -67,6 +67,35 @@ TEST(Doctor, finds_what_the_status_shows) {
   EXPECT_THAT(text, HasSubstr("warning Pod/a/b k \"v\": odd\n          -> look\n"));
 }
 
+TEST(Doctor, shows_twenty_findings_of_a_group_errors_first_and_has_all_in_json) {
+  auto view = test::FakeViews().status();
+  view.problems.assign(21, {.severity = "warning", .object = "Pod/a/b", .reason = "odd"});
+  view.problems.push_back({.severity = "error", .object = "Pod/z/z", .reason = "bad"});
+  const auto findings = findings_of(view);
+  const auto text = text_of_findings(findings);
+  EXPECT_THAT(text, HasSubstr("objects\n  error   Pod/z/z: bad\n  warning Pod/a/b: odd\n"));
+  EXPECT_THAT(text, HasSubstr("odd\n  and 2 more: sidetrackctl doctor -o json\n\n1 error, 21 w"));
+  EXPECT_THAT(to_json(findings).dump(), HasSubstr("Pod/z/z: bad"));
+  EXPECT_EQ(to_json(findings)["findings"].size(), findings.size());
+}
+
+TEST(Doctor, names_each_pod_that_is_not_enrolled) {
+  auto view = test::FakeViews().status();
+  view.pods_drift = 25;
+  nlohmann::json pods = {{"pods", nlohmann::json::array()}};
+  for (int i = 0; i < 24; ++i) {
+    pods["pods"].push_back({{"namespace", "shop"},
+                            {"pod", "web-" + std::to_string(i)},
+                            {"state", "drift"},
+                            {"reason", "no_netns"}});
+  }
+  Findings findings;
+  check_status(admin::to_json(view), pods, findings);
+  EXPECT_THAT(to_json(findings).dump(), HasSubstr("shop/web-23 should be enrolled and is not"));
+  EXPECT_THAT(to_json(findings).dump(), HasSubstr("1 more pods should be enrolled and are not"));
+  EXPECT_THAT(text_of_findings(findings), HasSubstr("  and 5 more: sidetrackctl doctor -o json\n"));
+}
+
 TEST(Doctor, gives_the_agents_advice_on_an_engine_that_is_down) {
   auto view = test::FakeViews().status();
   view.engines = {{.kind = "external", .state = "down", .detail = "nothing listens"}};

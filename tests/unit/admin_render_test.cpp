@@ -47,6 +47,18 @@ TEST(CtlRender, status_names_what_is_wrong) {
   EXPECT_THAT(text, HasSubstr("  error Namespace/shop k \"80x\": no port\n    -> fix it\n"));
 }
 
+TEST(CtlRender, status_shows_twenty_problems_errors_first_and_says_where_the_others_are) {
+  auto view = test::FakeViews().status();
+  view.problems.assign(21, {.severity = "warning", .object = "Pod/a/b", .reason = "odd"});
+  view.problems.push_back({.severity = "error", .object = "Pod/z/z", .reason = "bad"});
+  const auto text = render_status(admin::to_json(view), kPlain, 0);
+  EXPECT_THAT(text, HasSubstr("problems   22\n  error Pod/z/z: bad\n  warning Pod/a/b: odd\n"));
+  EXPECT_THAT(text, EndsWith("odd\n  and 2 more: sidetrackctl status -o json\n"));
+  EXPECT_EQ(admin::to_json(view)["problems"].size(), 22U);
+  view.problems.resize(20);
+  EXPECT_THAT(render_status(admin::to_json(view), kPlain, 0), EndsWith("odd\n"));
+}
+
 TEST(CtlRender, pods_are_a_table) {
   const auto text = render_pods(admin::to_json(test::FakeViews().pods("shop")), kPlain);
   EXPECT_THAT(text, HasSubstr("shop       web-0  redirect  enrolled  15900-15901 "));
