@@ -41,13 +41,23 @@ void check_programs(const json& status, Findings& findings) {
   }
 }
 
-// What the agent advises where no engine takes connections; empty: one does.
-std::string advice_on_engine(const json& status) {
-  const auto& problems = list_of(status, "problems");
-  const auto found = std::find_if(problems.begin(), problems.end(), [](const auto& problem) {
-    return text_of(problem, "key") == "engine_down";
-  });
-  return found == problems.end() ? "" : text_of(*found, "action");
+bool is_engine_problem(const json& problem) {
+  return text_of(problem, "key") == "engine_down";
+}
+
+// What the agent says where no engine takes connections; null: one does.
+const json* engine_problem(const json& status) {
+  const auto problems = problems_of(status);
+  const auto found = std::find_if(problems.begin(), problems.end(),
+                                  [](const json* problem) { return is_engine_problem(*problem); });
+  return found == problems.end() ? nullptr : *found;
+}
+
+// Pods that are not enrolled for that alone.
+std::uint64_t waiting_for_engine(const json& status) {
+  return engine_problem(status) == nullptr
+             ? 0
+             : count_of(list_of(list_of(status, "pods"), "drift_reasons"), "engine_down");
 }
 
 // About an engine that takes no connections.
@@ -68,7 +78,9 @@ void check_engines(const json& status, Findings& findings) {
   const auto& engines = list_of(status, "engines");
   const bool up = std::any_of(engines.begin(), engines.end(),
                               [](const auto& one) { return text_of(one, "state") == "up"; });
-  const auto advice = advice_on_engine(status);
+  const json* const problem = engine_problem(status);
+  const auto advice = problem == nullptr ? "" : text_of(*problem, "action");
+  const auto waiting = waiting_for_engine(status);
   for (const auto& engine : engines) {
     const auto kind = text_of(engine, "kind");
     const auto state = text_of(engine, "state");
@@ -78,8 +90,10 @@ void check_engines(const json& status, Findings& findings) {
       findings.push_back(
           {Severity::kOk, "engine", kind == "none" ? "no engine is wanted" : what, ""});
     } else {
-      findings.push_back({up ? Severity::kWarning : Severity::kError, "engine", what,
-                          what_to_do(kind, state, advice)});
+      findings.push_back(
+          {up ? Severity::kWarning : Severity::kError, "engine",
+           what + (waiting == 0 ? "" : fmt::format("; pods that wait for it: {}", waiting)),
+           what_to_do(kind, state, advice)});
     }
   }
   if (engines.empty()) {
@@ -90,34 +104,33 @@ void check_engines(const json& status, Findings& findings) {
 
 void check_pods(const json& status, const json& pods, Findings& findings) {
   const auto& summary = list_of(status, "pods");
-  if (count_of(summary, "drift") == 0) {
-    findings.push_back({Severity::kOk, "pods",
+  const auto waiting = waiting_for_engine(status);  // told with the engine
+  const auto drift = count_of(summary, "drift");
+  if (drift == waiting) {
+    findings.push_back({drift == 0 ? Severity::kOk : Severity::kHint, "pods",
                         fmt::format("{} wanted, {} enrolled", count_of(summary, "wanted"),
                                     count_of(summary, "enrolled")),
                         ""});
     return;
   }
-  const auto advice = advice_on_engine(status);
   std::uint64_t named = 0;
   for (const auto& pod : list_of(pods, "pods")) {
-    if (text_of(pod, "state") != "drift") {
+    const auto reason = text_of(pod, "reason");
+    if (text_of(pod, "state") != "drift" || (waiting != 0 && reason == "engine_down")) {
       continue;
     }
     ++named;
-    findings.push_back({Severity::kError, "pods",
-                        fmt::format("{}/{} should be enrolled and is not: {}{}",
-                                    text_of(pod, "namespace"), text_of(pod, "pod"),
-                                    text_of(pod, "reason"), because(text_of(pod, "reason_detail"))),
-                        !advice.empty() && text_of(pod, "reason") == "engine_down"
-                            ? advice
-                            : fmt::format("sidetrackctl policy {}/{}", text_of(pod, "namespace"),
-                                          text_of(pod, "pod"))});
+    findings.push_back(
+        {Severity::kError, "pods",
+         fmt::format("{}/{} should be enrolled and is not: {}{}", text_of(pod, "namespace"),
+                     text_of(pod, "pod"), reason, because(text_of(pod, "reason_detail"))),
+         fmt::format("sidetrackctl policy {}/{}", text_of(pod, "namespace"), text_of(pod, "pod"))});
   }
   // Those that wait for something are not among the named, and pods may have come in between.
-  if (const auto drift = count_of(summary, "drift"); named < drift) {
+  if (named + waiting < drift) {
     findings.push_back({Severity::kError, "pods",
-                        fmt::format("{}{} pods should be enrolled and are not", drift - named,
-                                    named == 0 ? "" : " more"),
+                        fmt::format("{}{} pods should be enrolled and are not",
+                                    drift - waiting - named, named == 0 ? "" : " more"),
                         "sidetrackctl pods"});
   }
 }
@@ -164,6 +177,9 @@ void check_fast_path(const json& status, Findings& findings) {
 
 void check_problems(const json& status, Findings& findings) {
   for (const json* const problem : problems_of(status)) {
+    if (is_engine_problem(*problem)) {
+      continue;  // told with the engines
+    }
     const auto value = text_of(*problem, "value");
     findings.push_back(
         {text_of(*problem, "severity") == "error" ? Severity::kError : Severity::kWarning,

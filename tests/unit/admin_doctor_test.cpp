@@ -96,10 +96,12 @@ TEST(Doctor, names_each_pod_that_is_not_enrolled) {
   EXPECT_THAT(text_of_findings(findings), HasSubstr("  and 5 more: sidetrackctl doctor -o json\n"));
 }
 
-TEST(Doctor, gives_the_agents_advice_on_an_engine_that_is_down) {
+TEST(Doctor, an_engine_that_is_down_is_one_finding_with_its_pods_and_the_agents_advice) {
   auto view = test::FakeViews().status();
   view.engines = {{.kind = "external", .state = "down", .detail = "nothing listens"}};
+  view.pods_enrolled = 1;
   view.pods_drift = 1;
+  view.drift_reasons = {{"engine_down", 1}};
   view.problems = {{.severity = "error",
                     .object = "engine",
                     .key = "engine_down",
@@ -111,10 +113,36 @@ TEST(Doctor, gives_the_agents_advice_on_an_engine_that_is_down) {
   Findings findings;
   check_status(admin::to_json(view), pods, findings);
   const auto text = text_of_findings(findings);
-  EXPECT_THAT(text, HasSubstr("the external engine is down: nothing listens\n"
-                              "          -> start the proxy\n"));
-  EXPECT_THAT(text, HasSubstr("shop/web-0 should be enrolled and is not: engine_down\n"
-                              "          -> start the proxy\n"));
+  EXPECT_THAT(text,
+              HasSubstr("error   the external engine is down: nothing listens; pods that wait "
+                        "for it: 1\n          -> start the proxy\n"));
+  EXPECT_THAT(text, HasSubstr("hint    2 wanted, 1 enrolled\n"));
+  EXPECT_THAT(text, ::testing::EndsWith("\n1 error, 0 warnings\n"));
+}
+
+TEST(Doctor, pods_that_miss_something_else_than_the_engine_are_findings_of_their_own) {
+  auto view = test::FakeViews().status();
+  view.engines[0].state = "down";
+  view.pods_drift = 2;
+  view.drift_reasons = {{"engine_down", 1}, {"no_netns", 1}};
+  view.problems = {{.severity = "error", .object = "engine", .key = "engine_down"}};
+  const nlohmann::json pods = {
+      {"pods",
+       {{{"namespace", "shop"}, {"pod", "web-0"}, {"state", "drift"}, {"reason", "engine_down"}},
+        {{"namespace", "shop"}, {"pod", "web-1"}, {"state", "drift"}, {"reason", "no_netns"}}}}};
+  Findings findings;
+  check_status(admin::to_json(view), pods, findings);
+  const auto text = text_of_findings(findings);
+  EXPECT_THAT(text, HasSubstr("shop/web-1 should be enrolled and is not: no_netns"));
+  EXPECT_THAT(text, ::testing::EndsWith("\n2 errors, 0 warnings\n"));
+}
+
+TEST(Doctor, pods_without_an_engine_that_is_said_to_be_up_are_findings) {
+  auto view = test::FakeViews().status();
+  view.pods_drift = 1;
+  view.drift_reasons = {{"engine_down", 1}};
+  EXPECT_THAT(text_of_findings(findings_of(view)),
+              HasSubstr("error   1 pods should be enrolled and are not\n"));
 }
 
 TEST(Doctor, says_why_a_kernel_cannot_have_the_fast_path) {
