@@ -4,7 +4,6 @@
 #include <sys/utsname.h>
 #include <unistd.h>
 
-#include <cerrno>
 #include <optional>
 #include <ostream>
 
@@ -29,15 +28,12 @@ Host this_host() {
 }
 
 // The agent's status, or nothing and a finding.
-std::optional<json> ask_agent(const Client& client, Findings& findings) {
+std::optional<json> ask_agent(const Client& client, const std::string& pin_dir,
+                              Findings& findings) {
   const auto status = client.get("/v1/status", "agent");
   if (!status) {
-    const bool hangs = status.error().error_number == ETIMEDOUT;
-    findings.push_back({Severity::kError, "agent", status.error().message,
-                        std::string(hangs ? "if it stays so, end it and start it again"
-                                          : "start sidetrack-agent") +
-                            "; until then what is pinned goes on as it is, with the policy of "
-                            "before"});
+    const Own own = pinned_programs(pin_dir).empty() ? Own::kMissing : Own::kFound;
+    check_no_agent(status.error(), own, findings);
     return std::nullopt;
   }
   const auto pods = client.get("/v1/pods", "pods");
@@ -70,12 +66,8 @@ void check_hooks(const Host& host, const std::string& pin_dir, const std::option
   const Own own = status || !ours.empty() ? Own::kFound : Own::kMissing;
   const auto others = cgroup.empty() ? Result(std::vector<dataplane::OtherInstallation>())
                                      : dataplane::other_installations(cgroup, pin_dir);
-  check_others(others ? *others : std::vector<dataplane::OtherInstallation>(), own, findings);
-  if (own == Own::kMissing && others && others->empty()) {
-    findings.push_back(
-        {Severity::kWarning, "programs",
-         "nothing of Sidetrack is pinned at " + pin_dir + ": all traffic goes direct",
-         "start sidetrack-agent, or name its folder with --pin-dir"});
+  if (others) {
+    check_others(*others, own, pin_dir, findings);
   }
   if (cgroup.empty()) {
     return;
@@ -114,7 +106,7 @@ int run_doctor(const Options& options, const Streams& streams) {
   std::string pin_dir = options.pin_dir;
   std::optional<json> status;
   if (host.is_root) {
-    status = ask_agent(Client(admin_socket(options)), findings);
+    status = ask_agent(Client(admin_socket(options)), pin_dir, findings);
     if (status && !text_of(list_of(*status, "agent"), "pin_dir").empty()) {
       pin_dir = text_of(list_of(*status, "agent"), "pin_dir");
     }

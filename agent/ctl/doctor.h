@@ -41,10 +41,12 @@ void check_status(const nlohmann::json& status, const nlohmann::json& pods, Find
 
 // Whether there is an agent, or pins of one, where doctor was told to look.
 enum class Own : std::uint8_t { kFound, kMissing };
+// No agent answers: what goes on without it.
+void check_no_agent(const Error& error, Own own, Findings& findings);
 // Other installations of Sidetrack on the agent's cgroup. With kMissing they are no others: the one
-// that is meant may be among them, under a folder that doctor was not told.
+// that is meant may be among them, under another folder than `pin_dir`, that doctor was told.
 void check_others(const std::vector<dataplane::OtherInstallation>& others, Own own,
-                  Findings& findings);
+                  const std::string& pin_dir, Findings& findings);
 
 // Names the programs that are not ours, but for those of another Sidetrack: check_others() does.
 void check_foreign(const std::vector<HookedProgram>& programs, const std::set<std::uint32_t>& ours,

@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cerrno>
 
 #include <nlohmann/json.hpp>
 
@@ -223,8 +224,27 @@ void check_status(const json& status, const json& pods, Findings& findings) {
   check_problems(status, findings);
 }
 
+void check_no_agent(const Error& error, Own own, Findings& findings) {
+  const bool hangs = error.error_number == ETIMEDOUT;
+  findings.push_back(
+      {Severity::kError, "agent", error.message,
+       fmt::format("{}{}",
+                   hangs ? "if it stays so, end it and start it again" : "start sidetrack-agent",
+                   own == Own::kMissing
+                       ? ""
+                       : "; until then what is pinned goes on as it is, with the policy of "
+                         "before")});
+}
+
 void check_others(const std::vector<dataplane::OtherInstallation>& others, Own own,
-                  Findings& findings) {
+                  const std::string& pin_dir, Findings& findings) {
+  if (own == Own::kMissing && others.empty()) {
+    findings.push_back({Severity::kWarning, "programs",
+                        fmt::format("nothing of Sidetrack is in the kernel: nothing is pinned at "
+                                    "{}, and no program is attached; all traffic goes direct",
+                                    pin_dir),
+                        "start sidetrack-agent, or name its folder with --pin-dir"});
+  }
   for (const auto& other : others) {
     const bool known = !other.pin_dir.empty();
     const auto where = fmt::format(
@@ -232,14 +252,14 @@ void check_others(const std::vector<dataplane::OtherInstallation>& others, Own o
         known ? fmt::format(", pinned at {}{}", other.pin_dir,
                             other.agent_runs ? ", its agent runs" : ", no agent runs")
               : ", its pins are not to be seen from here");
-    const auto pin_dir = known ? other.pin_dir : "DIR (where its pins are to be seen)";
+    const auto its_pins = known ? other.pin_dir : "DIR (where its pins are to be seen)";
     if (own == Own::kFound) {
       findings.push_back(
           {Severity::kError, "programs",
            fmt::format("another Sidetrack is {}: each redirects what the other has redirected",
                        where),
            fmt::format("{}sidetrack-agent uninstall --pin-dir {}",
-                       other.agent_runs ? "end one of the two agents; then " : "", pin_dir)});
+                       other.agent_runs ? "end one of the two agents; then " : "", its_pins)});
       continue;
     }
     findings.push_back(
@@ -248,7 +268,7 @@ void check_others(const std::vector<dataplane::OtherInstallation>& others, Own o
              ? "ask its agent: sidetrackctl doctor --state-dir DIR, as the agent has it"
              : fmt::format("start sidetrack-agent with --pin-dir {0}: it takes over; or, if it is "
                            "not wanted, sidetrack-agent uninstall --pin-dir {0}",
-                           pin_dir)});
+                           its_pins)});
   }
 }
 

@@ -205,7 +205,7 @@ TEST(Doctor, another_sidetrack_is_named_once_with_what_to_do) {
   EXPECT_TRUE(findings.empty());
   check_others(
       {{.cgroup_dir = "/cg/pods", .program_id = 5, .pin_dir = "/sys/fs/bpf/b", .agent_runs = true}},
-      Own::kFound, findings);
+      Own::kFound, "/sys/fs/bpf/a", findings);
   EXPECT_FALSE(is_healthy(findings));
   const auto text = text_of_findings(findings);
   EXPECT_THAT(text, HasSubstr("error   another Sidetrack is attached to cgroup /cg/pods: program "
@@ -216,7 +216,8 @@ TEST(Doctor, another_sidetrack_is_named_once_with_what_to_do) {
 
 TEST(Doctor, another_sidetrack_without_pins_or_agent_says_so) {
   Findings findings;
-  check_others({{.program_id = 5}, {.program_id = 7, .pin_dir = "/b/c"}}, Own::kFound, findings);
+  check_others({{.program_id = 5}, {.program_id = 7, .pin_dir = "/b/c"}}, Own::kFound, "/b/a",
+               findings);
   const auto text = text_of_findings(findings);
   EXPECT_THAT(text, HasSubstr("(id 5), its pins are not to be seen from here"));
   EXPECT_THAT(text, HasSubstr("(id 7), pinned at /b/c, no agent runs"));
@@ -225,12 +226,28 @@ TEST(Doctor, another_sidetrack_without_pins_or_agent_says_so) {
 
 TEST(Doctor, the_pins_of_an_agent_that_is_gone_are_not_anothers) {
   Findings findings;
-  check_others({{.cgroup_dir = "/cg", .program_id = 7, .pin_dir = "/b/c"}}, Own::kMissing,
+  check_others({{.cgroup_dir = "/cg", .program_id = 7, .pin_dir = "/b/c"}}, Own::kMissing, "/b/a",
                findings);
   const auto text = text_of_findings(findings);
   EXPECT_THAT(text, HasSubstr("warning Sidetrack is attached to cgroup /cg: program st_connect4 "
                               "(id 7), pinned at /b/c, no agent runs\n"));
   EXPECT_THAT(text, HasSubstr("-> start sidetrack-agent with --pin-dir /b/c: it takes over; or"));
+}
+
+TEST(Doctor, without_an_agent_only_what_is_pinned_is_said_to_go_on) {
+  const Error error{ErrorCode::kIo, ENOENT, "the agent cannot be reached"};
+  Findings after_uninstall;
+  check_no_agent(error, Own::kMissing, after_uninstall);
+  check_others({}, Own::kMissing, "/b/a", after_uninstall);
+  const auto text = text_of_findings(after_uninstall);
+  EXPECT_THAT(text, HasSubstr("cannot be reached\n          -> start sidetrack-agent\n"));
+  EXPECT_THAT(text,
+              HasSubstr("nothing of Sidetrack is in the kernel: nothing is pinned at /b/a, "));
+  Findings killed;
+  check_no_agent(error, Own::kFound, killed);
+  check_others({}, Own::kFound, "/b/a", killed);
+  EXPECT_THAT(text_of_findings(killed), HasSubstr("until then what is pinned goes on as it is"));
+  EXPECT_EQ(killed.size(), 1U);
 }
 
 TEST(Doctor, old_kernel_without_btf_is_an_error) {
