@@ -2,7 +2,6 @@
 #include "agent/ctl/commands.h"
 
 #include <chrono>
-#include <functional>
 #include <map>
 #include <ostream>
 
@@ -18,7 +17,6 @@ namespace {
 
 using admin::percent_encode;
 using nlohmann::json;
-using Renderer = std::function<std::string(const json&)>;
 
 struct Question {
   std::string target;
@@ -41,6 +39,10 @@ int ask(const Options& options, const Streams& streams, const Question& question
   return kExitFine;
 }
 
+std::string pods_target(const std::string& namespace_name) {
+  return "/v1/pods?namespace=" + percent_encode(namespace_name);
+}
+
 // "shop/web-0" as query parameters.
 Result<std::string> pod_query(const std::string& name) {
   const auto slash = name.find('/');
@@ -57,23 +59,12 @@ int run_status(const Options& options, const Streams& streams) {
 }
 
 int run_pods(const Options& options, const Streams& streams) {
-  json answer;
-  const int code = ask(
-      options, streams, {"/v1/pods?namespace=" + percent_encode(options.namespace_name), "pods"},
-      [&](const json& pods) {
-        return list_of(pods, "pods").empty() ? "" : render_pods(pods, streams.painter);
-      },
-      &answer);
-  if (code != kExitFine || !list_of(answer, "pods").empty()) {
-    return code;
+  const auto reply = Client(admin_socket(options)).get(pods_target(options.namespace_name), "pods");
+  if (!reply) {
+    return fail(reply.error(), streams);
   }
-  if (options.namespace_name.empty()) {
-    streams.out << (options.format == Format::kTable ? "no pods\n" : "");
-    return kExitFine;
-  }
-  return fail(make_error(ErrorCode::kNotFound,
-                         "no pod of namespace " + options.namespace_name + " is on this node"),
-              streams);
+  return show_list(*reply, "pods", options, streams,
+                   [&](const json& pods) { return render_pods(pods, streams.painter); });
 }
 
 int run_policy(const Options& options, const Streams& streams) {
@@ -109,10 +100,9 @@ int run_counters(const Options& options, const Streams& streams) {
       kept.push_back(row);
     }
   }
-  const json answer = {{"counters", kept}};
-  streams.out << (options.format == Format::kTable ? render_counters(answer, streams.painter)
-                                                   : serialise(answer, options.format));
-  return kExitFine;
+  return show_list({{"counters", kept}}, "counters", options, streams, [&](const json& counters) {
+    return render_counters(counters, streams.painter);
+  });
 }
 
 int fail_bypass(const Error& error, const Options& options, const Streams& streams) {
@@ -177,6 +167,35 @@ int fail(const Error& error, const Streams& streams) {
     return kExitUnreachable;
   }
   return error.code == ErrorCode::kInvalid ? kExitUsage : kExitFindings;
+}
+
+int show_list(const json& answer, const char* key, const Options& options, const Streams& streams,
+              const Renderer& render) {
+  const bool is_table = options.format == Format::kTable;
+  if (!is_table) {
+    streams.out << serialise(answer, options.format);
+  }
+  const int code = list_of(answer, key).empty() ? check_namespace(options, streams) : kExitFine;
+  if (is_table && code == kExitFine) {
+    streams.out << render(answer);
+  }
+  return code;
+}
+
+int check_namespace(const Options& options, const Streams& streams) {
+  if (options.namespace_name.empty()) {
+    return kExitFine;
+  }
+  const auto reply = Client(admin_socket(options)).get(pods_target(options.namespace_name), "pods");
+  if (!reply) {
+    return fail(reply.error(), streams);
+  }
+  return list_of(*reply, "pods").empty()
+             ? fail(
+                   make_error(ErrorCode::kNotFound,
+                              "no pod of namespace " + options.namespace_name + " is on this node"),
+                   streams)
+             : kExitFine;
 }
 
 int run_command(const Options& options, const Streams& streams) {

@@ -2,7 +2,11 @@
 // The commands of sidetrackctl. Blocking; one thread.
 #pragma once
 
+#include <functional>
 #include <iosfwd>
+#include <string>
+
+#include <nlohmann/json_fwd.hpp>
 
 #include "agent/ctl/format.h"
 #include "agent/ctl/options.h"
@@ -26,6 +30,14 @@ struct Streams {
 // `flows`, also with -f (commands.cpp hands over to these).
 [[nodiscard]] int run_flows(const Options& options, const Streams& streams);
 [[nodiscard]] int run_doctor(const Options& options, const Streams& streams);
+
+using Renderer = std::function<std::string(const nlohmann::json&)>;
+// Prints what the agent answered; where the list at the key is empty and no pod of the namespace
+// that was asked for is on this node, says so, too. Returns the exit code.
+[[nodiscard]] int show_list(const nlohmann::json& answer, const char* key, const Options& options,
+                            const Streams& streams, const Renderer& render);
+// Says so if there is no pod of the namespace that was asked for, if any; returns the exit code.
+[[nodiscard]] int check_namespace(const Options& options, const Streams& streams);
 
 // Prints the error and returns the exit code that goes with it.
 [[nodiscard]] int fail(const Error& error, const Streams& streams);

@@ -67,7 +67,9 @@ int follow(const Options& options, const Streams& streams, double since) {
       pause_between_polls();
       continue;
     }
-    reached = true;
+    if (!std::exchange(reached, true)) {
+      (void)check_namespace(options, streams);  // some may come
+    }
     if (std::exchange(away, false)) {
       streams.error << "sidetrackctl: the agent answers again\n";
     }
@@ -100,9 +102,9 @@ int run_flows(const Options& options, const Streams& streams) {
   if (!page) {
     return fail(page.error(), streams);
   }
-  streams.out << (options.format == Format::kTable ? render_flows(*page, streams.painter, now_s())
-                                                   : serialise(*page, options.format));
-  return kExitFine;
+  return show_list(*page, "flows", options, streams, [&](const json& flows) {
+    return render_flows(flows, streams.painter, now_s());
+  });
 }
 
 }  // namespace sidetrack::ctl

@@ -201,6 +201,38 @@ TEST_F(Ctl, pods_of_unknown_namespace_are_exit_1) {
   EXPECT_EQ(ctl("pods").output, "no pods\n");
 }
 
+TEST_F(Ctl, flows_and_counters_of_a_namespace_without_pods_are_exit_1_as_pods_are) {
+  views_.flow_views.clear();
+  for (const char* command : {"flows", "counters"}) {
+    const std::string words = command;
+    const auto outcome = ctl(words + " -n nope");
+    EXPECT_EQ(outcome.code, 1) << words;
+    EXPECT_EQ(outcome.output, "sidetrackctl: no pod of namespace nope is on this node\n");
+    EXPECT_THAT(ctl(words + " -n nope -o json").output, StartsWith("{\n  \"" + words + "\": []"));
+    EXPECT_EQ(ctl(words + " -n bank").code, 0) << "it has a pod and nothing to show";
+    EXPECT_EQ(ctl(words).code, 0) << words;
+  }
+  EXPECT_EQ(ctl("flows -n bank").output, "no flows\n");
+  EXPECT_EQ(ctl("flows").output, "no flows\n");
+}
+
+TEST_F(Ctl, flows_of_pods_that_are_gone_are_shown) {
+  views_.pod_views.clear();
+  EXPECT_EQ(ctl("flows -n shop").code, 0);
+  EXPECT_EQ(ctl("counters -n shop").code, 0);
+}
+
+TEST_F(Ctl, following_flows_of_a_namespace_without_pods_says_so_and_goes_on) {
+  views_.flow_views.clear();
+  const std::string said = folder_.file("said");
+  const auto outcome =
+      run("flows -f -n nope -o json --state-dir " + folder_.path() + " 2>" + said +
+          " & pid=$!; until [ -s " + said + " ]; do sleep 0.05; done; kill -0 $pid && kill -INT " +
+          "$pid; wait $pid && cat " + said);
+  EXPECT_EQ(outcome.code, 0);
+  EXPECT_EQ(outcome.output, "sidetrackctl: no pod of namespace nope is on this node\n");
+}
+
 TEST_F(Ctl, explain_takes_both_families) {
   EXPECT_THAT(ctl("explain shop/web-0 10.0.0.1:8500").output, HasSubstr("Port 8500 is excluded"));
   EXPECT_THAT(ctl("explain shop/web-0 '[fd00::1]:8500'").output,
