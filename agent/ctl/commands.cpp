@@ -2,8 +2,10 @@
 #include "agent/ctl/commands.h"
 
 #include <chrono>
+#include <filesystem>
 #include <map>
 #include <ostream>
+#include <system_error>
 
 #include <nlohmann/json.hpp>
 
@@ -11,6 +13,7 @@
 #include "agent/ctl/client.h"
 #include "agent/ctl/render.h"
 #include "agent/dataplane/pinned.h"
+#include "sidetrack/cli/rights.h"
 
 namespace sidetrack::ctl {
 namespace {
@@ -106,21 +109,23 @@ int run_counters(const Options& options, const Streams& streams) {
 }
 
 int fail_bypass(const Error& error, const Options& options, const Streams& streams) {
-  std::string hint;
-  if (error.code == ErrorCode::kPermission) {
-    hint = " Run this as root.";
-  } else if (error.code == ErrorCode::kNotFound) {
-    hint = " Nothing of Sidetrack is pinned at " + options.pin_dir +
-           ", so nothing is redirected from there; --pin-dir DIR names another folder.";
-  }
-  streams.error << "sidetrackctl: bypass: " << printable(error.message) << "." << hint << "\n";
+  std::error_code unreadable;
+  const bool nothing = error.code == ErrorCode::kNotFound &&
+                       (std::filesystem::is_empty(options.pin_dir, unreadable) || unreadable);
+  const auto what = nothing ? "there is no switch: nothing of Sidetrack is pinned at " +
+                                  options.pin_dir +
+                                  ", so nothing is redirected from there (another folder: "
+                                  "--pin-dir DIR)"
+                            : cli::with_rights(error, "CAP_BPF").message;
+  streams.error << "sidetrackctl: bypass: " << printable(what) << "\n";
   return kExitFindings;
 }
 
 int run_bypass(const Options& options, const Streams& streams) {
   const auto word = options.arguments.empty() ? std::string() : options.arguments[0];
   if (!word.empty() && word != "on" && word != "off") {
-    return fail(make_error(ErrorCode::kInvalid, "bypass takes on or off, not \"" + word + "\""),
+    return fail(make_error(ErrorCode::kInvalid,
+                           "bypass takes on, off or, to show it, nothing; not \"" + word + "\""),
                 streams);
   }
   if (!word.empty()) {
@@ -136,18 +141,11 @@ int run_bypass(const Options& options, const Streams& streams) {
     streams.out << serialise(json{{"bypass", *now}}, options.format);
     return kExitFine;
   }
-  // As it was asked for, so that the line can be copied.
-  const std::string place =
-      options.pin_dir == Options{}.pin_dir ? "" : " --pin-dir " + printable(options.pin_dir);
-  if (*now) {
-    streams.out << "bypass is " << streams.painter.paint("on", Colour::kRed)
-                << ": new connections of this node go direct, open ones stay as they are.\n"
-                   "Undo: sidetrackctl bypass off"
-                << place << "\n";
-  } else {
-    streams.out << "bypass is " << streams.painter.paint("off", Colour::kGreen)
-                << ": new connections go as their policy says.\n";
-  }
+  streams.out << render_bypass(
+      {.on = *now,
+       .attached = dataplane::pinned_cgroup(options.pin_dir) != 0,
+       .pin_dir = options.pin_dir == Options{}.pin_dir ? "" : options.pin_dir},
+      streams.painter);
   return kExitFine;
 }
 

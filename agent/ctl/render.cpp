@@ -274,6 +274,23 @@ std::string render_flows(const json& answer, const Painter& painter, double now)
   return table.empty() ? "no flows\n" : table.render(painter);
 }
 
+std::string render_bypass(const Bypass& bypass, const Painter& painter) {
+  if (bypass.on) {
+    // As it was asked for, so that the line can be copied.
+    const auto place = bypass.pin_dir.empty() ? "" : " --pin-dir " + printable(bypass.pin_dir);
+    return fmt::format(
+        "bypass is {}: new connections of this node go direct, open ones stay as they are. "
+        "Restarts of agent and engine do not change it.\n"
+        "Undo: sidetrackctl bypass off{}\n",
+        painter.paint("on", Colour::kRed), place);
+  }
+  return fmt::format("bypass is {}{}\n", painter.paint("off", Colour::kGreen),
+                     bypass.attached
+                         ? ": new connections go as their policy says."
+                         : ", but no program of Sidetrack is attached: new connections go direct "
+                           "until an agent starts and attaches them.");
+}
+
 std::string flow_header(const Painter& painter) {
   return painter.paint(
              fmt::format(

@@ -20,6 +20,13 @@ namespace sidetrack::ctl {
 [[nodiscard]] std::string render_counters(const nlohmann::json& answer, const Painter& painter);
 [[nodiscard]] std::string render_flows(const nlohmann::json& answer, const Painter& painter,
                                        double now);
+// The switch as the kernel has it.
+struct Bypass {
+  bool on = false;
+  bool attached = false;  // some program of Sidetrack
+  std::string pin_dir;    // as it was asked for; empty: the default
+};
+[[nodiscard]] std::string render_bypass(const Bypass& bypass, const Painter& painter);
 // For -f: columns of fixed width.
 [[nodiscard]] std::string flow_header(const Painter& painter);
 [[nodiscard]] std::string flow_line(const nlohmann::json& flow, const Painter& painter);

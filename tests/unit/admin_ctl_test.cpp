@@ -269,9 +269,30 @@ TEST_F(Ctl, following_flows_ends_cleanly_when_interrupted) {
 }
 
 TEST_F(Ctl, bypass_without_pinned_state_says_so) {
-  const auto outcome = ctl("bypass on --pin-dir " + folder_.file("nothing"));
+  for (const char* word : {"", "on ", "off "}) {
+    const auto outcome =
+        ctl("bypass " + std::string(word) + "--pin-dir " + folder_.file("nothing"));
+    EXPECT_EQ(outcome.code, 1);
+    EXPECT_EQ(outcome.output,
+              "sidetrackctl: bypass: there is no switch: nothing of Sidetrack is "
+              "pinned at " +
+                  folder_.file("nothing") +
+                  ", so nothing is redirected from there (another folder: --pin-dir "
+                  "DIR)\n");
+  }
+}
+
+TEST_F(Ctl, bypass_where_other_things_are_pinned_says_what_is_missing) {
+  std::filesystem::create_directories(folder_.file("pins/v0"));
+  const auto outcome = ctl("bypass --pin-dir " + folder_.file("pins"));
   EXPECT_EQ(outcome.code, 1);
-  EXPECT_THAT(outcome.output, HasSubstr("bypass"));
+  EXPECT_THAT(outcome.output, HasSubstr("/st_bypass: No such file or directory"));
+  EXPECT_THAT(outcome.output, Not(HasSubstr("nothing")));
+}
+
+TEST_F(Ctl, bypass_with_another_word_says_which_there_are) {
+  EXPECT_THAT(ctl("bypass status").output,
+              HasSubstr("bypass takes on, off or, to show it, nothing; not \"status\""));
 }
 
 TEST_F(Ctl, doctor_is_json_and_finds_the_missing_pins) {

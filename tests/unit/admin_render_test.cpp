@@ -13,8 +13,10 @@
 namespace sidetrack::ctl {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::EndsWith;
 using ::testing::HasSubstr;
+using ::testing::StartsWith;
 const Painter kPlain(Painter::Mode::kPlain);
 
 TEST(CtlRender, status_fits_one_screen_and_ends_with_problems) {
@@ -152,6 +154,18 @@ TEST(CtlRender, answers_of_another_shape_do_no_harm) {
   EXPECT_NO_THROW(static_cast<void>(render_flows(odd, kPlain, 0)));
   EXPECT_NO_THROW(static_cast<void>(render_pods(odd, kPlain)));
   EXPECT_NO_THROW(static_cast<void>(render_counters(odd, kPlain)));
+}
+
+TEST(CtlRender, bypass_says_what_becomes_of_connections_and_how_to_undo_it) {
+  EXPECT_THAT(render_bypass({.on = true, .attached = true, .pin_dir = "/b/c"}, kPlain),
+              AllOf(StartsWith("bypass is on: new connections of this node go direct, open ones "),
+                    EndsWith("\nUndo: sidetrackctl bypass off --pin-dir /b/c\n")));
+  EXPECT_THAT(render_bypass({.on = true, .attached = true, .pin_dir = ""}, kPlain),
+              EndsWith("\nUndo: sidetrackctl bypass off\n"));
+  EXPECT_EQ(render_bypass({.on = false, .attached = true, .pin_dir = ""}, kPlain),
+            "bypass is off: new connections go as their policy says.\n");
+  EXPECT_THAT(render_bypass({.on = false, .attached = false, .pin_dir = ""}, kPlain),
+              HasSubstr("off, but no program of Sidetrack is attached: new connections go direct"));
 }
 
 TEST(Subject, of_a_problem_has_no_hole_where_there_is_no_key) {
