@@ -19,12 +19,14 @@
 #include <nlohmann/json.hpp>
 
 #include "agent/admin/api.h"
+#include "agent/admin/json.h"
 #include "agent/admin/server.h"
 #include "tests/unit/admin_fake_views.h"
 
 namespace sidetrack {
 namespace {
 
+using ::testing::ContainsRegex;
 using ::testing::HasSubstr;
 using ::testing::Not;
 using ::testing::StartsWith;
@@ -136,15 +138,88 @@ TEST(CtlVersions, an_agent_of_another_version_is_named_when_it_does_not_know_wha
   EXPECT_THAT(outcome.output, HasSubstr("no such path (the agent is version 9.8.7, this "));
 }
 
+// What sidetrackctl makes of an answer of that agent.
+Outcome told_by_another_version(const std::string& arguments, const std::string& body) {
+  const test::TemporaryFolder folder;
+  OtherAgent agent(folder.file("admin.sock"));
+  std::jthread answering([&agent, &body] { agent.answer_once("200 OK", body); });
+  return run(arguments + " --state-dir " + folder.path());
+}
+
 TEST(CtlVersions, an_answer_that_says_nothing_is_no_status) {
   for (const char* body : {"{}", "[]", "null", "{\"pods\": []}"}) {
-    const test::TemporaryFolder folder;
-    OtherAgent agent(folder.file("admin.sock"));
-    std::jthread answering([&agent, body] { agent.answer_once("200 OK", body); });
-    const auto outcome = run("status --state-dir " + folder.path());
+    const auto outcome = told_by_another_version("status", body);
     EXPECT_EQ(outcome.code, 1) << body;
-    EXPECT_THAT(outcome.output, HasSubstr("no \"agent\" in it")) << body;
+    EXPECT_THAT(outcome.output, HasSubstr("no \"agent\" in it (the agent is version 9.8.7, this "))
+        << body;
   }
+}
+
+// One that knows more: keys and states that do not exist yet.
+TEST(CtlVersions, the_status_of_a_newer_agent_is_printed) {
+  nlohmann::json status = admin::to_json(test::FakeViews().status_view);
+  status["colour"] = {{"of", {"the", "node"}}};
+  status["agent"]["state"] = "hibernating";
+  status["agent"]["mood"] = 7;
+  status["engines"][0]["state"] = "warming";
+  status["engines"][0]["queues"] = {1, 2};
+  status["pods"]["asleep"] = 4;
+  status["pods"]["drift_reasons"]["lost_in_thought"] = 3;
+  status["programs"][0]["age"] = nullptr;
+  status["problems"] = {{{"severity", "fatal"}, {"object", "Node/n1"}, {"reason", "too warm"}}};
+  const auto outcome = told_by_another_version("status", status.dump());
+  EXPECT_EQ(outcome.code, 0);
+  EXPECT_THAT(outcome.output, StartsWith("agent      hibernating  0.1.0  pid 42  up "));
+  EXPECT_THAT(outcome.output, HasSubstr("engine     embedded warming  pid 43  beat 250ms ago"));
+  EXPECT_THAT(outcome.output, HasSubstr("programs   1 of 1 attached"));
+  EXPECT_THAT(outcome.output, HasSubstr("pods       wanted 2  enrolled 2  drift 0"));
+  EXPECT_THAT(outcome.output, HasSubstr("drift: lost_in_thought 3\n"));
+  EXPECT_THAT(outcome.output, HasSubstr("fatal Node/n1: too warm\n"));
+}
+
+TEST(CtlVersions, the_pods_of_a_newer_agent_are_printed) {
+  nlohmann::json answer = admin::to_json(test::FakeViews().pod_views);
+  answer["next_page"] = {{"token", "x"}};
+  for (auto& pod : answer["pods"]) {
+    pod["state"] = "half_enrolled";
+    pod["mode"] = "mirror";
+    pod["zone"] = {{"name", "b"}};
+  }
+  const auto outcome = told_by_another_version("pods", answer.dump());
+  EXPECT_EQ(outcome.code, 0);
+  EXPECT_THAT(outcome.output, ContainsRegex("shop +web-0 +mirror +half_enrolled +15900-15901 .*\n"
+                                            "bank +db-0 +mirror +half_enrolled +15900-15901 "));
+}
+
+// One that knows less: what was added later is not in its answers.
+TEST(CtlVersions, the_status_of_an_older_agent_is_printed) {
+  nlohmann::json status = admin::to_json(test::FakeViews().status_view);
+  for (const char* later : {"kubernetes", "repairs", "fast_path", "fast_path_reason",
+                            "fast_path_connections", "fast_path_refused"}) {
+    ASSERT_EQ(status.erase(later), 1U) << later;
+  }
+  ASSERT_EQ(status["pods"].erase("drift_reasons"), 1U);
+  const auto outcome = told_by_another_version("status", status.dump());
+  EXPECT_EQ(outcome.code, 0);
+  EXPECT_THAT(outcome.output, StartsWith("agent      ready  0.1.0  pid 42  up "));
+  EXPECT_THAT(outcome.output, HasSubstr("engine     embedded up  pid 43  beat 250ms ago"));
+  EXPECT_THAT(outcome.output, HasSubstr("pods       wanted 2  enrolled 2  drift 0"));
+  EXPECT_THAT(outcome.output, HasSubstr("problems   none\n"));
+}
+
+TEST(CtlVersions, the_pods_of_an_older_agent_are_printed) {
+  nlohmann::json answer = admin::to_json(test::FakeViews().pod_views);
+  for (auto& pod : answer["pods"]) {
+    for (const char* later :
+         {"captured_late_s", "addresses", "engine_ports_v6", "fast_path", "fast_path_reason",
+          "fast_path_connections", "fast_path_waiting", "reason_detail"}) {
+      ASSERT_EQ(pod.erase(later), 1U) << later;
+    }
+  }
+  const auto outcome = told_by_another_version("pods", answer.dump());
+  EXPECT_EQ(outcome.code, 0);
+  EXPECT_THAT(outcome.output, ContainsRegex("shop +web-0 +redirect +enrolled +15900-15901 .*\n"
+                                            "bank +db-0 +redirect +enrolled +15900-15901 "));
 }
 
 TEST_F(Ctl, an_error_of_the_same_version_does_not_speak_of_versions) {
