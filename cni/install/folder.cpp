@@ -57,6 +57,12 @@ Cause cause_of(const Facts& before, const std::string& type) {
   return ours > 1 || before.types.back() != type ? Cause::kEntryMoved : Cause::kEntryChanged;
 }
 
+std::string main_of(const Facts& before, const std::string& type) {
+  const auto found = std::find_if(before.types.begin(), before.types.end(),
+                                  [&type](const std::string& one) { return one != type; });
+  return found == before.types.end() ? "" : *found;
+}
+
 std::string last_of(const Facts& before, const std::string& type) {
   return before.types.back() == type ? "" : before.types.back();
 }
@@ -74,6 +80,8 @@ Result<Applied> apply_in_place(const Settings& settings, const std::string& name
   Applied applied{.file = name,
                   .source = name,
                   .network = before->name,
+                  .inode = file.inode,
+                  .main = main_of(*before, settings.entry.type),
                   .last = last_of(*before, settings.entry.type)};
   if (*text != file.text) {
     applied.cause = cause_of(*before, settings.entry.type);
@@ -108,7 +116,11 @@ Result<Applied> apply_beside(const Settings& settings, const std::string& name,
   if (!now && now.error().code != ErrorCode::kNotFound) {
     return now.error();
   }
-  Applied applied{.file = kOwnList, .source = name, .network = before->name};
+  Applied applied{.file = kOwnList,
+                  .source = name,
+                  .network = before->name,
+                  .inode = file.inode,
+                  .main = main_of(*before, settings.entry.type)};
   if (!now || now->text != *text) {
     applied.cause = now ? Cause::kCopyOutdated : Cause::kEntryMissing;
     ST_TRY(files::replace_file(own, *text,

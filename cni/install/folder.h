@@ -3,6 +3,8 @@
 // puts our entry where it belongs or takes it out. Blocking; one thread.
 #pragma once
 
+#include <sys/types.h>
+
 #include <cstdint>
 #include <filesystem>
 #include <optional>
@@ -35,6 +37,8 @@ struct Applied {
   std::string file;     // the name of the file that carries our entry now
   std::string source;   // the name of the configuration in force: the same, or what `file` embeds
   std::string network;  // its name
+  ino_t inode = 0;      // of `source` when it was read
+  std::string main;     // type of its first plugin that is not ours
   std::string last;     // type of the last plugin before, if that was not ours
   Cause cause = Cause::kNone;
 };

@@ -14,6 +14,7 @@
 #include <boost/asio/steady_timer.hpp>
 
 #include "cni/install/binary.h"
+#include "cni/install/writers.h"
 #include "sidetrack/files/whole_file.h"
 #include "sidetrack/unique_fd.h"
 
@@ -54,6 +55,7 @@ struct Installer::Impl : std::enable_shared_from_this<Installer::Impl> {
   Pace pace;
   Status status;
   Binary binary;
+  Writers writers;
   boost::asio::posix::stream_descriptor events;
   boost::asio::steady_timer timer;
   int watch_id = -1;
@@ -84,6 +86,7 @@ void Installer::Impl::stop() {
 
 // The folder of that path: it may be another one than before, or not be there yet.
 void Installer::Impl::watch() {
+  writers.watch(settings.conf_dir);
   if (!events.is_open()) {
     return;
   }
@@ -106,8 +109,9 @@ void Installer::Impl::wait_for_events() {
                     });
 }
 
-// What happened does not matter: look() sees what there is.
+// What happened does not matter: look() sees what there is. Whoever did it may end at any moment.
 void Installer::Impl::drain() {
+  writers.read();
   alignas(inotify_event) std::array<char, 16384> buffer{};
   while (::read(events.native_handle(), buffer.data(), buffer.size()) > 0) {
   }
@@ -152,6 +156,7 @@ void Installer::Impl::look() {
   }
   fighting = fighting && !rewrites.empty();
 
+  writers.read();
   const Status before = status;
   const auto applied = install();
   if (!applied && applied.error().code == ErrorCode::kBusy) {
@@ -171,6 +176,7 @@ void Installer::Impl::look() {
   if (applied && applied->cause != Cause::kNone) {
     note_rewrite(*applied);
   }
+  writers.forget();
   if (callbacks.on_change && (before.file != status.file || before.problem != status.problem)) {
     callbacks.on_change(status);
   }
@@ -203,8 +209,11 @@ std::string Installer::Impl::conflict_text(const Applied& applied) const {
   } else {
     what = "it changes " + path;
   }
-  return "another program keeps rewriting the network configuration (network " + applied.network +
-         "): " + what + "; written anew " + std::to_string(rewrites.size() + 1) + " times in " +
+  const std::string who = writers.of(applied.inode);
+  return (who.empty() ? "another program" : who) +
+         " keeps rewriting the network configuration (network " + applied.network +
+         ", main plugin " + applied.main + "): " + what + "; written anew " +
+         std::to_string(rewrites.size() + 1) + " times in " +
          std::to_string(pace.window.count() / 1000) +
          " s, from now on more slowly: pods that start meanwhile are enrolled a little later. With "
          "Cilium set cni.exclusive=false";

@@ -39,8 +39,8 @@ struct Status {
 };
 
 struct Callbacks {
-  // Another program keeps undoing what we write: file, how often, what it changes. Once until there
-  // was peace for as long as `window`.
+  // Another program keeps undoing what we write: its name where that is known, the file and its
+  // main plugin, what it changes, how often. Once until there was peace for as long as `window`.
   std::function<void(const std::string&)> on_conflict;
   // File or problem are others than before.
   std::function<void(const Status&)> on_change;

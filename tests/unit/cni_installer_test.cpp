@@ -1,7 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 // The installer that follows what other programs do to the folder.
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/fanotify.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
+#include <array>
+#include <cerrno>
+#include <cstring>
 #include <ctime>
 #include <functional>
 #include <iostream>
@@ -13,6 +22,7 @@
 #include <boost/asio/steady_timer.hpp>
 
 #include "cni/install/installer.h"
+#include "sidetrack/unique_fd.h"
 #include "tests/unit/cni_folder_fixture.h"
 
 namespace sidetrack::cni::install {
@@ -25,6 +35,50 @@ double cpu_seconds() {
   ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &used);
   return static_cast<double>(used.tv_sec) + static_cast<double>(used.tv_nsec) / 1e9;
 }
+
+// Another process, of this name, that runs as long as this object and writes when told to.
+class Rewriter {
+ public:
+  Rewriter(const char* name, const std::function<void()>& write) {
+    std::array<int, 2> pair{};
+    EXPECT_EQ(::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair.data()), 0);
+    child_ = ::fork();
+    socket_.reset(pair[child_ == 0 ? 1 : 0]);
+    ::close(pair[child_ == 0 ? 0 : 1]);
+    if (child_ == 0) {
+      ::prctl(PR_SET_NAME, name);
+      char word = 0;
+      while (::read(socket_.get(), &word, 1) == 1) {
+        write();
+        if (::write(socket_.get(), &word, 1) != 1) {
+          break;
+        }
+      }
+      ::_exit(0);
+    }
+  }
+  Rewriter(const Rewriter&) = delete;
+  Rewriter& operator=(const Rewriter&) = delete;
+  ~Rewriter() {
+    socket_.reset();
+    ::waitpid(child_, nullptr, 0);
+  }
+  // Returns when it has.
+  void write() const {
+    char word = 'w';
+    EXPECT_EQ(::write(socket_.get(), &word, 1), 1);
+    EXPECT_EQ(::read(socket_.get(), &word, 1), 1);
+  }
+  [[nodiscard]] pid_t pid() const { return child_; }
+
+ private:
+  UniqueFd socket_;
+  pid_t child_ = -1;
+};
+
+#define ST_NEEDS_FANOTIFY()                                                        \
+  if (!UniqueFd(::fanotify_init(FAN_CLASS_NOTIF | FAN_CLOEXEC, O_RDONLY)).valid()) \
+  GTEST_SKIP() << "the kernel does not tell who writes a file: " << std::strerror(errno)
 
 class CniInstaller : public CniFolderTest {
  protected:
@@ -53,6 +107,18 @@ class CniInstaller : public CniFolderTest {
   void run_for(milliseconds time) {
     context.restart();
     context.run_for(time);
+  }
+  // Until it is reported.
+  void fight(const std::string& file, const Rewriter& rewriter, const Rewriter& bystander) {
+    pace.window = milliseconds(60'000);
+    pace.fight = 2;
+    put(file, list("calico"));
+    start();
+    for (unsigned i = 0; i < pace.fight; ++i) {
+      rewriter.write();
+      bystander.write();
+      until("ours is back", [&] { return has_entry(file); });
+    }
   }
   [[nodiscard]] bool has_entry(const std::string& name) const {
     return mentions(get(name), "sidetrack-cni");
@@ -160,9 +226,38 @@ TEST_F(CniInstaller, a_fight_costs_little_and_is_reported_once) {
             << " ms of CPU in 4 s\n";
   EXPECT_LT(cpu, 0.4) << "of 4 s, the rewriter's own included";
   ASSERT_EQ(conflicts.size(), 1U);
+  EXPECT_TRUE(conflicts[0].starts_with("another program keeps ")) << "nobody blames itself";
   EXPECT_NE(conflicts[0].find("10-cilium.conflist"), std::string::npos) << conflicts[0];
+  EXPECT_NE(conflicts[0].find("main plugin cilium-cni"), std::string::npos) << conflicts[0];
   EXPECT_NE(conflicts[0].find("takes our entry out"), std::string::npos) << conflicts[0];
   until("the last word is ours", [this] { return has_entry("10-cilium.conflist"); });
+}
+
+TEST_F(CniInstaller, names_the_program_that_takes_our_entry_out) {
+  ST_NEEDS_FANOTIFY();
+  const std::string config = "10-calico.conflist";
+  const Rewriter rewriter("net\tdaemon", [&] { put(config, list("calico")); });
+  const Rewriter bystander("token", [&] { put("calico-kubeconfig", "a token"); });
+  fight(config, rewriter, bystander);
+  ASSERT_EQ(conflicts.size(), 1U);
+  EXPECT_EQ(conflicts[0].substr(0, conflicts[0].find(" out of ")),
+            "net?daemon (pid " + std::to_string(rewriter.pid()) +
+                ") keeps rewriting the network configuration (network net, main plugin calico): it "
+                "takes our entry");
+}
+
+TEST_F(CniInstaller, names_the_program_that_renames_its_own_over_ours) {
+  ST_NEEDS_FANOTIFY();
+  const std::string config = "10-calico.conflist";
+  const Rewriter rewriter("install-cni", [&] {
+    put("calico.tmp", list("calico"));
+    std::filesystem::rename(settings.conf_dir / "calico.tmp", settings.conf_dir / config);
+  });
+  const Rewriter bystander("token", [&] { put("calico-kubeconfig", "a token"); });
+  fight(config, rewriter, bystander);
+  ASSERT_EQ(conflicts.size(), 1U);
+  EXPECT_TRUE(conflicts[0].starts_with("install-cni (pid " + std::to_string(rewriter.pid()) + ") "))
+      << conflicts[0];
 }
 
 TEST_F(CniInstaller, names_who_puts_itself_behind_us) {

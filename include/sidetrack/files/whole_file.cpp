@@ -100,6 +100,7 @@ Result<FileText> read_file(const std::filesystem::path& path, std::size_t limit)
   FileText file{.mode = status.st_mode & 07777U,
                 .uid = status.st_uid,
                 .gid = status.st_gid,
+                .inode = status.st_ino,
                 .is_link = S_ISLNK(link.st_mode)};
   const auto size = static_cast<std::size_t>(status.st_size);
   // One byte more than there should be: a file that grows is seen.

@@ -24,6 +24,7 @@ struct FileText {
   mode_t mode = 0644;  // permission bits
   uid_t uid = 0;
   gid_t gid = 0;
+  ino_t inode = 0;
   bool is_link = false;  // the path is a symbolic link, the rest is of what it points to
 };
 
