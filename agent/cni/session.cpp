@@ -19,6 +19,8 @@ namespace {
 
 using boost::system::error_code;
 
+constexpr const char* kRestart =
+    "restart the agent of this node: it installs the plugin of its build";
 constexpr const char* kAskDoctor = "run `sidetrackctl doctor` on this node";
 
 }  // namespace
@@ -106,14 +108,14 @@ void Session::on_readable() {
 void Session::handle(wire::Frame& frame) {
   auto message = wire::cni::decode(frame.body);
   if (!message) {
-    refuse(message.error().message, "plugin and agent are of builds that do not fit");
+    refuse(message.error().message, kRestart);
     return;
   }
   command_ = wire::cni::kind_of(*message);
   if (wire::cni::version_of(*message) != wire::cni::kProtocolVersion) {
     refuse("the plugin speaks protocol version " + std::to_string(wire::cni::version_of(*message)) +
                ", this agent speaks version " + std::to_string(wire::cni::kProtocolVersion),
-           "restart the agent of this node: it installs the plugin of its build");
+           kRestart);
     return;
   }
   if (frame.fds.size() != wire::cni::descriptors_of(*message)) {

@@ -26,8 +26,8 @@ constexpr milliseconds kDelPatience{200};
 constexpr milliseconds kRetryPause{50};
 
 constexpr const char* kSeeInstall =
-    "run `sidetrackctl doctor` on the node; the agent writes the entry of sidetrack-cni anew when "
-    "it is restarted";
+    "restart the agent of this node: it installs the plugin of its build and writes the entry of "
+    "sidetrack-cni anew; `sidetrackctl doctor` in its container says what is wrong";
 constexpr const char* kSeeRuntime =
     "the container runtime's call is wrong: its log on the node says more "
     "(`journalctl -u containerd` or `-u crio`), `crictl info` shows its settings";
@@ -148,7 +148,8 @@ Reply Invocation::ask_agent(const wire::cni::Message& request, UniqueFd netns,
                                    ": " + answer.error().message,
                                "see `kubectl -n " + own +
                                    " get pods -o wide` for the agent of the node, run "
-                                   "`sidetrackctl doctor` in its container"}};
+                                   "`sidetrackctl doctor` in its container; where there is to be "
+                                   "no agent any more, take sidetrack-cni out of the conflist"}};
   }
   if (const auto* const failed = std::get_if<wire::cni::Failed>(&*answer)) {
     return {.failure = Failure{failed->code, failed->message, failed->details}, .answered = true};

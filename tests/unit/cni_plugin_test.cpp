@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // The built plugin against the agent's own server.
+#include <gmock/gmock.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <iostream>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "tests/unit/cni_agent_thread.h"
@@ -14,6 +17,7 @@ namespace sidetrack::cni {
 namespace {
 
 using std::chrono::milliseconds;
+using ::testing::HasSubstr;
 
 // Numbers, escapes, order, spaces and keys that nobody knows.
 constexpr const char* kOddResult =
@@ -22,6 +26,23 @@ constexpr const char* kOddResult =
     " {\"address\":\"fd00:0:0::5/64\"}, {\"address\":\"nonsense\"}],\n"
     "  \"interfaces\": [{\"name\": \"eth0\", \"mtu\": 1450, \"socketPath\": \"\\/a\\u00e9\"}],"
     " \"a\": {\"type\": \"sidetrack-cni\", \"cniVersion\": 7} }";
+
+// What the details of an error name: where the runtime says more, and what to do in the conflist.
+constexpr const char* kLogOfRuntime = "(`journalctl -u containerd` or `-u crio`), `crictl info`";
+constexpr const char* kOtherVersion =
+    "change cniVersion in the conflist, or take sidetrack-cni out of it";
+constexpr const char* kAskDoctor = "run `sidetrackctl doctor`";
+constexpr const char* kOrder = "put it last in the list of plugins";
+constexpr const char* kOwnEntry =
+    "restart the agent of this node: it installs the plugin of its "
+    "build and writes the entry of sidetrack-cni anew";
+
+void expect_refused(const Ran& ran, int code, const char* advice) {
+  EXPECT_EQ(ran.exit_status, 1);
+  EXPECT_EQ(ran.code(), code) << ran.output;
+  EXPECT_NE(ran.said("msg"), "") << ran.output;
+  EXPECT_THAT(ran.said("details"), HasSubstr(advice)) << ran.output;
+}
 
 class CniPlugin : public CniPluginTest {
  protected:
@@ -131,12 +152,12 @@ TEST_F(CniPlugin, an_agent_that_cannot_enrol_lets_the_pod_start_or_not) {
   EXPECT_EQ(denied.code(), 100);
   EXPECT_NE(denied.said("msg").find("shop/web-0"), std::string::npos);
   EXPECT_NE(denied.said("msg").find("map is full"), std::string::npos);
-  EXPECT_NE(denied.said("details").find("sidetrackctl doctor"), std::string::npos);
+  EXPECT_NE(denied.said("details").find(kAskDoctor), std::string::npos);
   EXPECT_EQ(denied.said("cniVersion"), "1.1.0");
 
-  EXPECT_EQ(run("CHECK").code(), 100) << "CHECK tells what the agent says";
+  expect_refused(run("CHECK"), 100, kAskDoctor);  // tells what the agent says
   keys = ", \"statusChecksAgent\": true";
-  EXPECT_EQ(run("STATUS").code(), 50);
+  expect_refused(run("STATUS"), 50, kAskDoctor);
 }
 
 TEST_F(CniPlugin, an_answer_that_comes_too_late_is_none) {
@@ -191,56 +212,57 @@ TEST_F(CniPlugin, add_takes_at_most_50_ms_with_250_pods_on_the_node) {
 
 // What a runtime sends is taken as it is, or refused with the spec's code and what to run.
 TEST_F(CniPlugin, faults_of_the_runtime_have_the_specs_codes) {
-  const Ran undecodable = run_with("ADD", "{");
-  EXPECT_EQ(undecodable.code(), 6);
-  EXPECT_NE(undecodable.said("details").find("`journalctl"), std::string::npos)
-      << undecodable.output;
-  EXPECT_EQ(run_with("ADD", "").code(), 6);
-  EXPECT_EQ(run_with("ADD", "[]").code(), 6);
-  EXPECT_EQ(run_with("ADD", std::string(1100000, ' ')).code(), 5);
-  EXPECT_EQ(run_with("", "").code(), 4);
-  EXPECT_EQ(run_with("DANCE", "").code(), 4);
+  expect_refused(run_with("ADD", "{"), 6, kLogOfRuntime);
+  expect_refused(run_with("ADD", ""), 6, kLogOfRuntime);
+  expect_refused(run_with("ADD", "[]"), 6, kLogOfRuntime);
+  // One byte too many: all of it is read.
+  expect_refused(run_with("ADD", std::string((1U << 20U) + 1, ' ')), 5, kLogOfRuntime);
+  expect_refused(run_with("", ""), 4, kLogOfRuntime);
+  expect_refused(run_with("DANCE", ""), 4, kLogOfRuntime);
   version = "0.2.0";
-  EXPECT_EQ(run("ADD").code(), 1);
+  expect_refused(run("ADD"), 1, kOtherVersion);
   version = "1.2.0";
-  EXPECT_EQ(run("ADD").code(), 1);
+  expect_refused(run("ADD"), 1, kOtherVersion);
   version = "0.3.1";
-  EXPECT_EQ(run("CHECK").code(), 1);
+  expect_refused(run("CHECK"), 1, kOtherVersion);
   version = "1.0.0";
-  EXPECT_EQ(run("GC").code(), 1);
-  EXPECT_EQ(run("STATUS").code(), 1);
+  expect_refused(run("GC"), 1, kOtherVersion);
+  expect_refused(run("STATUS"), 1, kOtherVersion);
   EXPECT_EQ(run("CHECK").code(), 0);
   previous = "";
-  EXPECT_EQ(run("ADD").code(), 7);
+  expect_refused(run("ADD"), 7, kOrder);
   previous = "[]";
-  EXPECT_EQ(run("ADD").code(), 7);
+  expect_refused(run("ADD"), 7, kOrder);
   previous = "{}";
+  version = "1.1.0";
+  keys = ", \"cni.dev/valid-attachments\": 7";
+  expect_refused(run("GC"), 7, kLogOfRuntime);
+  keys = "";
   variables["CNI_NETNS"] = "/proc/self/ns/mnt";
-  EXPECT_EQ(run("ADD").code(), 8);
+  expect_refused(run("ADD"), 8, kLogOfRuntime);
   variables["CNI_NETNS"] = "/proc/self/status";
-  EXPECT_EQ(run("ADD").code(), 8);
+  expect_refused(run("ADD"), 8, kLogOfRuntime);
   variables["CNI_NETNS"] = folder->file("none");
-  EXPECT_EQ(run("ADD").code(), 8);
+  expect_refused(run("ADD"), 8, kLogOfRuntime);
   variables["CNI_CONTAINERID"] = "-x";
-  EXPECT_EQ(run("ADD").code(), 4);
+  expect_refused(run("ADD"), 4, kLogOfRuntime);
+  expect_refused(run("CHECK"), 4, kLogOfRuntime);
   variables["CNI_CONTAINERID"] = "x";
   variables["CNI_IFNAME"] = "sixteen-letters.";
-  EXPECT_EQ(run("ADD").code(), 4);
+  expect_refused(run("ADD"), 4, kLogOfRuntime);
   agent.look([this] { EXPECT_TRUE(agent.handler().added.empty()); });
 }
 
 TEST_F(CniPlugin, a_wrong_key_of_ours_is_named) {
-  for (const auto& [key, value] : std::map<std::string, std::string>{{"timeoutMs", "10"},
-                                                                     {"timeoutMs", "1e3"},
-                                                                     {"timeoutMs", "\"200\""},
-                                                                     {"onAgentDown", "\"maybe\""},
-                                                                     {"socket", "\"cni.sock\""},
-                                                                     {"logFile", "7"},
-                                                                     {"statusChecksAgent", "1"}}) {
+  const std::vector<std::pair<std::string, std::string>> wrong = {
+      {"timeoutMs", "10"},          {"timeoutMs", "1e3"},       {"timeoutMs", "\"200\""},
+      {"onAgentDown", "\"maybe\""}, {"socket", "\"cni.sock\""}, {"logFile", "7"},
+      {"statusChecksAgent", "1"}};
+  for (const auto& [key, value] : wrong) {
     keys = ", \"" + key + "\": " + value;
     const Ran ran = run("ADD");
-    EXPECT_EQ(ran.code(), 7) << key;
-    EXPECT_NE(ran.said("msg").find(key), std::string::npos) << ran.output;
+    expect_refused(ran, 7, kOwnEntry);
+    EXPECT_THAT(ran.said("msg"), HasSubstr(key));
   }
 }
 

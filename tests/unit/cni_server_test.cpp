@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <fcntl.h>
+#include <gmock/gmock.h>
 #include <sys/stat.h>
 
 #include <algorithm>
@@ -13,6 +14,7 @@ namespace sidetrack::cni {
 namespace {
 
 using std::chrono::milliseconds;
+using ::testing::HasSubstr;
 
 const AttachmentId kPod{.container_id = "c0ffee", .ifname = "eth0"};
 
@@ -23,6 +25,10 @@ std::size_t open_files() {
 
 std::string message_of(const ScriptedPlugin& plugin) {
   return std::get<wire::cni::Failed>(*plugin.answer).message;
+}
+
+std::string details_of(const ScriptedPlugin& plugin) {
+  return std::get<wire::cni::Failed>(*plugin.answer).details;
 }
 
 TEST_F(CniServerTest, add_hands_over_the_pod_and_its_netns) {
@@ -70,8 +76,7 @@ TEST_F(CniServerTest, errors_carry_the_specs_codes_and_say_what_to_do) {
   send_add(busy);
   EXPECT_EQ(code(busy), wire::cni::kTryAgainLater);
   EXPECT_EQ(message_of(busy), "no engine yet");
-  EXPECT_NE(std::get<wire::cni::Failed>(*busy.answer).details.find("sidetrackctl doctor"),
-            std::string::npos);
+  EXPECT_THAT(details_of(busy), HasSubstr("sidetrackctl doctor"));
 
   handler.outcome = make_error(ErrorCode::kFull, "map full");
   ScriptedPlugin& full = connect();
@@ -139,6 +144,12 @@ TEST_F(CniServerTest, refuses_what_is_not_the_protocol) {
   ScriptedPlugin& garbage = connect();
   garbage.send_bytes(std::string("\0\0\0\4junk", 8));
   EXPECT_EQ(code(garbage), wire::cni::kProtocolError);
+  for (const ScriptedPlugin* one : {&other_version, &garbage}) {
+    EXPECT_THAT(details_of(*one), HasSubstr("restart the agent of this node"));
+  }
+  for (const ScriptedPlugin* one : {&no_netns, &no_net, &agent}) {
+    EXPECT_THAT(details_of(*one), HasSubstr("run `sidetrackctl doctor`"));
+  }
 
   ScriptedPlugin& oversized = connect();
   oversized.send_bytes("\xff\xff\xff\xff");
