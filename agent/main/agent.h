@@ -25,6 +25,7 @@
 #include "agent/main/external_engine.h"
 #include "agent/main/fast_path.h"
 #include "agent/main/flow_log.h"
+#include "agent/main/held.h"
 #include "agent/main/kubernetes_node.h"
 #include "agent/main/options.h"
 #include "agent/main/unregistered.h"
@@ -85,7 +86,7 @@ class Agent : public admin::Views {
   // Whether `snapshot_` must wait: it is not complete, and an earlier agent left rows that it would
   // undo. They stay in force until there is a complete one.
   [[nodiscard]] bool is_held() const;
-  [[nodiscard]] std::string held_reason() const;
+  [[nodiscard]] InForce in_force() const;
   void on_snapshot(const kube::Snapshot& snapshot);
   void take(const kube::Snapshot& snapshot);
   [[nodiscard]] Result<void> listen_for_engines();

@@ -63,7 +63,7 @@ void Agent::on_snapshot(const kube::Snapshot& snapshot) {
     const bool has_news = snapshot_.problems != problems_;
     problems_ = snapshot_.problems;
     log_event(LogLevel::kError, "agent", "held",
-              {{"problems", problems_.size()}, {"detail", held_reason()}});
+              {{"problems", problems_.size()}, {"detail", held_reason(in_force())}});
     if (has_news) {
       log_problems(problems_);
     }
@@ -80,11 +80,11 @@ bool Agent::is_held() const {
   return kubernetes_ ? !kubernetes_->knows_all() : inherited_;
 }
 
-std::string Agent::held_reason() const {
-  return inherited_ ? "the objects cannot be read completely since this agent started: what the "
-                      "earlier one enforced stays in force, unchanged"
-                    : "the objects cannot be read completely since this agent started: nothing is "
-                      "enforced until they can";
+InForce Agent::in_force() const {
+  if (!is_held()) {
+    return InForce::kObjects;
+  }
+  return inherited_ ? InForce::kEarlierAgent : InForce::kNothing;
 }
 
 Result<void> Agent::open_doors() {

@@ -50,15 +50,6 @@ void add_kubernetes_problems(const admin::KubernetesView& kubernetes,
   }
 }
 
-admin::ProblemView object_view(const kube::Problem& problem) {
-  return {.severity = problem.warning ? "warning" : "error",
-          .object = problem.object,
-          .key = problem.key,
-          .value = problem.value,
-          .reason = problem.reason,
-          .action = "correct the object; the reason says what is in use until then"};
-}
-
 admin::ProblemView drift_view(const reconcile::PodStatus& pod) {
   return {.severity = "error",
           .object = "Pod/" + pod.intent.namespace_name + "/" + pod.intent.name,
@@ -77,7 +68,7 @@ std::vector<admin::ProblemView> Agent::problem_views(
     views.push_back({.severity = "error",
                      .object = "node",
                      .key = "held",
-                     .reason = held_reason(),
+                     .reason = held_reason(in_force()),
                      .action = "correct what the other problems name; an engine that starts is "
                                "taken in only then"});
   }
@@ -116,7 +107,7 @@ std::vector<admin::ProblemView> Agent::problem_views(
     }
   }
   for (const kube::Problem& problem : problems_) {
-    views.push_back(object_view(problem));
+    views.push_back(object_problem(problem, in_force()));
   }
   for (const reconcile::PodStatus& pod : pods) {
     if (pod.phase == reconcile::PodPhase::kDrift && pod.reason != "engine_down" &&
