@@ -241,8 +241,9 @@ void Agent::audit() {
   if (synced_) {  // before, they cannot register
     unregistered_.look(unregistered_engines(), Unregistered::Clock::now());
   }
+  const auto pods = reconciler_.status();
+  look_at_listener_ports(pods);
   if (kubernetes_) {
-    const auto pods = reconciler_.status();
     kubernetes_->tell(pods, problem_views(pods, engine_views()));
   }
   if (!synced_) {

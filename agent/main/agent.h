@@ -27,6 +27,7 @@
 #include "agent/main/flow_log.h"
 #include "agent/main/held.h"
 #include "agent/main/kubernetes_node.h"
+#include "agent/main/listener_ports.h"
 #include "agent/main/options.h"
 #include "agent/main/unregistered.h"
 #include "agent/metrics/metrics.h"
@@ -128,6 +129,7 @@ class Agent : public admin::Views {
   [[nodiscard]] std::vector<admin::ProblemView> problem_views(
       const std::vector<reconcile::PodStatus>& pods,
       const std::vector<admin::EngineView>& engines) const;
+  void look_at_listener_ports(const std::vector<reconcile::PodStatus>& pods);
   [[nodiscard]] bool agrees_with_policy(const policy::PodIntent& intent, const st_pod& row,
                                         const st_connect& connect, std::uint16_t port,
                                         st_reason reason) const;
@@ -166,6 +168,7 @@ class Agent : public admin::Views {
   std::vector<kube::Problem> problems_;
   std::set<std::uint16_t> slots_;  // cells of registered engines
   Unregistered unregistered_;
+  ListenerPortWatch listener_port_watch_;
   FlowLog flow_log_{clock_ns(CLOCK_MONOTONIC)};
   std::vector<st_flow> early_flows_;  // of pods that the agent does not know yet
   std::uint64_t synced_ns_ = 0;       // CLOCK_MONOTONIC

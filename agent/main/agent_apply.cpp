@@ -3,38 +3,16 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <cstdint>
 #include <ctime>
 #include <utility>
 
 #include "agent/main/agent.h"
 #include "agent/main/clocks.h"
+#include "agent/main/problem_log.h"
 #include "sidetrack/log/log.h"
 
 namespace sidetrack::agent {
-
-namespace {
-
-constexpr std::size_t kMostLogged = 100;
-
-void log_problems(const std::vector<kube::Problem>& problems) {
-  const std::size_t logged = std::min(problems.size(), kMostLogged);
-  for (std::size_t i = 0; i < logged; ++i) {
-    const kube::Problem& problem = problems[i];
-    log_event(LogLevel::kWarn, "policy", "problem",
-              {{"object", problem.object},
-               {"key", problem.key},
-               {"value", problem.value},
-               {"reason", problem.reason}});
-  }
-  if (logged < problems.size()) {
-    log_event(LogLevel::kWarn, "policy", "more_problems",
-              {{"problems", problems.size() - logged}, {"detail", "sidetrackctl status has all"}});
-  }
-}
-
-}  // namespace
 
 // Most changes are of pods: what routes are made of is large, and rarely another.
 void Agent::take(const kube::Snapshot& snapshot) {
@@ -65,7 +43,7 @@ void Agent::on_snapshot(const kube::Snapshot& snapshot) {
     log_event(LogLevel::kError, "agent", "held",
               {{"problems", problems_.size()}, {"detail", held_reason(in_force())}});
     if (has_news) {
-      log_problems(problems_);
+      log_problems("policy", problems_);
     }
     return;
   }
@@ -133,7 +111,7 @@ void Agent::apply() {
              {"problems", problems_.size()},
              {"seconds", fmt::format("{:.4f}", last_apply_s_)}});
   if (has_news) {
-    log_problems(problems_);
+    log_problems("policy", problems_);
   }
 }
 

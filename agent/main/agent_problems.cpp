@@ -9,6 +9,7 @@
 
 #include "agent/main/agent.h"
 #include "agent/main/listener_ports.h"
+#include "agent/main/problem_log.h"
 
 namespace sidetrack::agent {
 
@@ -27,6 +28,12 @@ std::string how_to_start(const Options& options) {
     }
   }
   return "start the proxy at " + places + ", in --engine-cgroup";
+}
+
+ListenerPorts listener_ports_of(const Options& options) {
+  return {.low = options.listener_port_low,
+          .high = options.listener_port_high,
+          .per_pod = options.listeners_per_pod};
 }
 
 void add_kubernetes_problems(const admin::KubernetesView& kubernetes,
@@ -55,7 +62,8 @@ admin::ProblemView drift_view(const reconcile::PodStatus& pod) {
           .object = "Pod/" + pod.intent.namespace_name + "/" + pod.intent.name,
           .key = pod.reason,
           .reason = "wanted, but not enrolled: " + (pod.detail.empty() ? pod.reason : pod.detail),
-          .action = "sidetrackctl pods shows its state; it is tried again by itself"};
+          .action = "sidetrackctl pods shows its state; it is tried again by itself",
+          .from_object = false};
 }
 
 }  // namespace
@@ -116,12 +124,16 @@ std::vector<admin::ProblemView> Agent::problem_views(
     }
   }
   if (options_.engine == reconcile::EngineKind::kEmbedded) {
-    std::ranges::move(listener_port_problems(pods, {.low = options_.listener_port_low,
-                                                    .high = options_.listener_port_high,
-                                                    .per_pod = options_.listeners_per_pod}),
+    std::ranges::move(listener_port_problems(pods, listener_ports_of(options_)),
                       std::back_inserter(views));
   }
   return views;
+}
+
+void Agent::look_at_listener_ports(const std::vector<reconcile::PodStatus>& pods) {
+  if (options_.engine == reconcile::EngineKind::kEmbedded) {
+    log_problems("engine", listener_port_watch_.look(pods, listener_ports_of(options_)));
+  }
 }
 
 }  // namespace sidetrack::agent

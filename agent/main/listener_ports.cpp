@@ -9,6 +9,7 @@
 #include <string>
 #include <string_view>
 #include <tuple>
+#include <utility>
 
 #include "agent/policy/text.h"
 
@@ -61,6 +62,41 @@ bool is_redirected(const reconcile::PodStatus& pod) {
          pod.intent.mode == ST_MODE_REDIRECT;
 }
 
+struct Crowded {
+  const reconcile::PodStatus* pod;
+  std::size_t left;
+};
+
+std::vector<Crowded> find_crowded(const std::vector<reconcile::PodStatus>& pods,
+                                  const ListenerPorts& ports) {
+  std::vector<Crowded> found;
+  for (const reconcile::PodStatus& pod : pods) {
+    if (const auto left = is_redirected(pod) ? too_few(pod, ports) : std::nullopt) {
+      found.push_back({&pod, *left});
+    }
+  }
+  return found;
+}
+
+std::string listeners_of(const ListenerPorts& ports) {
+  return fmt::format("{}-{}", ports.low, ports.high);
+}
+
+kube::Problem problem_of(const Crowded& crowded, const ListenerPorts& ports) {
+  const policy::PodIntent& intent = crowded.pod->intent;
+  return {
+      .object = "Pod/" + intent.namespace_name + "/" + intent.name,
+      .key = "ip_local_port_range",
+      .value = fmt::format("{}-{}", crowded.pod->facts->port_low, crowded.pod->facts->port_high),
+      .reason = fmt::format(
+          "its connections may take {} of the engine's --listener-ports {}: while those that "
+          "are open or closed less than a minute ago hold them, an engine that comes to the "
+          "pod may get fewer than its {}, or none (at an upgrade, two need {})",
+          crowded.left == 0 ? "all" : fmt::format("all but {}", crowded.left), listeners_of(ports),
+          ports.per_pod, wanted(ports)),
+      .warning = true};
+}
+
 std::string and_more(std::size_t pods) {
   return pods == 1 ? "" : fmt::format(" (so it is with {} pods)", pods);
 }
@@ -70,36 +106,41 @@ std::string and_more(std::size_t pods) {
 std::vector<admin::ProblemView> listener_port_problems(
     const std::vector<reconcile::PodStatus>& pods, const ListenerPorts& ports) {
   // By the range's ends, and how many ports are left.
-  std::map<std::tuple<std::uint32_t, std::uint32_t, std::size_t>,
-           std::vector<const reconcile::PodStatus*>>
-      found;
-  for (const reconcile::PodStatus& pod : pods) {
-    if (const auto left = is_redirected(pod) ? too_few(pod, ports) : std::nullopt) {
-      found[{pod.facts->port_low, pod.facts->port_high, *left}].push_back(&pod);
-    }
+  std::map<std::tuple<std::uint32_t, std::uint32_t, std::size_t>, std::vector<Crowded>> found;
+  for (const Crowded& crowded : find_crowded(pods, ports)) {
+    const pods::NetnsFacts& facts = *crowded.pod->facts;
+    found[{facts.port_low, facts.port_high, crowded.left}].push_back(crowded);
   }
-  const std::string listeners = fmt::format("{}-{}", ports.low, ports.high);
   std::vector<admin::ProblemView> views;
   for (const auto& [range, of_range] : found) {
-    const auto& [low, high, left] = range;
-    const policy::PodIntent& first = of_range.front()->intent;
+    const kube::Problem first = problem_of(of_range.front(), ports);
     views.push_back(
         {.severity = "warning",
-         .object = "Pod/" + first.namespace_name + "/" + first.name,
-         .key = "ip_local_port_range",
-         .value = fmt::format("{}-{}", low, high),
-         .reason = fmt::format(
-             "its connections may take {} of the engine's --listener-ports {}: while those that "
-             "are open or closed less than a minute ago hold them, an engine that comes to the "
-             "pod may get fewer than its {}, or none (at an upgrade, two need {}){}",
-             left == 0 ? "all" : fmt::format("all but {}", left), listeners, ports.per_pod,
-             wanted(ports), and_more(of_range.size())),
+         .object = first.object,
+         .key = first.key,
+         .value = first.value,
+         .reason = first.reason + and_more(of_range.size()),
          .action = fmt::format("set net.ipv4.ip_local_reserved_ports={} in the pod, or keep its "
                                "net.ipv4.ip_local_port_range out of them, or choose other "
                                "--listener-ports",
-                               listeners)});
+                               listeners_of(ports)),
+         .from_object = false});
   }
   return views;
+}
+
+std::vector<kube::Problem> ListenerPortWatch::look(const std::vector<reconcile::PodStatus>& pods,
+                                                   const ListenerPorts& ports) {
+  std::vector<kube::Problem> fresh;
+  std::set<std::uint64_t> now;
+  for (const Crowded& crowded : find_crowded(pods, ports)) {
+    now.insert(crowded.pod->netns_cookie);
+    if (!told_.contains(crowded.pod->netns_cookie)) {
+      fresh.push_back(problem_of(crowded, ports));
+    }
+  }
+  told_ = std::move(now);
+  return fresh;
 }
 
 }  // namespace sidetrack::agent

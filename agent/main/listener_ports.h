@@ -5,9 +5,11 @@
 #pragma once
 
 #include <cstdint>
+#include <set>
 #include <vector>
 
 #include "agent/admin/views.h"
+#include "agent/kube/model.h"
 #include "agent/reconcile/reconciler.h"
 
 namespace sidetrack::agent {
@@ -23,5 +25,16 @@ struct ListenerPorts {
 // first of its pods.
 [[nodiscard]] std::vector<admin::ProblemView> listener_port_problems(
     const std::vector<reconcile::PodStatus>& pods, const ListenerPorts& ports);
+
+// Tells each such pod once, for the log.
+class ListenerPortWatch {
+ public:
+  // Those that were not among them at the last look.
+  [[nodiscard]] std::vector<kube::Problem> look(const std::vector<reconcile::PodStatus>& pods,
+                                                const ListenerPorts& ports);
+
+ private:
+  std::set<std::uint64_t> told_;  // netns cookies
+};
 
 }  // namespace sidetrack::agent

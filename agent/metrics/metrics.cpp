@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <iterator>
 #include <map>
 #include <set>
 #include <sstream>
@@ -187,13 +188,21 @@ void add_fast_path(const admin::StatusView& status, std::vector<MetricFamily>& f
   refused.put_into(families);
 }
 
-// Not of the node, its engines and plugin, or of the way to the API server.
+// Not of what the kernel has, of the node, its engines and plugin, or of the way to the API server.
 bool is_of_an_object(const admin::ProblemView& problem) {
   static const std::set<std::string> kOthers = {"node", "engine", "cni", "api", "cache"};
-  return !kOthers.contains(problem.object) && !problem.object.starts_with("API server");
+  return problem.from_object && !kOthers.contains(problem.object) &&
+         !problem.object.starts_with("API server");
 }
 
 void add_agent(const admin::StatusView& status, std::vector<MetricFamily>& families) {
+  const auto errors =
+      std::count_if(status.problems.begin(), status.problems.end(),
+                    [](const auto& problem) { return problem.severity == "error"; });
+  gauge("sidetrack_problems", "Problems that sidetrackctl status shows, by severity.")
+      .add({{"severity", "error"}}, static_cast<double>(errors))
+      .add({{"severity", "warning"}}, static_cast<double>(std::ssize(status.problems) - errors))
+      .put_into(families);
   const auto rejected =
       std::count_if(status.problems.begin(), status.problems.end(), is_of_an_object);
   gauge("sidetrack_policy_rejected",

@@ -97,13 +97,26 @@ TEST(Metrics, losses_of_all_namespaces_are_added_up) {
 
 TEST(Metrics, trouble_of_the_node_or_with_the_api_server_is_no_rejected_policy) {
   test::FakeViews views;
-  views.status_view.problems = {{.object = "API server https://10.96.0.1:443", .key = "pods"},
-                                {.object = "api", .key = "pods"},
-                                {.object = "cache", .key = "pods"},
-                                {.object = "engine", .key = "engine_down"},
-                                {.object = "cni", .key = "not_installed"},
-                                {.object = "Pod/shop/web", .key = "/spec"}};
+  views.status_view.problems = {
+      {.object = "API server https://10.96.0.1:443", .key = "pods"},
+      {.object = "api", .key = "pods"},
+      {.object = "cache", .key = "pods"},
+      {.object = "engine", .key = "engine_down"},
+      {.object = "cni", .key = "not_installed"},
+      {.object = "Pod/shop/db", .key = "row_missing", .from_object = false},
+      {.object = "Pod/shop/web", .key = "/spec"}};
   EXPECT_THAT(Metrics(views).text(), HasSubstr("sidetrack_policy_rejected 1\n"));
+}
+
+TEST(Metrics, problems_are_counted_as_status_shows_them) {
+  test::FakeViews views;
+  EXPECT_THAT(Metrics(views).text(), HasSubstr("sidetrack_problems{severity=\"warning\"} 0\n"));
+  views.status_view.problems = {{.severity = "error", .object = "engine"},
+                                {.severity = "warning", .object = "Pod/shop/web"},
+                                {.severity = "warning", .object = "api"}};
+  const std::string text = Metrics(views).text();
+  EXPECT_THAT(text, HasSubstr("sidetrack_problems{severity=\"error\"} 1\n"));
+  EXPECT_THAT(text, HasSubstr("sidetrack_problems{severity=\"warning\"} 2\n"));
 }
 
 TEST(Metrics, engine_down_is_zero_and_no_engine_is_absent) {

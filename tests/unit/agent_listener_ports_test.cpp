@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "agent/main/listener_ports.h"
@@ -104,6 +105,58 @@ TEST(ListenerPorts, of_many_pods_with_one_range_are_told_once) {
   EXPECT_EQ(problems[0].object, "Pod/shop/a");
   EXPECT_THAT(problems[0].reason, HasSubstr("(so it is with 2 pods)"));
   EXPECT_EQ(problems[1].object, "Pod/shop/b");
+}
+
+TEST(ListenerPorts, are_no_value_of_an_object) {
+  EXPECT_FALSE(judge({pod_with(1024, 65535)}).at(0).from_object);
+}
+
+class Watch : public ::testing::Test {
+ protected:
+  // The objects that are told; each pod's namespace is the cookie before it.
+  std::vector<std::string> look(
+      const std::vector<std::pair<std::uint64_t, reconcile::PodStatus>>& pods) {
+    std::vector<reconcile::PodStatus> all;
+    for (const auto& [cookie, pod] : pods) {
+      all.push_back(pod);
+      all.back().netns_cookie = cookie;
+    }
+    std::vector<std::string> objects;
+    for (const kube::Problem& problem :
+         watch_.look(all, {.low = 15900, .high = 15999, .per_pod = 4})) {
+      EXPECT_THAT(problem.reason, HasSubstr("--listener-ports 15900-15999"));
+      EXPECT_EQ(problem.key + " " + problem.value, "ip_local_port_range 1024-65535");
+      EXPECT_TRUE(problem.warning);
+      objects.push_back(problem.object);
+    }
+    return objects;
+  }
+
+  const reconcile::PodStatus a_ = pod_with(1024, 65535, "", "a");
+  const reconcile::PodStatus b_ = pod_with(1024, 65535, "", "b");
+  const reconcile::PodStatus good_ = pod_with(32768, 60999, "", "a");
+
+ private:
+  ListenerPortWatch watch_;
+};
+
+using Objects = std::vector<std::string>;
+
+TEST_F(Watch, tells_each_pod_once) {
+  EXPECT_EQ(look({{1, a_}}), Objects{"Pod/shop/a"});
+  EXPECT_EQ(look({{1, a_}, {2, b_}}), Objects{"Pod/shop/b"});
+  EXPECT_EQ(look({{1, a_}, {2, b_}}), Objects{});
+}
+
+TEST_F(Watch, tells_a_pod_again_that_was_right_in_between) {
+  EXPECT_EQ(look({{1, a_}}), Objects{"Pod/shop/a"});
+  EXPECT_EQ(look({{1, good_}}), Objects{});
+  EXPECT_EQ(look({{1, a_}}), Objects{"Pod/shop/a"});
+}
+
+TEST_F(Watch, tells_another_pod_of_the_same_name) {
+  EXPECT_EQ(look({{1, a_}}), Objects{"Pod/shop/a"});
+  EXPECT_EQ(look({{7, a_}}), Objects{"Pod/shop/a"});
 }
 
 }  // namespace
