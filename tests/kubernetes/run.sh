@@ -35,7 +35,7 @@ finish() {
     "$here/down.sh" 9>&-
     # Of a run that ended before its chart was uninstalled.
     [ ! -e "$PINS" ] || "$build/bin/sidetrack-agent" uninstall --drain 1s --cni-conf-dir "$CNI_CONF" --cni-bin-dir "$CNI_BIN"
-    rmdir "$AGENT_CACHE" 2>/dev/null # the kubelet made it
+    rmdir "$AGENT_CACHE" 2>/dev/null || true # the kubelet made it, if it is there
     if ! diff <(echo "$before") <(machine); then
       echo "run.sh: the machine is not as it was: see above" >&2
       status=1
