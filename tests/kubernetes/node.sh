@@ -64,6 +64,7 @@ END
 }
 
 start_containerd() {
+  # runsc: cases_sandboxed.py builds its programs.
   # restrict_oom_score_adj: a root without CAP_SYS_RESOURCE may not lower it, and every pod would fail.
   if put "$ETC/containerd.toml" <<END; then stop containerd; fi
 version = 2
@@ -84,6 +85,8 @@ state = "$STATE/containerd"
       runtime_type = "io.containerd.runc.v2"
       [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
         SystemdCgroup = false
+    [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runsc]
+      runtime_type = "io.containerd.runsc.v1"
 END
   start containerd containerd --config "$ETC/containerd.toml"
   wait_for 30 containerd ctr_k8s version

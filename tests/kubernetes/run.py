@@ -10,6 +10,7 @@ import cases_faults
 import cases_pods
 import cases_policy
 import cases_restarts
+import cases_sandboxed
 import cases_uninstall
 from cluster import NAMESPACE, kubectl
 from tap import Suite
@@ -27,6 +28,7 @@ def main() -> int:
     cases_basic.add(suite)
     cases_pods.add(suite)
     cases_policy.add(suite)
+    cases_sandboxed.add(suite)
     cases_restarts.add(suite)
     cases_faults.add(suite)
     cases_uninstall.add(suite)

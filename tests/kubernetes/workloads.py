@@ -51,6 +51,7 @@ spec:
   terminationGracePeriodSeconds: 1
   restartPolicy: {restart}
   hostNetwork: {host_network}
+  runtimeClassName: {runtime_class}
   containers:
     - name: main
       image: {image}
@@ -70,10 +71,11 @@ def server(in_namespace: str, name: str, service: str, replicas: int = 1) -> Non
 
 
 def pod(in_namespace: str, name: str, command: list[str], *, labels: str = "{}", annotations: str = "{}", restart: str = "Always",
-        host_network: bool = False, more: str = "") -> str:
+        host_network: bool = False, runtime_class: str = "null", more: str = "") -> str:
     """The manifest of a pod with the tools image; `more` belongs to its container."""
     return _POD.format(namespace=in_namespace, name=name, command=json.dumps(command), labels=labels,
-                       annotations=annotations, restart=restart, host_network=str(host_network).lower(), image=TOOLS, more=more)
+                       annotations=annotations, restart=restart, host_network=str(host_network).lower(), runtime_class=runtime_class,
+                       image=TOOLS, more=more)
 
 
 IDLE = ["sh", "-c", "trap 'exit 0' TERM; sleep 1000000 & wait"]
