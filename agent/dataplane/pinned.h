@@ -18,6 +18,8 @@ namespace sidetrack::dataplane {
 
 // From now on no connection is redirected; open ones go on. kBusy: an agent has the pins.
 [[nodiscard]] Result<void> stop_redirecting(const std::string& pin_dir);
+// The same where an agent has the pins and hangs: one that does not would redirect again.
+[[nodiscard]] Result<void> stop_redirecting_beside_an_agent(const std::string& pin_dir);
 // Redirected connections that are still open, by the kernel's own count.
 [[nodiscard]] Result<std::uint64_t> open_redirected(const std::string& pin_dir);
 [[nodiscard]] Result<std::vector<std::uint64_t>> pinned_engine_cgroups(const std::string& pin_dir);

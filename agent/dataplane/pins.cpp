@@ -154,12 +154,19 @@ Result<bool> bypass(const std::string& pin_dir) {
 }
 
 Result<void> stop_redirecting(const std::string& pin_dir) {
+  if (const auto fd = open_map(pin_dir, "st_pods"); !fd && fd.error().error_number == ENOENT) {
+    return {};
+  }
+  const auto lock = lock_pins(pin_dir);
+  ST_TRY(lock);
+  return stop_redirecting_beside_an_agent(pin_dir);
+}
+
+Result<void> stop_redirecting_beside_an_agent(const std::string& pin_dir) {
   auto fd = open_map(pin_dir, "st_pods");
   if (!fd) {
     return fd.error().error_number == ENOENT ? Result<void>() : fd.error();
   }
-  const auto lock = lock_pins(pin_dir);
-  ST_TRY(lock);
   auto keys = map_keys<std::uint64_t>(fd->get(), "st_pods");
   ST_TRY(keys);
   for (const std::uint64_t cookie : *keys) {

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <cstdlib>
 #include <fstream>
 #include <initializer_list>
 #include <iterator>
@@ -294,6 +295,14 @@ Result<ApiConfig> in_cluster_config(const char* host, const char* port,
   config.authority.file = (folder / "ca.crt").string();
   config.token_file = (folder / "token").string();
   return config;
+}
+
+Result<ApiConfig> load_config(const std::filesystem::path& kubeconfig,
+                              const std::filesystem::path& service_account_dir) {
+  return kubeconfig.empty()
+             ? in_cluster_config(std::getenv("KUBERNETES_SERVICE_HOST"),
+                                 std::getenv("KUBERNETES_SERVICE_PORT"), service_account_dir)
+             : load_kubeconfig(kubeconfig);
 }
 
 Result<std::string> read_token(const ApiConfig& config) {

@@ -45,6 +45,11 @@ inline constexpr const char* kServiceAccountFolder =
 [[nodiscard]] Result<ApiConfig> in_cluster_config(const char* host, const char* port,
                                                   const std::filesystem::path& folder);
 
+// How to reach the API server: by that file, or, if none is named, as this process's pod.
+[[nodiscard]] Result<ApiConfig> load_config(
+    const std::filesystem::path& kubeconfig,
+    const std::filesystem::path& service_account_dir = kServiceAccountFolder);
+
 // The token to send now, "" for none. kNotFound, kPermission, kIo, kInvalid (empty, not one line).
 [[nodiscard]] Result<std::string> read_token(const ApiConfig& config);
 

@@ -6,20 +6,17 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cstdlib>
 #include <utility>
 
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/steady_timer.hpp>
-#include <nlohmann/json.hpp>
 
 #include "agent/kube/api_client.h"
 #include "agent/kube/api_worker.h"
 #include "agent/kube/cache_saver.h"
 #include "agent/kube/object_cache.h"
 #include "agent/kube/object_store.h"
-#include "agent/kube/watch_event.h"
 
 namespace sidetrack::kube {
 namespace {
@@ -35,21 +32,6 @@ constexpr milliseconds kLongestRest{100};
 
 std::string time_text(double unix_seconds) {
   return fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(static_cast<std::time_t>(unix_seconds)));
-}
-
-Existence existence(const ApiOutcome& outcome, const std::string& body) {
-  if (outcome.ok()) {
-    const auto value = nlohmann::json::parse(body, nullptr, false);
-    const bool readable = value.is_object() && value.contains("metadata");
-    if (!readable || !value["metadata"].is_object()) {
-      return Existence::kUnknown;
-    }
-    return value["metadata"].contains("deletionTimestamp") ? Existence::kGone : Existence::kExists;
-  }
-  // Not every 404 is the API server's.
-  const bool said = outcome.error.empty() && outcome.status == 404 &&
-                    decode_status(404, outcome.body).reason == "NotFound";
-  return said ? Existence::kGone : Existence::kUnknown;
 }
 
 std::string owner_target(const KubernetesSettings& settings) {
@@ -162,10 +144,6 @@ class KubernetesSource::Run : public std::enable_shared_from_this<KubernetesSour
 
   void ask_daemonset(const std::string& name, const std::function<void(Existence)>& done,
                      milliseconds limit) {
-    ApiRequest request{.target = fmt::format("/apis/apps/v1/namespaces/{}/daemonsets/{}",
-                                             percent_encode(settings_.namespace_name),
-                                             percent_encode(name))};
-    request.deadline = limit;
     const auto answer = [done, weak = weak_from_this(),
                          executor = gather_.get_executor()](Existence existence) {
       asio::post(executor, [done, weak, existence] {
@@ -179,9 +157,9 @@ class KubernetesSource::Run : public std::enable_shared_from_this<KubernetesSour
       return;
     }
     const auto asked =
-        worker_ ? worker_->request(request,
+        worker_ ? worker_->request(daemonset_request(settings_.namespace_name, name, limit),
                                    [answer](const ApiOutcome& outcome, const std::string& body) {
-                                     answer(existence(outcome, body));
+                                     answer(daemonset_existence(outcome, body));
                                    })
                 : Result<void>(Error{});
     if (!asked) {
@@ -338,11 +316,7 @@ Result<std::unique_ptr<KubernetesSource>> KubernetesSource::create(asio::io_cont
   if (settings.node_name.empty()) {
     return make_error(ErrorCode::kInvalid, "the node's name is not known: give --node NAME");
   }
-  auto config =
-      settings.kubeconfig.empty()
-          ? in_cluster_config(std::getenv("KUBERNETES_SERVICE_HOST"),
-                              std::getenv("KUBERNETES_SERVICE_PORT"), settings.service_account_dir)
-          : load_kubeconfig(settings.kubeconfig);
+  auto config = load_config(settings.kubeconfig, settings.service_account_dir);
   ST_TRY(config);
   return std::unique_ptr<KubernetesSource>(
       new KubernetesSource(io, std::move(settings), std::move(*config)));

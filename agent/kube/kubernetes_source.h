@@ -14,6 +14,7 @@
 #include <string>
 
 #include "agent/kube/api_event.h"
+#include "agent/kube/daemonset.h"
 #include "agent/kube/kubeconfig.h"
 #include "agent/kube/resource_watch.h"
 #include "agent/kube/source.h"
@@ -54,8 +55,6 @@ struct KubernetesStatus {
   std::array<ResourceStatus, kResourceCount> resources;  // in the order of Resource
   EventStatus events;
 };
-
-enum class Existence : std::uint8_t { kExists, kGone, kUnknown };
 
 class KubernetesSource : public Source {
  public:

@@ -9,6 +9,7 @@
 
 #include "agent/main/agent.h"
 #include "agent/main/cgroups.h"
+#include "agent/main/leave.h"
 #include "agent/main/options.h"
 #include "agent/main/standby.h"
 #include "agent/main/traces.h"
@@ -152,6 +153,10 @@ int main_of(int argc, char** argv) {
       return kDone;
     case Command::kUninstall: {
       const auto done = uninstall(*options);
+      return done ? int{kDone} : fail(done.error(), options->origins);
+    }
+    case Command::kLeave: {
+      const auto done = leave(*options);
       return done ? int{kDone} : fail(done.error(), options->origins);
     }
     case Command::kSelfTest:

@@ -130,7 +130,8 @@ po::options_description common_options() {
 po::options_description options_of(Command command) {
   return command == Command::kRun         ? run_options()
          : command == Command::kUninstall ? uninstall_options()
-                                          : self_test_options();
+         : command == Command::kSelfTest  ? self_test_options()
+                                          : po::options_description();
 }
 
 po::options_description every_option() {
@@ -162,6 +163,15 @@ std::string help_text(Command command) {
          << uninstall_options() << "\n"
          << common_options()
          << "\nExample: sidetrack-agent uninstall --pin-dir /sys/fs/bpf/sidetrack --drain 1m\n";
+  } else if (command == Command::kLeave) {
+    text << "sidetrack-agent leave [options]: for a pod of the agent that is about to be ended "
+            "(preStop); other options as the agent\nhas them, from its --config FILE and the "
+            "environment.\n"
+            "An agent that answers is left alone. Beside one that does not, whose DaemonSet is "
+            "gone: new connections go direct,\nand sidetrack-cni leaves the CNI configuration, so "
+            "that the node starts pods. Otherwise nothing is changed.\n\n"
+         << common_options()
+         << "\nExample: sidetrack-agent leave --config /etc/sidetrack/agent.conf\n";
   } else if (command == Command::kSelfTest) {
     text << "sidetrack-agent self-test [options]: tries whether sockets can skip TCP on this "
             "kernel.\n"
@@ -179,6 +189,9 @@ std::string help_text(Command command) {
            "--objects DIR; SIGHUP reads them again\n"
            "  sidetrack-agent uninstall [options]           removes everything that it made, after "
            "connections have drained\n"
+           "  sidetrack-agent leave [options]               before the pod of an agent ends: "
+           "clears "
+           "its node if it hangs and is not wanted any more\n"
            "  sidetrack-agent self-test [options]           tries whether sockets can skip TCP on "
            "this kernel\n"
            "  sidetrack-agent COMMAND --help | --version\n\n"

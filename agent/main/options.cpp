@@ -228,15 +228,18 @@ Result<Options> parse_options(int argc, const char* const* argv) {
   if (first == "--version") {
     return Options{.command = Command::kVersion};
   }
-  if (first != "run" && first != "uninstall" && first != "self-test") {
+  const std::map<std::string, Command> commands = {{"run", Command::kRun},
+                                                   {"uninstall", Command::kUninstall},
+                                                   {"leave", Command::kLeave},
+                                                   {"self-test", Command::kSelfTest}};
+  const auto found = commands.find(first);
+  if (found == commands.end()) {
     return make_error(ErrorCode::kInvalid,
-                      fmt::format("{}: run, uninstall, self-test, --help, --version",
+                      fmt::format("{}: run, uninstall, leave, self-test, --help, --version",
                                   first.empty() ? "a command is missing"
                                                 : fmt::format("'{}' is no command", first)));
   }
-  const Command command = first == "run"         ? Command::kRun
-                          : first == "uninstall" ? Command::kUninstall
-                                                 : Command::kSelfTest;
+  const Command command = found->second;
   cli::Origins origins;
   try {
     auto values = parse_words({argv + 2, argv + argc}, command);

@@ -18,7 +18,7 @@
 
 namespace sidetrack::agent {
 
-enum class Command { kRun, kUninstall, kSelfTest, kHelp, kVersion };
+enum class Command { kRun, kUninstall, kLeave, kSelfTest, kHelp, kVersion };
 
 // Where an external engine listens.
 struct ExternalEngine {
@@ -84,7 +84,7 @@ struct Options {
 // kInvalid: the message names the option, its value and what is allowed.
 [[nodiscard]] Result<Options> parse_options(int argc, const char* const* argv);
 
-// Of kRun or kUninstall; else of all.
+// Of one of the commands that do something; else of all.
 [[nodiscard]] std::string help_text(Command command);
 
 }  // namespace sidetrack::agent

@@ -129,20 +129,6 @@ void remove_cache(const std::string& cache_dir) {
   }
 }
 
-// Early: from then on the runtime asks nobody of us for new pods.
-void retract_plugin(const Options& options) {
-  if (options.cni.conf_dir.empty() || options.keep_conflist) {
-    return;
-  }
-  const auto done = cni::install::uninstall(installer_settings(options));
-  for (const std::string& left : done.left) {
-    cli::say(fmt::format("left {}\n", left));
-  }
-  cli::say(fmt::format("sidetrack-cni is {}\n", done.left.empty()
-                                                    ? "out of " + options.cni.conf_dir
-                                                    : "not wholly out of " + options.cni.conf_dir));
-}
-
 struct Left {
   std::vector<std::string> lines;  // one for each other installation
   bool in_our_place = false;       // one of them is attached where ours was
@@ -176,6 +162,19 @@ void remove_self_tests(const Options& options, const std::string& attached_to) {
 
 }  // namespace
 
+void retract_plugin(const Options& options) {
+  if (options.cni.conf_dir.empty() || options.keep_conflist) {
+    return;
+  }
+  const auto done = cni::install::uninstall(installer_settings(options));
+  for (const std::string& left : done.left) {
+    cli::say(fmt::format("left {}\n", left));
+  }
+  cli::say(fmt::format("sidetrack-cni is {}\n", done.left.empty()
+                                                    ? "out of " + options.cni.conf_dir
+                                                    : "not wholly out of " + options.cni.conf_dir));
+}
+
 Result<void> uninstall(const Options& options) {
   // No folder, no agent with these options; one with other options but the same pins is refused
   // below.
@@ -203,7 +202,7 @@ Result<void> uninstall(const Options& options) {
   // Before anything that takes time: engines may be ending, too, and where `closed` holds their
   // pods' connections would be refused.
   ST_TRY(dataplane::stop_redirecting(options.pin_dir));
-  retract_plugin(options);
+  retract_plugin(options);  // early: from then on the runtime asks nobody of us for new pods
   if (*has_pins) {
     ST_TRY(drain(options));
     auto removed = dataplane::Dataplane::uninstall(options.pin_dir);

@@ -12,4 +12,8 @@ namespace sidetrack::agent {
 // Prints what was removed, a line each. kBusy: an agent is running.
 [[nodiscard]] Result<void> uninstall(const Options& options);
 
+// The part of it that the runtime sees: sidetrack-cni out of the CNI configuration, then its
+// program. Prints what was done.
+void retract_plugin(const Options& options);
+
 }  // namespace sidetrack::agent

@@ -148,8 +148,9 @@ Reply Invocation::ask_agent(const wire::cni::Message& request, UniqueFd netns,
                                    ": " + answer.error().message,
                                "see `kubectl -n " + own +
                                    " get pods -o wide` for the agent of the node, run "
-                                   "`sidetrackctl doctor` in its container; where there is to be "
-                                   "no agent any more, take sidetrack-cni out of the conflist"}};
+                                   "`sidetrackctl doctor` in its container; where Sidetrack was "
+                                   "uninstalled, run `sidetrack-agent uninstall` on the node or "
+                                   "take sidetrack-cni out of the conflist"}};
   }
   if (const auto* const failed = std::get_if<wire::cni::Failed>(&*answer)) {
     return {.failure = Failure{failed->code, failed->message, failed->details}, .answered = true};

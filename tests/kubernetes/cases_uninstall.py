@@ -47,7 +47,9 @@ def add(suite: Suite) -> None:
 
     @suite.case("uninstall-while-the-agent-hangs", slow=True)
     def _() -> str:
-        run("helm", "install", RELEASE, ROOT / "helm/sidetrack", "-n", NAMESPACE, *values(), "--wait", "--timeout", "3m", timeout=200)
+        # deny: what is left behind would keep pods from starting
+        run("helm", "install", RELEASE, ROOT / "helm/sidetrack", "-n", NAMESPACE, *values(), "--set", "cni.onAgentDown=deny", "--wait", "--timeout", "3m",
+            timeout=200)
         until(60, "the agent to be ready", agent_is_ready)
         until_chained()
         enrolled(CLIENT, "redirect")
@@ -55,7 +57,8 @@ def add(suite: Suite) -> None:
         os.kill(processes("sidetrack-agent")[0], signal.SIGSTOP)
         run("helm", "uninstall", RELEASE, "-n", NAMESPACE, "--wait", "--timeout", "3m", timeout=200)
         until(180, "the pods of Sidetrack to be gone", lambda: not get("pods", "-n", NAMESPACE)["items"])
-        expect("sidetrack-cni" in "".join(file.read_text() for file in CONF_DIR.iterdir()), "the plugin is gone: nothing hung")
+        expect(PIN_DIR.exists(), "the pins are gone: nothing hung")
+        expect(folder(CONF_DIR) == {CONFLIST.name: main_conflist().encode()}, f"the configuration is not as it was found: {folder(CONF_DIR)}")
         begin = time.monotonic()
         answered(workloads.client(SHOP, "left"))
         kubectl("delete", "pod", "-n", SHOP, "left", "--timeout=30s")
@@ -63,7 +66,7 @@ def add(suite: Suite) -> None:
         answered(CLIENT)
         run(BIN / "sidetrack-agent", "uninstall", "--cni-conf-dir", CONF_DIR, "--cni-bin-dir", BIN_DIR, "--drain", "1s")
         expect_as_found()
-        return f"a pod started, connected and was deleted in {took:.1f} s, one from before connects; `sidetrack-agent uninstall` took back the rest"
+        return f"onAgentDown: deny; the conflist is as it was; a pod started, connected and was deleted in {took:.1f} s, one from before connects; `sidetrack-agent uninstall` took back the rest"
 
     @suite.case("pods-after-uninstall")
     def _() -> str:

@@ -256,6 +256,16 @@ TEST_F(OptionsTest, of_uninstall_need_no_objects) {
   EXPECT_EQ(options->pin_dir, "/b/p");
 }
 
+// The chart's preStop: what it needs to know is in the agent's file.
+TEST_F(OptionsTest, of_leave_are_in_the_file_of_the_agent) {
+  const auto options = parse({"leave", "--pin-dir", "/b/p"});
+  ASSERT_TRUE(options) << options.error().message;
+  EXPECT_EQ(options->command, Command::kLeave);
+  EXPECT_EQ(options->pin_dir, "/b/p");
+  EXPECT_FALSE(parse({"leave", "--drain", "1s"}));
+  EXPECT_THAT(help_text(Command::kLeave), HasSubstr("preStop"));
+}
+
 TEST(Help, is_shown_when_asked_for) {
   EXPECT_EQ(parse({"--help"})->command, Command::kHelp);
   EXPECT_EQ(parse({"--version"})->command, Command::kVersion);

@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "agent/kube/daemonset.h"
+
+#include <fmt/format.h>
+
+#include <optional>
+#include <string_view>
+
+#include <nlohmann/json.hpp>
+
+#include "agent/kube/resource.h"
+#include "agent/kube/watch_event.h"
+
+namespace sidetrack::kube {
+namespace {
+
+constexpr std::size_t kLongestObject = 1U << 20U;
+
+class Answer : public ApiCall {
+ public:
+  bool on_data(std::string_view bytes) override {
+    body_ += bytes;
+    return body_.size() <= kLongestObject;
+  }
+  void on_end(const ApiOutcome& outcome) override {
+    existence_ = daemonset_existence(outcome, body_);
+  }
+  [[nodiscard]] const std::optional<Existence>& existence() const { return existence_; }
+
+ private:
+  std::string body_;
+  std::optional<Existence> existence_;
+};
+
+}  // namespace
+
+ApiRequest daemonset_request(const std::string& namespace_name, const std::string& name,
+                             std::chrono::milliseconds limit) {
+  ApiRequest request{.target = fmt::format("/apis/apps/v1/namespaces/{}/daemonsets/{}",
+                                           percent_encode(namespace_name), percent_encode(name))};
+  request.deadline = limit;
+  return request;
+}
+
+Existence daemonset_existence(const ApiOutcome& outcome, const std::string& body) {
+  if (outcome.ok()) {
+    const auto value = nlohmann::json::parse(body, nullptr, false);
+    const bool readable = value.is_object() && value.contains("metadata");
+    if (!readable || !value["metadata"].is_object()) {
+      return Existence::kUnknown;
+    }
+    return value["metadata"].contains("deletionTimestamp") ? Existence::kGone : Existence::kExists;
+  }
+  if (!outcome.error.empty()) {
+    return Existence::kUnknown;
+  }
+  // Not every 404 is the API server's.
+  const std::string reason = decode_status(outcome.status, outcome.body).reason;
+  if (outcome.status == 404 && reason == "NotFound") {
+    return Existence::kGone;
+  }
+  return (outcome.status == 401 && reason == "Unauthorized") ||
+                 (outcome.status == 403 && reason == "Forbidden")
+             ? Existence::kRefused
+             : Existence::kUnknown;
+}
+
+Result<Existence> ask_daemonset(const ApiConfig& config, const std::string& namespace_name,
+                                const std::string& name, std::chrono::milliseconds limit) {
+  auto client = ApiClient::create(config);
+  ST_TRY(client);
+  Answer answer;
+  (*client)->start(daemonset_request(namespace_name, name, limit), answer);
+  while (!answer.existence()) {  // the request ends by its deadline
+    (*client)->run(std::chrono::steady_clock::now() + limit);
+  }
+  return *answer.existence();
+}
+
+}  // namespace sidetrack::kube

@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0
+// Whether our DaemonSet is still there: what the API server says of it.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <string>
+
+#include "agent/kube/api_client.h"
+#include "agent/kube/kubeconfig.h"
+
+namespace sidetrack::kube {
+
+enum class Existence : std::uint8_t {
+  kExists,
+  kGone,     // or being deleted
+  kRefused,  // we may not ask (any more): `helm uninstall` takes our rights with our DaemonSet
+  kUnknown,  // the API server did not answer, or something else did
+};
+
+[[nodiscard]] ApiRequest daemonset_request(const std::string& namespace_name,
+                                           const std::string& name,
+                                           std::chrono::milliseconds limit);
+// Of the answer to it; `body`: of a 2xx one. Pure.
+[[nodiscard]] Existence daemonset_existence(const ApiOutcome& outcome, const std::string& body);
+
+// Asks once, in at most `limit`. Blocking. kInternal: the client cannot start.
+[[nodiscard]] Result<Existence> ask_daemonset(const ApiConfig& config,
+                                              const std::string& namespace_name,
+                                              const std::string& name,
+                                              std::chrono::milliseconds limit);
+
+}  // namespace sidetrack::kube

@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "agent/main/leave.h"
+
+#include <fmt/format.h>
+
+#include <chrono>
+
+#include <nlohmann/json.hpp>
+
+#include "agent/ctl/client.h"
+#include "agent/dataplane/pinned.h"
+#include "agent/kube/daemonset.h"
+#include "agent/main/uninstall.h"
+#include "sidetrack/cli/say.h"
+
+namespace sidetrack::agent {
+namespace {
+
+constexpr std::chrono::milliseconds kPatience{2000};  // of each question
+
+bool agent_answers(const Options& options) {
+  const ctl::Client client(options.state_dir + "/admin.sock", kPatience);
+  const auto answer = client.get("/v1/counters", "counters");
+  return answer || answer.error().code != ErrorCode::kIo;
+}
+
+Result<void> keep(const std::string& why) {
+  cli::say(fmt::format("nothing was changed: {}\n", why));
+  return {};
+}
+
+}  // namespace
+
+Result<void> leave(const Options& options) {
+  if (options.daemonset.empty()) {
+    return make_error(ErrorCode::kInvalid,
+                      "--daemonset is missing: whether it is gone is the question");
+  }
+  if (agent_answers(options)) {
+    return keep("the agent answers; it takes everything back itself if it was the last one");
+  }
+  auto config = kube::load_config(options.kubeconfig);
+  ST_TRY(config);
+  const auto existence =
+      kube::ask_daemonset(*config, options.namespace_name, options.daemonset, kPatience);
+  ST_TRY(existence);
+  const std::string name = fmt::format("{}/{}", options.namespace_name, options.daemonset);
+  switch (*existence) {
+    case kube::Existence::kExists:
+      return keep("DaemonSet " + name + " is there, another agent follows");
+    case kube::Existence::kUnknown:
+      return make_error(ErrorCode::kIo,
+                        fmt::format("the API server at {} does not say whether DaemonSet {} is "
+                                    "there: nothing was changed",
+                                    config->server, name));
+    case kube::Existence::kGone:
+    case kube::Existence::kRefused:
+      break;
+  }
+  cli::say(fmt::format("no agent answers, and DaemonSet {} is gone\n", name));
+  const auto stopped = dataplane::stop_redirecting_beside_an_agent(options.pin_dir);
+  retract_plugin(options);  // whatever became of the rest: the node must start pods
+  return stopped;
+}
+
+}  // namespace sidetrack::agent

@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: Apache-2.0
+// `sidetrack-agent leave`, which the chart's pod runs before it is ended: what it clears, and when.
+#include <fmt/format.h>
+
+#include <csignal>
+#include <fstream>
+#include <sstream>
+
+#include "sidetrack/abi/types.h"
+#include "tests/dataplane/kernel_view.h"
+#include "tests/kubernetes/agent_on_node.h"
+
+namespace sidetrack::tests {
+namespace {
+
+using nlohmann::json;
+
+const std::string kDaemonSets = "/apis/apps/v1/namespaces/sidetrack/daemonsets";
+
+class AgentLeaveTest : public AgentOnNode {
+ protected:
+  // A node whose agent has its plugin in the configuration and a pod in the kernel.
+  void SetUp() override {
+    AgentOnNode::SetUp();
+    if (IsSkipped() || HasFatalFailure()) {
+      return;
+    }
+    write_kubeconfig(fmt::format("https://127.0.0.1:{}", api_->port()));
+    std::ofstream(conflist()) << kMain;
+    ASSERT_NO_FATAL_FAILURE(run_pod());
+    ST_ASSERT_OK(sidetrack_->start_agent());
+    ST_ASSERT_OK(sidetrack_->wait_for_pod(pod_name(), "enrolled", "passthrough"));
+    ASSERT_TRUE(lab::eventually(lab::kPatience, [&] { return is_chained(); }));
+    make_daemonset();
+  }
+  void TearDown() override {
+    if (sidetrack_ && !IsSkipped()) {
+      (void)sidetrack_->agent().signal(SIGCONT);  // NOLINT: it may not have been started
+    }
+    remove_daemonset();
+  }
+
+  static void make_daemonset() {
+    ST_ASSERT_OK(api_->create(
+        kDaemonSets,
+        R"({"metadata":{"name":"sidetrack"},"spec":{"selector":{"matchLabels":{"a":"b"}},"template":)"
+        R"({"metadata":{"labels":{"a":"b"}},"spec":{"containers":[{"name":"c","image":"i"}]}}}})"));
+  }
+  static void remove_daemonset() {
+    if (api_) {
+      api_->call("DELETE", kDaemonSets + "/sidetrack");
+    }
+  }
+  void hang() const { ST_ASSERT_OK(sidetrack_->agent().signal(SIGSTOP)); }
+
+  [[nodiscard]] lab::CommandResult leave() const {
+    const std::string config = folder_->file("leave.conf");
+    std::ofstream(config) << fmt::format(
+        "kubeconfig = {}\ndaemonset = sidetrack\nnamespace = sidetrack\nstate-dir = {}\n"
+        "cache-dir = {}\npin-dir = {}\ncni-conf-dir = {}\ncni-bin-dir = {}\n",
+        folder_->file("kubeconfig"), sidetrack_->state_dir(), sidetrack_->cache_dir(),
+        sidetrack_->pin_dir(), folder_->file("net.d"), folder_->file("bin"));
+    const auto done = lab::run_command(
+        {.arguments = {lab::built_program("sidetrack-agent"), "leave", "--config", config}});
+    EXPECT_TRUE(done) << done.error().message;
+    return done ? *done : lab::CommandResult{.exit_status = -1};
+  }
+
+  [[nodiscard]] std::string conflist() const {
+    return folder_->file("net.d") + "/10-main.conflist";
+  }
+  [[nodiscard]] std::string configuration() const {
+    std::ostringstream text;
+    text << std::ifstream(conflist()).rdbuf();
+    return text.str();
+  }
+  [[nodiscard]] bool is_chained() const {
+    return configuration().find("sidetrack-cni") != std::string::npos;
+  }
+  [[nodiscard]] int mode_in_kernel() const {
+    const auto row = lab::KernelView(sidetrack_->pin_dir()).pod(*pod_->netns.cookie());
+    EXPECT_TRUE(row) << row.error().message;
+    return row ? row->mode : -1;
+  }
+  void expect_unchanged() const {
+    EXPECT_TRUE(is_chained()) << configuration();
+    EXPECT_NE(mode_in_kernel(), ST_MODE_DISABLED);
+  }
+  void expect_cleared() const {
+    EXPECT_EQ(configuration(), kMain);
+    EXPECT_EQ(mode_in_kernel(), ST_MODE_DISABLED);
+    EXPECT_FALSE(std::filesystem::exists(folder_->file("bin") + "/sidetrack-cni"));
+  }
+
+  static constexpr const char* kMain =
+      "{\"cniVersion\": \"1.0.0\", \"name\": \"main\", \"plugins\": [{\"type\": \"bridge\"}]}\n";
+};
+
+TEST_F(AgentLeaveTest, clears_a_node_whose_agent_hangs_when_its_daemonset_is_gone) {
+  remove_daemonset();
+  hang();
+  const auto left = leave();
+  EXPECT_EQ(left.exit_status, 0) << left.output;
+  expect_cleared();
+}
+
+// What `helm uninstall` does: the token is worth nothing any more when the pod is ended.
+TEST_F(AgentLeaveTest, clears_a_node_whose_agent_hangs_when_its_rights_are_gone) {
+  hang();
+  write_token("of-nobody");
+  const auto left = leave();
+  EXPECT_EQ(left.exit_status, 0) << left.output;
+  expect_cleared();
+}
+
+TEST_F(AgentLeaveTest, leaves_an_upgrade_alone) {
+  hang();
+  const auto left = leave();
+  EXPECT_EQ(left.exit_status, 0);
+  EXPECT_NE(left.output.find("DaemonSet sidetrack/sidetrack is there"), std::string::npos)
+      << left.output;
+  expect_unchanged();
+}
+
+TEST_F(AgentLeaveTest, leaves_the_work_to_an_agent_that_answers) {
+  remove_daemonset();
+  const auto left = leave();
+  EXPECT_EQ(left.exit_status, 0);
+  EXPECT_NE(left.output.find("the agent answers"), std::string::npos) << left.output;
+  expect_unchanged();
+}
+
+TEST_F(AgentLeaveTest, changes_nothing_where_nobody_can_say) {
+  remove_daemonset();
+  hang();
+  write_kubeconfig(proxy_->server().url());
+  proxy_->server().go_away();
+  const auto left = leave();
+  EXPECT_EQ(left.exit_status, 1);
+  EXPECT_NE(left.output.find("does not say whether DaemonSet sidetrack/sidetrack is there"),
+            std::string::npos)
+      << left.output;
+  expect_unchanged();
+}
+
+}  // namespace
+}  // namespace sidetrack::tests
