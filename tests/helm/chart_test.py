@@ -331,6 +331,31 @@ class Monitoring(unittest.TestCase):
         self.assertIsNone(self.address("", "192.0.2.1"))
 
 
+class Policy(unittest.TestCase):
+    """Who may connect to the pods by the NetworkPolicy."""
+
+    def spec(self, policy: dict[str, Any], **values: Any) -> dict[str, Any]:
+        return chart.find(chart.rendered({**values, "networkPolicy": {"enabled": True, **policy}}), "NetworkPolicy")["spec"]
+
+    def test_it_is_for_the_pods_of_the_daemonset(self):
+        objects = chart.rendered({"networkPolicy": {"enabled": True}})
+        policy, daemon_set = chart.find(objects, "NetworkPolicy"), chart.find(objects, "DaemonSet")
+        self.assertEqual(policy["spec"]["podSelector"], daemon_set["spec"]["selector"])
+        self.assertEqual(policy["metadata"]["namespace"], daemon_set["metadata"]["namespace"])
+
+    def test_nobody_may_connect_by_default(self):
+        spec = self.spec({})
+        self.assertEqual((spec["policyTypes"], spec["ingress"]), (["Ingress"], []))
+
+    def test_the_given_peers_may_read_the_metrics_of_agent_and_engine_and_nothing_else(self):
+        peers = [{"namespaceSelector": {"matchLabels": {"name": "monitoring"}}, "podSelector": {"matchLabels": {"app": "prometheus"}}},
+                 {"ipBlock": {"cidr": "192.0.2.0/24"}}]
+        for ports, values in (([15880, 15881], {}), ([9000, 9001], {"agent": {"httpPort": 9000}, "engine": {"httpPort": 9001}})):
+            spec = self.spec({"metricsFrom": peers}, **values)
+            self.assertEqual(spec["policyTypes"], ["Ingress"])
+            self.assertEqual(spec["ingress"], [{"from": peers, "ports": [{"protocol": "TCP", "port": port} for port in ports]}])
+
+
 class Schema(unittest.TestCase):
     def test_unknown_keys_are_refused_everywhere(self):
         for path, node in chart.schema_objects(chart.schema()):
