@@ -133,7 +133,7 @@ def add(suite: Suite) -> None:
         expect(adds - adds_before[0] >= PODS, f"the plugin asked {adds - adds_before[0]} times for {PODS} pods")
         flows = [flow["path"] for flow in ctl("flows", "-n", RUSH, "--since", "15m")["flows"]]
         expect(len(flows) >= PODS and "direct" not in flows, f"{len(flows)} flows, of which {flows.count('direct')} direct")
-        kubectl("delete", "namespace", RUSH, "--wait=false")
+        kubectl("delete", "namespace", RUSH, "--timeout=180s", timeout=190)
         return (f"{PODS} pods in {took:.0f} s, {BATCH} at a time: the kernel counted {PODS} redirected, {flows.count('engine')} flows through the engine, "
                 f"{slow - adds_before[1]} of {adds - adds_before[0]} questions of the plugin took more than 50 ms")
 
@@ -240,7 +240,7 @@ def add(suite: Suite) -> None:
                 until_chained()
                 decided(CLIENT, f"http://{SERVER}/", "redirected")
         end_rush(UPGRADE_PODS, rush)
-        kubectl("delete", "namespace", RUSH, "--wait=false")
+        kubectl("delete", "namespace", RUSH, "--timeout=180s", timeout=190)
         kubectl("delete", "pod", "-n", TILL, "upgrade", "--wait=false")
         expect(builds[2] == builds[0], f"the agent before, after the upgrade and after the rollback: {builds}")
         return (f"upgrade {times[0]:.0f} s, rollback {times[1]:.0f} s, {'the same build' if builds[1] == builds[0] else 'another build and back'}: "
