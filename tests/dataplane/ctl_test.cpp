@@ -295,6 +295,9 @@ TEST_F(Ctl, doctor_warns_where_connections_may_take_the_engines_ports) {
   };
   ST_ASSERT_OK(Lab::set_port_range(*web_, kLow, kHigh));
   EXPECT_TRUE(eventually(kPatience, warns)) << doctor()->output;
+  ST_ASSERT_OK(sidetrack_->agent().wait_for_output(
+      "event=problem object=Pod/shop/web key=ip_local_port_range"));
+  EXPECT_EQ(sidetrack_->metric("sidetrack_policy_rejected"), 0.0);
   ST_ASSERT_OK(web_->netns.write_sysctl("ipv4/ip_local_reserved_ports",
                                         fmt::format("{}-{}", kLow, kLow + 7)));
   EXPECT_TRUE(eventually(kPatience, is_content)) << doctor()->output;
@@ -302,6 +305,18 @@ TEST_F(Ctl, doctor_warns_where_connections_may_take_the_engines_ports) {
   EXPECT_TRUE(eventually(kPatience, warns)) << doctor()->output;
   ST_ASSERT_OK(Lab::set_port_range(*web_, kLow + 8, 32767));
   EXPECT_TRUE(eventually(kPatience, is_content)) << doctor()->output;
+}
+
+TEST_F(Ctl, doctor_has_one_error_for_an_engine_that_is_dead) {
+  sidetrack_->engine().kill_hard();
+  const auto waits = [&] {
+    const auto told = doctor();
+    return told && told->output.find("pods that wait for it: 1\n") != std::string::npos;
+  };
+  EXPECT_TRUE(eventually(kPatience, waits)) << doctor()->output;
+  ST_ASSERT_VALUE(const auto told, doctor());
+  EXPECT_EQ(told.exit_status, 1);
+  EXPECT_NE(told.output.find("\n1 error, 0 warnings\n"), std::string::npos) << told.output;
 }
 
 TEST_F(Ctl, doctor_is_content_with_a_healthy_node_and_not_with_a_detached_program) {

@@ -143,6 +143,10 @@ void AgentFault::expect_shown_without_names(std::size_t open) {
   }
   EXPECT_EQ(shown, open) << page.dump(2);
 
+  ST_ASSERT_VALUE(const auto status, sidetrack_->ctl({"status"}));
+  EXPECT_NE(status.output.find("-> correct the object; until all can be read, what the earlier "),
+            std::string::npos)
+      << status.output;
   ST_ASSERT_VALUE(const auto table, sidetrack_->ctl({"pods"}));
   EXPECT_NE(table.standard_output.find("(" + web_->v4 + ")"), std::string::npos)
       << table.standard_output;
