@@ -70,6 +70,10 @@ test-kernels: build-ci ## runs dataplane tests on Debian's 5.10, 6.1, 6.12 and n
 image: build ## builds the container image without a container engine: build/image/sidetrack-VERSION.oci.tar and its SBOM
 	$(Q)python3 -B image/build.py --bin $(BUILD)/bin --out $(BUILD)/image --revision "$$(git rev-parse HEAD 2>/dev/null)"
 
+.PHONY: test-reproducible
+test-reproducible: build ## compiles the programs once more, in another folder and without ccache: the image has the same bytes (10 minutes)
+	$(Q)tests/image/reproducible.sh $(BUILD)
+
 .PHONY: test-kubernetes
 test-kubernetes: build-ci ## runs the chart in a real cluster of one node, and the agent against a real API server (root, Go 1.24; half an hour; CASES='install redirect*')
 	$(Q)tests/kubernetes/run.sh $(BUILD) $(CASES)

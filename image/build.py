@@ -6,7 +6,7 @@
     build.py --bin build/bin --rootfs DIR            only the folder that becomes the image (what the Containerfile copies)
 
 The image holds our programs, stripped, the shared libraries that ldd names (files of Debian packages, whose versions and
-licences are recorded), /etc/passwd, and a bill of materials. The same programs and packages give the same bytes.
+licences are recorded), /etc/passwd, and a bill of materials. The same sources, compiler and packages give the same bytes, in whatever folder (make test-reproducible).
 """
 
 import argparse
@@ -46,7 +46,8 @@ def place_programs(folder: Path, root: Path) -> list[Path]:
         if not source.exists():
             fail(f"{source} is missing: cmake --build {folder.parent} --target {name}")
         target = root / "usr/bin" / name
-        subprocess.run(["strip", "--strip-all", "-o", str(target), str(source)], check=True)
+        # The linker's build-id is a hash of the debug information, too, which names the folder of the build.
+        subprocess.run(["strip", "--strip-all", "--remove-section=.note.gnu.build-id", "-o", str(target), str(source)], check=True)
         target.chmod(0o755)
         placed.append(target)
     return placed

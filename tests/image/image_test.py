@@ -210,6 +210,8 @@ class Image(unittest.TestCase):
             data = (self.root / "usr/bin" / program).read_bytes()
             for folder in (ROOT, BIN.parent):
                 self.assertNotIn(str(folder).encode() + b"/", data, program)
+            # Nor a hash of one.
+            self.assertNotIn(b".note.gnu.build-id", data, program)
 
 
 if __name__ == "__main__":
