@@ -302,8 +302,8 @@ TEST_F(Ctl, following_flows_of_a_namespace_without_pods_says_so_and_goes_on) {
   const std::string said = folder_.file("said");
   const auto outcome =
       run("flows -f -n nope -o json --state-dir " + folder_.path() + " 2>" + said +
-          " & pid=$!; until [ -s " + said + " ]; do sleep 0.05; done; kill -0 $pid && kill -INT " +
-          "$pid; wait $pid && cat " + said);
+          " & pid=$!; while [ ! -s " + said +
+          " ] && kill -0 $pid; do sleep 0.05; done; kill -INT $pid; wait $pid && cat " + said);
   EXPECT_EQ(outcome.code, 0);
   EXPECT_EQ(outcome.output, "sidetrackctl: no pod of namespace nope is on this node\n");
 }
