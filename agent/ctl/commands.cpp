@@ -173,18 +173,22 @@ int show_list(const json& answer, const char* key, const Options& options, const
   if (!is_table) {
     streams.out << serialise(answer, options.format);
   }
-  const int code = list_of(answer, key).empty() ? check_namespace(options, streams) : kExitFine;
+  const int code =
+      list_of(answer, key).empty() ? check_namespace(answer, options, streams) : kExitFine;
   if (is_table && code == kExitFine) {
     streams.out << render(answer);
   }
   return code;
 }
 
-int check_namespace(const Options& options, const Streams& streams) {
+int check_namespace(const json& answer, const Options& options, const Streams& streams) {
   if (options.namespace_name.empty()) {
     return kExitFine;
   }
-  const auto reply = Client(admin_socket(options)).get(pods_target(options.namespace_name), "pods");
+  const auto reply =
+      answer.contains("pods")
+          ? Result<json>(answer)
+          : Client(admin_socket(options)).get(pods_target(options.namespace_name), "pods");
   if (!reply) {
     return fail(reply.error(), streams);
   }

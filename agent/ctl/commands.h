@@ -37,7 +37,9 @@ using Renderer = std::function<std::string(const nlohmann::json&)>;
 [[nodiscard]] int show_list(const nlohmann::json& answer, const char* key, const Options& options,
                             const Streams& streams, const Renderer& render);
 // Says so if there is no pod of the namespace that was asked for, if any; returns the exit code.
-[[nodiscard]] int check_namespace(const Options& options, const Streams& streams);
+// The agent is asked for its pods unless it has just answered with them.
+[[nodiscard]] int check_namespace(const nlohmann::json& answer, const Options& options,
+                                  const Streams& streams);
 
 // Prints the error and returns the exit code that goes with it.
 [[nodiscard]] int fail(const Error& error, const Streams& streams);

@@ -68,7 +68,7 @@ int follow(const Options& options, const Streams& streams, double since) {
       continue;
     }
     if (!std::exchange(reached, true)) {
-      (void)check_namespace(options, streams);  // some may come
+      (void)check_namespace(*page, options, streams);  // some may come
     }
     if (std::exchange(away, false)) {
       streams.error << "sidetrackctl: the agent answers again\n";

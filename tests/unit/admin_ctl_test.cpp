@@ -191,6 +191,12 @@ TEST(CtlVersions, the_pods_of_a_newer_agent_are_printed) {
                                             "bank +db-0 +mirror +half_enrolled +15900-15901 "));
 }
 
+TEST(CtlVersions, an_agent_is_asked_once_for_the_pods_of_a_namespace_without_any) {
+  const auto outcome = told_by_another_version("pods -n nope", "{\"pods\": []}");
+  EXPECT_EQ(outcome.code, 1);
+  EXPECT_EQ(outcome.output, "sidetrackctl: no pod of namespace nope is on this node\n");
+}
+
 // One that knows less: what was added later is not in its answers.
 TEST(CtlVersions, the_status_of_an_older_agent_is_printed) {
   nlohmann::json status = admin::to_json(test::FakeViews().status_view);
