@@ -3,6 +3,8 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <set>
+#include <utility>
 
 #include <nlohmann/json.hpp>
 
@@ -103,7 +105,10 @@ void check_engines(const json& status, Findings& findings) {
   }
 }
 
-void check_pods(const json& status, const json& pods, Findings& findings) {
+// What problems of pods are told of already: object and key.
+using Told = std::set<std::pair<std::string, std::string>>;
+
+Told check_pods(const json& status, const json& pods, Findings& findings) {
   const auto& summary = list_of(status, "pods");
   const auto waiting = waiting_for_engine(status);  // told with the engine
   const auto drift = count_of(summary, "drift");
@@ -112,8 +117,9 @@ void check_pods(const json& status, const json& pods, Findings& findings) {
                         fmt::format("{} wanted, {} enrolled", count_of(summary, "wanted"),
                                     count_of(summary, "enrolled")),
                         ""});
-    return;
+    return {};
   }
+  Told told;
   std::uint64_t named = 0;
   for (const auto& pod : list_of(pods, "pods")) {
     const auto reason = text_of(pod, "reason");
@@ -121,11 +127,12 @@ void check_pods(const json& status, const json& pods, Findings& findings) {
       continue;
     }
     ++named;
-    findings.push_back(
-        {Severity::kError, "pods",
-         fmt::format("{}/{} should be enrolled and is not: {}{}", text_of(pod, "namespace"),
-                     text_of(pod, "pod"), reason, because(text_of(pod, "reason_detail"))),
-         fmt::format("sidetrackctl policy {}/{}", text_of(pod, "namespace"), text_of(pod, "pod"))});
+    const auto name = text_of(pod, "namespace") + "/" + text_of(pod, "pod");
+    told.emplace("Pod/" + name, reason);
+    findings.push_back({Severity::kError, "pods",
+                        fmt::format("{} should be enrolled and is not: {}{}", name, reason,
+                                    because(text_of(pod, "reason_detail"))),
+                        "sidetrackctl policy " + name});
   }
   // Those that wait for something are not among the named, and pods may have come in between.
   if (named + waiting < drift) {
@@ -134,6 +141,7 @@ void check_pods(const json& status, const json& pods, Findings& findings) {
                                     drift - waiting - named, named == 0 ? "" : " more"),
                         "sidetrackctl pods"});
   }
+  return told;
 }
 
 void check_maps(const json& status, Findings& findings) {
@@ -176,10 +184,11 @@ void check_fast_path(const json& status, Findings& findings) {
   }
 }
 
-void check_problems(const json& status, Findings& findings) {
+void check_problems(const json& status, const Told& told, Findings& findings) {
   for (const json* const problem : problems_of(status)) {
-    if (is_engine_problem(*problem)) {
-      continue;  // told with the engines
+    if (is_engine_problem(*problem) ||
+        told.contains({text_of(*problem, "object"), text_of(*problem, "key")})) {
+      continue;  // told with the engines and the pods
     }
     const auto value = text_of(*problem, "value");
     findings.push_back(
@@ -218,10 +227,10 @@ void check_status(const json& status, const json& pods, Findings& findings) {
   }
   check_programs(status, findings);
   check_engines(status, findings);
-  check_pods(status, pods, findings);
+  const auto told = check_pods(status, pods, findings);
   check_maps(status, findings);
   check_fast_path(status, findings);
-  check_problems(status, findings);
+  check_problems(status, told, findings);
 }
 
 void check_no_agent(const Error& error, Own own, Findings& findings) {

@@ -15,6 +15,7 @@ namespace sidetrack::ctl {
 namespace {
 
 using ::testing::HasSubstr;
+using ::testing::Not;
 const Painter kPlain(Painter::Mode::kPlain);
 
 std::string text_of_findings(const Findings& findings) {
@@ -94,6 +95,25 @@ TEST(Doctor, names_each_pod_that_is_not_enrolled) {
   EXPECT_THAT(to_json(findings).dump(), HasSubstr("shop/web-23 should be enrolled and is not"));
   EXPECT_THAT(to_json(findings).dump(), HasSubstr("1 more pods should be enrolled and are not"));
   EXPECT_THAT(text_of_findings(findings), HasSubstr("  and 5 more: sidetrackctl doctor -o json\n"));
+}
+
+TEST(Doctor, a_pod_that_is_not_enrolled_is_one_finding) {
+  auto view = test::FakeViews().status();
+  view.pods_drift = 2;
+  view.problems = {
+      {.severity = "error", .object = "Pod/shop/web-0", .key = "no_netns", .reason = "of web-0"},
+      {.severity = "error", .object = "Pod/shop/web-0", .key = "other", .reason = "of its label"},
+      {.severity = "error", .object = "Pod/shop/web-1", .key = "no_netns", .reason = "of web-1"}};
+  const nlohmann::json pods = {
+      {"pods",
+       {{{"namespace", "shop"}, {"pod", "web-0"}, {"state", "drift"}, {"reason", "no_netns"}}}}};
+  Findings findings;
+  check_status(admin::to_json(view), pods, findings);
+  const auto text = text_of_findings(findings);
+  EXPECT_THAT(text, HasSubstr("shop/web-0 should be enrolled and is not: no_netns"));
+  EXPECT_THAT(text, Not(HasSubstr("of web-0"))) << "it is named";
+  EXPECT_THAT(text, HasSubstr("of its label")) << "that is another problem";
+  EXPECT_THAT(text, HasSubstr("of web-1")) << "the pod came between the two answers";
 }
 
 TEST(Doctor, an_engine_that_is_down_is_one_finding_with_its_pods_and_the_agents_advice) {
