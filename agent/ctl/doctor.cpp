@@ -63,14 +63,12 @@ void check_hooks(const Host& host, const std::string& pin_dir, const std::option
       cgroup = dataplane::cgroup_folder(attached_to, cgroup).value_or(cgroup);
     }
   }
-  const Own own = status || !ours.empty() ? Own::kFound : Own::kMissing;
-  const auto others = cgroup.empty() ? Result(std::vector<dataplane::OtherInstallation>())
-                                     : dataplane::other_installations(cgroup, pin_dir);
-  if (others) {
-    check_others(*others, own, pin_dir, findings);
-  }
   if (cgroup.empty()) {
-    return;
+    return;  // check_mounts() says so
+  }
+  if (const auto others = dataplane::other_installations(cgroup, pin_dir)) {
+    const Own own = status || !ours.empty() ? Own::kFound : Own::kMissing;
+    check_others(*others, own, pin_dir, findings);
   }
   const auto programs = hooked_programs(cgroup);
   if (!programs) {

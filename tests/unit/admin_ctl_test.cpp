@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <pty.h>
+#include <sched.h>
+#include <sys/mount.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -387,6 +389,28 @@ TEST(CtlAlone, unreachable_agent_is_exit_3_and_names_the_socket) {
   EXPECT_EQ(outcome.code, 3);
   EXPECT_THAT(outcome.output, HasSubstr("/nonexistent/admin.sock"));
   EXPECT_THAT(outcome.output, HasSubstr("--state-dir"));
+}
+
+TEST(CtlAlone, doctor_does_not_judge_hooks_that_it_cannot_look_at) {
+  const test::TemporaryFolder folder;
+  const std::string doctor =
+      "doctor --state-dir " + folder.path() + " --pin-dir " + folder.file("nothing");
+  Outcome blind;
+  bool alone = false;
+  std::jthread([&] {
+    alone = ::unshare(CLONE_NEWNS) == 0;
+    if (!alone) {
+      return;
+    }
+    ASSERT_EQ(::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr), 0);
+    ASSERT_EQ(std::system("umount --lazy --all --types cgroup2"), 0);
+    blind = run(doctor);
+  }).join();
+  if (!alone) {
+    GTEST_SKIP() << "no mount namespace of our own can be made here";
+  }
+  EXPECT_THAT(blind.output, HasSubstr("no cgroup2 file system is mounted"));
+  EXPECT_THAT(blind.output, Not(HasSubstr("of Sidetrack is in the kernel")));
 }
 
 TEST(CtlAlone, help_and_version_need_no_agent) {
