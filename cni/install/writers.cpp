@@ -23,9 +23,10 @@ std::string name_of(pid_t pid) {
 
 }  // namespace
 
+// read() opens what was written: that must not wait for a pipe's other end or a lease's holder.
 Writers::Writers()
-    : events_(::fanotify_init(FAN_CLASS_NOTIF | FAN_CLOEXEC | FAN_NONBLOCK, O_RDONLY | O_CLOEXEC)) {
-}
+    : events_(::fanotify_init(FAN_CLASS_NOTIF | FAN_CLOEXEC | FAN_NONBLOCK,
+                              O_RDONLY | O_NONBLOCK | O_LARGEFILE | O_CLOEXEC)) {}
 
 void Writers::watch(const std::filesystem::path& folder) const {
   if (events_.valid()) {

@@ -10,6 +10,7 @@
 
 #include <array>
 #include <cerrno>
+#include <csignal>
 #include <cstring>
 #include <ctime>
 #include <functional>
@@ -165,6 +166,19 @@ TEST_F(CniInstaller, waits_for_a_network_plugin_and_for_its_folder) {
   until("the entry", [this] { return has_entry("10-a.conflist"); });
   until("all is well", [this] { return installer->status().problem.empty(); });
   EXPECT_TRUE(conflicts.empty());
+}
+
+// An open() that conflicts with a lease may wait for its holder for most of a minute.
+TEST_F(CniInstaller, does_not_wait_for_the_holder_of_a_lease) {
+  ST_NEEDS_FANOTIFY();
+  put("10-a.conflist", list("a"));
+  start();
+  put("token", "x");
+  const UniqueFd holder(::open((settings.conf_dir / "token").c_str(), O_RDWR | O_CLOEXEC));
+  ASSERT_EQ(::fcntl(holder.get(), F_SETSIG, SIGURG), 0) << "which ends nobody";
+  ASSERT_EQ(::fcntl(holder.get(), F_SETLEASE, F_WRLCK), 0);
+  put("10-a.conflist", list("rewritten"));
+  until("the rewritten file", [this] { return has_entry("10-a.conflist"); });
 }
 
 TEST_F(CniInstaller, follows_every_way_to_change_the_folder) {
