@@ -43,7 +43,7 @@ void Agent::on_snapshot(const kube::Snapshot& snapshot) {
     log_event(LogLevel::kError, "agent", "held",
               {{"problems", problems_.size()}, {"detail", held_reason(in_force())}});
     if (has_news) {
-      log_problems("policy", problems_);
+      log_problems("policy", problems_, StatusHas::kAll);
     }
     return;
   }
@@ -111,7 +111,7 @@ void Agent::apply() {
              {"problems", problems_.size()},
              {"seconds", fmt::format("{:.4f}", last_apply_s_)}});
   if (has_news) {
-    log_problems("policy", problems_);
+    log_problems("policy", problems_, StatusHas::kAll);
   }
 }
 

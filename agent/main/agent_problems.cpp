@@ -132,7 +132,8 @@ std::vector<admin::ProblemView> Agent::problem_views(
 
 void Agent::look_at_listener_ports(const std::vector<reconcile::PodStatus>& pods) {
   if (options_.engine == reconcile::EngineKind::kEmbedded) {
-    log_problems("engine", listener_port_watch_.look(pods, listener_ports_of(options_)));
+    log_problems("engine", listener_port_watch_.look(pods, listener_ports_of(options_)),
+                 StatusHas::kSome);
   }
 }
 

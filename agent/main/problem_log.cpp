@@ -13,7 +13,8 @@ constexpr std::size_t kMostLogged = 100;
 
 }  // namespace
 
-void log_problems(std::string_view component, const std::vector<kube::Problem>& problems) {
+void log_problems(std::string_view component, const std::vector<kube::Problem>& problems,
+                  StatusHas has) {
   const std::size_t logged = std::min(problems.size(), kMostLogged);
   for (std::size_t i = 0; i < logged; ++i) {
     const kube::Problem& problem = problems[i];
@@ -23,10 +24,15 @@ void log_problems(std::string_view component, const std::vector<kube::Problem>& 
                {"value", problem.value},
                {"reason", problem.reason}});
   }
-  if (logged < problems.size()) {
+  if (logged == problems.size()) {
+    return;
+  }
+  const LogField more("problems", problems.size() - logged);
+  if (has == StatusHas::kAll) {
     log_event(LogLevel::kWarn, component, "more_problems",
-              {{"problems", problems.size() - logged},
-               {"detail", "sidetrackctl status -o json has all"}});
+              {more, {"detail", "sidetrackctl status -o json has all"}});
+  } else {
+    log_event(LogLevel::kWarn, component, "more_problems", {more});
   }
 }
 
