@@ -29,9 +29,8 @@ struct MapView {
 struct ProblemView {
   std::string severity;  // error, warning
   std::string object, key, value, reason;
-  std::string action;  // what to do
-  // Of a pod: by what an object says, not by what the kernel has of the pod or its namespace.
-  bool from_object = true;
+  std::string action;        // what to do
+  bool from_object = false;  // by what an object or a file says
 };
 struct EngineView {
   std::string kind;   // embedded, external, none

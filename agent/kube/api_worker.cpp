@@ -104,7 +104,8 @@ void ApiWorker::load() {
           .value = "",
           .reason = list.error().message + ": not used, and written again once the API server has "
                                            "been read",
-          .warning = true});
+          .warning = true,
+          .of_source = true});
     } else if (*list) {
       known_[index_of(resource)] = **list;
       batch.saved.emplace_back(resource, (*list)->saved);

@@ -224,7 +224,8 @@ class KubernetesSource::Run : public std::enable_shared_from_this<KubernetesSour
                                  .key = std::string(key),
                                  .value = "",
                                  .reason = std::move(reason),
-                                 .warning = true});
+                                 .warning = true,
+                                 .of_source = true});
     };
     if (!client_problem_.empty()) {
       add("", client_problem_);
@@ -247,7 +248,8 @@ class KubernetesSource::Run : public std::enable_shared_from_this<KubernetesSour
                                  .key = "",
                                  .value = "",
                                  .reason = error + ": the last good state is not on disk",
-                                 .warning = true});
+                                 .warning = true,
+                                 .of_source = true});
     }
     return problems;
   }

@@ -106,11 +106,12 @@ struct ObjectSet {
 // Something in an object or a file that could not be used; shown by `sidetrackctl status` and
 // `doctor`, counted in metrics.
 struct Problem {
-  std::string object;    // "Namespace/shop", "Pod/shop/web-0", "file /objects/a.yaml"
-  std::string key;       // annotation or field, "line 12" for a file that does not parse
-  std::string value;     // the offending text, cut to 200 bytes
-  std::string reason;    // what is wrong and what to do
-  bool warning = false;  // used all the same (host bits in a CIDR)
+  std::string object;      // "Namespace/shop", "Pod/shop/web-0", "file /objects/a.yaml"
+  std::string key;         // annotation or field, "line 12" for a file that does not parse
+  std::string value;       // the offending text, cut to 200 bytes
+  std::string reason;      // what is wrong and what to do
+  bool warning = false;    // used all the same (host bits in a CIDR)
+  bool of_source = false;  // of the API server or the cache, not of what an object says
   auto operator<=>(const Problem&) const = default;
 };
 

@@ -133,7 +133,8 @@ std::vector<Problem> ObjectStore::problems() const {
                             .value = "",
                             .reason = fmt::format("there are more than {}: those beyond are not "
                                                   "taken",
-                                                  max_objects_)});
+                                                  max_objects_),
+                            .of_source = true});
     }
   }
   return all;

@@ -62,8 +62,7 @@ admin::ProblemView drift_view(const reconcile::PodStatus& pod) {
           .object = "Pod/" + pod.intent.namespace_name + "/" + pod.intent.name,
           .key = pod.reason,
           .reason = "wanted, but not enrolled: " + (pod.detail.empty() ? pod.reason : pod.detail),
-          .action = "sidetrackctl pods shows its state; it is tried again by itself",
-          .from_object = false};
+          .action = "sidetrackctl pods shows its state; it is tried again by itself"};
 }
 
 }  // namespace

@@ -33,7 +33,8 @@ admin::ProblemView object_problem(const kube::Problem& problem, InForce in_force
           .key = problem.key,
           .value = problem.value,
           .reason = problem.reason,
-          .action = std::string("correct the object; ") + in_use_until_then(in_force)};
+          .action = std::string("correct the object; ") + in_use_until_then(in_force),
+          .from_object = !problem.of_source};
 }
 
 }  // namespace sidetrack::agent

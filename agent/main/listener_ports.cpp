@@ -123,8 +123,7 @@ std::vector<admin::ProblemView> listener_port_problems(
          .action = fmt::format("set net.ipv4.ip_local_reserved_ports={} in the pod, or keep its "
                                "net.ipv4.ip_local_port_range out of them, or choose other "
                                "--listener-ports",
-                               listeners_of(ports)),
-         .from_object = false});
+                               listeners_of(ports))});
   }
   return views;
 }

@@ -9,7 +9,6 @@
 #include <cstdint>
 #include <iterator>
 #include <map>
-#include <set>
 #include <sstream>
 #include <string>
 #include <utility>
@@ -188,13 +187,6 @@ void add_fast_path(const admin::StatusView& status, std::vector<MetricFamily>& f
   refused.put_into(families);
 }
 
-// Not of what the kernel has, of the node, its engines and plugin, or of the way to the API server.
-bool is_of_an_object(const admin::ProblemView& problem) {
-  static const std::set<std::string> kOthers = {"node", "engine", "cni", "api", "cache"};
-  return problem.from_object && !kOthers.contains(problem.object) &&
-         !problem.object.starts_with("API server");
-}
-
 void add_agent(const admin::StatusView& status, std::vector<MetricFamily>& families) {
   const auto errors =
       std::count_if(status.problems.begin(), status.problems.end(),
@@ -203,8 +195,8 @@ void add_agent(const admin::StatusView& status, std::vector<MetricFamily>& famil
       .add({{"severity", "error"}}, static_cast<double>(errors))
       .add({{"severity", "warning"}}, static_cast<double>(std::ssize(status.problems) - errors))
       .put_into(families);
-  const auto rejected =
-      std::count_if(status.problems.begin(), status.problems.end(), is_of_an_object);
+  const auto rejected = std::count_if(status.problems.begin(), status.problems.end(),
+                                      [](const auto& problem) { return problem.from_object; });
   gauge("sidetrack_policy_rejected",
         "Values in Kubernetes objects or files that could not be used as written.")
       .add({}, static_cast<double>(rejected))

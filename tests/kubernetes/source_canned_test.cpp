@@ -179,6 +179,9 @@ TEST_F(CannedTest, broken_file_is_named_and_not_used) {
   EXPECT_TRUE(loop.last().objects.pods.empty());
   EXPECT_EQ(loop.last().objects.namespaces.size(), 1U);
   EXPECT_THAT(loop.problems(), HasSubstr("pods.json"));
+  for (const kube::Problem& problem : loop.last().problems) {
+    EXPECT_TRUE(problem.of_source) << problem.object << " " << problem.key;
+  }
 }
 
 TEST_F(CannedTest, file_of_another_node_is_not_used) {

@@ -47,7 +47,7 @@ TEST(Metrics, node_state_is_shown) {
   views.status_view.drift_reasons = {{"no_listener", 2}};
   views.status_view.fast_path_namespaces = {{"shop", 3}};
   views.status_view.fast_path_refused = {{"fp_blocking", 7}};
-  views.status_view.problems.resize(3);
+  views.status_view.problems.assign(3, {.object = "Pod/shop/web", .from_object = true});
   views.status_view.pods_wanted = 5;
   views.status_view.pods_drift = 3;
   views.status_view.pods_skipped = 6;
@@ -95,16 +95,11 @@ TEST(Metrics, losses_of_all_namespaces_are_added_up) {
   EXPECT_THAT(text, HasSubstr("sidetrack_record_fallback_total 44\n"));
 }
 
-TEST(Metrics, trouble_of_the_node_or_with_the_api_server_is_no_rejected_policy) {
+TEST(Metrics, trouble_of_another_kind_is_no_rejected_policy) {
   test::FakeViews views;
-  views.status_view.problems = {
-      {.object = "API server https://10.96.0.1:443", .key = "pods"},
-      {.object = "api", .key = "pods"},
-      {.object = "cache", .key = "pods"},
-      {.object = "engine", .key = "engine_down"},
-      {.object = "cni", .key = "not_installed"},
-      {.object = "Pod/shop/db", .key = "row_missing", .from_object = false},
-      {.object = "Pod/shop/web", .key = "/spec"}};
+  views.status_view.problems = {{.object = "engine", .key = "engine_down"},
+                                {.object = "Pod/shop/db", .key = "row_missing"},
+                                {.object = "Pod/shop/web", .key = "/spec", .from_object = true}};
   EXPECT_THAT(Metrics(views).text(), HasSubstr("sidetrack_policy_rejected 1\n"));
 }
 

@@ -31,6 +31,13 @@ TEST(ObjectProblem, has_what_the_source_said) {
   EXPECT_EQ(object_problem(warning, InForce::kObjects).severity, "warning");
 }
 
+TEST(ObjectProblem, is_of_an_object_but_for_the_way_to_them) {
+  EXPECT_TRUE(object_problem(kBroken, InForce::kObjects).from_object);
+  kube::Problem cache = kBroken;
+  cache.of_source = true;
+  EXPECT_FALSE(object_problem(cache, InForce::kObjects).from_object);
+}
+
 TEST(ObjectProblem, of_an_agent_that_is_held_says_what_is_in_force) {
   for (const InForce held : {InForce::kEarlierAgent, InForce::kNothing}) {
     EXPECT_THAT(object_problem(kBroken, held).action, Not(HasSubstr("the reason says")));

@@ -254,7 +254,8 @@ TEST_F(ObjectStoreTest, an_object_that_cannot_be_used_keeps_its_last_good_state)
   EXPECT_FALSE(store_.apply(keep));
   store_.apply(change(ChangeKind::kListEnd));
   EXPECT_THAT(names(), ElementsAre("a"));
-  EXPECT_EQ(store_.problems().size(), 1U);
+  ASSERT_EQ(store_.problems().size(), 1U);
+  EXPECT_FALSE(store_.problems().front().of_source);
   EXPECT_TRUE(store_.apply(change(ChangeKind::kPut, "a", "1")));
   EXPECT_THAT(store_.problems(), IsEmpty());
 }
@@ -266,6 +267,7 @@ TEST_F(ObjectStoreTest, has_room_for_so_many_and_says_so) {
   EXPECT_THAT(names(), ElementsAre("a", "b", "c"));
   ASSERT_EQ(store_.problems().size(), 1U);
   EXPECT_EQ(store_.problems().front().key, "nodes");
+  EXPECT_TRUE(store_.problems().front().of_source);
 }
 
 TEST_F(ObjectStoreTest, makes_text_in_parts) {
