@@ -77,7 +77,7 @@ test-reproducible: build ## compiles the programs once more, in another folder a
 .PHONY: test-kubernetes
 test-kubernetes: build-ci ## runs the chart in a real cluster of one node, and the agent against a real API server (root, Go 1.24; half an hour; CASES='install redirect*')
 	$(Q)tests/kubernetes/run.sh $(BUILD) $(CASES)
-	$(Q)$(if $(filter-out --quick,$(CASES)),,scripts/run-tests.sh $(BUILD) kubernetes)
+	$(Q)$(if $(filter-out --quick,$(CASES)),,$(if $(CASES),,ST_SCALE_CLUSTER=1 )scripts/run-tests.sh $(BUILD) kubernetes)
 
 .PHONY: fuzz
 fuzz: ## fuzzes each parser for a minute with libFuzzer and sanitizers (FUZZ_SECONDS=60)

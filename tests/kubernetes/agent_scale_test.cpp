@@ -239,7 +239,7 @@ class AgentScaleTest : public FaultsTest {
   int sandboxes_made_ = 0;
 };
 
-// A tenth runs beside other tests: there it is to end, the full size is to be in time.
+// A tenth is to end, on whatever machine; the full size is to be in time.
 TEST_F(AgentScaleTest, a_full_node_of_a_large_cluster_fits_and_is_in_time) {
   const double slack = scale_divisor() == 1 ? 1 : 10;
   ASSERT_NO_FATAL_FAILURE(fill_cluster());

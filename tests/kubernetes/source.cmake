@@ -32,7 +32,7 @@ st_api_test(kube_faults_test
 st_api_test(kube_chart_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/chart_upgrade_test.cpp LIBS fmt::fmt nlohmann_json::nlohmann_json)
 target_compile_definitions(kube_chart_test PRIVATE ST_CHART="${CMAKE_SOURCE_DIR}/helm/sidetrack")
 
-# ST_SCALE_CLUSTER=1 (make scale-cluster) is 5,000 pods; the default is a tenth.
+# ST_SCALE_CLUSTER=1 (a whole `make test-kubernetes`, make scale-cluster) is 5,000 pods; the default is a tenth.
 st_api_test(kube_scale_test
   SOURCES ${CMAKE_CURRENT_LIST_DIR}/agent_scale_test.cpp ${CMAKE_CURRENT_LIST_DIR}/scale_objects.cpp
           ${CMAKE_SOURCE_DIR}/tests/dataplane/kernel_view.cpp
