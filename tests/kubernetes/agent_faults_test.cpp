@@ -3,10 +3,14 @@
 // whatever becomes of the API server, and changes again as soon as that is well.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <filesystem>
-#include <functional>
+#include <ostream>
+#include <string>
+#include <utility>
 
 #include "tests/kubernetes/agent_on_node.h"
+#include "tests/kubernetes/source_canned.h"
 
 namespace sidetrack::tests {
 namespace {
@@ -16,31 +20,78 @@ using namespace std::string_literals;
 using lab::Clock;
 using nlohmann::json;
 
-constexpr auto kTrouble = 1500ms;
-// Lists of five resources, begun at once and again after 0.5 to 1.5 s (docs/kubernetes-source.md).
-constexpr int kCalm = 20;
+// What fails is tried again after 0.8 to 1.6 s, then 1.6 to 3.2 s, 3.2 to 6.4 s and at least 6.4 s
+// (docs/kubernetes-source.md): of one resource that is twice at least in this time.
+constexpr auto kTrouble = 10s;
+constexpr int kMostTries = 4;  // 401 is tried again at once, once
+constexpr auto kRecovery = 30s;
 
 struct Trouble {
   const char* name;
-  FaultProxy::Rule rule;
+  FaultProxy::Rule (*rule)(const FaultProxy&);  // null: nobody listens
+  std::chrono::milliseconds time = kTrouble;
+  int tries = 2;         // at least, of one resource
+  int lists = 0;         // at most, of all five
+  bool arrives = false;  // changes get through all the same
 };
 
-bool expired_event(const HttpRequest&, Answer& answer) {
-  answer.begin_chunks();
-  answer.write_chunk(R"({"type":"ERROR","object":{"kind":"Status","code":410,"reason":"Expired"}})"
-                     "\n");
-  return answer.write_chunk("");
+// A stream and two lists of each resource.
+constexpr int kSlowLists = 15;
+
+FaultProxy::Rule no_streamed_lists(FaultProxy::Rule watches) {
+  return [watches = std::move(watches)](const HttpRequest& request, Answer& answer) {
+    return verb_of(request) == "stream" ? answer_with(422, "Invalid")(request, answer)
+                                        : for_watches(watches)(request, answer);
+  };
 }
 
-bool garbage(const HttpRequest&, Answer& answer) {
-  answer.begin_chunks();
-  answer.write_chunk("{\"type\":\"ADDED\",\"object\":{\"metadata\":}}\n\0\xff[[[\n"s);
-  return answer.write_chunk("");
+FaultProxy::Rule expired_versions(const FaultProxy&) {
+  return no_streamed_lists(answer_with(410, "Expired"));
 }
 
-bool hang(const HttpRequest&, Answer& answer) {
-  answer.hang();
-  return true;
+FaultProxy::Rule expired_streams(const FaultProxy&) {
+  return no_streamed_lists([](const HttpRequest&, Answer& answer) {
+    answer.begin_chunks();
+    answer.write_chunk(
+        R"({"type":"ERROR","object":{"kind":"Status","code":410,"reason":"Expired"}})"
+        "\n");
+    return answer.write_chunk("");
+  });
+}
+
+FaultProxy::Rule expired_token(const FaultProxy&) {
+  return answer_with(401, "Unauthorized");
+}
+
+FaultProxy::Rule garbage(const FaultProxy&) {
+  return for_watches([](const HttpRequest&, Answer& answer) {
+    answer.begin_chunks();
+    answer.write_chunk("{\"type\":\"ADDED\",\"object\":{\"metadata\":}}\n\0\xff[[[\n"s);
+    return answer.write_chunk("");
+  });
+}
+
+// What the server says, up to the middle of a watch's first event.
+FaultProxy::Rule cut(const FaultProxy& proxy) {
+  return for_watches([&proxy](const HttpRequest& request, Answer& answer) {
+    static constexpr std::size_t kBeginning = 100;
+    std::string said;
+    proxy.pass(request, answer, [&said](std::string_view bytes, Answer& out) {
+      said += bytes;
+      const std::size_t head = said.find("\r\n\r\n");
+      const std::size_t rest = head == said.npos ? 0 : said.size() - head - 4;
+      const std::size_t beyond = rest - std::min(rest, kBeginning);
+      return out.write(bytes.substr(0, bytes.size() - beyond)) && beyond == 0;
+    });
+    return true;
+  });
+}
+
+FaultProxy::Rule no_answer(const FaultProxy&) {
+  return [](const HttpRequest&, Answer& answer) {
+    answer.hang();
+    return true;
+  };
 }
 
 class AgentFaultsTest : public AgentOnNode {
@@ -91,19 +142,41 @@ class AgentFaultsTest : public AgentOnNode {
             .dump());
     ASSERT_TRUE(outcome.ok()) << outcome.body;
   }
-  // The kernel's row stays as it is, though the objects ask for another.
-  void expect_in_force() const {
-    const std::string before = row();
+  // The kernel's row stays as it is, though the objects ask for another, unless that gets through.
+  void expect_in_force(const Trouble& trouble) const {
+    const auto end = Clock::now() + trouble.time;
+    const auto left = [end] { return std::chrono::ceil<lab::milliseconds>(end - Clock::now()); };
+    std::string before = row();
+    const int failed = failures();
     exclude("7");
-    EXPECT_FALSE(lab::eventually(kTrouble, [&] { return row() != before; })) << row();
+    if (trouble.arrives) {
+      ASSERT_TRUE(lab::eventually(left(), [&] { return row() != before; })) << row();
+      before = row();
+    }
+    EXPECT_FALSE(lab::eventually(left(), [&] { return row() != before; })) << row();
     expect_redirected();
-    EXPECT_LE(proxy_->lists(), kCalm);
+    const int tries =
+        trouble.rule != nullptr ? proxy_->requests()["watch namespaces"] : failures() - failed;
+    EXPECT_GE(tries, trouble.tries);
+    EXPECT_LE(tries, kMostTries);
+    EXPECT_LE(proxy_->lists(), trouble.lists);
   }
-  // That gets through once it is over, and is taken back.
+  // Requests of namespaces that failed so far, by the agent's own count.
+  [[nodiscard]] int failures() const {
+    const auto answer = sidetrack_->get("/v1/status");
+    for (const json& resource : answer ? answer->at("kubernetes").at("resources") : json::array()) {
+      if (resource["resource"] == "namespaces") {
+        return resource["failures"];
+      }
+    }
+    return 0;
+  }
+  // That gets through once it is over, and is taken back. Either may wait for the next try.
   void expect_recovery() const {
-    ASSERT_TRUE(lab::eventually(lab::kPatience, [&] { return excluded() == "7"; })) << row();
+    const auto patience = lab::scaled(kRecovery);
+    ASSERT_TRUE(lab::eventually(patience, [&] { return excluded() == "7"; })) << row();
     exclude("");
-    ASSERT_TRUE(lab::eventually(lab::kPatience, [&] { return excluded().empty(); })) << row();
+    ASSERT_TRUE(lab::eventually(patience, [&] { return excluded().empty(); })) << row();
   }
   [[nodiscard]] std::string excluded() const {
     const auto view = sidetrack_->get("/v1/policy?namespace=" + namespace_ + "&pod=web");
@@ -116,36 +189,53 @@ class AgentFaultsTest : public AgentOnNode {
   }
 };
 
+void PrintTo(const Trouble& trouble, std::ostream* out) {
+  *out << trouble.name;
+}
+
 class AgentInTrouble : public AgentFaultsTest, public testing::WithParamInterface<Trouble> {};
 
 TEST_P(AgentInTrouble, what_is_in_force_stays_in_force) {
   const pid_t agent = sidetrack_->agent().pid();
   proxy_->reset();
-  if (GetParam().rule) {
-    proxy_->set_rule(GetParam().rule);
+  if (GetParam().rule != nullptr) {
+    proxy_->set_rule(GetParam().rule(*proxy_));
     proxy_->server().drop_all();
   } else {
     proxy_->server().go_away();
   }
-  expect_in_force();
-  if (GetParam().rule) {
+  ASSERT_NO_FATAL_FAILURE(expect_in_force(GetParam()));
+  if (GetParam().rule != nullptr) {
     proxy_->set_rule(nullptr);
     proxy_->server().drop_all();
   } else {
     ST_ASSERT_OK(proxy_->server().come_back());
   }
   ASSERT_NO_FATAL_FAILURE(expect_recovery());
+  if (GetParam().rule == nullptr) {
+    EXPECT_EQ(proxy_->lists(), 0) << "the watches go on from where they were";
+  }
   EXPECT_TRUE(sidetrack_->agent().running());
   EXPECT_EQ(sidetrack_->agent().pid(), agent);
 }
 
 INSTANTIATE_TEST_SUITE_P(
     All, AgentInTrouble,
-    testing::Values(Trouble{"outage", nullptr},
-                    Trouble{"expired_versions", for_watches(answer_with(410, "Expired"))},
-                    Trouble{"expired_streams", for_watches(expired_event)},
-                    Trouble{"expired_token", answer_with(401, "Unauthorized")},
-                    Trouble{"garbage", for_watches(garbage)}, Trouble{"no_answer", hang}),
+    testing::Values(Trouble{.name = "outage", .rule = nullptr},
+                    Trouble{.name = "expired_versions",
+                            .rule = expired_versions,
+                            .lists = kSlowLists,
+                            .arrives = true},
+                    Trouble{.name = "expired_streams",
+                            .rule = expired_streams,
+                            .lists = kSlowLists,
+                            .arrives = true},
+                    Trouble{.name = "expired_token", .rule = expired_token},
+                    Trouble{.name = "garbage", .rule = garbage},
+                    Trouble{.name = "cut", .rule = cut},
+                    Trouble{.name = "slow", .rule = byte_by_byte, .tries = 1, .arrives = true},
+                    // Left after 30 s.
+                    Trouble{.name = "no_answer", .rule = no_answer, .time = 40s}),
     [](const auto& trouble) { return std::string(trouble.param.name); });
 
 // A reboot, as far as the agent can tell: nothing of ours is in the kernel.

@@ -26,6 +26,9 @@ std::string resource_of(const HttpRequest& request) {
 }
 
 std::string verb_of(const HttpRequest& request) {
+  if (request.method != "GET") {
+    return request.method;
+  }
   if (!is_watch(request)) {
     return "list";
   }

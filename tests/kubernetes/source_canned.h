@@ -19,8 +19,8 @@
 
 namespace sidetrack::tests {
 
-// "pods" of "/api/v1/pods?watch=1"; "list", "watch" or "stream" (a watch that begins with a list);
-// the value of a parameter.
+// "pods" of "/api/v1/pods?watch=1"; "list", "watch" or "stream" (a watch that begins with a list),
+// "POST" and the like as they are; the value of a parameter.
 [[nodiscard]] std::string resource_of(const HttpRequest& request);
 [[nodiscard]] std::string verb_of(const HttpRequest& request);
 [[nodiscard]] bool is_watch(const HttpRequest& request);

@@ -126,6 +126,20 @@ FaultProxy::Rule for_watches(FaultProxy::Rule rule) {
   };
 }
 
+FaultProxy::Rule byte_by_byte(const FaultProxy& proxy) {
+  return [&proxy](const HttpRequest& request, Answer& answer) {
+    proxy.pass(request, answer, [](std::string_view bytes, Answer& slow) {
+      for (std::size_t i = 0; i < bytes.size(); ++i) {
+        if (!slow.write(bytes.substr(i, 1)) || (i % 64 == 0 && !slow.pause(1ms))) {
+          return false;
+        }
+      }
+      return true;
+    });
+    return true;
+  };
+}
+
 FaultProxy::Rule answer_with(int status, std::string reason, std::string headers) {
   return [=](const HttpRequest&, Answer& answer) {
     answer.respond(status,

@@ -52,6 +52,8 @@ class FaultsTest : public testing::Test {
 [[nodiscard]] FaultProxy::Rule for_pods(FaultProxy::Rule rule);
 // A rule for watches that are no lists.
 [[nodiscard]] FaultProxy::Rule for_watches(FaultProxy::Rule rule);
+// What the server says, in single bytes, at most 64 of them in a millisecond.
+[[nodiscard]] FaultProxy::Rule byte_by_byte(const FaultProxy& proxy);
 [[nodiscard]] FaultProxy::Rule answer_with(int status, std::string reason,
                                            std::string headers = "");
 

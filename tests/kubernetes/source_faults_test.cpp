@@ -114,17 +114,7 @@ TEST_F(FaultsTest, everything_answered_with_410_is_asked_for_slowly) {
 
 TEST_F(FaultsTest, byte_by_byte_is_slow_but_whole) {
   add_pod("web");
-  proxy_->set_rule([this](const HttpRequest& request, Answer& answer) {
-    proxy_->pass(request, answer, [](std::string_view bytes, Answer& slow) {
-      for (std::size_t i = 0; i < bytes.size(); ++i) {
-        if (!slow.write(bytes.substr(i, 1)) || (i % 64 == 0 && !slow.pause(1ms))) {
-          return false;
-        }
-      }
-      return true;
-    });
-    return true;
-  });
+  proxy_->set_rule(byte_by_byte(*proxy_));
   SourceLoop loop(settings());
   ASSERT_TRUE(sees(loop, "web")) << loop.problems();
   add_pod("next");

@@ -109,7 +109,7 @@ std::map<std::string, int> FaultProxy::requests() {
 int FaultProxy::lists() {
   int count = 0;
   for (const auto& [what, times] : requests()) {
-    count += what.starts_with("watch ") ? 0 : times;
+    count += what.starts_with("list ") || what.starts_with("stream ") ? times : 0;
   }
   return count;
 }

@@ -15,7 +15,8 @@ void refuses(const Result<Options>& options, const std::string& text) {
 }
 
 TEST_F(OptionsTest, refuse_what_is_no_command) {
-  refuses(parse({"start"}), "'start' is no command: run, uninstall, leave, self-test, --help, --version");
+  refuses(parse({"start"}),
+          "'start' is no command: run, uninstall, leave, self-test, --help, --version");
 }
 
 TEST_F(OptionsTest, need_a_command) {
