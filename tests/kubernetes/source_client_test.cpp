@@ -5,6 +5,7 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include <chrono>
 #include <filesystem>
@@ -19,6 +20,7 @@
 #include "agent/kube/api_client.h"
 #include "tests/kubernetes/source_pki.h"
 #include "tests/kubernetes/source_tls_server.h"
+#include "tests/lab/lab.h"
 #include "tests/lab/temp_dir.h"
 #include "tests/lab/wait.h"
 
@@ -84,11 +86,11 @@ class ApiClientTest : public testing::Test {
     serve([](const HttpRequest&, Answer& answer) { answer.respond(200, "{}"); });
   }
 
-  void serve(TlsServer::Handler handler) {
+  void serve(TlsServer::Handler handler, const std::string& address = "127.0.0.1") {
     client_.reset();
     server_.reset();
-    auto server =
-        TlsServer::start(pki_->file("server.crt"), pki_->file("server.key"), std::move(handler));
+    auto server = TlsServer::start(pki_->file("server.crt"), pki_->file("server.key"),
+                                   std::move(handler), address);
     ASSERT_TRUE(server) << server.error().message;
     server_ = std::move(*server);
     ApiConfig config{.server = server_->url()};
@@ -116,16 +118,21 @@ class ApiClientTest : public testing::Test {
   }
   // Starts one whose answer has come in part and does not end.
   void start_endless(Call& call) {
-    serve([](const HttpRequest&, Answer& answer) {
-      answer.begin_chunks();
-      answer.write_chunk("one");
-      answer.hang();
-    });
-    client_->start({.target = "/x"}, call);
+    serve(say_one_and_hang);
+    follow(call);
+  }
+  static void say_one_and_hang(const HttpRequest&, Answer& answer) {
+    answer.begin_chunks();
+    answer.write_chunk("one");
+    answer.hang();
+  }
+  // As long as a watch may take.
+  void follow(Call& call) {
+    client_->start({.target = "/x", .deadline = 600s}, call);
     run([&] { return call.body == "one"; });
   }
-  void run(const std::function<bool()>& done) {
-    const auto end = steady_clock::now() + 20s;
+  void run(const std::function<bool()>& done, std::chrono::seconds limit = 20s) {
+    const auto end = steady_clock::now() + limit;
     while (!done() && steady_clock::now() < end) {
       client_->run(end);
     }
@@ -155,6 +162,32 @@ TEST_F(ApiClientTest, asks_the_kernel_to_notice_a_peer_that_is_gone_within_half_
   EXPECT_EQ(option_of(sockets[0], SOL_SOCKET, SO_KEEPALIVE), 1);
   EXPECT_EQ(option_of(sockets[0], IPPROTO_TCP, TCP_KEEPIDLE), 15);
   EXPECT_EQ(option_of(sockets[0], IPPROTO_TCP, TCP_KEEPINTVL), 5);
+}
+
+// Nobody says that the peer is gone: its packets and those to it vanish.
+TEST_F(ApiClientTest, ends_a_silent_answer_whose_server_vanished_after_half_a_minute) {
+  if (::geteuid() != 0) {
+    GTEST_SKIP() << "needs root";
+  }
+  ST_ASSERT_VALUE(const auto lab, lab::Lab::create("vanish"));
+  ST_ASSERT_VALUE(const lab::Pod* const client, lab->add_pod("client"));
+  ST_ASSERT_VALUE(const lab::Pod* const server, lab->add_pod("server"));
+  ST_ASSERT_OK(pki_->issue("server", "/CN=server", server->v4));
+  ST_ASSERT_OK(server->netns.run([&]() -> Result<void> {
+    serve(say_one_and_hang, server->v4);
+    return {};
+  }));
+  Call call;
+  ST_ASSERT_OK(client->netns.run([&]() -> Result<void> {
+    follow(call);
+    return {};
+  }));
+  ASSERT_FALSE(HasFatalFailure());
+  ST_ASSERT_OK(server->netns.ip("link set eth0 down"));
+  run([&] { return call.outcome.has_value(); }, 40s);
+  ASSERT_TRUE(call.outcome);
+  EXPECT_FALSE(call.outcome->ok());
+  EXPECT_NE(call.outcome->error, "");
 }
 
 TEST_F(ApiClientTest, tells_a_whole_answer_from_one_that_is_cut_off) {

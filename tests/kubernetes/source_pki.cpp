@@ -39,10 +39,12 @@ Result<Pki> Pki::create(std::filesystem::path folder, std::string name) {
   return pki;
 }
 
-Result<void> Pki::issue(const std::string& name, const std::string& subject) const {
+Result<void> Pki::issue(const std::string& name, const std::string& subject,
+                        const std::string& address) const {
   std::ofstream(file(name + ".ext"))
       << "extendedKeyUsage=serverAuth,clientAuth\n"
-         "subjectAltName=DNS:localhost,DNS:kubernetes.default.svc,IP:127.0.0.1,IP:::1\n";
+         "subjectAltName=DNS:localhost,DNS:kubernetes.default.svc,IP:127.0.0.1,IP:"
+      << address << "\n";
   ST_TRY(openssl(join(join({"req"}, kNewKey), {"-subj", subject, "-keyout", file(name + ".key"),
                                                "-out", file(name + ".csr")})));
   return openssl({"x509", "-req", "-in", file(name + ".csr"), "-CA", authority(), "-CAkey",

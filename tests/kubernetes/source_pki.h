@@ -15,8 +15,9 @@ class Pki {
   // Makes the authority NAME.crt and NAME.key. kNotFound: there is no openssl.
   [[nodiscard]] static Result<Pki> create(std::filesystem::path folder, std::string name = "ca");
 
-  // NAME.crt and NAME.key: for 127.0.0.1 and localhost, good for both ends of TLS.
-  Result<void> issue(const std::string& name, const std::string& subject) const;
+  // NAME.crt and NAME.key: for 127.0.0.1, localhost and `address`, good for both ends of TLS.
+  Result<void> issue(const std::string& name, const std::string& subject,
+                     const std::string& address = "::1") const;
   // A pair for signing service account tokens: NAME.key, NAME.pub.
   Result<void> make_signing_pair(const std::string& name) const;
 

@@ -95,6 +95,7 @@ struct TlsServer::Impl {
   void drop();
 
   asio::io_context io;
+  std::string address;
   Handler handler;
   std::mutex mutex;
   std::condition_variable changed;
@@ -181,8 +182,8 @@ void TlsServer::Impl::accept(const std::shared_ptr<tcp::acceptor>& from) {
 }
 
 void TlsServer::Impl::start_listening(std::uint16_t on_port) {
-  acceptor = std::make_shared<tcp::acceptor>(
-      io, tcp::endpoint(asio::ip::make_address("127.0.0.1"), on_port));
+  acceptor =
+      std::make_shared<tcp::acceptor>(io, tcp::endpoint(asio::ip::make_address(address), on_port));
   port = acceptor->local_endpoint().port();
   listener = std::thread([this, from = acceptor] { accept(from); });
 }
@@ -204,8 +205,10 @@ void TlsServer::Impl::drop() {
 }
 
 Result<std::unique_ptr<TlsServer>> TlsServer::start(const std::string& certificate,
-                                                    const std::string& key, Handler handler) {
+                                                    const std::string& key, Handler handler,
+                                                    std::string address) {
   auto impl = std::make_unique<Impl>();
+  impl->address = std::move(address);
   impl->handler = std::move(handler);
   std::unique_ptr<TlsServer> server(new TlsServer(std::move(impl)));
   ST_TRY(server->use_certificate(certificate, key));
@@ -224,7 +227,7 @@ std::uint16_t TlsServer::port() const {
 }
 
 std::string TlsServer::url() const {
-  return fmt::format("https://127.0.0.1:{}", impl_->port);
+  return fmt::format("https://{}:{}", impl_->address, impl_->port);
 }
 
 void TlsServer::go_away() {

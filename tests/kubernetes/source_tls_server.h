@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// TlsServer: HTTPS on a free port of 127.0.0.1, a thread for each connection. What it answers is
-// the handler's; it counts nothing and knows no Kubernetes. Handlers run on many threads.
+// TlsServer: HTTPS on a free port, a thread for each connection. What it answers is the handler's;
+// it counts nothing and knows no Kubernetes. Handlers run on many threads.
 #pragma once
 
 #include <chrono>
@@ -48,7 +48,8 @@ class TlsServer {
   using Handler = std::function<void(const HttpRequest&, Answer&)>;
   [[nodiscard]] static Result<std::unique_ptr<TlsServer>> start(const std::string& certificate,
                                                                 const std::string& key,
-                                                                Handler handler);
+                                                                Handler handler,
+                                                                std::string address = "127.0.0.1");
   ~TlsServer();
   TlsServer(const TlsServer&) = delete;
   TlsServer& operator=(const TlsServer&) = delete;
