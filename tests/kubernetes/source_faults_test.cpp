@@ -16,6 +16,7 @@ namespace sidetrack::tests {
 namespace {
 
 using namespace std::chrono_literals;
+using testing::ContainsRegex;
 using testing::HasSubstr;
 
 // In 3 s of trouble one resource may ask about 3 s / 400 ms + 4 times; five do.
@@ -324,6 +325,27 @@ TEST_F(FaultsTest, missing_right_is_named_and_holds_up_only_its_resource) {
   EXPECT_THAT(loop.problems(), HasSubstr("services: not read yet: 403 Forbidden"));
   write_token(token());
   ASSERT_TRUE(loop.run_until_complete());
+  expect_recovery(loop, "after");
+}
+
+TEST_F(FaultsTest, first_start_without_a_server_knows_nothing_and_says_so) {
+  add_pod("web");
+  proxy_->server().go_away();
+  SourceLoop loop(settings());
+  EXPECT_FALSE(loop.run_until(
+      [&] {
+        return loop.delivered() &&
+               (loop.last().complete || loop.last().objects != kube::ObjectSet());
+      },
+      3s));
+  for (const char* resource : {"namespaces", "pods", "services", "endpointslices", "nodes"}) {
+    EXPECT_THAT(loop.problems(),
+                ContainsRegex(fmt::format("API server {} {}: not read yet: [^\n]+; in use: nothing",
+                                          proxy_->server().url(), resource)));
+  }
+  ST_ASSERT_OK(proxy_->server().come_back());
+  ASSERT_TRUE(loop.run_until_complete()) << loop.problems();
+  EXPECT_TRUE(loop.has_pod("shop/web-" + node_));
   expect_recovery(loop, "after");
 }
 
