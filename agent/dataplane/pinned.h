@@ -16,10 +16,11 @@ namespace sidetrack::dataplane {
 [[nodiscard]] Result<void> set_bypass(const std::string& pin_dir, bool on);
 [[nodiscard]] Result<bool> bypass(const std::string& pin_dir);
 
+// Who may have the pins: one agent that hangs (one that does not would redirect again), or nobody.
+enum class Beside { kNobody, kAgentThatHangs };
 // From now on no connection is redirected; open ones go on. kBusy: an agent has the pins.
-[[nodiscard]] Result<void> stop_redirecting(const std::string& pin_dir);
-// The same where an agent has the pins and hangs: one that does not would redirect again.
-[[nodiscard]] Result<void> stop_redirecting_beside_an_agent(const std::string& pin_dir);
+[[nodiscard]] Result<void> stop_redirecting(const std::string& pin_dir,
+                                            Beside beside = Beside::kNobody);
 // Redirected connections that are still open, by the kernel's own count.
 [[nodiscard]] Result<std::uint64_t> open_redirected(const std::string& pin_dir);
 [[nodiscard]] Result<std::vector<std::uint64_t>> pinned_engine_cgroups(const std::string& pin_dir);

@@ -153,31 +153,45 @@ Result<bool> bypass(const std::string& pin_dir) {
   return cell->value_or(0) != 0;
 }
 
-Result<void> stop_redirecting(const std::string& pin_dir) {
-  if (const auto fd = open_map(pin_dir, "st_pods"); !fd && fd.error().error_number == ENOENT) {
+namespace {
+
+// An agent may take rows away meanwhile.
+Result<void> disable_pod(const UniqueFd& pods, std::uint64_t cookie) {
+  auto row = map_lookup<st_pod>(pods.get(), "st_pods", cookie);
+  ST_TRY(row);
+  if (!*row) {
     return {};
   }
-  const auto lock = lock_pins(pin_dir);
-  ST_TRY(lock);
-  return stop_redirecting_beside_an_agent(pin_dir);
+  (*row)->mode = ST_MODE_DISABLED;
+  const auto updated = map_update(pods.get(), "st_pods", cookie, **row, BPF_EXIST);
+  return !updated && updated.error().error_number == ENOENT ? Result<void>() : updated;
 }
 
-Result<void> stop_redirecting_beside_an_agent(const std::string& pin_dir) {
+Result<void> disable_pods(const UniqueFd& pods) {
+  auto keys = map_keys<std::uint64_t>(pods.get(), "st_pods");
+  ST_TRY(keys);
+  Result<void> outcome;
+  for (const std::uint64_t cookie : *keys) {
+    if (auto disabled = disable_pod(pods, cookie); !disabled) {
+      outcome = std::move(disabled);  // the others, all the same
+    }
+  }
+  return outcome;
+}
+
+}  // namespace
+
+Result<void> stop_redirecting(const std::string& pin_dir, Beside beside) {
   auto fd = open_map(pin_dir, "st_pods");
   if (!fd) {
     return fd.error().error_number == ENOENT ? Result<void>() : fd.error();
   }
-  auto keys = map_keys<std::uint64_t>(fd->get(), "st_pods");
-  ST_TRY(keys);
-  for (const std::uint64_t cookie : *keys) {
-    auto row = map_lookup<st_pod>(fd->get(), "st_pods", cookie);
-    ST_TRY(row);
-    if (*row) {
-      (*row)->mode = ST_MODE_DISABLED;
-      ST_TRY(map_update(fd->get(), "st_pods", cookie, **row, BPF_EXIST));
-    }
+  if (beside == Beside::kAgentThatHangs) {
+    return disable_pods(*fd);
   }
-  return {};
+  const auto lock = lock_pins(pin_dir);
+  ST_TRY(lock);
+  return disable_pods(*fd);
 }
 
 Result<std::uint64_t> open_redirected(const std::string& pin_dir) {

@@ -3,8 +3,10 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <optional>
 #include <string_view>
+#include <thread>
 
 #include <nlohmann/json.hpp>
 
@@ -14,7 +16,10 @@
 namespace sidetrack::kube {
 namespace {
 
+using Clock = std::chrono::steady_clock;
+
 constexpr std::size_t kLongestObject = 1U << 20U;
+constexpr std::chrono::milliseconds kPause{200};
 
 class Answer : public ApiCall {
  public:
@@ -59,22 +64,30 @@ Existence daemonset_existence(const ApiOutcome& outcome, const std::string& body
   if (outcome.status == 404 && reason == "NotFound") {
     return Existence::kGone;
   }
-  return (outcome.status == 401 && reason == "Unauthorized") ||
-                 (outcome.status == 403 && reason == "Forbidden")
-             ? Existence::kRefused
-             : Existence::kUnknown;
+  // 403 says nothing: nobody may have given us the right.
+  return outcome.status == 401 && reason == "Unauthorized" ? Existence::kNoAccount
+                                                           : Existence::kUnknown;
 }
 
 Result<Existence> ask_daemonset(const ApiConfig& config, const std::string& namespace_name,
                                 const std::string& name, std::chrono::milliseconds limit) {
   auto client = ApiClient::create(config);
   ST_TRY(client);
-  Answer answer;
-  (*client)->start(daemonset_request(namespace_name, name, limit), answer);
-  while (!answer.existence()) {  // the request ends by its deadline
-    (*client)->run(std::chrono::steady_clock::now() + limit);
+  const auto end = Clock::now() + limit;
+  for (;;) {
+    Answer answer;
+    const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(end - Clock::now());
+    (*client)->start(daemonset_request(namespace_name, name, std::max(left, kPause)), answer);
+    while (!answer.existence()) {  // the request ends by its deadline
+      (*client)->run(Clock::now() + limit);
+    }
+    const Existence existence = *answer.existence();
+    const bool is_sure = existence == Existence::kExists || existence == Existence::kGone;
+    if (is_sure || Clock::now() + kPause >= end) {
+      return existence;
+    }
+    std::this_thread::sleep_for(kPause);  // a refusal may be of a moment, and the rest, too
   }
-  return *answer.existence();
 }
 
 }  // namespace sidetrack::kube

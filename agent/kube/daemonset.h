@@ -13,9 +13,9 @@ namespace sidetrack::kube {
 
 enum class Existence : std::uint8_t {
   kExists,
-  kGone,     // or being deleted
-  kRefused,  // we may not ask (any more): `helm uninstall` takes our rights with our DaemonSet
-  kUnknown,  // the API server did not answer, or something else did
+  kGone,       // or being deleted
+  kNoAccount,  // the API server does not know our account (any more): it went with our DaemonSet
+  kUnknown,    // the API server did not answer, we may not ask, or something else answered
 };
 
 [[nodiscard]] ApiRequest daemonset_request(const std::string& namespace_name,
@@ -24,7 +24,8 @@ enum class Existence : std::uint8_t {
 // Of the answer to it; `body`: of a 2xx one. Pure.
 [[nodiscard]] Existence daemonset_existence(const ApiOutcome& outcome, const std::string& body);
 
-// Asks once, in at most `limit`. Blocking. kInternal: the client cannot start.
+// Asks until it is known to exist or to be gone, or `limit` is over; then the last answer.
+// Blocking. kInternal: the client cannot start.
 [[nodiscard]] Result<Existence> ask_daemonset(const ApiConfig& config,
                                               const std::string& namespace_name,
                                               const std::string& name,

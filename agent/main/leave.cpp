@@ -16,11 +16,15 @@
 namespace sidetrack::agent {
 namespace {
 
-constexpr std::chrono::milliseconds kPatience{2000};  // of each question
+constexpr std::chrono::milliseconds kPatience{2000};  // with the agent
+constexpr std::chrono::milliseconds kPatienceWithApi{4000};
 
-bool agent_answers(const Options& options) {
+Result<bool> agent_answers(const Options& options) {
   const ctl::Client client(options.state_dir + "/admin.sock", kPatience);
   const auto answer = client.get("/v1/counters", "counters");
+  if (!answer && answer.error().code == ErrorCode::kInvalid) {
+    return answer.error();  // it was not asked
+  }
   return answer || answer.error().code != ErrorCode::kIo;
 }
 
@@ -32,17 +36,20 @@ Result<void> keep(const std::string& why) {
 }  // namespace
 
 Result<void> leave(const Options& options) {
-  if (options.daemonset.empty()) {
+  if (options.daemonset.empty() || options.namespace_name.empty()) {
     return make_error(ErrorCode::kInvalid,
-                      "--daemonset is missing: whether it is gone is the question");
+                      fmt::format("--{} is missing: whether our DaemonSet is gone is the question",
+                                  options.daemonset.empty() ? "daemonset" : "namespace"));
   }
-  if (agent_answers(options)) {
+  const auto answers = agent_answers(options);
+  ST_TRY(answers);
+  if (*answers) {
     return keep("the agent answers; it takes everything back itself if it was the last one");
   }
   auto config = kube::load_config(options.kubeconfig);
   ST_TRY(config);
   const auto existence =
-      kube::ask_daemonset(*config, options.namespace_name, options.daemonset, kPatience);
+      kube::ask_daemonset(*config, options.namespace_name, options.daemonset, kPatienceWithApi);
   ST_TRY(existence);
   const std::string name = fmt::format("{}/{}", options.namespace_name, options.daemonset);
   switch (*existence) {
@@ -54,11 +61,16 @@ Result<void> leave(const Options& options) {
                                     "there: nothing was changed",
                                     config->server, name));
     case kube::Existence::kGone:
-    case kube::Existence::kRefused:
+      cli::say(fmt::format("no agent answers, and DaemonSet {} is gone\n", name));
+      break;
+    case kube::Existence::kNoAccount:
+      cli::say(fmt::format(
+          "no agent answers, and the API server at {} does not know the account of {} any more\n",
+          config->server, name));
       break;
   }
-  cli::say(fmt::format("no agent answers, and DaemonSet {} is gone\n", name));
-  const auto stopped = dataplane::stop_redirecting_beside_an_agent(options.pin_dir);
+  const auto stopped =
+      dataplane::stop_redirecting(options.pin_dir, dataplane::Beside::kAgentThatHangs);
   retract_plugin(options);  // whatever became of the rest: the node must start pods
   return stopped;
 }

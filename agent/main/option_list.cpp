@@ -35,19 +35,28 @@ auto text_value(const char* value) {
   return po::value<std::string>()->default_value(value);
 }
 
+// Of those that ask the API server.
+void add_api_options(po::options_description& options) {
+  options.add_options()(
+      "kubeconfig", po::value<std::string>(),
+      "how to reach the API server (source kubernetes); default this pod's service account")(
+      "daemonset", po::value<std::string>(),
+      "our own DaemonSet: when it is gone as we end, everything is taken back, the CNI "
+      "configuration too")(
+      "namespace", po::value<std::string>()->default_value(default_namespace(), "$POD_NAMESPACE"),
+      "our own namespace: never enrolled");
+}
+
 po::options_description run_options() {
   po::options_description options("Options of run", kLineLength, kTextWidth);
   options.add_options()("source", po::value<std::string>(),
                         "files, kubernetes: where desired state comes from; default files when "
                         "--objects is given, else kubernetes")(
       "objects", po::value<std::string>(),
-      "folder of Kubernetes objects as *.yaml, *.yml, *.json (source files)")(
-      "kubeconfig", po::value<std::string>(),
-      "how to reach the API server (source kubernetes); default this pod's service account")(
-      "daemonset", po::value<std::string>(),
-      "our own DaemonSet: when it is gone as we end, everything is taken back, the CNI "
-      "configuration too")("cni-binary", po::value<std::string>(),
-                           "sidetrack-cni to be copied there; default the one beside this program")(
+      "folder of Kubernetes objects as *.yaml, *.yml, *.json (source files)");
+  add_api_options(options);
+  options.add_options()("cni-binary", po::value<std::string>(),
+                        "sidetrack-cni to be copied there; default the one beside this program")(
       "cni-on-agent-down", text_value("allow"),
       "allow, deny: pods of enrolled namespaces start while no agent answers the plugin")(
       "cni-timeout", text_value("2s"), "the plugin's time for a pod, 50ms to 1m")(
@@ -58,10 +67,8 @@ po::options_description run_options() {
                                         "counts as broken, and the node as not ready")(
       "node",
       po::value<std::string>()->default_value(default_node(), "$NODE_NAME, else the host name"),
-      "pods of this node are enrolled")(
-      "namespace", po::value<std::string>()->default_value(default_namespace(), "$POD_NAMESPACE"),
-      "our own namespace: never enrolled")(
-      "standby", po::bool_switch(), "another agent runs: wait for it to end, then take over")(
+      "pods of this node are enrolled")("standby", po::bool_switch(),
+                                        "another agent runs: wait for it to end, then take over")(
       "engine", text_value("embedded"), "embedded, external=ADDR:PORT[,ADDR:PORT], none")(
       "listener-ports", text_value("15900-15999"), "where in-pod listeners may be")(
       "listeners-per-pod", po::value<int>()->default_value(4),
@@ -98,6 +105,12 @@ po::options_description uninstall_options() {
   return options;
 }
 
+po::options_description leave_options() {
+  po::options_description options("Options of leave", kLineLength, kTextWidth);
+  add_api_options(options);
+  return options;
+}
+
 po::options_description self_test_options() {
   po::options_description options("Options of self-test", kLineLength, kTextWidth);
   options.add_options()("output,o", text_value("table"), "table or json")(
@@ -130,8 +143,8 @@ po::options_description common_options() {
 po::options_description options_of(Command command) {
   return command == Command::kRun         ? run_options()
          : command == Command::kUninstall ? uninstall_options()
-         : command == Command::kSelfTest  ? self_test_options()
-                                          : po::options_description();
+         : command == Command::kLeave     ? leave_options()
+                                          : self_test_options();
 }
 
 po::options_description every_option() {
@@ -170,6 +183,7 @@ std::string help_text(Command command) {
             "An agent that answers is left alone. Beside one that does not, whose DaemonSet is "
             "gone: new connections go direct,\nand sidetrack-cni leaves the CNI configuration, so "
             "that the node starts pods. Otherwise nothing is changed.\n\n"
+         << leave_options() << "\n"
          << common_options()
          << "\nExample: sidetrack-agent leave --config /etc/sidetrack/agent.conf\n";
   } else if (command == Command::kSelfTest) {

@@ -35,6 +35,10 @@ Uninstalled uninstall(const Settings& settings, std::chrono::milliseconds reload
   if (had_entry) {
     std::this_thread::sleep_for(reload);
   }
+  if (!mentioning(settings).empty()) {  // an agent is at work that puts its entry back
+    done.left.push_back(program.string() + ": it is named again in " + settings.conf_dir.string());
+    return done;
+  }
   if (const auto removed = files::remove_file(program); !removed) {
     done.left.push_back(removed.error().message);
   }

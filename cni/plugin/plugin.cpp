@@ -149,8 +149,8 @@ Reply Invocation::ask_agent(const wire::cni::Message& request, UniqueFd netns,
                                "see `kubectl -n " + own +
                                    " get pods -o wide` for the agent of the node, run "
                                    "`sidetrackctl doctor` in its container; where Sidetrack was "
-                                   "uninstalled, run `sidetrack-agent uninstall` on the node or "
-                                   "take sidetrack-cni out of the conflist"}};
+                                   "uninstalled, take sidetrack-cni out of the conflist: "
+                                   "`sidetrack-agent uninstall --cni-conf-dir DIR` on the node"}};
   }
   if (const auto* const failed = std::get_if<wire::cni::Failed>(&*answer)) {
     return {.failure = Failure{failed->code, failed->message, failed->details}, .answered = true};

@@ -186,6 +186,13 @@ class Pods(unittest.TestCase):
         # An engine has no such page: whether one takes connections is sidetrack_engine_up.
         self.assertNotIn("readinessProbe", engine)
 
+    def test_the_agent_leaves_its_node_before_it_ends(self):
+        for values in ({}, {"cni": {"enabled": False}}):
+            agent = self.spec(values)["containers"][0]
+            self.assertEqual(agent["lifecycle"]["preStop"]["exec"]["command"],
+                             ["/usr/bin/sidetrack-agent", "leave", "--config=/etc/sidetrack/agent.conf"])
+            self.assertIn({"name": "config", "mountPath": "/etc/sidetrack", "readOnly": True}, agent["volumeMounts"])
+
     def test_probes_follow_address_port_and_patience(self):
         agent, engine = self.spec({"agent": {"httpAddress": "0.0.0.0", "httpPort": 9000}, "engine": {"httpAddress": "::1", "httpPort": 9001},
                                    "probes": {"periodSeconds": 7, "timeoutSeconds": 2, "failureThreshold": 9, "startupSeconds": 33}})["containers"]

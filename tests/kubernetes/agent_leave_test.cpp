@@ -53,13 +53,14 @@ class AgentLeaveTest : public AgentOnNode {
   }
   void hang() const { ST_ASSERT_OK(sidetrack_->agent().signal(SIGSTOP)); }
 
-  [[nodiscard]] lab::CommandResult leave() const {
+  [[nodiscard]] lab::CommandResult leave(const std::string& namespace_name = "sidetrack") const {
     const std::string config = folder_->file("leave.conf");
     std::ofstream(config) << fmt::format(
-        "kubeconfig = {}\ndaemonset = sidetrack\nnamespace = sidetrack\nstate-dir = {}\n"
+        "kubeconfig = {}\ndaemonset = sidetrack\nnamespace = {}\nstate-dir = {}\n"
         "cache-dir = {}\npin-dir = {}\ncni-conf-dir = {}\ncni-bin-dir = {}\n",
-        folder_->file("kubeconfig"), sidetrack_->state_dir(), sidetrack_->cache_dir(),
-        sidetrack_->pin_dir(), folder_->file("net.d"), folder_->file("bin"));
+        folder_->file("kubeconfig"), namespace_name, sidetrack_->state_dir(),
+        sidetrack_->cache_dir(), sidetrack_->pin_dir(), folder_->file("net.d"),
+        folder_->file("bin"));
     const auto done = lab::run_command(
         {.arguments = {lab::built_program("sidetrack-agent"), "leave", "--config", config}});
     EXPECT_TRUE(done) << done.error().message;
@@ -111,6 +112,25 @@ TEST_F(AgentLeaveTest, clears_a_node_whose_agent_hangs_when_its_rights_are_gone)
   const auto left = leave();
   EXPECT_EQ(left.exit_status, 0) << left.output;
   expect_cleared();
+}
+
+// Whoever wrote the rights by hand may have left out this one.
+TEST_F(AgentLeaveTest, changes_nothing_where_it_may_not_ask) {
+  hang();
+  const auto left = leave("shop");
+  EXPECT_EQ(left.exit_status, 1);
+  EXPECT_NE(left.output.find("does not say whether DaemonSet shop/sidetrack is there"),
+            std::string::npos)
+      << left.output;
+  expect_unchanged();
+}
+
+TEST_F(AgentLeaveTest, needs_to_know_of_which_daemonset) {
+  hang();
+  const auto left = leave("");
+  EXPECT_EQ(left.exit_status, 2);
+  EXPECT_NE(left.output.find("--namespace is missing"), std::string::npos) << left.output;
+  expect_unchanged();
 }
 
 TEST_F(AgentLeaveTest, leaves_an_upgrade_alone) {
