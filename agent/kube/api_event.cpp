@@ -36,8 +36,8 @@ std::string cut(std::string text, std::size_t limit) {
 }  // namespace
 
 bool EventLimiter::allow(const ClusterEvent& event, TimePoint now) {
-  const std::string key = fmt::format("{}/{}/{}/{}|{}", event.kind, event.namespace_name,
-                                      event.name, event.uid, event.reason);
+  const std::string key = fmt::format("{}/{}/{}/{}|{}|{}", event.kind, event.namespace_name,
+                                      event.name, event.uid, event.reason, event.about);
   const auto found = last_.find(key);
   if (found != last_.end() && now - found->second < kInterval) {
     return false;

@@ -14,16 +14,17 @@
 namespace sidetrack::kube {
 
 struct ClusterEvent {
-  std::string kind;            // "Pod" or "Node"
+  std::string kind;            // "Pod", "Namespace" or "Node"
   std::string namespace_name;  // of the pod; empty for a node
   std::string name;
   std::string uid;      // may be empty
   std::string reason;   // "SidetrackNotCaptured"
+  std::string about;    // what of the object, such as a key of an annotation; may be empty
   std::string message;  // cut to 1,000 bytes
   bool warning = true;  // else normal
 };
 
-// Lets one event of the same object and reason pass in five minutes.
+// Lets one event of the same object, reason and `about` pass in five minutes.
 class EventLimiter {
  public:
   static constexpr std::chrono::minutes kInterval{5};

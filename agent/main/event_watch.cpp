@@ -78,6 +78,7 @@ std::vector<kube::ClusterEvent> EventWatch::look(const std::vector<reconcile::Po
       continue;
     }
     event.reason = "SidetrackPolicyInvalid";
+    event.about = problem.key;
     event.message = fmt::format("{}: '{}': {}", problem.key, problem.value, problem.reason);
     events.push_back(std::move(event));
   }

@@ -43,6 +43,18 @@ TEST(EventLimiter, tells_objects_and_reasons_apart) {
   EXPECT_TRUE(limiter.allow(again, now));
 }
 
+// Two mistakes in one object, at once or one after the other.
+TEST(EventLimiter, tells_keys_of_one_object_apart) {
+  EventLimiter limiter;
+  const TimePoint now(1000h);
+  ClusterEvent mistake = on_pod();
+  mistake.about = "sidetrack.io/fastpath";
+  EXPECT_TRUE(limiter.allow(mistake, now));
+  EXPECT_FALSE(limiter.allow(mistake, now + 1s));
+  mistake.about = "sidetrack.io/exclude-outbound-ports";
+  EXPECT_TRUE(limiter.allow(mistake, now + 2s));
+}
+
 TEST(EventLimiter, remembers_no_more_than_its_limit) {
   EventLimiter limiter;
   const TimePoint start(1000h);

@@ -104,7 +104,7 @@
 {{- $was := regexFind $line $old -}}
 {{- if and $was (ne $was (regexFind $line $new)) -}}
 {{- if ne $option "http" -}}
-{{- fail (printf "this release runs with '%s', by which the nodes find what is there from before: to change it, helm uninstall, then install (docs/upgrade.md)" $was) -}}
+{{- fail (printf "this release runs with '%s', by which the nodes find what is there from before; these values make it %s. To keep it, pass the values of this release again (-f FILE, or --reuse-values); to change it, helm uninstall, then install (docs/upgrade.md)" $was (regexFind $line $new | default "nothing" | squote)) -}}
 {{- else if include "sidetrack.surges" $ -}}
 {{- fail (printf "this release runs with '%s': the pod that waits beside the old one would be asked at an address where nobody answers, and the upgrade would never finish; do it with --set updateStrategy.rollingUpdate.maxSurge=0,updateStrategy.rollingUpdate.maxUnavailable=1 (docs/upgrade.md)" $was) -}}
 {{- end -}}
