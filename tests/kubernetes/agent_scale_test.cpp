@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// A large cluster in a real API server, and the agent, the engine and the CNI plugin as they are:
-// 5,000 pods, 250 of them on the node with network namespaces of their own, 2,000 services with
-// 20,000 endpoints. Prints one line of JSON per measurement. Sizes: scale_objects.h.
+// A large cluster in a real API server, at rest and while it changes all the time, and the agent,
+// the engine and the CNI plugin as they are: 5,000 pods, 250 of them on the node with network
+// namespaces of their own, 2,000 services with 20,000 endpoints. Prints one line of JSON per
+// measurement. Sizes: scale_objects.h.
 #include <fmt/format.h>
 #include <unistd.h>
 
@@ -15,6 +16,7 @@
 #include <nlohmann/json.hpp>
 
 #include "tests/dataplane/kernel_view.h"
+#include "tests/kubernetes/scale_churn.h"
 #include "tests/kubernetes/scale_objects.h"
 #include "tests/kubernetes/source_faults_fixture.h"
 #include "tests/lab/netns.h"
@@ -172,8 +174,8 @@ class AgentScaleTest : public FaultsTest {
                            .dump());
   }
 
-  // Every pod of the node, and then some of them again in a new sandbox: the node stays full.
-  std::vector<double> fill_node() {
+  // Every pod of the node.
+  void fill_node() {
     sandboxes_.resize(static_cast<std::size_t>(scale_node_pods()));
     std::vector<double> first;
     for (int i = 0; i < scale_node_pods() && !HasFailure(); ++i) {
@@ -182,6 +184,10 @@ class AgentScaleTest : public FaultsTest {
     }
     EXPECT_EQ(status()["pods"]["enrolled"], scale_node_pods());
     fmt::print("{}\n", json{{"first_adds", first.size()}, {"seconds", spread(first)}}.dump());
+  }
+
+  // Some of them again in a new sandbox: the node stays full.
+  std::vector<double> add_to_a_full_node(const std::string& name) {
     std::vector<double> full;
     std::vector<double> versions;  // what it takes to start the program at all
     for (int n = 0; n < kAdds && !HasFailure(); ++n) {
@@ -192,10 +198,10 @@ class AgentScaleTest : public FaultsTest {
       full.push_back(add(i));
     }
     EXPECT_EQ(status()["pods"]["enrolled"], scale_node_pods());
-    fmt::print("{}\n", json{{"adds_on_a_full_node", full.size()},
-                            {"seconds", spread(full)},
-                            {"version_seconds", spread(versions)}}
-                           .dump());
+    fmt::print(
+        "{}\n",
+        json{{name, full.size()}, {"seconds", spread(full)}, {"version_seconds", spread(versions)}}
+            .dump());
     return full;
   }
 
@@ -244,18 +250,28 @@ TEST_F(AgentScaleTest, a_full_node_of_a_large_cluster_fits_and_is_in_time) {
   const double slack = scale_divisor() == 1 ? 1 : 10;
   ASSERT_NO_FATAL_FAILURE(fill_cluster());
   ASSERT_NO_FATAL_FAILURE(start_agent());
-  const auto adds = fill_node();
+  ASSERT_NO_FATAL_FAILURE(fill_node());
+  const auto adds = add_to_a_full_node("adds_on_a_full_node");
+  ASSERT_FALSE(HasFailure());
+  ST_ASSERT_VALUE(auto client, api_->make_client());
+  Churn churn(std::move(client));
+  // Without a bound of their own: docs/kubernetes-source.md.
+  add_to_a_full_node("adds_while_all_changes");
   ASSERT_FALSE(HasFailure());
   const auto changes = change_a_namespace();
   ASSERT_FALSE(HasFailure());
+  const Churned churned = churn.stop();
   const json now = status();
   const long peak = memory_of(sidetrack_->agent().pid(), "VmHWM");
   fmt::print("{}\n", json{{"agent_peak_kib", peak},
                           {"agent_rss_kib", memory_of(sidetrack_->agent().pid(), "VmRSS")},
                           {"engine_rss_kib", memory_of(sidetrack_->engine().pid(), "VmRSS")},
+                          {"churn_per_second", churned.changes / churned.seconds},
                           {"pods", now["pods"]},
                           {"fast_path", now["fast_path"]}}
                          .dump());
+  EXPECT_EQ(churned.failure, "");
+  EXPECT_NEAR(churned.changes / churned.seconds, kChurnPerSecond, kChurnPerSecond * 0.1);
   EXPECT_LE(at(adds, 0.99), 0.05 * slack);
   EXPECT_LE(at(changes, 0.99), 0.2 * slack);
   EXPECT_LE(peak, kMaxResidentKib);

@@ -19,6 +19,32 @@ constexpr int kNodePods = 250;
 constexpr int kServices = 2000;
 constexpr int kNamespaces = 100;
 
+constexpr int kNone = -1;
+
+std::string pods_of(int i) {
+  return fmt::format("/api/v1/namespaces/{}/pods", scale_namespace(i));
+}
+
+std::string slices_of(int i) {
+  return fmt::format("/apis/discovery.k8s.io/v1/namespaces/{}/endpointslices", scale_namespace(i));
+}
+
+// Of the i-th service; `unready` of them is not ready.
+json endpoints(int i, int unready) {
+  json all = json::array();
+  for (int j = 0; j < kScaleEndpointsEach; ++j) {
+    const int n = i * kScaleEndpointsEach + j;
+    const bool ready = j != unready;
+    all.push_back(
+        {{"addresses", {fmt::format("10.{}.{}.{}", 1 + n / 65536, n / 256 % 256, n % 256)}},
+         {"conditions", {{"ready", ready}, {"serving", ready}, {"terminating", false}}},
+         {"nodeName", fmt::format("ip-10-0-{}-12.eu-central-1.compute.internal", n % 20)},
+         {"zone", "eu-central-1a"},
+         {"targetRef", {{"kind", "Pod"}, {"name", fmt::format("web-{}", n)}}}});
+  }
+  return all;
+}
+
 }  // namespace
 
 int scale_divisor() {
@@ -54,7 +80,7 @@ Objects scale_pods(const std::string& node) {
   for (int i = 0; i < kPods / scale_divisor(); ++i) {
     const bool ours = i < scale_node_pods();
     objects.emplace_back(
-        fmt::format("/api/v1/namespaces/{}/pods", scale_namespace(i)),
+        pods_of(i),
         fmt::format(
             R"({{"metadata":{{"name":"web-{}","labels":{{"app":"web-{}",)"
             R"("pod-template-hash":"6d5f7b9c8d"}}}},"spec":{{"nodeName":"{}",)"
@@ -84,20 +110,25 @@ Objects scale_slices() {
         R"({{"metadata":{{"name":"svc-{}-abcde","labels":{{"kubernetes.io/service-name":)"
         R"("svc-{}"}}}},"addressType":"IPv4","ports":[{{"name":"http","port":8080}}]}})",
         i, i));
-    for (int j = 0; j < kScaleEndpointsEach; ++j) {
-      const int n = i * kScaleEndpointsEach + j;
-      slice["endpoints"].push_back(
-          {{"addresses", {fmt::format("10.{}.{}.{}", 1 + n / 65536, n / 256 % 256, n % 256)}},
-           {"conditions", {{"ready", true}, {"serving", true}, {"terminating", false}}},
-           {"nodeName", fmt::format("ip-10-0-{}-12.eu-central-1.compute.internal", n % 20)},
-           {"zone", "eu-central-1a"},
-           {"targetRef", {{"kind", "Pod"}, {"name", fmt::format("web-{}", n)}}}});
-    }
-    objects.emplace_back(
-        fmt::format("/apis/discovery.k8s.io/v1/namespaces/{}/endpointslices", scale_namespace(i)),
-        slice.dump());
+    slice["endpoints"] = endpoints(i, kNone);
+    objects.emplace_back(slices_of(i), slice.dump());
   }
   return objects;
+}
+
+std::pair<std::string, std::string> scale_change(int n) {
+  const int turn = n / 2;
+  if (n % 2 == 0) {
+    const int i = turn % scale_services();
+    return {fmt::format("{}/svc-{}-abcde", slices_of(i), i),
+            json{{"endpoints", endpoints(i, turn % kScaleEndpointsEach)}}.dump()};
+  }
+  const int i = turn % scale_node_pods();
+  const int port = turn / scale_node_pods() % 2 == 0 ? 7 : 9;
+  return {fmt::format("{}/web-{}", pods_of(i), i),
+          json{{"metadata",
+                {{"annotations", {{"sidetrack.io/exclude-outbound-ports", std::to_string(port)}}}}}}
+              .dump()};
 }
 
 }  // namespace sidetrack::tests

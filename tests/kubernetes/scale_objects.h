@@ -27,4 +27,8 @@ inline constexpr int kScaleEndpointsEach = 10;
 // One for each service.
 [[nodiscard]] Objects scale_slices();
 
+// PATCHes of those objects, the n-th of an endless row: where to, and what. In turn a slice, of
+// which another endpoint is not ready, and a pod of the node, which gets another policy.
+[[nodiscard]] std::pair<std::string, std::string> scale_change(int n);
+
 }  // namespace sidetrack::tests

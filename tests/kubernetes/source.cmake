@@ -34,8 +34,8 @@ target_compile_definitions(kube_chart_test PRIVATE ST_CHART="${CMAKE_SOURCE_DIR}
 
 # ST_SCALE_CLUSTER=1 (a whole `make test-kubernetes`, make scale-cluster) is 5,000 pods; the default is a tenth.
 st_api_test(kube_scale_test
-  SOURCES ${CMAKE_CURRENT_LIST_DIR}/agent_scale_test.cpp ${CMAKE_CURRENT_LIST_DIR}/scale_objects.cpp
-          ${CMAKE_SOURCE_DIR}/tests/dataplane/kernel_view.cpp
+  SOURCES ${CMAKE_CURRENT_LIST_DIR}/agent_scale_test.cpp ${CMAKE_CURRENT_LIST_DIR}/scale_churn.cpp
+          ${CMAKE_CURRENT_LIST_DIR}/scale_objects.cpp ${CMAKE_SOURCE_DIR}/tests/dataplane/kernel_view.cpp
   LIBS st_lab fmt::fmt nlohmann_json::nlohmann_json)
 add_dependencies(kube_scale_test sidetrack-agent sidetrack-cni sidetrack-engine)
 

@@ -163,11 +163,7 @@ Result<void> RealApi::start_server(const std::string& program,
   auto started = lab::Process::start({.arguments = std::move(arguments)});
   ST_TRY(started);
   server_ = std::move(*started);
-  kube::ApiConfig config{.server = fmt::format("https://127.0.0.1:{}", port_)};
-  config.authority.file = pki_->authority();
-  config.client_certificate.file = file("admin.crt");
-  config.client_key.file = file("admin.key");
-  auto client = kube::ApiClient::create(std::move(config));
+  auto client = make_client();
   ST_TRY(client);
   client_ = std::move(*client);
   const bool ready = lab::eventually(
@@ -176,6 +172,14 @@ Result<void> RealApi::start_server(const std::string& program,
     return make_error(ErrorCode::kInternal, "kube-apiserver: " + server_->output());
   }
   return {};
+}
+
+Result<std::unique_ptr<kube::ApiClient>> RealApi::make_client() const {
+  kube::ApiConfig config{.server = fmt::format("https://127.0.0.1:{}", port_)};
+  config.authority.file = pki_->authority();
+  config.client_certificate.file = pki_->file("admin.crt");
+  config.client_key.file = pki_->file("admin.key");
+  return kube::ApiClient::create(std::move(config));
 }
 
 kube::ApiOutcome RealApi::call(const std::string& method, const std::string& target,

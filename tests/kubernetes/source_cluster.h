@@ -34,6 +34,8 @@ class RealApi {
   [[nodiscard]] std::filesystem::path folder() const { return folder_->path(); }
   [[nodiscard]] pid_t pid() const { return server_->pid(); }
 
+  // An administrator's, for a thread of its own.
+  [[nodiscard]] Result<std::unique_ptr<kube::ApiClient>> make_client() const;
   // As an administrator; the outcome of the request and, in `body`, the answer.
   kube::ApiOutcome call(const std::string& method, const std::string& target,
                         const std::string& object = "", std::string* body = nullptr);
