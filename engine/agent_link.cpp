@@ -24,6 +24,9 @@ using boost::system::error_code;
 
 constexpr std::chrono::milliseconds kLeastBackoff(100);
 constexpr std::chrono::milliseconds kMostBackoff(2000);
+// Ten seconds: an agent that is being replaced is back by then, and until its engine is there new
+// pods have none.
+constexpr int kQuickTries = 100;
 constexpr std::chrono::seconds kStatsPeriod(1);
 
 SocketAddress from_wire(const wire::Endpoint& endpoint) {
@@ -111,7 +114,7 @@ void AgentLink::disconnected(const std::string& reason) {
         {{"socket", settings_.socket_path}, {"reason", reason}, {"connections_go_on", "true"}});
   }
   retry_timer_.expires_after(backoff_);
-  backoff_ = std::min(backoff_ * 2, kMostBackoff);
+  backoff_ = ++tries_ < kQuickTries ? kLeastBackoff : std::min(backoff_ * 2, kMostBackoff);
   retry_timer_.async_wait([this](const error_code& error) {
     if (!error) {
       connect();
@@ -266,6 +269,7 @@ Result<void> AgentLink::on(const wire::Welcome& welcome, std::vector<UniqueFd>& 
   served_ = true;
   away_logged_ = false;
   backoff_ = kLeastBackoff;
+  tries_ = 0;
   log_event(LogLevel::kInfo, "engine", "registered", {{"slot", std::to_string(welcome.slot)}});
   if (draining_) {
     send(wire::Draining{});

@@ -12,6 +12,10 @@ namespace sidetrack::agent {
 
 namespace {
 
+// After a start: an engine that runs registers again within a tenth of a second. Shorter than the
+// plugin's time.
+constexpr std::chrono::milliseconds kEnginesComeBack{1000};
+
 std::string enrolled_file(const Options& options) {
   return options.cache_dir + "/enrolled-namespaces";
 }
@@ -119,14 +123,18 @@ Standing KubernetesNode::standing(const std::string& pod_namespace, const std::s
     case reconcile::PodPhase::kPending:
       return Standing::kPending;
     case reconcile::PodPhase::kDrift:
-      // The row is there and says what becomes of its connections until an engine comes.
-      return status->row && status->reason == "engine_down" ? Standing::kSettled
-                                                            : Standing::kPending;
+      // The row is there and says what becomes of its connections until an engine comes. One that
+      // served an agent before us is about to.
+      return status->row && status->reason == "engine_down" &&
+                     CniDoor::Clock::now() - opened_ >= kEnginesComeBack
+                 ? Standing::kSettled
+                 : Standing::kPending;
   }
   return Standing::kPending;
 }
 
 Result<void> KubernetesNode::listen() {
+  opened_ = CniDoor::Clock::now();
   ST_TRY(server_.listen(options_.state_dir + "/cni.sock"));
   if (!options_.cni.conf_dir.empty()) {
     install_plugin();

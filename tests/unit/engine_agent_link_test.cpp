@@ -170,6 +170,16 @@ TEST_F(EngineAgentLink, keeps_listeners_when_the_agent_restarts) {
   EXPECT_EQ(engine_->find_pod(kCookie), nullptr);  // not named in the snapshot
 }
 
+// Until then its new pods have no engine.
+TEST_F(EngineAgentLink, finds_an_agent_soon_that_was_away_for_seconds) {
+  link_->start();
+  context_.run_for(std::chrono::milliseconds(2000));
+  listen_as_agent();
+  const auto back = std::chrono::steady_clock::now();
+  EXPECT_TRUE(await<wire::Hello>());
+  EXPECT_LT(std::chrono::steady_clock::now() - back, std::chrono::milliseconds(500));
+}
+
 TEST_F(EngineAgentLink, moves_listeners_off_a_port_that_becomes_the_pods) {
   listen_as_agent();
   link_->start();
