@@ -17,6 +17,7 @@
 #include <atomic>
 #include <cstring>
 #include <thread>
+#include <utility>
 
 #include "tests/dataplane/fast_list.h"
 #include "tests/dataplane/fast_scenarios.h"
@@ -82,20 +83,22 @@ std::string scattered(Ends& ends) {
 }
 
 // What a reader of records does: looks until one is whole, whenever the socket is readable. False
-// if that takes longer than `within` though nothing is under way. TCP itself may take longer: of
+// if for `within` nothing more came though nothing was under way. TCP itself may take longer: of
 // many small segments a receiver drops what finds no room, and its peer sends again by its timer.
 bool peek_until(const Ends& ends, std::size_t length, milliseconds within) {
   std::vector<char> in(length);
   const auto start = Clock::now();
-  const auto waits = [&] {
-    const auto waited = Clock::now() - start;
-    return waited < within || (waited < kPatience && !is_acknowledged(ends.client));
-  };
-  while (waits()) {
+  auto moved = start;
+  ssize_t seen = 0;
+  while (Clock::now() - moved < within && Clock::now() - start < kPatience) {
     pollfd wanted{ends.server.get(), POLLIN, 0};
     (void)::poll(&wanted, 1, static_cast<int>(within.count()));
-    if (::recv(ends.server.get(), in.data(), length, MSG_PEEK) == static_cast<ssize_t>(length)) {
+    const ssize_t now = ::recv(ends.server.get(), in.data(), length, MSG_PEEK);
+    if (now == static_cast<ssize_t>(length)) {
       return true;
+    }
+    if (now != std::exchange(seen, now) || !is_acknowledged(ends.client)) {
+      moved = Clock::now();
     }
   }
   return false;
