@@ -82,8 +82,11 @@ serve_files() {
 }
 
 run_guest() {
-  # Mostly without cmpxchg16b: 6.12's slab allocator uses it, and under qemu 7.2 six of eight boots died, two seen at it; without, none of six.
-  timeout "$seconds" qemu-system-x86_64 -machine q35,memory-backend=ram -accel tcg,thread=multi -cpu "${BOOT_CPU:-max,cx16=off}" -smp "$cpus" \
+  # The guest's CPUs take turns in one thread: with a thread each, qemu 7.2 may run code that another CPU has just replaced (an int3 that
+  # the kernel took back long ago: oops), which the kernel does whenever something attaches to a function.
+  # Mostly without cmpxchg16b, after which qemu 7.2 has wrong flags: 6.12's slab allocator uses it, and most boots died.
+  timeout --foreground "$seconds" qemu-system-x86_64 -machine q35,memory-backend=ram -accel tcg,thread=single -cpu "${BOOT_CPU:-max,cx16=off}" \
+    -smp "$cpus" \
     -m "$megabytes" -object "memory-backend-memfd,id=ram,size=${megabytes}M,share=on" \
     -chardev "socket,id=files,path=$work/files.sock" -device vhost-user-fs-pci,chardev=files,tag=host \
     -display none -monitor none -nic none -no-reboot -serial "file:$out/console.log" -serial "file:$out/output" \

@@ -57,6 +57,19 @@ run_kernel() {
   tr -d '\r' <"$out/output" | grep -aE '^(pass|fail|skip)	' >"$results/$name.tsv" || true
   complaints "$out/console.log" >"$out/complaints"
   [ $status = 0 ] || echo "test-kernels: $name: the guest ended with status $status (125: not at all)" >&2
+  echo "test-kernels: $name: done after ${SECONDS} s"
+}
+
+# A guest takes one CPU: as many at a time as there are.
+run_kernels() {
+  local name
+  set -m # a group of processes each, which a signal ends
+  trap 'kill -TERM -- $(jobs -p | sed s/^/-/); wait; exit 130' INT TERM
+  for name in "${names[@]}"; do
+    [ "$(jobs -rp | wc -l)" -lt "$(nproc)" ] || wait -n
+    run_kernel "$name" </dev/null &
+  done
+  wait
 }
 
 count() {
@@ -86,10 +99,7 @@ plan=$results/plan
 make_plan >"$plan"
 [ -s "$plan" ] || die "no test fits '$tests'"
 echo "test-kernels: $(wc -l <"$plan") cases on each of: ${names[*]}"
-for name in "${names[@]}"; do
-  run_kernel "$name"
-  echo "test-kernels: $name: done after ${SECONDS} s"
-done
+run_kernels
 bad=0
 summarize | tee "$results/summary.txt" || bad=1
 exit $bad
