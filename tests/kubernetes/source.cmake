@@ -18,7 +18,7 @@ function(st_api_test name)
   target_link_libraries(${name} PRIVATE st_options st_api_lab ${arg_LIBS} GTest::gtest_main GTest::gmock)
   set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
   add_test(NAME ${name} COMMAND ${name})
-  set_tests_properties(${name} PROPERTIES LABELS kubernetes RUN_SERIAL TRUE TIMEOUT 600 SKIP_REGULAR_EXPRESSION "there is no API server")
+  set_tests_properties(${name} PROPERTIES LABELS kubernetes RUN_SERIAL TRUE TIMEOUT 1200 SKIP_REGULAR_EXPRESSION "there is no API server")
 endfunction()
 
 st_library(st_api_lab
