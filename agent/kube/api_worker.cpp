@@ -12,7 +12,6 @@ using std::chrono::steady_clock;
 namespace {
 
 constexpr std::size_t kMaxWaiting = 256;
-constexpr std::size_t kMaxBody = 1UL << 20U;
 constexpr std::chrono::seconds kLongestWait{60};
 
 Random random_numbers() {
@@ -22,27 +21,6 @@ Random random_numbers() {
 }
 
 }  // namespace
-
-class ApiWorker::Single : public ApiCall {
- public:
-  Single(ApiClient& client, const ApiRequest& request, Done done) : done_(std::move(done)) {
-    client.start(request, *this);
-  }
-  bool on_data(std::string_view bytes) override {
-    body_ += bytes;
-    return body_.size() <= kMaxBody;
-  }
-  void on_end(const ApiOutcome& outcome) override {
-    ended_ = true;
-    done_(outcome, body_);
-  }
-  [[nodiscard]] bool ended() const { return ended_; }
-
- private:
-  Done done_;
-  std::string body_;
-  bool ended_ = false;
-};
 
 ApiWorker::ApiWorker(std::unique_ptr<ApiClient> client, const ObjectCache& cache, std::string node,
                      std::string owner, const WatchTimes& times, Sink sink)
@@ -135,7 +113,7 @@ void ApiWorker::do_jobs() {
     if (job.refresh) {
       std::for_each(watches_.begin(), watches_.end(), [](const auto& watch) { watch->refresh(); });
     } else {
-      singles_.push_back(std::make_unique<Single>(*client_, job.request, std::move(job.done)));
+      singles_.push_back(std::make_unique<SingleCall>(*client_, job.request, std::move(job.done)));
     }
   }
 }

@@ -19,6 +19,7 @@
 #include "agent/kube/object_cache.h"
 #include "agent/kube/owner_watch.h"
 #include "agent/kube/resource_watch.h"
+#include "agent/kube/single_call.h"
 
 namespace sidetrack::kube {
 
@@ -44,13 +45,11 @@ class ApiWorker {
   // Lists every resource again.
   void refresh();
   [[nodiscard]] bool owner_gone() const { return owner_->gone(); }
-  // One request; `done` is called on the worker's thread, with the outcome and the body of a 2xx
-  // answer (empty if it is longer than 1 MiB). kFull: too many are waiting.
-  using Done = std::function<void(const ApiOutcome&, const std::string& body)>;
+  // One request; `done` is called on the worker's thread. kFull: too many are waiting.
+  using Done = SingleCall::Done;
   [[nodiscard]] Result<void> request(ApiRequest request, Done done);
 
  private:
-  class Single;
   struct Job {
     bool refresh = false;
     ApiRequest request;
@@ -79,7 +78,7 @@ class ApiWorker {
   Outbox outbox_;
   std::array<CachedList, kResourceCount> known_;
   std::vector<std::unique_ptr<ResourceWatch>> watches_;
-  std::vector<std::unique_ptr<Single>> singles_;
+  std::vector<std::unique_ptr<SingleCall>> singles_;
   std::thread thread_;  // last: it uses the rest
 };
 

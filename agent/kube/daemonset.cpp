@@ -4,13 +4,12 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <optional>
-#include <string_view>
 #include <thread>
 
 #include <nlohmann/json.hpp>
 
 #include "agent/kube/resource.h"
+#include "agent/kube/single_call.h"
 #include "agent/kube/watch_event.h"
 
 namespace sidetrack::kube {
@@ -18,24 +17,7 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr std::size_t kLongestObject = 1U << 20U;
 constexpr std::chrono::milliseconds kPause{200};
-
-class Answer : public ApiCall {
- public:
-  bool on_data(std::string_view bytes) override {
-    body_ += bytes;
-    return body_.size() <= kLongestObject;
-  }
-  void on_end(const ApiOutcome& outcome) override {
-    existence_ = daemonset_existence(outcome, body_);
-  }
-  [[nodiscard]] const std::optional<Existence>& existence() const { return existence_; }
-
- private:
-  std::string body_;
-  std::optional<Existence> existence_;
-};
 
 }  // namespace
 
@@ -75,13 +57,15 @@ Result<Existence> ask_daemonset(const ApiConfig& config, const std::string& name
   ST_TRY(client);
   const auto end = Clock::now() + limit;
   for (;;) {
-    Answer answer;
+    Existence existence{};
     const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(end - Clock::now());
-    (*client)->start(daemonset_request(namespace_name, name, std::max(left, kPause)), answer);
-    while (!answer.existence()) {  // the request ends by its deadline
+    const SingleCall call(**client, daemonset_request(namespace_name, name, std::max(left, kPause)),
+                          [&existence](const ApiOutcome& outcome, const std::string& body) {
+                            existence = daemonset_existence(outcome, body);
+                          });
+    while (!call.ended()) {  // by its deadline
       (*client)->run(Clock::now() + limit);
     }
-    const Existence existence = *answer.existence();
     const bool is_sure = existence == Existence::kExists || existence == Existence::kGone;
     if (is_sure || Clock::now() + kPause >= end) {
       return existence;

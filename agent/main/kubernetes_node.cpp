@@ -13,7 +13,7 @@ namespace sidetrack::agent {
 namespace {
 
 // After a start: an engine that runs registers again within a tenth of a second. Shorter than the
-// plugin's time.
+// plugin's default time.
 constexpr std::chrono::milliseconds kEnginesComeBack{1000};
 
 std::string enrolled_file(const Options& options) {

@@ -51,6 +51,10 @@ int fail(const Error& error, const cli::Origins& origins = {}) {
   return exit_code_of(error);
 }
 
+int exit_code_of(const Result<void>& done, const Options& options) {
+  return done ? int{kDone} : fail(done.error(), options.origins);
+}
+
 // What this start made goes, if it was not there before.
 int fail_start(const Error& error, const Options& options, const Traces& traces) {
   traces.undo();
@@ -88,8 +92,7 @@ int run(const Options& options, const Agent::Reload& reload) {
   if ((*agent)->was_removed()) {
     agent->reset();
     lock->reset();
-    const auto done = uninstall(options);
-    return done ? int{kDone} : fail(done.error(), options.origins);
+    return exit_code_of(uninstall(options), options);
   }
   return kDone;
 }
@@ -151,14 +154,10 @@ int main_of(int argc, char** argv) {
     case Command::kVersion:
       cli::say("sidetrack-agent " ST_VERSION "\n");
       return kDone;
-    case Command::kUninstall: {
-      const auto done = uninstall(*options);
-      return done ? int{kDone} : fail(done.error(), options->origins);
-    }
-    case Command::kLeave: {
-      const auto done = leave(*options);
-      return done ? int{kDone} : fail(done.error(), options->origins);
-    }
+    case Command::kUninstall:
+      return exit_code_of(uninstall(*options), *options);
+    case Command::kLeave:
+      return exit_code_of(leave(*options), *options);
     case Command::kSelfTest:
       return self_test(*options);
     case Command::kRun:
