@@ -29,6 +29,15 @@ constexpr std::chrono::milliseconds kMostBackoff(2000);
 constexpr int kQuickTries = 100;
 constexpr std::chrono::seconds kStatsPeriod(1);
 
+// Before the next try, after so many in vain.
+std::chrono::milliseconds pause_after(int tries) {
+  std::chrono::milliseconds pause = kLeastBackoff;
+  for (int i = kQuickTries; i < tries && pause < kMostBackoff; ++i) {
+    pause *= 2;
+  }
+  return std::min(pause, kMostBackoff);
+}
+
 SocketAddress from_wire(const wire::Endpoint& endpoint) {
   return SocketAddress{.address = endpoint.address, .port = endpoint.port};
 }
@@ -55,8 +64,7 @@ AgentLink::AgentLink(boost::asio::io_context& context, Settings settings, Engine
       on_fatal_(std::move(on_fatal)),
       socket_(context),
       retry_timer_(context),
-      stats_timer_(context),
-      backoff_(kLeastBackoff) {
+      stats_timer_(context) {
   engine_.links().on_news([this] { boost::asio::post(context_, [this] { tell_links(); }); });
 }
 
@@ -113,8 +121,7 @@ void AgentLink::disconnected(const std::string& reason) {
         LogLevel::kWarn, "engine", "agent_away",
         {{"socket", settings_.socket_path}, {"reason", reason}, {"connections_go_on", "true"}});
   }
-  retry_timer_.expires_after(backoff_);
-  backoff_ = ++tries_ < kQuickTries ? kLeastBackoff : std::min(backoff_ * 2, kMostBackoff);
+  retry_timer_.expires_after(pause_after(++tries_));
   retry_timer_.async_wait([this](const error_code& error) {
     if (!error) {
       connect();
@@ -268,7 +275,6 @@ Result<void> AgentLink::on(const wire::Welcome& welcome, std::vector<UniqueFd>& 
   welcome_ = welcome;
   served_ = true;
   away_logged_ = false;
-  backoff_ = kLeastBackoff;
   tries_ = 0;
   log_event(LogLevel::kInfo, "engine", "registered", {{"slot", std::to_string(welcome.slot)}});
   if (draining_) {

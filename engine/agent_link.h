@@ -77,7 +77,6 @@ class AgentLink {
   Socket socket_;
   boost::asio::steady_timer retry_timer_;
   boost::asio::steady_timer stats_timer_;
-  std::chrono::milliseconds backoff_;
   int tries_ = 0;                         // since the agent went away
   std::optional<wire::Welcome> welcome_;  // of this session
   bool served_ = false;                   // there was a session before
