@@ -22,7 +22,7 @@ class AgentLateTest : public AgentOnNode {
     if (IsSkipped() || HasFatalFailure()) {
       return;
     }
-    write_kubeconfig(fmt::format("https://127.0.0.1:{}", api_->port()));
+    write_kubeconfig(api_->url());
     ASSERT_NO_FATAL_FAILURE(run_pod());
     const auto started = Clock::now();
     ASSERT_TRUE(lab::eventually(10s, [&] { return Clock::now() - started > 2s; }));

@@ -13,10 +13,6 @@
 namespace sidetrack::tests {
 namespace {
 
-using nlohmann::json;
-
-const std::string kDaemonSets = "/apis/apps/v1/namespaces/sidetrack/daemonsets";
-
 class AgentLeaveTest : public AgentOnNode {
  protected:
   // A node whose agent has its plugin in the configuration and a pod in the kernel.
@@ -25,13 +21,13 @@ class AgentLeaveTest : public AgentOnNode {
     if (IsSkipped() || HasFatalFailure()) {
       return;
     }
-    write_kubeconfig(fmt::format("https://127.0.0.1:{}", api_->port()));
+    write_kubeconfig(api_->url());
     std::ofstream(conflist()) << kMain;
     ASSERT_NO_FATAL_FAILURE(run_pod());
     ST_ASSERT_OK(sidetrack_->start_agent());
     ST_ASSERT_OK(sidetrack_->wait_for_pod(pod_name(), "enrolled", "passthrough"));
     ASSERT_TRUE(lab::eventually(lab::kPatience, [&] { return is_chained(); }));
-    make_daemonset();
+    ST_ASSERT_OK(api_->make_daemonset("sidetrack"));
   }
   void TearDown() override {
     if (sidetrack_ && !IsSkipped()) {
@@ -40,15 +36,9 @@ class AgentLeaveTest : public AgentOnNode {
     remove_daemonset();
   }
 
-  static void make_daemonset() {
-    ST_ASSERT_OK(api_->create(
-        kDaemonSets,
-        R"({"metadata":{"name":"sidetrack"},"spec":{"selector":{"matchLabels":{"a":"b"}},"template":)"
-        R"({"metadata":{"labels":{"a":"b"}},"spec":{"containers":[{"name":"c","image":"i"}]}}}})"));
-  }
   static void remove_daemonset() {
     if (api_) {
-      api_->call("DELETE", kDaemonSets + "/sidetrack");
+      api_->call("DELETE", "/apis/apps/v1/namespaces/sidetrack/daemonsets/sidetrack");
     }
   }
   void hang() const { ST_ASSERT_OK(sidetrack_->agent().signal(SIGSTOP)); }

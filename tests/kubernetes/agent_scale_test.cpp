@@ -78,7 +78,7 @@ class AgentScaleTest : public FaultsTest {
       return;
     }
     // Past the fault proxy, which would cost time of its own.
-    write_kubeconfig(fmt::format("https://127.0.0.1:{}", api_->port()));
+    write_kubeconfig(api_->url());
     ST_ASSERT_VALUE(auto cgroup, lab::TestCgroup::create("kubescale"));
     cgroup_ = std::make_unique<lab::TestCgroup>(std::move(cgroup));
     ST_ASSERT_VALUE(sidetrack_,

@@ -175,7 +175,7 @@ Result<void> RealApi::start_server(const std::string& program,
 }
 
 Result<std::unique_ptr<kube::ApiClient>> RealApi::make_client() const {
-  kube::ApiConfig config{.server = fmt::format("https://127.0.0.1:{}", port_)};
+  kube::ApiConfig config{.server = url()};
   config.authority.file = pki_->authority();
   config.client_certificate.file = pki_->file("admin.crt");
   config.client_key.file = pki_->file("admin.key");
@@ -226,6 +226,27 @@ Result<void> RealApi::create_all(const std::vector<std::pair<std::string, std::s
 
 Result<void> RealApi::create(const std::string& target, const std::string& object) {
   return create_all({{target, object}});
+}
+
+std::string RealApi::url() const {
+  return fmt::format("https://127.0.0.1:{}", port_);
+}
+
+Result<void> RealApi::make_daemonset(const std::string& namespace_name,
+                                     const std::string& finalizer) {
+  json metadata = {{"name", "sidetrack"}};
+  if (!finalizer.empty()) {
+    metadata["finalizers"] = {finalizer};
+  }
+  return create(
+      "/apis/apps/v1/namespaces/" + namespace_name + "/daemonsets",
+      json{{"metadata", metadata},
+           {"spec",
+            {{"selector", {{"matchLabels", {{"a", "b"}}}}},
+             {"template",
+              {{"metadata", {{"labels", {{"a", "b"}}}}},
+               {"spec", {{"containers", json::array({{{"name", "c"}, {"image", "i"}}})}}}}}}}}
+          .dump());
 }
 
 Result<void> RealApi::make_account(const std::string& namespace_name, const std::string& without) {

@@ -30,6 +30,7 @@ class RealApi {
       const std::vector<std::string>& more_arguments = {});
 
   [[nodiscard]] std::uint16_t port() const { return port_; }
+  [[nodiscard]] std::string url() const;
   [[nodiscard]] const Pki& pki() const { return *pki_; }
   [[nodiscard]] std::filesystem::path folder() const { return folder_->path(); }
   [[nodiscard]] pid_t pid() const { return server_->pid(); }
@@ -47,6 +48,9 @@ class RealApi {
   // Makes ServiceAccount NAMESPACE/agent (and the namespace) with the rights that
   // docs/kubernetes-source.md names, less `without`.
   Result<void> make_account(const std::string& namespace_name, const std::string& without = "");
+  // Makes DaemonSet NAMESPACE/sidetrack, which a finalizer, if there is one, keeps when it is
+  // deleted.
+  Result<void> make_daemonset(const std::string& namespace_name, const std::string& finalizer = "");
   // A token of that account.
   Result<std::string> make_token(const std::string& namespace_name);
 

@@ -36,13 +36,6 @@ class WritesTest : public FaultsTest {
     }
     return answer;
   }
-  static void make_daemonset() {
-    ST_ASSERT_OK(api_->create(
-        kDaemonSets,
-        R"({"metadata":{"name":"sidetrack","finalizers":["sidetrack.io/test"]},"spec":{"selector":)"
-        R"({"matchLabels":{"a":"b"}},"template":{"metadata":{"labels":{"a":"b"}},"spec":)"
-        R"({"containers":[{"name":"c","image":"i"}]}}}})"));
-  }
 };
 
 TEST_F(WritesTest, event_on_a_pod_is_there_once) {
@@ -100,7 +93,7 @@ TEST_F(WritesTest, event_that_cannot_be_sent_is_counted_and_holds_up_nothing) {
 TEST_F(WritesTest, our_daemonset_is_there_going_or_gone) {
   SourceLoop loop(settings());
   EXPECT_EQ(ask(loop), Existence::kGone);
-  make_daemonset();
+  ST_ASSERT_OK(api_->make_daemonset("sidetrack", "sidetrack.io/test"));
   EXPECT_EQ(ask(loop), Existence::kExists);
   api_->call("DELETE", kDaemonSets + "/sidetrack");
   EXPECT_EQ(ask(loop), Existence::kGone) << "a finalizer keeps it, but it is being deleted";
@@ -112,10 +105,7 @@ TEST_F(WritesTest, our_daemonset_is_there_going_or_gone) {
 TEST_F(WritesTest, our_daemonset_is_gone_although_our_rights_went_with_it) {
   const std::string name = "mortal";
   ST_ASSERT_OK(api_->make_account(name));
-  ST_ASSERT_OK(api_->create(
-      "/apis/apps/v1/namespaces/" + name + "/daemonsets",
-      R"({"metadata":{"name":"sidetrack"},"spec":{"selector":{"matchLabels":{"a":"b"}},"template":)"
-      R"({"metadata":{"labels":{"a":"b"}},"spec":{"containers":[{"name":"c","image":"i"}]}}}})"));
+  ST_ASSERT_OK(api_->make_daemonset(name));
   const auto token = api_->make_token(name);
   ASSERT_TRUE(token);
   write_token(*token);
