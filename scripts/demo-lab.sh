@@ -77,22 +77,9 @@ curl_in_pod() {
   in_pod "$1" curl --silent --show-error --globoff --noproxy '*' --max-time 5 "$2"
 }
 
-# wait_until SECONDS WHAT COMMAND...: polls; dies after the time.
-wait_until() {
-  local deadline=$((SECONDS + $1)) what=$2
-  shift 2
-  until "$@" 2>/dev/null; do
-    if [ $SECONDS -ge $deadline ]; then
-      echo "demo: gave up waiting for: $what" >&2
-      return 1
-    fi
-    sleep 0.05
-  done
-}
-
 # A demo that was killed with -9 leaves these behind.
 lab_remove_leftovers() {
-  local name group old
+  local name old
   for old in "/tmp/$prefix".*; do
     if [ "$old" != "$dir" ] && mountpoint -q "$old/bpf"; then
       umount "$old/bpf" && rm -rf "$old"
@@ -101,14 +88,8 @@ lab_remove_leftovers() {
   for name in web api cron node; do
     ip netns del "$prefix-$name" 2>/dev/null || true
   done
-  [ -d "$cgroup" ] || return 0
   # What is left in the demo's own cgroup was started by an earlier demo.
-  find "$cgroup" -depth -name cgroup.procs -exec cat {} + | while read -r pid; do
-    kill -9 "$pid" 2>/dev/null || true
-  done
-  find "$cgroup" -depth -type d | while read -r group; do
-    wait_until 5 "$group to be empty" rmdir "$group" || true
-  done
+  [ ! -d "$cgroup" ] || remove_cgroup "$cgroup"
 }
 
 lab_down() {

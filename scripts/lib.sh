@@ -13,3 +13,27 @@ bpf_works() {
   bpftool=$(command -v bpftool || echo /usr/sbin/bpftool)
   [ "$(id -u)" = 0 ] && [ -n "$(cgroup2_root)" ] && "$bpftool" prog list >/dev/null 2>&1
 }
+
+# wait_until SECONDS WHAT COMMAND...: polls; dies after the time.
+wait_until() {
+  local deadline=$((SECONDS + $1)) what=$2
+  shift 2
+  until "$@" 2>/dev/null; do
+    if [ $SECONDS -ge $deadline ]; then
+      echo "gave up waiting for: $what" >&2
+      return 1
+    fi
+    sleep 0.05
+  done
+}
+
+# remove_cgroup PATH: ends what runs in it and below.
+remove_cgroup() {
+  local pid group
+  find "$1" -depth -name cgroup.procs -exec cat {} + | while read -r pid; do
+    kill -9 "$pid" 2>/dev/null || true
+  done
+  find "$1" -depth -type d | while read -r group; do
+    wait_until 5 "$group to be empty" rmdir "$group" || true
+  done
+}

@@ -38,6 +38,7 @@ if bpf_works && [[ "${label:-dataplane}" == *dataplane* ]]; then
   fi
 fi
 
+scripts/remove-leftovers.sh
 rm -f "$report"
 status=0
 ctest "${options[@]}" </dev/null || status=$?

@@ -1,0 +1,49 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# remove-leftovers.sh: takes away what tests, benchmarks and a demo left on this machine that were killed with -9: cgroups (with their
+# programs and processes), network namespaces, and folders in which a bpf file system is mounted. Only what carries a name of theirs
+# with the pid of a process that is gone ("st-PID-N-NAME", "st-bench-PID..."), and the demo's while none runs. Says what it removed.
+# Who is not root has left nothing of that kind.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+# shellcheck source=scripts/lib.sh
+. scripts/lib.sh
+# shellcheck source=scripts/demo-lab.sh
+. scripts/demo-lab.sh
+
+# of_dead_owners PATH...: those whose owner is gone.
+of_dead_owners() {
+  local path
+  for path in "$@"; do
+    [[ $path =~ /st-(bench-)?([0-9]+)[-.][^/]*(/bpf)?$ && ! -d /proc/${BASH_REMATCH[2]} ]] && printf '%s\n' "$path"
+  done
+}
+
+remove_netns() { ip netns del "${1##*/}"; } # remove_netns PATH
+
+remove_bpffs() { # remove_bpffs PATH: FOLDER/bpf, and the folder, which is then surely a test's
+  umount "$1" && rm -rf --one-file-system "${1%/bpf}"
+}
+
+remove() { # remove HOW PATH...
+  local how=$1 path
+  shift
+  of_dead_owners "$@" | while read -r path; do
+    "$how" "$path" && echo "remove-leftovers: removed $path"
+  done
+}
+
+remove_demo() (
+  flock -n 9 || return 0
+  dir=
+  lab_remove_leftovers
+  rm -f "/run/$prefix.lock"
+) 9>>"/run/$prefix.lock"
+
+[ "$(id -u)" = 0 ] || exit 0
+shopt -s nullglob
+remove remove_cgroup "$(cgroup2_root)"/st-*
+remove remove_netns /run/netns/st-*
+# shellcheck disable=SC2046 # a word each
+remove remove_bpffs $(sed -nE 's|^([^ ]+ ){4}(/[^ ]*/st-[^ /]*/bpf) .* - bpf .*|\2|p' /proc/self/mountinfo)
+remove_demo
