@@ -15,11 +15,13 @@ import cases_uninstall
 from cluster import NAMESPACE, kubectl
 from tap import Suite
 
+LOGS = ["logs", "-n", NAMESPACE, "-l", "app.kubernetes.io/name=sidetrack", "--prefix"]
+
 
 def show(name: str) -> None:
     """What a person wants to see first when a case has failed."""
-    for command in (["get", "pods", "-A", "-o", "wide"], ["get", "events", "-A", "--sort-by=.lastTimestamp"],
-                    ["logs", "-n", NAMESPACE, "-l", "app.kubernetes.io/name=sidetrack", "--all-containers", "--prefix", "--tail=15"]):
+    for command in (["get", "pods", "-A", "-o", "wide"], [*LOGS, "-c", "agent", "--previous", "--tail=2"],
+                    [*LOGS, "--all-containers", "--tail=15"], ["get", "events", "-A", "--sort-by=.lastTimestamp"]):
         print("\n".join(f"#   {line}" for line in kubectl(*command, check=False).splitlines()[-25:]), flush=True)
 
 

@@ -13,6 +13,11 @@ cd "$here/../.."
 . "$here/node.sh"
 
 PINS=/sys/fs/bpf/sidetrack AGENT_CACHE=/var/lib/sidetrack # the chart's defaults
+UP=$HOME_DIR/up                                             # there while this machine has a cluster of ours
+
+uninstall() {
+  "$build/bin/sidetrack-agent" uninstall --drain 1s --cni-conf-dir "$CNI_CONF" --cni-bin-dir "$CNI_BIN"
+}
 
 # What the cluster may change of the machine, and has to put back.
 machine() {
@@ -34,8 +39,9 @@ finish() {
   if [ -z "${KEEP:-}" ]; then
     "$here/down.sh" 9>&-
     # Of a run that ended before its chart was uninstalled.
-    [ ! -e "$PINS" ] || "$build/bin/sidetrack-agent" uninstall --drain 1s --cni-conf-dir "$CNI_CONF" --cni-bin-dir "$CNI_BIN"
+    [ ! -e "$PINS" ] || uninstall
     rmdir "$AGENT_CACHE" 2>/dev/null || true # the kubelet made it, if it is there
+    rm -f "$UP"
     if ! diff <(echo "$before") <(machine); then
       echo "run.sh: the machine is not as it was: see above" >&2
       status=1
@@ -53,16 +59,22 @@ main() {
   mkdir -p "$HOME_DIR"
   exec 9>"$HOME_DIR/lock"
   flock -n 9 || { echo "run.sh: the cluster is in use: another run.sh holds $HOME_DIR/lock" >&2; exit 1; }
+  scripts/remove-leftovers.sh
+  if [ -e "$UP" ]; then # a run was kept, or killed with -9
+    "$here/down.sh" --wipe 9>&-
+    uninstall
+  fi
   if [ -e "$PINS" ] || [ -n "$(ls "$AGENT_CACHE" 2>/dev/null)" ]; then
     echo "run.sh: a Sidetrack was on this machine ($PINS, $AGENT_CACHE): 'sidetrack-agent uninstall' takes it back" >&2
     exit 1
   fi
   "$here/build.sh" 9>&-
-  "$here/down.sh" --wipe 9>&- # what a run left that was killed, or kept
+  "$here/down.sh" --wipe 9>&- # state and logs of the run before
   before=$(machine)
   trap finish EXIT
   trap 'exit 130' INT TERM
   mkdir -p "$RUN" "$IMAGES"
+  touch "$UP"
   # The product's image twice: workloads use the second name, so that the first can be taken from the node.
   for name in sidetrack probe; do
     python3 -B image/build.py --bin "$build/bin" --out "$IMAGES/$name" --name "sidetrack.test/$name" --tag 1
