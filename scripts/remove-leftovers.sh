@@ -5,7 +5,7 @@
 # with the pid of a process that is gone ("st-PID-N-NAME", "st-bench-PID..."), and the demo's while none runs. Says what it removed.
 # Who is not root has left nothing of that kind.
 set -uo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/.." || exit
 # shellcheck source=scripts/lib.sh
 . scripts/lib.sh
 # shellcheck source=scripts/demo-lab.sh
@@ -33,12 +33,13 @@ remove() { # remove HOW PATH...
   done
 }
 
-remove_demo() (
+remove_demo() {
+  exec 9>"/run/$prefix.lock"
   flock -n 9 || return 0
   dir=
   lab_remove_leftovers
   rm -f "/run/$prefix.lock"
-) 9>>"/run/$prefix.lock"
+}
 
 [ "$(id -u)" = 0 ] || exit 0
 shopt -s nullglob
