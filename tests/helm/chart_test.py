@@ -202,6 +202,10 @@ class Pods(unittest.TestCase):
             self.assertEqual([container["livenessProbe"][key] for key in ("periodSeconds", "timeoutSeconds", "failureThreshold")], [7, 2, 9])
             self.assertEqual(container["startupProbe"]["failureThreshold"], 33)
 
+    def test_what_ends_a_container_is_shown_by_its_pod(self):
+        for values in ({}, {"privileged": True}):
+            self.assertEqual({one["terminationMessagePolicy"] for one in self.spec(values)["containers"]}, {"FallbackToLogsOnError"})
+
     def test_each_container_has_its_resources(self):
         values = chart.default_values()
         for container, key in zip(self.spec()["containers"], ("agent", "engine"), strict=True):
