@@ -17,8 +17,8 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "helm/sidetrack"
 NAMESPACE = "sidetrack-system"
-# Values that are whole objects of Kubernetes: their keys are documented there.
-KUBERNETES_OBJECTS = {"resources", "seccompProfile", "appArmorProfile", "seLinuxOptions", "affinity"}
+# Values that are whole objects: Kubernetes' own, whose keys are documented there, and options of the agent.
+WHOLE_OBJECTS = {"resources", "seccompProfile", "appArmorProfile", "seLinuxOptions", "affinity", "extraOptions"}
 
 
 def find_helm() -> str | None:
@@ -34,16 +34,16 @@ def helm(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @functools.lru_cache(maxsize=None)
-def _template(values: str, arguments: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
+def _template(values: str, folder: Path, arguments: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
     with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
         file.write(values)
         file.flush()
-        return helm("template", "mesh", str(CHART), "--namespace", NAMESPACE, "--values", file.name, *arguments)
+        return helm("template", "mesh", str(folder), "--namespace", NAMESPACE, "--values", file.name, *arguments)
 
 
-def template(values: dict[str, Any], *arguments: str) -> subprocess.CompletedProcess[str]:
+def template(values: dict[str, Any], *arguments: str, chart_folder: Path = CHART) -> subprocess.CompletedProcess[str]:
     version = () if "--kube-version" in arguments else ("--kube-version", "1.34.4")
-    return _template(yaml.safe_dump(values), (*arguments, *version))
+    return _template(yaml.safe_dump(values), chart_folder, (*arguments, *version))
 
 
 @functools.lru_cache(maxsize=None)
@@ -51,8 +51,8 @@ def _documents(text: str) -> list[dict[str, Any]]:
     return [document for document in yaml.load_all(text, yaml.CSafeLoader) if document]
 
 
-def rendered(values: dict[str, Any], *arguments: str) -> list[dict[str, Any]]:
-    result = template(values, *arguments)
+def rendered(values: dict[str, Any], *arguments: str, chart_folder: Path = CHART) -> list[dict[str, Any]]:
+    result = template(values, *arguments, chart_folder=chart_folder)
     if result.returncode != 0:
         raise AssertionError(f"helm template with {values}: {result.stderr}")
     return copy.deepcopy(_documents(result.stdout))
@@ -69,7 +69,16 @@ def default_values() -> dict[str, Any]:
 
 
 def schema() -> dict[str, Any]:
-    return json.loads((CHART / "values.schema.json").read_text())
+    """With what its references mean in their places."""
+    whole = json.loads((CHART / "values.schema.json").read_text())
+
+    def resolved(node: Any) -> Any:
+        if isinstance(node, dict) and "$ref" in node:
+            return resolved(whole["definitions"][node["$ref"].removeprefix("#/definitions/")])
+        if isinstance(node, dict):
+            return {key: resolved(child) for key, child in node.items()}
+        return node
+    return resolved(whole)
 
 
 def schema_objects(node: dict[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:
@@ -81,9 +90,9 @@ def schema_objects(node: dict[str, Any], path: tuple[str, ...] = ()) -> Iterator
 
 
 def leaves(values: dict[str, Any], node: dict[str, Any], path: tuple[str, ...] = ()) -> Iterator[str]:
-    """Dotted paths of the values that a user sets: those whose schema has no keys of its own, or Kubernetes'."""
+    """Dotted paths of the values that a user sets: those whose schema has no keys of its own, and whole objects."""
     for key, child in node["properties"].items():
-        if "properties" in child and key not in KUBERNETES_OBJECTS:
+        if "properties" in child and key not in WHOLE_OBJECTS:
             yield from leaves(values[key], child, (*path, key))
         else:
             yield ".".join((*path, key))

@@ -239,6 +239,11 @@ class Upgrades(unittest.TestCase):
         self.assertEqual(options({"onAgentDown": "deny", "timeout": "500ms", "logFile": "/var/log/x", "statusChecksAgent": True}),
                          {**folders, "on-agent-down": "deny", "timeout": "500ms", "log-file": "/var/log/x", "status-checks-agent": "on"})
 
+    def test_a_large_number_is_not_written_with_an_exponent(self):
+        spec = chart.find(chart.rendered({"terminationGracePeriodSeconds": 1000000}), "DaemonSet")["spec"]["template"]["spec"]
+        self.assertEqual(spec["terminationGracePeriodSeconds"], 1000000)
+        self.assertIsInstance(spec["terminationGracePeriodSeconds"], int)
+
     def test_a_changed_option_makes_new_pods(self):
         def annotations(values: dict[str, Any]) -> dict[str, str]:
             return chart.find(chart.rendered(values), "DaemonSet")["spec"]["template"]["metadata"]["annotations"]
@@ -250,19 +255,19 @@ class Checks(unittest.TestCase):
 
     # The values, and what the refusal says.
     REFUSED: list[tuple[dict[str, Any], str]] = [
-        ({"agent": {"excludeOutboundPorts": "443,8700-8600"}}, "agent.excludeOutboundPorts: 8700-8600"),
-        ({"agent": {"includeOutboundPorts": "65536"}}, "agent.includeOutboundPorts: 65536"),
-        ({"agent": {"excludeOutboundPorts": 65536}}, "maximum"),
-        ({"agent": {"listenerPorts": "16000-15900"}}, "agent.listenerPorts: 16000-15900"),
+        ({"agent": {"excludeOutboundPorts": "443,8700-8600"}}, "agent.excludeOutboundPorts: '8700-8600'"),
+        ({"agent": {"includeOutboundPorts": "65536"}}, "agent.includeOutboundPorts: '65536'"),
+        ({"agent": {"excludeOutboundPorts": 65536}}, "agent.excludeOutboundPorts: '65536'"),
+        ({"agent": {"listenerPorts": "16000-15900"}}, "agent.listenerPorts: '16000-15900'"),
         ({"agent": {"excludeOutboundCidrs": "10.0.0.0/8,10.0.0.0/99"}}, "agent.excludeOutboundCidrs: '10.0.0.0/99'"),
         ({"agent": {"excludeOutboundCidrs": "10.0.0.256"}}, "'10.0.0.256'"),
         ({"agent": {"includeOutboundCidrs": "fd00::/129"}}, "agent.includeOutboundCidrs: 'fd00::/129'"),
-        ({"agent": {"excludeOutboundCidrs": "10.0.0.0/8:90-80"}}, "agent.excludeOutboundCidrs: 90-80"),
-        ({"agent": {"excludeOutboundCidrs": "[fd00::/8]:0"}}, "agent.excludeOutboundCidrs: 0"),
+        ({"agent": {"excludeOutboundCidrs": "10.0.0.0/8:90-80"}}, "agent.excludeOutboundCidrs: '90-80'"),
+        ({"agent": {"excludeOutboundCidrs": "[fd00::/8]:0"}}, "agent.excludeOutboundCidrs: '0'"),
         ({"agent": {"excludeOutboundCidrs": "10.0.0.1,,10.0.0.2"}}, "agent.excludeOutboundCidrs: ''"),
-        ({"agent": {"engine": "external=foo bar"}}, "agent/engine"),
-        ({"agent": {"engine": "external=10.0.0.1"}}, "'10.0.0.1' is no ADDR:PORT"),
-        ({"agent": {"engine": "external=10.0.0.1:70000"}}, "agent.engine: 70000"),
+        ({"agent": {"engine": "external=foo bar"}}, "agent.engine: 'foo bar'"),
+        ({"agent": {"engine": "external=10.0.0.1"}}, "agent.engine: '10.0.0.1': ADDR:PORT"),
+        ({"agent": {"engine": "external=10.0.0.1:70000"}}, "agent.engine: '70000'"),
         ({"agent": {"engine": "external=127.0.0.1:15001"}}, "loopback"),
         ({"agent": {"httpPort": 15881}}, "agent.httpPort and engine.httpPort are both 15881"),
         ({"engine": {"drain": "60s"}}, "engine.drain 60s"),
@@ -274,6 +279,8 @@ class Checks(unittest.TestCase):
         ({"updateStrategy": {"rollingUpdate": {"maxUnavailable": None}}}, "maxSurge"),
         ({"agent": {"extraOptions": {"http": "off"}}}, "http"),
         ({"agent": {"extraOptions": {"fastpath": "off"}}}, "fastpath"),
+        ({"podMonitor": {"enabled": True}}, "agent.httpAddress 127.0.0.1"),
+        ({"podMonitor": {"enabled": True}, "agent": {"httpAddress": "[0::1]"}}, "agent.httpAddress [0::1]"),
     ]
     ACCEPTED: list[dict[str, Any]] = [
         {"agent": {"excludeOutboundPorts": 8500}},
@@ -281,6 +288,8 @@ class Checks(unittest.TestCase):
         {"agent": {"engine": "external=10.0.0.1:15001,[fd00::1]:15001"}},
         {"agent": {"httpPort": 15881, "engine": "none"}},
         {"engine": {"drain": "2m"}, "terminationGracePeriodSeconds": 121},
+        {"engine": {"drain": "1h"}, "terminationGracePeriodSeconds": 3601},
+        {"podMonitor": {"enabled": True}, "agent": {"httpAddress": "::"}},
         {"updateStrategy": {"rollingUpdate": {"maxSurge": 0, "maxUnavailable": "10%"}}},
         {"updateStrategy": {"rollingUpdate": {"maxSurge": None, "maxUnavailable": None}}},
     ]
@@ -309,14 +318,15 @@ class Checks(unittest.TestCase):
         ours = {line.split(" = ")[0] for line in lines} | lists
         ours |= {one.removeprefix("--").split("=")[0] for one in chart.find(objects, "DaemonSet")["spec"]["template"]["spec"]["containers"][0]["args"]}
         not_of_run_in_a_pod = {"objects", "kubeconfig", "drain", "keep-conflist"}
-        more = set(chart.schema()["properties"]["agent"]["properties"]["extraOptions"]["propertyNames"]["enum"])
+        more = set(chart.schema()["properties"]["agent"]["properties"]["extraOptions"]["properties"])
         self.assertEqual(more, options - ours - not_of_run_in_a_pod)
 
 
 class Monitoring(unittest.TestCase):
     def address(self, container: str, pod_ip: str, values=None) -> str | None:
         """What Prometheus makes of the PodMonitor's relabelings; none: no target."""
-        monitor = chart.find(chart.rendered({**(values or {}), "podMonitor": {"enabled": True}}), "PodMonitor")
+        values = values or {"agent": {"httpAddress": "0.0.0.0"}, "engine": {"httpAddress": "0.0.0.0"}}
+        monitor = chart.find(chart.rendered({**values, "podMonitor": {"enabled": True}}), "PodMonitor")
         labels = {"__meta_kubernetes_pod_container_name": container, "__meta_kubernetes_pod_ip": pod_ip}
         for rule in monitor["spec"]["podMetricsEndpoints"][0]["relabelings"]:
             text = ";".join(labels.get(one, "") for one in rule["sourceLabels"])
@@ -388,7 +398,7 @@ class Schema(unittest.TestCase):
         def compare(values: dict[str, Any], node: dict[str, Any], path: str) -> None:
             self.assertEqual(set(values), set(node["properties"]), path or "the top")
             for key, child in node["properties"].items():
-                if "properties" in child and key not in chart.KUBERNETES_OBJECTS:
+                if "properties" in child and key not in chart.WHOLE_OBJECTS:
                     compare(values[key], child, f"{path}{key}.")
         compare(chart.default_values(), chart.schema(), "")
 

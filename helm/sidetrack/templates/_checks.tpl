@@ -2,77 +2,129 @@
 {{- /* What the schema cannot say. Each refuses before anything is changed what would fail afterwards, or never finish. */ -}}
 {{- define "sidetrack.checks" -}}
 {{- include "sidetrack.checkLists" . -}}
+{{- include "sidetrack.checkAgent" . -}}
+{{- include "sidetrack.checkNode" . -}}
 {{- include "sidetrack.checkEngine" . -}}
+{{- include "sidetrack.checkMonitoring" . -}}
 {{- include "sidetrack.checkUpdates" . -}}
 {{- include "sidetrack.checkRunning" . -}}
 {{- end -}}
 
-{{- /* "443" or "8000-8100": dict "key" KEY "text" TEXT */ -}}
-{{- define "sidetrack.checkPorts" -}}
-{{- $bounds := splitList "-" .text -}}
-{{- $low := first $bounds | trim | int -}}
-{{- $high := last $bounds | trim | int -}}
-{{- if or (lt $low 1) (gt $high 65535) (gt $low $high) -}}
-{{- fail (printf "%s: %s: ports are 1 to 65535, the lower one first" .key .text) -}}
-{{- end -}}
-{{- end -}}
-
-{{- /* Patterns, as far as a pattern can say it; the agent reads addresses itself. */ -}}
-{{- define "sidetrack.ipv4" -}}
-{{- $octet := "(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])" -}}
-{{- printf "%s(\\.%s){3}" $octet $octet -}}
-{{- end -}}
-{{- define "sidetrack.ipv6" -}}
-(([0-9a-fA-F]{0,4}:){2,7}([0-9a-fA-F]{0,4}|{{ include "sidetrack.ipv4" . }}))
-{{- end -}}
-
 {{- define "sidetrack.checkLists" -}}
-{{- range $key := list "excludeOutboundPorts" "includeOutboundPorts" -}}
-{{- range compact (splitList "," (get $.Values.agent $key | toString | nospace)) -}}
-{{- include "sidetrack.checkPorts" (dict "key" (printf "agent.%s" $key) "text" .) -}}
+{{- range $which := list "exclude" "include" -}}
+{{- $ports := printf "%sOutboundPorts" $which -}}
+{{- with get $.Values.agent $ports | toString | trim -}}
+{{- range splitList "," . -}}
+{{- include "sidetrack.checkPorts" (dict "key" (printf "agent.%s" $ports) "text" (trim .)) -}}
 {{- end -}}
 {{- end -}}
-{{- include "sidetrack.checkPorts" (dict "key" "agent.listenerPorts" "text" .Values.agent.listenerPorts) -}}
-{{- $ports := ":[0-9]{1,5}(-[0-9]{1,5})?" -}}
-{{- $v4 := printf "%s(/(3[0-2]|[12]?[0-9]))?" (include "sidetrack.ipv4" .) -}}
-{{- $v6 := printf "%s(/(12[0-8]|1[01][0-9]|[1-9]?[0-9]))?" (include "sidetrack.ipv6" .) -}}
-{{- $cidr := printf "^(%s(%s)?|%s|\\[%s\\]%s)$" $v4 $ports $v6 $v6 $ports -}}
-{{- range $key := list "excludeOutboundCidrs" "includeOutboundCidrs" -}}
-{{- $list := get $.Values.agent $key | nospace -}}
-{{- range ternary (splitList "," $list) list (ne $list "") -}}
-{{- if not (regexMatch $cidr .) -}}
-{{- fail (printf "agent.%s: '%s' is no CIDR: 10.0.0.0/8, fd00::/8, 10.1.2.3, 10.0.0.0/8:443, [fd00::/8]:443" $key .) -}}
-{{- end -}}
-{{- with regexFind "(\\]|\\.[0-9/]+):[0-9-]+$" . -}}
-{{- include "sidetrack.checkPorts" (dict "key" (printf "agent.%s" $key) "text" (regexFind "[0-9-]+$" .)) -}}
+{{- $cidrs := printf "%sOutboundCidrs" $which -}}
+{{- with get $.Values.agent $cidrs | trim -}}
+{{- range splitList "," . -}}
+{{- include "sidetrack.checkCidr" (dict "key" (printf "agent.%s" $cidrs) "text" (trim .)) -}}
 {{- end -}}
 {{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "sidetrack.checkAgent" -}}
+{{- with .Values.agent -}}
+{{- include "sidetrack.checkAddress" (dict "key" "agent.httpAddress" "text" .httpAddress) -}}
+{{- include "sidetrack.expect" (dict "key" "agent.listenerPorts" "text" .listenerPorts "pattern" "[0-9]+-[0-9]+" "meant" "a range of ports, such as 15900-15999,") -}}
+{{- include "sidetrack.checkPorts" (dict "key" "agent.listenerPorts" "text" .listenerPorts) -}}
+{{- $bounds := splitList "-" .listenerPorts -}}
+{{- if lt (sub (last $bounds | atoi) (first $bounds | atoi) | add1) (int64 .listenersPerPod) -}}
+{{- fail (printf "agent.listenerPorts: '%s': fewer ports than agent.listenersPerPod (%d)" .listenerPorts (int .listenersPerPod)) -}}
+{{- end -}}
+{{- if hasKey .extraOptions "fast-path-window" -}}
+{{- $_ := include "sidetrack.amount" (dict "key" "agent.extraOptions.fast-path-window" "text" (get .extraOptions "fast-path-window") "units" (dict "KiB" 1024 "MiB" 1048576) "low" 16384 "high" 67108864 "meant" "a size, such as 512KiB, of 16KiB to 64MiB") -}}
+{{- end -}}
+{{- if hasKey .extraOptions "fast-path-probation" -}}
+{{- $_ := include "sidetrack.amount" (dict "key" "agent.extraOptions.fast-path-probation" "text" (get .extraOptions "fast-path-probation") "units" (dict "ms" 1 "s" 1000 "m" 60000) "low" 0 "high" 60000000000 "meant" "a time, such as 30s or 2m,") -}}
+{{- end -}}
+{{- end -}}
+{{- with .Values.kubernetes -}}
+{{- with .apiServerPort | toString -}}
+{{- include "sidetrack.expect" (dict "key" "kubernetes.apiServerPort" "text" . "pattern" "[0-9]+" "meant" "a port") -}}
+{{- include "sidetrack.checkPorts" (dict "key" "kubernetes.apiServerPort" "text" .) -}}
+{{- end -}}
+{{- $host := printf "[A-Za-z0-9.-]*|%s" (include "sidetrack.ipv6" .) -}}
+{{- include "sidetrack.expect" (dict "key" "kubernetes.apiServerHost" "text" .apiServerHost "pattern" $host "meant" "a name or an address, without scheme and port,") -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "sidetrack.checkNode" -}}
+{{- range $option := list "cgroup" "engine-cgroup" -}}
+{{- with get $.Values.agent.extraOptions $option -}}
+{{- include "sidetrack.checkPath" (dict "key" (printf "agent.extraOptions.%s" $option) "text" .) -}}
+{{- end -}}
+{{- end -}}
+{{- with .Values.cni -}}
+{{- include "sidetrack.checkMounted" (dict "key" "cni.confDir" "text" .confDir) -}}
+{{- include "sidetrack.checkMounted" (dict "key" "cni.binDir" "text" .binDir) -}}
+{{- if not (has .logFile (list "" "off")) -}}
+{{- include "sidetrack.checkPath" (dict "key" "cni.logFile" "text" .logFile) -}}
+{{- end -}}
+{{- $_ := include "sidetrack.amount" (dict "key" "cni.timeout" "text" .timeout "units" (dict "ms" 1 "s" 1000 "m" 60000) "low" 50 "high" 60000 "meant" "a time, such as 500ms or 5s, of 50ms to 1m") -}}
+{{- end -}}
+{{- with .Values.hostPaths -}}
+{{- include "sidetrack.checkMounted" (dict "key" "hostPaths.state" "text" .state) -}}
+{{- if gt (len .state) 95 -}}
+{{- fail (printf "hostPaths.state: '%s': too long for the path of a socket in it (95 bytes at most)" .state) -}}
+{{- end -}}
+{{- include "sidetrack.checkMounted" (dict "key" "hostPaths.cache" "text" .cache) -}}
+{{- include "sidetrack.checkMounted" (dict "key" "hostPaths.bpf" "text" .bpf) -}}
+{{- include "sidetrack.checkPath" (dict "key" "hostPaths.cgroup" "text" .cgroup) -}}
+{{- if eq (printf "%s/%s" .bpf .pinFolder) "/sys/fs/bpf" -}}
+{{- fail "hostPaths.bpf and hostPaths.pinFolder are /sys/fs/bpf together: a folder of our own below a bpf file system is meant, such as bpf /sys/fs/bpf and pinFolder sidetrack" -}}
+{{- end -}}
+{{- end -}}
+{{- range $container := list "agent" "engine" -}}
+{{- include "sidetrack.checkEnvironment" (dict "key" (printf "%s.extraEnv" $container) "list" (get $.Values $container).extraEnv) -}}
+{{- end -}}
+{{- end -}}
+
+{{- /* The endpoints of agent.engine: one of a family, that pods reach. */ -}}
+{{- define "sidetrack.checkExternal" -}}
+{{- $families := list -}}
+{{- range splitList "," . -}}
+{{- include "sidetrack.checkEndpoint" (dict "key" "agent.engine" "text" .) -}}
+{{- if regexMatch "^\\[[0:]*:[fF]{4}:" . -}}
+{{- fail (printf "agent.engine: '%s': write an IPv4 address as such" .) -}}
+{{- end -}}
+{{- if regexMatch "^(127\\.|169\\.254\\.|22[4-9]\\.|2[345][0-9]\\.|0\\.0\\.0\\.0:|\\[[0:]*:0{0,3}1?\\]|\\[[fF][eE][89abAB][0-9a-fA-F]:|\\[[fF]{2}[0-9a-fA-F]{2}:)" . -}}
+{{- fail (printf "agent.engine: '%s': an address of loopback, link-local, multicast or none is each pod's own, or nobody's; name one of the node or of the network" .) -}}
+{{- end -}}
+{{- $families = append $families (hasPrefix "[" .) -}}
+{{- end -}}
+{{- if ne (len $families) (len (uniq $families)) -}}
+{{- fail (printf "agent.engine: 'external=%s': one address per family at most" .) -}}
 {{- end -}}
 {{- end -}}
 
 {{- define "sidetrack.checkEngine" -}}
 {{- $external := trimPrefix "external=" .Values.agent.engine -}}
 {{- if ne $external .Values.agent.engine -}}
-{{- $endpoint := printf "^(%s|\\[%s\\]):[0-9]{1,5}$" (include "sidetrack.ipv4" .) (include "sidetrack.ipv6" .) -}}
-{{- range splitList "," $external -}}
-{{- if not (regexMatch $endpoint .) -}}
-{{- fail (printf "agent.engine: '%s' is no ADDR:PORT: 10.0.0.1:15001 or [fd00::1]:15001" .) -}}
+{{- include "sidetrack.checkExternal" $external -}}
+{{- else -}}
+{{- include "sidetrack.expect" (dict "key" "agent.engine" "text" .Values.agent.engine "pattern" "embedded|none" "meant" "embedded, external=ADDR:PORT[,ADDR:PORT] or none") -}}
 {{- end -}}
-{{- include "sidetrack.checkPorts" (dict "key" "agent.engine" "text" (regexFind "[0-9]+$" .)) -}}
-{{- if regexMatch "^(127\\.|\\[::1\\])" . -}}
-{{- fail (printf "agent.engine: %s: a loopback address is each pod's own; name one of the node or of the network" .) -}}
-{{- end -}}
-{{- end -}}
-{{- end -}}
+{{- include "sidetrack.checkAddress" (dict "key" "engine.httpAddress" "text" .Values.engine.httpAddress) -}}
+{{- $_ := include "sidetrack.amount" (dict "key" "engine.buffer" "text" .Values.engine.buffer "units" (dict "" 1 "B" 1 "KiB" 1024 "MiB" 1048576) "low" 4096 "high" 67108864 "meant" "a size, such as 256KiB, of 4KiB to 64MiB") -}}
+{{- $drain := include "sidetrack.amount" (dict "key" "engine.drain" "text" .Values.engine.drain "units" (dict "ms" 1 "s" 1000 "m" 60000 "h" 3600000) "low" 0 "high" 3600000000000 "meant" "a time, such as 500ms, 30s or 2m,") | atoi -}}
 {{- if eq .Values.agent.engine "embedded" -}}
 {{- if eq (int .Values.agent.httpPort) (int .Values.engine.httpPort) -}}
 {{- fail (printf "agent.httpPort and engine.httpPort are both %d: they share the node's network" (int .Values.agent.httpPort)) -}}
 {{- end -}}
-{{- $unit := regexFind "[a-z]+$" .Values.engine.drain -}}
-{{- $drain := mul (trimSuffix $unit .Values.engine.drain | int) (get (dict "ms" 1 "s" 1000 "m" 60000) $unit) -}}
-{{- if ge $drain (mul (int .Values.terminationGracePeriodSeconds) 1000) -}}
+{{- if ge $drain (mul (int .Values.terminationGracePeriodSeconds) 1000 | int) -}}
 {{- fail (printf "engine.drain %s has to be shorter than terminationGracePeriodSeconds (%d): Kubernetes ends the engine then, whatever is open" .Values.engine.drain (int .Values.terminationGracePeriodSeconds)) -}}
 {{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "sidetrack.checkMonitoring" -}}
+{{- if and .Values.podMonitor.enabled (include "sidetrack.isLoopback" .Values.agent.httpAddress) -}}
+{{- fail (printf "podMonitor.enabled: Prometheus cannot reach agent.httpAddress %s, the node's loopback; set agent.httpAddress (and engine.httpAddress) to 0.0.0.0" .Values.agent.httpAddress) -}}
 {{- end -}}
 {{- end -}}
 
