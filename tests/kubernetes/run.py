@@ -6,6 +6,7 @@ leaves out the slow ones."""
 import sys
 
 import cases_basic
+import cases_fast
 import cases_faults
 import cases_pods
 import cases_policy
@@ -30,6 +31,7 @@ def main() -> int:
     cases_basic.add(suite)
     cases_pods.add(suite)
     cases_policy.add(suite)
+    cases_fast.add(suite)
     cases_sandboxed.add(suite)
     cases_restarts.add(suite)
     cases_faults.add(suite)

@@ -95,9 +95,10 @@ def client(in_namespace: str, name: str = "client", **options: str) -> str:
 
 
 def traffic(in_namespace: str, name: str, to: str, *, workers: int = 4, pause_ms: int = 20, held: int = 4,
-            held_requests: int = 0) -> str:
+            held_requests: int = 0, labels: str = "{}") -> str:
     """A pod that asks `to` (ADDRESS PORT) without end: programs/traffic.c."""
-    apply(pod(in_namespace, name, ["/bin/traffic", *to.split(), *map(str, (workers, pause_ms, held, held_requests))]))
+    apply(pod(in_namespace, name, ["/bin/traffic", *to.split(), *map(str, (workers, pause_ms, held, held_requests))],
+              labels=labels))
     ready(in_namespace, f"pod/{name}")
     until(20, "its first report", lambda: kubectl("logs", "-n", in_namespace, name, "--tail=1"))
     return f"{in_namespace}/{name}"
