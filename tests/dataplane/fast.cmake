@@ -14,11 +14,12 @@ st_root_test(self_test_test SOURCES self_test_test.cpp)
 # Tests that share a node: one entry per program.
 foreach(name fast_deviations_test fast_hostile_test fast_lost_events_test fast_moments_test fast_reasons_test fast_switches_test)
   add_executable(${name} ${name}.cpp)
-  target_link_libraries(${name} PRIVATE st_fast_node GTest::gtest_main GTest::gmock)
+  target_link_libraries(${name} PRIVATE st_fast_node GTest::gmock)
   set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
-  add_test(NAME ${name} COMMAND ${name})
-  set_tests_properties(${name} PROPERTIES LABELS dataplane RUN_SERIAL TRUE TIMEOUT 120)
+  st_whole_test(${name} ${name} dataplane 120 -*Memory.*)
 endforeach()
+# Needs a controller that many machines have not.
+st_whole_test(fast_hostile_memory fast_hostile_test e2e 120 *Memory.*)
 
 # Not a part of the tier that must run wherever BPF works: many kernels have no kTLS.
 st_root_test(fast_ktls_test SOURCES fast_ktls_test.cpp LIBS st_fast_node APPLICATIONS FastKtls)

@@ -26,8 +26,10 @@ TEST_F(FastHostile, few_short_messages_wait_past_tcp) {  // onebyte
   expect_same(scenarios::send_many_short_messages);
 }
 
+class FastHostileMemory : public FastHostile {};
+
 // memcg: TCP waits where redirecting fails.
-TEST_F(FastHostile, a_reader_whose_memory_is_limited_stops_its_sender) {
+TEST_F(FastHostileMemory, a_reader_whose_memory_is_limited_stops_its_sender) {
   if (!MemoryGroup::is_possible()) {
     GTEST_SKIP() << "no memory controller of cgroup v1";
   }
