@@ -1,12 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "agent/main/fast_path.h"
 
-#include <algorithm>
 #include <cerrno>
 #include <filesystem>
 #include <utility>
 
-#include "sidetrack/fast_rules.h"
 #include "sidetrack/log/log.h"
 
 namespace sidetrack::agent {
@@ -41,25 +39,6 @@ std::string problem_after(const Result<selftest::Report>& report, const FastPath
   return report->charges_reader || options.uncharged ? "" : "uncharged";
 }
 
-std::optional<adopt::Pod> FastPath::KnownPods::pod(std::uint64_t netns_cookie) {
-  const auto row = dataplane_.pod(netns_cookie);
-  const auto* owner = reconciler_.owner(netns_cookie);
-  if (!row || !*row || owner == nullptr) {
-    return std::nullopt;
-  }
-  adopt::Pod pod{.row = **row};
-  const std::string key = owner->namespace_name + "/" + owner->name;
-  const auto object = objects_.pods.find(key);
-  const bool owned = object != objects_.pods.end() && !object->second.owner.empty();
-  pod.workload = owned ? owner->namespace_name + "/" + object->second.owner
-                       : owner->namespace_name + "/Pod/" + owner->name;
-  const auto state = dataplane_.pod_state(netns_cookie);
-  if (state && *state) {
-    pod.demoted = static_cast<st_fast_reason>((*state)->demoted);
-  }
-  return pod;
-}
-
 FastPath::FastPath(boost::asio::io_context& context, const Options& options, std::string cgroup_dir,
                    dataplane::Dataplane& dataplane, RealKernel& kernel, RealNetns& netns,
                    const reconcile::Reconciler& reconciler, const kube::ObjectSet& objects,
@@ -70,7 +49,7 @@ FastPath::FastPath(boost::asio::io_context& context, const Options& options, std
       kernel_(kernel),
       netns_(netns),
       path_of_([&reconciler](std::uint64_t cookie) { return reconciler.netns_path(cookie); }),
-      pods_(dataplane, reconciler, objects),
+      pods_(dataplane, netns, reconciler, objects),
       workloads_(options.fast_path.on ? workloads_file(options.cache_dir) : ""),
       visitor_(dataplane.adopter(), node_netns_cookie, path_of_),
       adoption_({}, visitor_, pods_, workloads_),
@@ -104,12 +83,6 @@ Result<void> FastPath::watch() {
   log_event(LogLevel::kInfo, "adopt", "watching",
             {{"sentinel", *watching == dataplane::Sentinel::kFentry ? "fentry" : "tracepoint"}});
   return {};
-}
-
-bool FastPath::is_wanted() const {
-  const auto rows = dataplane_.pods();
-  return rows && std::any_of(rows->begin(), rows->end(),
-                             [](const auto& row) { return st_pod_takes_part(&row.second) != 0; });
 }
 
 Result<void> FastPath::enable(bool charges_reader) {
@@ -220,7 +193,8 @@ void FastPath::on_self_test(const Result<selftest::Report>& report) {
 // Before a pair is looked at for the first time: from then on its pods are on probation.
 void FastPath::follow_pods() {
   const bool may_begin = on() || problem_ == kSelfTestRunning;
-  if (may_begin && is_wanted()) {
+  const auto pods = may_begin ? pods_.taking_part() : std::set<std::uint64_t>();
+  if (!pods.empty()) {
     const auto watching = watch();
     // The kernel lets a link go some milliseconds after its pin, and the same program is not
     // attached twice.
@@ -235,20 +209,26 @@ void FastPath::follow_pods() {
       stop_watching();
     }
   }
+  // What they do from here on is seen.
+  for (const std::uint64_t cookie : pods_.find_io_uring(watching_ ? pods : decltype(pods)())) {
+    on_demoted(cookie, ST_FAST_IO_URING);
+  }
+}
+
+void FastPath::on_demoted(std::uint64_t netns_cookie, st_fast_reason reason) {
+  // The self-test provokes them in a namespace of its own, which is no pod's.
+  const bool is_pod = path_of_(netns_cookie).has_value();
+  log_event(is_pod ? LogLevel::kInfo : LogLevel::kDebug, "adopt", "demoted",
+            {{"netns_cookie", netns_cookie}, {"reason", adopt::name_of(reason)}});
+  adoption_.on_demoted(netns_cookie, reason, adopt::Clock::now());
 }
 
 void FastPath::on_event(const st_event& event) {
   const auto now = adopt::Clock::now();
   switch (event.kind) {
-    case ST_EVENT_DEMOTED: {
-      const auto reason = static_cast<st_fast_reason>(event.socket_cookie);
-      // The self-test provokes them in a namespace of its own, which is no pod's.
-      const bool is_pod = path_of_(event.netns_cookie).has_value();
-      log_event(is_pod ? LogLevel::kInfo : LogLevel::kDebug, "adopt", "demoted",
-                {{"netns_cookie", event.netns_cookie}, {"reason", adopt::name_of(reason)}});
-      adoption_.on_demoted(event.netns_cookie, reason, now);
+    case ST_EVENT_DEMOTED:
+      on_demoted(event.netns_cookie, static_cast<st_fast_reason>(event.socket_cookie));
       break;
-    }
     case ST_EVENT_MARKED:
       adoption_.on_marked(event.socket_cookie, now);
       break;

@@ -14,6 +14,7 @@
 #include "agent/dataplane/dataplane.h"
 #include "agent/kube/model.h"
 #include "agent/main/adapters.h"
+#include "agent/main/known_pods.h"
 #include "agent/main/options.h"
 #include "agent/main/self_test_child.h"
 #include "agent/reconcile/reconciler.h"
@@ -67,24 +68,11 @@ class FastPath {
   [[nodiscard]] std::map<std::string, std::uint64_t> refused() const;
 
  private:
-  class KnownPods : public adopt::Pods {
-   public:
-    KnownPods(const dataplane::Dataplane& dataplane, const reconcile::Reconciler& reconciler,
-              const kube::ObjectSet& objects)
-        : dataplane_(dataplane), reconciler_(reconciler), objects_(objects) {}
-    std::optional<adopt::Pod> pod(std::uint64_t netns_cookie) override;
-
-   private:
-    const dataplane::Dataplane& dataplane_;
-    const reconcile::Reconciler& reconciler_;
-    const kube::ObjectSet& objects_;
-  };
-
   [[nodiscard]] std::string find_problem() const;
-  // Whether a pod may use it: before that nobody pays for the sentinel.
-  [[nodiscard]] bool is_wanted() const;
   [[nodiscard]] Result<void> watch();
+  // Before a pod may use it nobody pays for the sentinel.
   void follow_pods();
+  void on_demoted(std::uint64_t netns_cookie, st_fast_reason reason);
   void turn_off(std::string problem, st_fast_reason reason);
   Result<void> begin(bool has_adopted);
   void stop_watching();

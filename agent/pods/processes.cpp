@@ -48,6 +48,23 @@ std::int64_t pid_of(const char* name) {
   return error == std::errc() && end == text.data() + text.size() ? pid : 0;
 }
 
+using Dir = std::unique_ptr<DIR, DirCloser>;
+
+bool has_io_uring(const std::string& process) {
+  const std::string folder = process + "/fd";
+  const Dir descriptors(opendir(folder.c_str()));
+  while (const dirent* entry = descriptors ? readdir(descriptors.get()) : nullptr) {
+    std::array<char, 32> target{};
+    const ssize_t size =
+        readlinkat(dirfd(descriptors.get()), entry->d_name, target.data(), target.size());
+    if (size > 0 && std::string_view(target.data(), static_cast<std::size_t>(size)) ==
+                        "anon_inode:[io_uring]") {
+      return true;
+    }
+  }
+  return false;
+}
+
 // 0: it cannot be seen.
 ino_t netns_of(const std::string& process) {
   struct stat netns {};
@@ -75,7 +92,7 @@ bool is_machine_monitor(std::string_view program) {
 }  // namespace
 
 Result<NodeProcesses> list_processes(const std::filesystem::path& proc) {
-  const std::unique_ptr<DIR, DirCloser> dir(opendir(proc.c_str()));
+  const Dir dir(opendir(proc.c_str()));
   if (!dir) {
     return errno_error("list " + proc.string(), errno);
   }
@@ -108,6 +125,26 @@ Result<NodeProcesses> list_processes(const std::filesystem::path& proc) {
     }
   }
   return processes;
+}
+
+Result<std::set<ino_t>> netns_with_io_uring(const std::set<ino_t>& wanted,
+                                            const std::filesystem::path& proc) {
+  const Dir dir(opendir(proc.c_str()));
+  if (!dir) {
+    return errno_error("list " + proc.string(), errno);
+  }
+  std::set<ino_t> found;
+  while (const dirent* entry = readdir(dir.get())) {
+    if (pid_of(entry->d_name) == 0) {
+      continue;
+    }
+    const std::string process = (proc / entry->d_name).string();
+    const ino_t netns = netns_of(process);
+    if (wanted.contains(netns) && !found.contains(netns) && has_io_uring(process)) {
+      found.insert(netns);
+    }
+  }
+  return found;
 }
 
 std::string sandbox_of(std::string_view command_line) {

@@ -10,6 +10,7 @@
 #include <filesystem>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -37,6 +38,11 @@ struct NodeProcesses {
 
 // `proc` is /proc of the host. kPermission, kIo: it cannot be listed.
 [[nodiscard]] Result<NodeProcesses> list_processes(const std::filesystem::path& proc = "/proc");
+
+// Which of these network namespaces (inodes) have a process with a descriptor of an io_uring. One
+// that it has closed, or only registered, is not seen. kPermission, kIo: it cannot be listed.
+[[nodiscard]] Result<std::set<ino_t>> netns_with_io_uring(
+    const std::set<ino_t>& wanted, const std::filesystem::path& proc = "/proc");
 
 // Whether a process of a pod's cgroup is the sandbox of a runtime whose pods do not use the host's
 // sockets: gVisor (runsc) or a virtual machine of Kata Containers. Returns its name, or nothing.

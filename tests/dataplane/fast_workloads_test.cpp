@@ -3,6 +3,7 @@
 // not to suit it, and a pod that has not been observed for long enough.
 #include <sys/ioctl.h>
 
+#include <filesystem>
 #include <initializer_list>
 
 #include <nlohmann/json.hpp>
@@ -45,6 +46,10 @@ class FastWorkloads : public FastNode {
   void expect_reason(const std::string& pod, const std::string& reason) const {
     EXPECT_TRUE(eventually(kPatience, [&] { return reason_of(pod) == reason; }))
         << pod << ": " << reason_of(pod) << sidetrack_->logs();
+  }
+  [[nodiscard]] bool is_watched() const {
+    return std::filesystem::exists(sidetrack_->pin_dir() + "/v1/links/st_sentinel_io_uring") ||
+           std::filesystem::exists(sidetrack_->pin_dir() + "/v1/links/st_watch_io_uring");
   }
   void expect_on_tcp(const Ends& ends) const {
     EXPECT_FALSE(adopted(ends.client) || adopted(ends.server));
@@ -99,6 +104,48 @@ TEST_F(FastWorkloads, what_one_replica_did_holds_for_the_next_and_for_no_other_w
   use(to_late);
   expect_reason(late_web.name, "fp_workload");
   expect_on_tcp(to_late);
+}
+
+// An io_uring that is older than the pod's row, or than the agent, is found at its process.
+TEST_F(FastWorkloads, a_ring_that_nobody_saw_being_made_is_found) {
+  const auto make_ring = [](PodShell& shell) {
+    const auto ring = shell.command("ring");
+    return ring ? ring->value("errno", -1) : -1;
+  };
+  ST_ASSERT_VALUE(const Pod* pod, lab_->add_pod("early"));
+  Replica early;
+  ST_ASSERT_VALUE(early.shell, PodShell::start({pod->netns.path(), cgroup_->path()}));
+  if (const int failure = make_ring(*early.shell); failure != 0) {
+    GTEST_SKIP() << "no io_uring: " << ::strerrorname_np(failure);
+  }
+  ST_ASSERT_OK(objects_->put(PodSpec{.namespace_name = "shop",
+                                     .name = "early",
+                                     .netns_path = pod->netns.path(),
+                                     .addresses = {pod->v4, pod->v6},
+                                     .owner = "ReplicaSet/early"}));
+  ST_ASSERT_OK(sidetrack_->wait_for_pod("shop/early", "enrolled", "passthrough"));
+  early.pod = pod;
+  const Ends to_early = inside(early);
+  use(to_early);
+  Ends control = open(true);
+  make_fast({&control});
+  expect_reason("shop/early", "fp_io_uring");
+  expect_on_tcp(to_early);
+
+  // While the fast path is off for all, and no agent there, nothing is watched at all.
+  ST_ASSERT_OK(objects_->set_label(Kind::kNamespace, "shop", "sidetrack.io/fast-path", "off"));
+  ASSERT_TRUE(eventually(kPatience, [&] { return !adopted(control.client); }));
+  ASSERT_TRUE(eventually(kPatience, [&] { return !is_watched(); })) << sidetrack_->logs();
+  ST_ASSERT_OK(sidetrack_->agent().terminate());
+  ASSERT_EQ(make_ring(*shop_.server_shell), 0);
+  ST_ASSERT_OK(objects_->set_label(Kind::kNamespace, "shop", "sidetrack.io/fast-path", "auto"));
+  ST_ASSERT_OK(sidetrack_->start_agent());
+  Ends other = join(*shop_.client_shell, *shop_.client_shell,
+                    {.listen_on = "127.0.0.1", .address = "127.0.0.1"});
+  use(control);
+  make_fast({&other});
+  expect_reason("shop/server", "fp_io_uring");
+  expect_on_tcp(control);
 }
 
 class FastProbation : public FastWorkloads {

@@ -307,6 +307,9 @@ nlohmann::json ShellSockets::run(const Words& words) {
   if (command == "fd") {
     return {{"fd", fd_of(words)}};
   }
+  if (command == "ring") {
+    return errno_answer(keep_uring());
+  }
   if (command == "getsockopt_error") {
     int failure = 0;
     socklen_t size = sizeof(failure);

@@ -50,6 +50,8 @@ struct SocketAddress {
 
 // Connects by io_uring; the errno or 0 (ENOSYS: built without liburing).
 [[nodiscard]] int connect_by_uring(int fd, const SocketAddress& address);
+// Makes an io_uring that stays; the errno or 0, likewise.
+[[nodiscard]] int keep_uring();
 
 inline const std::uint64_t kDefaultTimeoutMs = static_cast<std::uint64_t>(kPatience.count());
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// connect() by io_uring, as applications with their own event loop on it do.
+// What applications with their own event loop on io_uring do.
 #include <cerrno>
+#include <vector>
 
 #include "tests/lab/shell_sockets.h"
 
@@ -27,9 +28,18 @@ int connect_by_uring(int fd, const SocketAddress& address) {
   ::io_uring_queue_exit(&ring);
   return -result;
 }
+
+int keep_uring() {
+  static std::vector<io_uring> rings;  // they end with the program
+  return -::io_uring_queue_init(4, &rings.emplace_back(), 0);
+}
 #else
 int connect_by_uring(int /*fd*/, const SocketAddress& /*address*/) {
   return ENOSYS;  // built without liburing-dev
+}
+
+int keep_uring() {
+  return ENOSYS;
 }
 #endif
 
