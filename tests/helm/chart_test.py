@@ -74,6 +74,11 @@ class Rendering(unittest.TestCase):
                 self.assertTrue(one["apiVersion"] and one["kind"] and one["metadata"]["name"], one)
                 self.assertEqual("namespace" in one["metadata"], one["kind"] not in CLUSTER_WIDE, one["metadata"])
 
+    def test_what_is_the_clusters_has_one_name_so_that_a_second_release_is_refused(self):
+        for objects in self.each():
+            names = {one["metadata"]["name"] for one in objects if one["kind"] in CLUSTER_WIDE - {"Namespace"}}
+            self.assertLessEqual(names, {"sidetrack"})
+
     def test_names_are_unique(self):
         for objects in self.each():
             names = [(one["kind"], one["metadata"].get("namespace"), one["metadata"]["name"]) for one in objects]
@@ -139,9 +144,9 @@ class Privileges(unittest.TestCase):
                 {"apiGroups": [""], "resources": ["events"], "verbs": ["create"]}])
             self.assertEqual(chart.find(objects, "Role")["rules"], [
                 {"apiGroups": ["apps"], "resources": ["daemonsets"], "resourceNames": ["mesh-sidetrack"], "verbs": ["get", "list", "watch"]}])
-            for kind in ("ClusterRole", "Role"):
+            for kind, name in (("ClusterRole", "sidetrack"), ("Role", "mesh-sidetrack")):
                 binding = chart.find(objects, f"{kind}Binding")
-                self.assertEqual(binding["roleRef"], {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": "mesh-sidetrack"})
+                self.assertEqual(binding["roleRef"], {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": name})
                 self.assertEqual(binding["subjects"], [{"kind": "ServiceAccount", "name": "mesh-sidetrack", "namespace": chart.NAMESPACE}])
 
     def test_only_the_agent_has_a_token(self):

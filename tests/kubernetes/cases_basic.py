@@ -102,6 +102,22 @@ def add(suite: Suite) -> None:
         expect(not any(one["privileged"] for one in contexts), "the containers are privileged")
         return f"ready after {took:.1f} s without privileged; {contexts[0]['capabilities']['add']}"
 
+    @suite.case("second-release")
+    def _() -> str:
+        first = f"release {RELEASE} in namespace {NAMESPACE}"
+        for name, namespace in (("other", NAMESPACE), (RELEASE, SHOP)):
+            command = ["helm", "install", name, ROOT / "helm/sidetrack", "-n", namespace, *values()]
+            try:
+                run(*command)
+            except Failed as refused:
+                expect(first in str(refused), f"it does not name {first}: {refused}")
+            else:
+                raise Failed(f"{' '.join(map(str, command))} was not refused")
+        found = [one["metadata"]["name"] for one in get("daemonsets", "-A", "-l", "app.kubernetes.io/name=sidetrack")["items"]]
+        expect(found == [DAEMON_SET], f"there are {found}")
+        run("helm", "upgrade", RELEASE, ROOT / "helm/sidetrack", "-n", NAMESPACE, *values(), "--dry-run=server")
+        return f"refused beside {first}, whose upgrade is not"
+
     @suite.case("rights-of-the-agent")
     def _() -> str:
         account = f"--as=system:serviceaccount:{NAMESPACE}:{DAEMON_SET}"

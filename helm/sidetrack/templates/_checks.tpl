@@ -7,6 +7,7 @@
 {{- include "sidetrack.checkEngine" . -}}
 {{- include "sidetrack.checkMonitoring" . -}}
 {{- include "sidetrack.checkUpdates" . -}}
+{{- include "sidetrack.checkAlone" . -}}
 {{- include "sidetrack.checkRunning" . -}}
 {{- end -}}
 
@@ -142,6 +143,20 @@
 {{- $unavailable := ternary $rolling.maxUnavailable 1 (and (hasKey $rolling "maxUnavailable") (ne $rolling.maxUnavailable nil)) | toString | trimSuffix "%" | int -}}
 {{- if eq (not (include "sidetrack.surges" .)) (eq $unavailable 0) -}}
 {{- fail "updateStrategy.rollingUpdate: of maxSurge and maxUnavailable exactly one has to be above 0 (Kubernetes refuses anything else); set both" -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- /* Of two releases in a cluster helm would refuse the second itself, but say nothing of what to do. To look at an object by its name takes no
+right that installing it does not. */ -}}
+{{- define "sidetrack.checkAlone" -}}
+{{- $role := and .Values.rbac.create (lookup "rbac.authorization.k8s.io/v1" "ClusterRole" "" (include "sidetrack.clusterRole" .)) -}}
+{{- if $role -}}
+{{- $owner := dig "metadata" "annotations" dict $role -}}
+{{- $name := get $owner "meta.helm.sh/release-name" -}}
+{{- $namespace := get $owner "meta.helm.sh/release-namespace" -}}
+{{- if and $name (or (ne $name .Release.Name) (ne $namespace .Release.Namespace)) -}}
+{{- fail (printf "this cluster has Sidetrack already: release %s in namespace %s. A second one would wait on every node for the first to go; upgrade that one (helm upgrade %s -n %s), or uninstall it first" $name $namespace $name $namespace) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}

@@ -33,6 +33,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- end -}}
 
+{{- /* One name in a cluster, whatever the release's is: its agents would share nodes with another release's. */ -}}
+{{- define "sidetrack.clusterRole" -}}sidetrack{{- end -}}
+
 {{- define "sidetrack.image" -}}
 {{- if .Values.image.digest -}}
 {{ .Values.image.repository }}@{{ .Values.image.digest }}
