@@ -84,6 +84,9 @@ class Rendering(unittest.TestCase):
             names = [(one["kind"], one["metadata"].get("namespace"), one["metadata"]["name"]) for one in objects]
             self.assertEqual(len(names), len(set(names)))
 
+    def test_the_namespace_of_the_test_has_no_dots(self):
+        self.assertEqual(chart.find(chart.rendered({"fullnameOverride": "mesh.a"}), "Namespace")["metadata"]["name"], "mesh-a-test")
+
     def test_every_mount_has_its_volume(self):
         for objects in self.each():
             for name, spec in workloads(objects):
@@ -258,8 +261,8 @@ class Upgrades(unittest.TestCase):
 class Checks(unittest.TestCase):
     """What would fail after the installation, or never finish, is refused before it, with the key that has to change."""
 
-    # The values, and what the refusal says.
-    REFUSED: list[tuple[dict[str, Any], str]] = [
+    # The values, what the refusal says, and more of the command line.
+    REFUSED: list[tuple[Any, ...]] = [
         ({"agent": {"excludeOutboundPorts": "443,8700-8600"}}, "agent.excludeOutboundPorts: '8700-8600'"),
         ({"agent": {"includeOutboundPorts": "65536"}}, "agent.includeOutboundPorts: '65536'"),
         ({"agent": {"excludeOutboundPorts": 65536}}, "agent.excludeOutboundPorts: '65536'"),
@@ -285,6 +288,8 @@ class Checks(unittest.TestCase):
         ({"agent": {"extraOptions": {"http": "off"}}}, "http"),
         ({"agent": {"extraOptions": {"fastpath": "off"}}}, "fastpath"),
         ({"podMonitor": {"enabled": True}}, "agent.httpAddress 127.0.0.1"),
+        ({"test": {"namespace": chart.NAMESPACE}}, f"test.namespace: '{chart.NAMESPACE}'"),
+        ({"fullnameOverride": "a"}, "test.namespace: 'a-test'", "--namespace", "a-test"),
         ({"podMonitor": {"enabled": True}, "agent": {"httpAddress": "[0::1]"}}, "agent.httpAddress [0::1]"),
     ]
     ACCEPTED: list[dict[str, Any]] = [
@@ -300,9 +305,9 @@ class Checks(unittest.TestCase):
     ]
 
     def test_what_would_fail_later_is_refused(self):
-        for values, says in self.REFUSED:
+        for values, says, *more in self.REFUSED:
             with self.subTest(values):
-                result = chart.template(values)
+                result = chart.template(values, *more)
                 self.assertNotEqual(result.returncode, 0)
                 self.assertIn(says, result.stderr)
 

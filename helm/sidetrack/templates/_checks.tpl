@@ -6,6 +6,7 @@
 {{- include "sidetrack.checkNode" . -}}
 {{- include "sidetrack.checkEngine" . -}}
 {{- include "sidetrack.checkMonitoring" . -}}
+{{- include "sidetrack.checkTest" . -}}
 {{- include "sidetrack.checkUpdates" . -}}
 {{- include "sidetrack.checkAlone" . -}}
 {{- include "sidetrack.checkRunning" . -}}
@@ -126,6 +127,12 @@
 {{- define "sidetrack.checkMonitoring" -}}
 {{- if and .Values.podMonitor.enabled (include "sidetrack.isLoopback" .Values.agent.httpAddress) -}}
 {{- fail (printf "podMonitor.enabled: Prometheus cannot reach agent.httpAddress %s, the node's loopback; set agent.httpAddress (and engine.httpAddress) to 0.0.0.0" .Values.agent.httpAddress) -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "sidetrack.checkTest" -}}
+{{- if eq (include "sidetrack.testNamespace" .) .Release.Namespace -}}
+{{- fail (printf "test.namespace: '%s' is the release's own, and helm test removes it before and after; another one is meant" .Release.Namespace) -}}
 {{- end -}}
 {{- end -}}
 

@@ -45,7 +45,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 
 {{- define "sidetrack.testNamespace" -}}
-{{- default (printf "%s-test" (include "sidetrack.fullname" . | trunc 58 | trimSuffix "-")) .Values.test.namespace -}}
+{{- default (printf "%s-test" (include "sidetrack.fullname" . | trunc 58 | trimSuffix "-" | replace "." "-")) .Values.test.namespace -}}
 {{- end -}}
 
 {{- /* securityContext of a container: dict "root" . "capabilities" LIST */ -}}
