@@ -160,6 +160,14 @@ void note_origins(const po::variables_map& before, const po::parsed_options& par
   }
 }
 
+// What the one who wrote the file said behind an option, such as where it comes from.
+std::string comment_of(const std::string& line) {
+  const auto begin = line.find('#');
+  return begin == std::string::npos
+             ? ""
+             : " " + line.substr(begin, line.find_last_not_of(" \t\r") + 1 - begin);
+}
+
 // Line by line, so that what is wrong with one can name it.
 Result<void> add_file(std::istream& file, const std::string& path, po::variables_map& values,
                       cli::Origins& origins) {
@@ -168,7 +176,7 @@ Result<void> add_file(std::istream& file, const std::string& path, po::variables
   po::parsed_options options(&all);
   std::string line;
   for (int number = 1; std::getline(file, line); ++number) {
-    const std::string place = fmt::format("{}:{}", path, number);
+    const std::string place = fmt::format("{}:{}{}", path, number, comment_of(line));
     try {
       std::istringstream text(line);
       for (po::option& option : po::parse_config_file(text, all).options) {

@@ -64,6 +64,12 @@ def find(objects: list[dict[str, Any]], kind: str, name: str = "") -> dict[str, 
     return found[0]
 
 
+def options_of_agent(objects: list[dict[str, Any]]) -> dict[str, str]:
+    """What its configuration says, without the comments."""
+    lines = [line.split(" #")[0] for config in objects if config["kind"] == "ConfigMap" for line in config["data"].get("agent.conf", "").splitlines()]
+    return dict(line.split(" = ") for line in lines)
+
+
 def default_values() -> dict[str, Any]:
     return yaml.safe_load((CHART / "values.yaml").read_text())
 

@@ -240,8 +240,8 @@ class Upgrades(unittest.TestCase):
 
     def test_the_plugins_keys_are_the_agents_options(self):
         def options(cni: dict[str, Any]) -> dict[str, str]:
-            lines = chart.find(chart.rendered({"cni": cni}), "ConfigMap")["data"]["agent.conf"].splitlines()
-            return {key.removeprefix("cni-"): value for key, value in (line.split(" = ") for line in lines) if key.startswith("cni-")}
+            lines = chart.options_of_agent(chart.rendered({"cni": cni}))
+            return {key.removeprefix("cni-"): value for key, value in lines.items() if key.startswith("cni-")}
         folders = {"conf-dir": "/etc/cni/net.d", "bin-dir": "/opt/cni/bin", "binary": "/usr/bin/sidetrack-cni"}
         self.assertEqual(options({}), {**folders, "on-agent-down": "allow", "timeout": "2s", "status-checks-agent": "off"})
         self.assertEqual(options({"onAgentDown": "deny", "timeout": "500ms", "logFile": "/var/log/x", "statusChecksAgent": True}),
@@ -317,15 +317,14 @@ class Checks(unittest.TestCase):
                 self.assertEqual(chart.template(values).stderr, "")
 
     def test_a_port_may_be_a_number(self):
-        self.assertIn("exclude-outbound-ports = 8500\n", chart.find(chart.rendered(self.ACCEPTED[0]), "ConfigMap")["data"]["agent.conf"])
+        self.assertEqual(chart.options_of_agent(chart.rendered(self.ACCEPTED[0]))["exclude-outbound-ports"], "8500")
 
     def test_further_options_are_those_that_the_chart_does_not_set(self):
         table = (chart.ROOT / "docs/configuration.md").read_text().split("## sidetrack-engine")[0]
         options = set(re.findall(r"^\| .*?`--([a-z-]+)`", table, re.MULTILINE)) | set(re.findall(r"^\| `[^|]*, `--([a-z-]+)`", table, re.MULTILINE))
         lists = {f"{what}-outbound-{kind}" for what in ("exclude", "include") for kind in ("ports", "cidrs")}
         objects = chart.rendered({"agent": {"compat": ["istio"]}, "cni": {"logFile": "off"}})
-        lines = chart.find(objects, "ConfigMap")["data"]["agent.conf"].splitlines()
-        ours = {line.split(" = ")[0] for line in lines} | lists
+        ours = set(chart.options_of_agent(objects)) | lists
         ours |= {one.removeprefix("--").split("=")[0] for one in chart.find(objects, "DaemonSet")["spec"]["template"]["spec"]["containers"][0]["args"]}
         not_of_run_in_a_pod = {"objects", "kubeconfig", "drain", "keep-conflist"}
         more = set(chart.schema()["properties"]["agent"]["properties"]["extraOptions"]["properties"])
@@ -422,13 +421,21 @@ class Documentation(unittest.TestCase):
         self.assertEqual(existing - documented, set(), "keys of values.yaml without a row in docs/helm.md")
         self.assertEqual(documented - existing, set(), "rows of docs/helm.md without a key in values.yaml")
 
+    def test_lines_of_the_configuration_name_the_keys_they_come_from(self):
+        keys = set(chart.leaves(chart.default_values(), chart.schema()))
+        for _, values in MATRIX:
+            text = next(one["data"]["agent.conf"] for one in chart.rendered(values) if "agent.conf" in one.get("data", {}))
+            for line in text.splitlines():
+                if line != "cni-binary = /usr/bin/sidetrack-cni":
+                    named = set(line.split(" # ")[1].split(", "))
+                    self.assertLessEqual(named, keys, line)
+
     def test_options_in_the_configuration_are_the_agents(self):
         text = (chart.ROOT / "docs/configuration.md").read_text()
         documented = set(re.findall(r"`--([a-z-]+)`", text))
         options = set()
-        for name, values in MATRIX:
-            config = chart.find(chart.rendered(values), "ConfigMap", "" if name != "monitoring" else "mesh-sidetrack")
-            options |= {line.split(" = ")[0] for line in config["data"]["agent.conf"].splitlines()}
+        for _, values in MATRIX:
+            options |= set(chart.options_of_agent(chart.rendered(values)))
         self.assertEqual(options - documented, set())
 
     def test_every_metric_of_the_engine_is_documented(self):

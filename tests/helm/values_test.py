@@ -198,9 +198,11 @@ class Values(unittest.TestCase):
                 with self.subTest(key, value=value):
                     self.assertIsNone(self.refusal(values_of(key, value), chart.CHART))
 
+    def test_a_refusal_of_the_agent_names_the_key(self):
+        self.assertRegex(self.refusal(values_of("agent.logLevel", "trace"), self.trusting) or "", r"agent\.conf:\d+ # agent\.logLevel\)")
+
     def test_options_that_the_chart_sets_are_not_set_twice(self):
-        config = chart.find(chart.rendered({}), "ConfigMap")["data"]["agent.conf"]
-        for option in [line.split(" = ")[0] for line in config.splitlines()]:
+        for option in chart.options_of_agent(chart.rendered({})):
             with self.subTest(option):
                 self.expect_refused("agent.extraOptions", {"agent": {"extraOptions": {option: "a"}}})
 

@@ -174,7 +174,7 @@ right that installing it does not. */ -}}
 {{- $old := dig "data" "agent.conf" "" (default dict $running) -}}
 {{- $new := dig "data" "agent.conf" "" (include (print .Template.BasePath "/configmap.yaml") . | fromYaml) -}}
 {{- range $option := list "http" "state-dir" "cache-dir" "pin-dir" "cni-conf-dir" "cni-bin-dir" -}}
-{{- $line := printf "(?m)^%s = .*$" $option -}}
+{{- $line := printf "(?m)^%s = [^ \\n]+" $option -}}
 {{- $was := regexFind $line $old -}}
 {{- if and $was (ne $was (regexFind $line $new)) -}}
 {{- if ne $option "http" -}}
