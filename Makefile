@@ -74,6 +74,11 @@ image: build ## builds the container image without a container engine: build/ima
 test-reproducible: build ## compiles the programs once more, in another folder and without ccache: the image has the same bytes (10 minutes)
 	$(Q)tests/image/reproducible.sh $(BUILD)
 
+.PHONY: test-containerfile
+test-containerfile: build ## builds image/Containerfile with buildah: the image is that of make image (root, packages; 15 minutes)
+	$(Q)scripts/install-packages.sh containerfile
+	$(Q)tests/image/containerfile.sh $(BUILD)
+
 .PHONY: test-kubernetes
 test-kubernetes: build-ci ## runs the chart in a real cluster of one node, and the agent against a real API server (root, Go 1.24; half an hour; CASES='install redirect*')
 	$(Q)tests/kubernetes/run.sh $(BUILD) $(CASES)
