@@ -137,6 +137,7 @@ json to_json(const PodView& view) {
           {"engine_ports_v6", view.engine_ports_v6},
           {"netns_cookie", view.netns_cookie},
           {"addresses", view.addresses},
+          {"other_addresses", view.other_addresses},
           {"connections", view.connections},
           {"policy_id", view.policy_id},
           {"captured_late_s", view.captured_late_s}};

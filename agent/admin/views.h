@@ -90,7 +90,8 @@ struct PodView {
   std::vector<std::uint16_t> engine_ports;  // IPv4 listeners
   std::vector<std::uint16_t> engine_ports_v6;
   std::uint64_t netns_cookie = 0;
-  std::vector<std::string> addresses;  // its own, as its row in the kernel has them
+  std::vector<std::string> addresses;        // its own, as its row in the kernel has them
+  std::vector<std::string> other_addresses;  // more that it has, on interfaces other than lo
   std::uint64_t connections = 0;
   std::uint32_t policy_id = 0;
   double captured_late_s = 0;  // how long it ran before; 0 = in time, or not known

@@ -144,6 +144,26 @@ Told check_pods(const json& status, const json& pods, Findings& findings) {
   return told;
 }
 
+// Redirected connections of a pod show one address of each family as their own.
+void check_addresses(const json& pods, Findings& findings) {
+  for (const auto& pod : list_of(pods, "pods")) {
+    const auto& others = list_of(pod, "other_addresses");
+    if (others.empty() || text_of(pod, "state") != "enrolled" ||
+        text_of(pod, "mode") != "redirect") {
+      continue;
+    }
+    findings.push_back(
+        {Severity::kHint, "pods",
+         fmt::format("{}/{} has more addresses than one of a family ({}{}): redirected "
+                     "connections that leave from these show the first as their own",
+                     text_of(pod, "namespace"), text_of(pod, "pod"),
+                     others.front().is_string() ? others.front().get<std::string>() : "",
+                     others.size() == 1 ? "" : fmt::format(" and {} more", others.size() - 1)),
+         "if its programs mind, exclude what is reached from there "
+         "(sidetrack.io/exclude-outbound-cidrs)"});
+  }
+}
+
 void check_maps(const json& status, Findings& findings) {
   bool full = false;
   for (const auto& map : list_of(status, "maps")) {
@@ -228,6 +248,7 @@ void check_status(const json& status, const json& pods, Findings& findings) {
   check_programs(status, findings);
   check_engines(status, findings);
   const auto told = check_pods(status, pods, findings);
+  check_addresses(pods, findings);
   check_maps(status, findings);
   check_fast_path(status, findings);
   check_problems(status, told, findings);

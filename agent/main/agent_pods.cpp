@@ -50,6 +50,16 @@ void put_row(admin::PodView& view, const st_pod& row) {
   }
 }
 
+void put_other_addresses(admin::PodView& view, const std::optional<pods::NetnsFacts>& facts) {
+  const auto& own = view.addresses;
+  if (facts) {
+    std::ranges::copy_if(facts->addresses, std::back_inserter(view.other_addresses),
+                         [&own](const std::string& address) {
+                           return std::find(own.begin(), own.end(), address) == own.end();
+                         });
+  }
+}
+
 // By netns cookie.
 std::map<std::uint64_t, std::uint64_t> count_connections(const dataplane::Dataplane& dataplane) {
   std::map<std::uint64_t, std::uint64_t> counts;
@@ -117,6 +127,7 @@ std::vector<admin::PodView> Agent::pods(const std::string& namespace_name) {
     view.netns_cookie = pod.netns_cookie;
     if (pod.row) {
       put_row(view, *pod.row);
+      put_other_addresses(view, pod.facts);
       view.connections = connections[pod.netns_cookie];
     }
     views.push_back(std::move(view));

@@ -2,55 +2,17 @@
 #include "agent/pods/addresses.h"
 
 #include <arpa/inet.h>
-#include <ifaddrs.h>
-#include <net/if.h>
 #include <netinet/in.h>
 #include <sched.h>
 
 #include <array>
 #include <cerrno>
-#include <cstring>
-#include <memory>
 #include <thread>
+
+#include "agent/pods/source.h"
 
 namespace sidetrack::pods {
 namespace {
-
-struct IfaddrsDeleter {
-  void operator()(ifaddrs* list) const { freeifaddrs(list); }
-};
-
-std::string text_of(const sockaddr* address) {
-  std::array<char, INET6_ADDRSTRLEN> text{};
-  if (address->sa_family == AF_INET) {
-    sockaddr_in v4{};
-    std::memcpy(&v4, address, sizeof(v4));
-    inet_ntop(AF_INET, &v4.sin_addr, text.data(), text.size());
-  } else if (address->sa_family == AF_INET6) {
-    sockaddr_in6 v6{};
-    std::memcpy(&v6, address, sizeof(v6));
-    inet_ntop(AF_INET6, &v6.sin6_addr, text.data(), text.size());
-  }
-  return text.data();
-}
-
-Result<std::vector<std::string>> list_here() {
-  ifaddrs* list = nullptr;
-  if (getifaddrs(&list) != 0) {
-    return errno_error("list addresses", errno);
-  }
-  const std::unique_ptr<ifaddrs, IfaddrsDeleter> owner(list);
-  std::vector<std::string> addresses;
-  for (const ifaddrs* one = list; one != nullptr; one = one->ifa_next) {
-    if (one->ifa_addr == nullptr || (one->ifa_flags & IFF_LOOPBACK) != 0) {
-      continue;
-    }
-    if (std::string text = text_of(one->ifa_addr); !text.empty()) {
-      addresses.push_back(std::move(text));
-    }
-  }
-  return addresses;
-}
 
 // The bytes of an address; none if it is not one.
 std::string bytes_of(const std::string& text) {
@@ -73,7 +35,7 @@ Result<std::vector<std::string>> list_addresses(int netns_fd) {
       addresses = errno_error("enter a pod's netns", errno);
       return;
     }
-    addresses = list_here();
+    addresses = list_own_addresses();
   });
   visitor.join();
   return addresses;

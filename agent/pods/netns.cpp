@@ -17,6 +17,8 @@
 #include <thread>
 #include <utility>
 
+#include "agent/pods/source.h"
+
 namespace sidetrack::pods {
 
 namespace {
@@ -54,6 +56,15 @@ std::string read_reserved_ports() {
   }
 }
 
+// What is not told is no reason to leave the pod out: its object has addresses, too.
+void read_addresses(NetnsFacts& facts) {
+  facts.sources = default_sources();
+  if (auto addresses = list_own_addresses()) {
+    facts.addresses = std::move(*addresses);
+    std::erase_if(facts.addresses, is_link_local);
+  }
+}
+
 // The sysctl files follow the namespace of the thread that opens them.
 Result<NetnsFacts> inspect_here(const CookieReader& read_cookie) {
   NetnsFacts facts;
@@ -71,6 +82,7 @@ Result<NetnsFacts> inspect_here(const CookieReader& read_cookie) {
   auto loopback_up = is_loopback_up();
   ST_TRY(loopback_up);
   facts.loopback_up = *loopback_up;
+  read_addresses(facts);
   return facts;
 }
 

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <functional>
 #include <string>
+#include <vector>
 
 #include "sidetrack/result.h"
 #include "sidetrack/unique_fd.h"
@@ -17,9 +18,11 @@ struct NetnsFacts {
   std::uint64_t cookie = 0;    // the kernel's own, never reused while the machine runs
   std::uint32_t port_low = 0;  // net.ipv4.ip_local_port_range
   std::uint32_t port_high = 0;
-  std::string reserved_ports;    // net.ipv4.ip_local_reserved_ports: "8080,9100-9199"
-  bool reuses_time_wait = true;  // net.ipv4.tcp_tw_reuse: 1 or 2, both cover loopback
-  bool loopback_up = true;       // the interface lo: what goes to 127.0.0.1 or ::1 arrives
+  std::string reserved_ports;          // net.ipv4.ip_local_reserved_ports: "8080,9100-9199"
+  bool reuses_time_wait = true;        // net.ipv4.tcp_tw_reuse: 1 or 2, both cover loopback
+  bool loopback_up = true;             // the interface lo: what goes to 127.0.0.1 or ::1 arrives
+  std::vector<std::string> sources;    // default_sources()
+  std::vector<std::string> addresses;  // of all interfaces but lo, without link-local ones
   bool operator==(const NetnsFacts&) const = default;
 };
 

@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <cstring>
 #include <span>
+#include <string>
+#include <vector>
 
 #include "sidetrack/decide.h"
 
@@ -73,6 +75,40 @@ void set_listeners(const RowInput& input, st_pod& row) {
   }
 }
 
+std::vector<st_addr> parse(const std::vector<std::string>& texts) {
+  std::vector<st_addr> addresses;
+  for (const std::string& text : texts) {
+    if (const auto address = policy::parse_address(text)) {
+      addresses.push_back(*address);
+    }
+  }
+  return addresses;
+}
+
+// The first of each family counts. Routes come before what the object says: plain TCP takes its
+// source from them, and so does the engine.
+void set_own_addresses(const RowInput& input, st_pod& row) {
+  const std::vector<st_addr> sources = parse(input.facts.sources);
+  const auto is_source = [&sources](const st_addr& address) {
+    return std::ranges::any_of(
+        sources, [&](const st_addr& one) { return st_addr_equal(&one, &address) != 0; });
+  };
+  const auto take = [&row](const st_addr& address) {
+    st_addr& own = st_addr_is_v4(&address) != 0 ? row.own_v4 : row.own_v6;
+    if (st_addr_is_zero(&own) != 0) {
+      own = address;
+    }
+  };
+  for (const st_addr& address : input.intent.addresses) {
+    if (is_source(address)) {
+      take(address);
+    }
+  }
+  std::ranges::for_each(sources, take);
+  std::ranges::for_each(input.intent.addresses, take);
+  std::ranges::for_each(parse(input.facts.addresses), take);
+}
+
 st_mode row_mode(const RowInput& input) {
   if (input.intent.state != policy::PodState::kEnrol) {
     return ST_MODE_DISABLED;
@@ -99,12 +135,7 @@ st_pod build_row(const RowInput& input) {
   row.fast_path = static_cast<std::uint8_t>(input.intent.fast_path);
   row.port_budget = port_budget(input.facts.port_low, input.facts.port_high);
   row.budget_shift = input.facts.reuses_time_wait ? kSecondShift : kMinuteShift;
-  for (const st_addr& address : input.intent.addresses) {
-    st_addr& own = st_addr_is_v4(&address) != 0 ? row.own_v4 : row.own_v6;
-    if (st_addr_is_zero(&own) != 0) {
-      own = address;
-    }
-  }
+  set_own_addresses(input, row);
   if (row.mode != ST_MODE_REDIRECT) {
     return row;
   }

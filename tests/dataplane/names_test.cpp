@@ -141,5 +141,100 @@ TEST_F(NamesTest, accepted_sockets_of_the_pod_are_untouched) {
   EXPECT_EQ(own.port, 8080);
 }
 
+// The name of a connection, and the address that the server sees: without Sidetrack they are one.
+struct Sight {
+  std::string own;
+  std::string seen;
+  bool operator==(const Sight&) const = default;
+};
+void PrintTo(const Sight& sight, std::ostream* out) {
+  *out << "own " << sight.own << ", the server sees " << sight.seen;
+}
+
+class NamesOfOtherAddresses : public NamesTest {
+ protected:
+  Sight sight(PodShell& shell, const std::string& address) {
+    const int id = connected(shell, address, kWhoami);
+    const auto own = shell.socket_name(id);
+    const auto said = shell.receive(id, 100);
+    return {.own = own ? own->address : own.error().message,
+            .seen = said ? said->text.substr(0, said->text.find(' ')) : said.error().message};
+  }
+};
+
+class NamesWithoutPodIps : public NamesOfOtherAddresses {
+ protected:
+  void start_sidetrack() override {
+    ST_ASSERT_OK(objects_->put(
+        PodSpec{.namespace_name = "shop", .name = "web", .netns_path = web_->netns.path()}));
+    NamesTest::start_sidetrack();
+  }
+};
+
+TEST_F(NamesWithoutPodIps, the_pods_own_address_is_shown_all_the_same) {
+  EXPECT_EQ(sight(*shell_, api_->v4), (Sight{web_->v4, web_->v4}));
+  EXPECT_EQ(sight(*shell_, api_->v6), (Sight{web_->v6, web_->v6}));
+}
+
+TEST_F(NamesWithoutPodIps, the_pods_own_address_is_a_local_destination) {
+  for (const std::string& own : {web_->v4, web_->v6}) {
+    EXPECT_EQ(explain(own, kEcho)["reason"], "local_destination") << own;
+  }
+}
+
+// As Multus makes it: a second interface, by which the default route goes.
+class NamesOfTwoInterfaces : public NamesOfOtherAddresses {
+ protected:
+  static constexpr const char* kFarV4 = "198.18.0.1";
+  static constexpr const char* kFarV6 = "fd00:198:18::1";
+
+  void start_sidetrack() override {
+    for (const char* address : {kFarV4, kFarV6}) {
+      ST_ASSERT_OK(lab_->add_service_address(address, *api_));
+    }
+    add_interface(*web_, 1);
+    add_interface(*plain_, 2);
+    NamesTest::start_sidetrack();
+  }
+
+  static std::string second_v4(int number) { return fmt::format("10.245.{}.2", number); }
+  static std::string second_v6(int number) { return fmt::format("fd00:10:245:{}::2", number); }
+
+ private:
+  void add_interface(const Pod& pod, int number) {
+    ST_ASSERT_OK(
+        lab_->node().ip(fmt::format("link add net{0} type veth peer name net1 netns {1}\n"
+                                    "addr add 10.245.{0}.1/24 dev net{0}\n"
+                                    "addr add fd00:10:245:{0}::1/64 dev net{0} nodad\n"
+                                    "link set net{0} up",
+                                    number, pod.netns.name())));
+    ST_ASSERT_OK(pod.netns.ip(
+        fmt::format("link set net1 up\n"
+                    "addr add {}/24 dev net1\n"
+                    "addr add {}/64 dev net1 nodad\n"
+                    "route replace default via 10.245.{}.1\n"
+                    "route del default via {}\n"
+                    "route add default via fd00:10:245:{}::1",
+                    second_v4(number), second_v6(number), number, lab_->node_v6(), number)));
+  }
+};
+
+TEST_F(NamesOfTwoInterfaces, what_leaves_by_the_default_route_shows_its_source) {
+  EXPECT_EQ(sight(*control_, kFarV4), (Sight{second_v4(2), second_v4(2)}));
+  EXPECT_EQ(sight(*shell_, kFarV4), (Sight{second_v4(1), second_v4(1)}));
+  EXPECT_EQ(sight(*control_, kFarV6), (Sight{second_v6(2), second_v6(2)}));
+  EXPECT_EQ(sight(*shell_, kFarV6), (Sight{second_v6(1), second_v6(1)}));
+}
+
+// The route is looked at again while the pod lives.
+TEST_F(NamesOfTwoInterfaces, a_default_route_that_moves_is_followed) {
+  const auto shown = [&] { return (*sidetrack_->pod("shop/web"))["addresses"].dump(); };
+  ASSERT_NE(shown().find(second_v4(1)), std::string::npos) << shown();
+  ST_ASSERT_OK(web_->netns.ip(fmt::format("route replace default via {}", lab_->node_v4())));
+  ASSERT_TRUE(eventually(kPatience, [&] { return shown().find(web_->v4) != std::string::npos; }))
+      << shown();
+  EXPECT_EQ(sight(*shell_, kFarV4), (Sight{web_->v4, web_->v4}));
+}
+
 }  // namespace
 }  // namespace sidetrack::lab

@@ -338,5 +338,27 @@ TEST_F(Deviations, same_silence) {
   expect_both(probe("read", {host_, "7005", "0.5"}), "connect ok\nread timeout\nagain timeout\n");
 }
 
+TEST_F(Deviations, d33_a_pod_with_more_addresses_shows_one_of_a_family) {
+  const auto with_networks = [](const char* verb) {
+    int host = 1;
+    for (const Pod* pod : {server_, web_, plain_}) {
+      ST_ASSERT_OK(pod->netns.ip(fmt::format("addr {} 10.246.0.{}/24 dev eth0", verb, host++)));
+    }
+  };
+  with_networks("add");
+  const auto says = [] {
+    const auto doctor = sidetrack_->ctl({"doctor"});
+    return doctor ? doctor->output : doctor.error().message;
+  };
+  const std::string hint = "shop/web has more addresses than one of a family (10.246.0.2)";
+  EXPECT_TRUE(eventually(kPatience, [&] { return says().find(hint) != std::string::npos; }))
+      << says();
+  expect(probe("leaving", {"10.246.0.1"}), "the server sees my name True\n",
+         "the server sees my name False\n");
+  // What does not leave from there has its right name.
+  expect_both(probe("leaving", {host_}), "the server sees my name True\n");
+  with_networks("del");
+}
+
 }  // namespace
 }  // namespace sidetrack::lab

@@ -219,8 +219,8 @@ TEST(CtlVersions, the_pods_of_an_older_agent_are_printed) {
   nlohmann::json answer = admin::to_json(test::FakeViews().pod_views);
   for (auto& pod : answer["pods"]) {
     for (const char* later :
-         {"captured_late_s", "addresses", "engine_ports_v6", "fast_path", "fast_path_reason",
-          "fast_path_connections", "fast_path_waiting", "reason_detail"}) {
+         {"captured_late_s", "addresses", "other_addresses", "engine_ports_v6", "fast_path",
+          "fast_path_reason", "fast_path_connections", "fast_path_waiting", "reason_detail"}) {
       ASSERT_EQ(pod.erase(later), 1U) << later;
     }
   }

@@ -116,6 +116,29 @@ TEST(Doctor, a_pod_that_is_not_enrolled_is_one_finding) {
   EXPECT_THAT(text, HasSubstr("of web-1")) << "the pod came between the two answers";
 }
 
+TEST(Doctor, a_pod_with_more_addresses_is_a_hint_where_it_is_redirected) {
+  const auto pod = [](const char* name, const char* mode, const std::vector<std::string>& others) {
+    return nlohmann::json{{"namespace", "shop"},
+                          {"pod", name},
+                          {"state", "enrolled"},
+                          {"mode", mode},
+                          {"other_addresses", others}};
+  };
+  const nlohmann::json pods = {
+      {"pods",
+       {pod("web-0", "redirect", {"10.245.0.2", "fd00::2", "fd00::3"}),
+        pod("web-1", "redirect", {}), pod("web-2", "passthrough", {"10.245.0.3"})}}};
+  Findings findings;
+  check_status(admin::to_json(test::FakeViews().status()), pods, findings);
+  EXPECT_TRUE(is_healthy(findings));
+  const auto text = text_of_findings(findings);
+  EXPECT_THAT(text,
+              HasSubstr("shop/web-0 has more addresses than one of a family (10.245.0.2 and 2 "
+                        "more): redirected connections that leave from these show the first"));
+  EXPECT_THAT(text, Not(HasSubstr("web-1 has")));
+  EXPECT_THAT(text, Not(HasSubstr("web-2 has")));
+}
+
 TEST(Doctor, an_engine_that_is_down_is_one_finding_with_its_pods_and_the_agents_advice) {
   auto view = test::FakeViews().status();
   view.engines = {{.kind = "external", .state = "down", .detail = "nothing listens"}};

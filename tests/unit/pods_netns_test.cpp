@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <fstream>
+#include <memory>
 
 #include "agent/pods/netns.h"
 #include "tests/lab/netns.h"
@@ -65,6 +66,67 @@ TEST(InspectNetns, reads_the_whole_of_a_long_list_of_reserved_ports) {
   });
   ASSERT_TRUE(written) << written.error().message;
   EXPECT_TRUE(reserved() == list) << reserved().size() << " characters of " << list.size();
+}
+
+// What it reads of addresses; IPv4 and IPv6.
+class InspectNetnsAddresses : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    if (::geteuid() != 0) {
+      GTEST_SKIP() << "needs root";
+    }
+    auto netns = lab::Netns::create(lab::unique_name("addresses"));
+    ASSERT_TRUE(netns) << netns.error().message;
+    netns_ = std::make_unique<lab::Netns>(std::move(*netns));
+    run("link add one type veth peer name one0\nlink add two type veth peer name two0\n"
+        "link set one up\nlink set two up\nlink set one0 up\nlink set two0 up\n"
+        "addr add 203.0.113.1/32 dev lo\n"
+        "addr add 10.1.0.2/24 dev one\naddr add fd00:1::2/64 dev one nodad\n"
+        "addr add 10.2.0.2/24 dev two\naddr add fd00:2::2/64 dev two nodad");
+  }
+  void run(const std::string& commands) const {
+    const auto done = netns_->ip(commands);
+    ASSERT_TRUE(done) << done.error().message;
+  }
+  [[nodiscard]] NetnsFacts facts() const {
+    const auto read =
+        inspect_netns(netns_->path(), []() -> Result<std::uint64_t> { return std::uint64_t{1}; });
+    EXPECT_TRUE(read) << read.error().message;
+    return read ? *read : NetnsFacts{};
+  }
+  std::unique_ptr<lab::Netns> netns_;
+};
+
+using Texts = std::vector<std::string>;
+
+TEST_F(InspectNetnsAddresses, no_default_route_has_no_source) {
+  EXPECT_EQ(facts().sources, Texts{});
+}
+
+TEST_F(InspectNetnsAddresses, the_default_route_says_which_is_the_source) {
+  run("route add default via 10.2.0.1\nroute add default via fd00:2::1");
+  EXPECT_EQ(facts().sources, (Texts{"10.2.0.2", "fd00:2::2", "fd00:2::2"}));
+  run("route replace default via 10.1.0.1 src 203.0.113.1");
+  EXPECT_EQ(facts().sources.front(), "203.0.113.1");
+}
+
+TEST_F(InspectNetnsAddresses, of_ipv6_there_is_a_source_for_global_and_one_for_local_destinations) {
+  run("addr add 2001:db8:2::2/64 dev two nodad\nroute add default via fd00:2::1");
+  EXPECT_EQ(facts().sources, (Texts{"2001:db8:2::2", "fd00:2::2"}));
+}
+
+TEST_F(InspectNetnsAddresses, addresses_are_those_that_lead_beyond_the_link) {
+  EXPECT_EQ(facts().addresses, (Texts{"10.1.0.2", "10.2.0.2", "fd00:1::2", "fd00:2::2"}));
+}
+
+TEST_F(InspectNetnsAddresses, an_address_that_is_no_more_than_link_local_is_no_source) {
+  run("addr del fd00:1::2/64 dev one\naddr del fd00:2::2/64 dev two\nroute add ::/0 dev two");
+  EXPECT_EQ(facts().sources, Texts{});
+}
+
+TEST_F(InspectNetnsAddresses, a_default_route_that_refuses_has_no_source) {
+  run("route add unreachable 0.0.0.0/0\nroute add unreachable ::/0");
+  EXPECT_EQ(facts().sources, Texts{});
 }
 
 }  // namespace

@@ -2,6 +2,8 @@
 // From intent, facts and listeners to the row in st_pods.
 #include <arpa/inet.h>
 
+#include <ostream>
+
 #include "tests/unit/reconcile_fakes.h"
 
 namespace sidetrack::reconcile {
@@ -76,6 +78,60 @@ TEST(BuildRow, takes_the_first_address_of_each_family_as_its_own) {
   EXPECT_TRUE(st_addr_equal(&row.own_v4, &v4));
   EXPECT_TRUE(st_addr_equal(&row.own_v6, &v6));
 }
+
+// Which of a pod's addresses its row has: of the object, of the default route, of the namespace.
+struct OwnRow {
+  const char* name;
+  std::vector<std::string> of_object, of_routes, of_netns;
+  std::string expected;
+};
+void PrintTo(const OwnRow& row, std::ostream* out) {
+  *out << row.name;
+}
+
+class OwnAddress : public ::testing::TestWithParam<OwnRow> {};
+
+TEST_P(OwnAddress, is_the_one_that_connections_leave_from) {
+  const OwnRow& given = GetParam();
+  Input input;
+  input.pod.addresses.clear();
+  for (const std::string& text : given.of_object) {
+    input.pod.addresses.push_back(address(text));
+  }
+  input.facts.sources = given.of_routes;
+  input.facts.addresses = given.of_netns;
+  const st_pod row = input.row();
+  const auto shown = [](const st_addr& own) {
+    return st_addr_is_zero(&own) != 0 ? "-" : policy::format_address(own);
+  };
+  EXPECT_EQ(shown(row.own_v4) + " " + shown(row.own_v6), given.expected);
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Rows, OwnAddress,
+    ::testing::Values(OwnRow{"none_anywhere", {}, {}, {}, "- -"},
+                      OwnRow{"of_the_object", {"10.1.0.5", "fd00::5"}, {}, {}, "10.1.0.5 fd00::5"},
+                      OwnRow{"of_the_netns_alone",
+                             {},
+                             {},
+                             {"10.1.0.5", "10.1.0.6", "fd00::5", "fd00::6"},
+                             "10.1.0.5 fd00::5"},
+                      OwnRow{"of_the_object_before_the_netns",
+                             {"10.1.0.6"},
+                             {},
+                             {"10.1.0.5", "10.1.0.6", "fd00::5"},
+                             "10.1.0.6 fd00::5"},
+                      OwnRow{"of_a_route_before_the_object",
+                             {"10.1.0.6", "fd00::6"},
+                             {"10.1.0.5", "fd00::5"},
+                             {"10.1.0.6"},
+                             "10.1.0.5 fd00::5"},
+                      OwnRow{"of_the_route_that_agrees_with_the_object",
+                             {"10.1.0.5", "fd00::5"},
+                             {"10.1.0.5", "2001:db8::5", "fd00::5"},
+                             {},
+                             "10.1.0.5 fd00::5"}),
+    [](const auto& one) { return std::string(one.param.name); });
 
 TEST(BuildRow, of_a_skipped_pod_is_disabled_and_has_no_listeners) {
   Input input;

@@ -143,6 +143,12 @@ def step_bound(host, source):
     print("server sees", read_all(sock).decode().split()[0])
 
 
+def step_leaving(host):
+    sock = new_socket(host)
+    sock.connect((host, 7204))
+    print("the server sees my name", sock.getsockname()[0] == read_all(sock).decode().split()[0])
+
+
 def step_one_port_twice(host):
     """Two connections from one local port, to two servers."""
     first = new_socket(host)
