@@ -192,11 +192,7 @@ TEST_F(FastAttacks, a_reader_that_page_faults_does_not_hold_its_sender) {
 }
 
 TEST_F(FastAttacks, the_sentinel_watches_only_while_a_pod_may_use_the_fast_path) {
-  const auto watches = [this] {
-    const std::filesystem::path links = sidetrack_->pin_dir() + "/v1/links";
-    return std::filesystem::exists(links / "st_sentinel_ioctl") ||
-           std::filesystem::exists(links / "st_watch_ioctl");
-  };
+  const auto watches = [this] { return is_watched(); };
   EXPECT_TRUE(eventually(kPatience, watches));
   ST_ASSERT_OK(objects_->set_label(Kind::kNamespace, "shop", "sidetrack.io/fast-path", "off"));
   EXPECT_TRUE(eventually(kPatience, [&] { return !watches(); }));

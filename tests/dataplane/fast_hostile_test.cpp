@@ -41,6 +41,8 @@ TEST_F(FastHostileMemory, a_reader_whose_memory_is_limited_stops_its_sender) {
     EXPECT_EQ(end, "EAGAIN");
     return end;
   });
+  const auto counts = KernelView(sidetrack_->pin_dir()).fast_counts();
+  EXPECT_TRUE(counts && counts->refused.contains("fp_memory"));
 }
 
 // repair, fill: whoever may choose sequence numbers must not publish a pair under those of others.

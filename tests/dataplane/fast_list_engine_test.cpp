@@ -115,6 +115,8 @@ TEST_F(FastListExternal, haproxy_is_sent_to_past_tcp_unless_it_splices) {
     Ends ends = open_on(shop_, {});
     EXPECT_EQ(find_out(ends), expected);
     EXPECT_EQ(streams({})(ends), both(Pace{}.length));
+    EXPECT_EQ(past_tcp().applications > 0, kind == HaproxyKind::kPlain);
+    EXPECT_EQ(past_tcp().engines, 0U);
     EXPECT_EQ(close_after_last_words(ends), whole(20'000) + " EOF");
   }
 }

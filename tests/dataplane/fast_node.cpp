@@ -10,6 +10,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <filesystem>
 #include <stdexcept>
 
 #include <nlohmann/json.hpp>
@@ -50,6 +51,20 @@ bool is_acknowledged(const UniqueFd& fd) {
     throw std::runtime_error("TCP_INFO");
   }
   return info.tcpi_unacked == 0;
+}
+
+std::uint16_t port_of(const UniqueFd& fd) {
+  sockaddr_in own{};
+  socklen_t size = sizeof(own);
+  EXPECT_EQ(::getsockname(fd.get(), reinterpret_cast<sockaddr*>(&own), &size), 0);
+  return ntohs(own.sin_port);
+}
+
+std::string filter(const Pod& pod, const std::string& arguments) {
+  const auto done = run_command(
+      {.arguments = {"sh", "-c", "iptables " + arguments}, .netns_path = pod.netns.path()});
+  EXPECT_TRUE(done && done->exit_status == 0) << arguments << (done ? done->output : "");
+  return done ? done->output : "";
 }
 
 void set_option(const UniqueFd& fd, int level, int option, int value) {
@@ -233,6 +248,37 @@ FastNode::Counted FastNode::run_counted(const Scenario& scenario, Ends& ends) co
     }
   }
   return run;
+}
+
+// What is handed off counts at the client's connection, to the engine.
+FastNode::PastTcp FastNode::past_tcp() const {
+  PastTcp sum;
+  const auto rows = sidetrack_->dump_map("st_pairs");
+  EXPECT_TRUE(rows.has_value());
+  for (const auto& row : rows ? *rows : nlohmann::json::array()) {
+    const auto& pair = row.at("formatted").at("value");
+    const auto bytes = [&](const char* field, st_pair_side side) {
+      return pair.at(field).at(static_cast<std::size_t>(side)).get<std::uint64_t>();
+    };
+    const auto kind = pair.at("kind").get<int>();
+    if (kind == ST_PAIR_TO_ENGINE) {
+      sum.engines += bytes("fast_bytes", ST_SIDE_SERVER);
+      sum.applications += bytes("fast_bytes", ST_SIDE_CLIENT) +
+                          bytes("handoff_bytes", ST_SIDE_CLIENT) +
+                          bytes("handoff_bytes", ST_SIDE_SERVER);
+    } else if (kind == ST_PAIR_FROM_ENGINE) {
+      sum.engines += bytes("fast_bytes", ST_SIDE_CLIENT) + bytes("handoff_bytes", ST_SIDE_CLIENT) +
+                     bytes("handoff_bytes", ST_SIDE_SERVER);
+      sum.applications += bytes("fast_bytes", ST_SIDE_SERVER);
+    }
+  }
+  return sum;
+}
+
+bool FastNode::is_watched() const {
+  const std::filesystem::path links = sidetrack_->pin_dir() + "/v1/links";
+  return std::filesystem::exists(links / "st_sentinel_ioctl") ||
+         std::filesystem::exists(links / "st_watch_ioctl");
 }
 
 std::optional<st_fast> FastNode::adopted(const UniqueFd& fd) const {

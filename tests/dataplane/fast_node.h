@@ -75,6 +75,15 @@ class FastNode : public testing::Test {
   static void expect_way(const Counted& run, const ByTcp& by_tcp);
   // Why the latest connection of the pod ("shop/server") that is on TCP is.
   [[nodiscard]] std::string reason_of(const std::string& pod) const;
+  // Bytes past TCP of all open connections to or from an engine: what applications sent, and what
+  // engines' sockets did.
+  struct PastTcp {
+    std::uint64_t applications = 0;
+    std::uint64_t engines = 0;
+  };
+  [[nodiscard]] PastTcp past_tcp() const;
+  // Whether the sentinel is attached.
+  [[nodiscard]] bool is_watched() const;
   // Whether the socket is adopted; what the kernel knows of it then. It may not be armed yet.
   [[nodiscard]] std::optional<st_fast> adopted(const UniqueFd& fd) const;
 
@@ -113,6 +122,10 @@ class FastNode : public testing::Test {
 [[nodiscard]] std::uint64_t sent_by_tcp(const UniqueFd& fd);
 // Everything that TCP sent has reached the other end's kernel.
 [[nodiscard]] bool is_acknowledged(const UniqueFd& fd);
+// The socket's own.
+[[nodiscard]] std::uint16_t port_of(const UniqueFd& fd);
+// iptables in the pod's namespace, which must take the arguments; what it says.
+std::string filter(const Pod& pod, const std::string& arguments);
 // Fails the test if it cannot be set.
 void set_option(const UniqueFd& fd, int level, int option, int value);
 // Sends all of it; "sent", or the errno's name.

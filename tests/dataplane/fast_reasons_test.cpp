@@ -1,6 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // Why bytes stay on TCP: each reason is provoked and counted by the kernel, in the metric too, and
-// what nothing of the kernel counts is shown by `pods`.
+// what nothing of the kernel counts is shown by `pods`. Elsewhere: fp_relay_busy and fp_relay_gone
+// (handoff_test), fp_memory (fast_hostile_test), sockets that are refused when they are looked at
+// (fast_list_refused_test), fp_self_test (agent_fast_path_test). Of these there is no test:
+// fp_mptcp and fp_not_tcp (such a connection is never noted as a pair), fp_kernel_socket (the
+// kernel's own connections here are none of a pod's), fp_gone (a socket that has closed is not
+// counted), fp_internal (the kernel's structures can be read).
 #include <fmt/format.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -59,12 +64,6 @@ class FastReasons : public SharedFastNode {
     EXPECT_TRUE(eventually(kPatience, [&] { return metric(row.reason) >= counted(row.reason); }))
         << row.reason;
   }
-  // In a network namespace.
-  static void filter(const Pod& pod, const std::string& arguments) {
-    const auto done = run_command(
-        {.arguments = {"sh", "-c", "iptables " + arguments}, .netns_path = pod.netns.path()});
-    EXPECT_TRUE(done && done->exit_status == 0) << arguments << (done ? done->output : "");
-  }
   // What `flows` says of the client's connection from this port while it is open, or after its end.
   [[nodiscard]] std::string told(std::uint16_t port, bool open) const {
     const std::string source = ":" + std::to_string(port);
@@ -119,13 +118,6 @@ class FastReasons : public SharedFastNode {
 
   std::unique_ptr<Process> other_;
 };
-
-std::uint16_t port_of(const UniqueFd& fd) {
-  sockaddr_in own{};
-  socklen_t size = sizeof(own);
-  EXPECT_EQ(::getsockname(fd.get(), reinterpret_cast<sockaddr*>(&own), &size), 0);
-  return ntohs(own.sin_port);
-}
 
 struct Option {
   int level, name;
@@ -228,6 +220,72 @@ TEST_F(FastReasons, a_peer_that_is_closed) {
   EXPECT_EQ(counted("fp_peer_gone"), before + 1);
   EXPECT_EQ(receive_text(ends.client, 1), "ECONNRESET");
   filter(*shop_.server, "-D" + rule);
+}
+
+TEST_F(FastReasons, a_splice_that_met_bytes_past_tcp) {
+  spoil();  // the server's pod is demoted
+  Ends ends = open_fast();
+  EXPECT_EQ(send_text(ends.client, "past"), "sent");
+  EXPECT_EQ(receive_text(ends.server, 1, MSG_PEEK), "'p'");
+  stop_agent();  // it would end the connection
+  EXPECT_EQ(scenarios::splice_some(ends.server), "EAGAIN");
+  const std::uint64_t before = counted("fp_conflict");
+  EXPECT_EQ(send_text(ends.client, "refused"), "EACCES");
+  EXPECT_EQ(counted("fp_conflict"), before + 1);
+  wake_agent();
+}
+
+// Keys for addresses that it has nothing to do with, until its socket may hold no more.
+TEST_F(FastReasons, a_socket_that_has_no_memory_left) {
+  Ends ends = open(true);
+  const auto add_key = [&ends](std::uint32_t number) {
+    tcp_md5sig key{};
+    auto* address = reinterpret_cast<sockaddr_in*>(&key.tcpm_addr);
+    address->sin_family = AF_INET;
+    address->sin_addr.s_addr = htonl(0xC0000000U + number);
+    key.tcpm_keylen = 1;
+    key.tcpm_key[0] = 'k';
+    return ::setsockopt(ends.client.get(), IPPROTO_TCP, TCP_MD5SIG, &key, sizeof(key)) == 0 ? 0
+                                                                                            : errno;
+  };
+  int failure = 0;
+  for (std::uint32_t number = 0; failure == 0; ++number) {
+    failure = add_key(number);
+  }
+  ASSERT_EQ(failure, ENOMEM);
+  const auto refusals = [this] {
+    const auto status = sidetrack_->get("/v1/status");
+    return status ? status->value("/fast_path_refused/fp_no_memory"_json_pointer, 0) : 0;
+  };
+  const int before = refusals();
+  use(ends);
+  EXPECT_TRUE(eventually(kPatience, [&] { return refusals() > before; })) << sidetrack_->logs();
+  EXPECT_FALSE(skips_tcp(ends.client, ends.server) || skips_tcp(ends.server, ends.client));
+}
+
+// In another namespace of Kubernetes without label, or in the node's own network namespace.
+TEST_F(FastReasons, one_end_is_not_enrolled) {
+  ST_ASSERT_OK(objects_->put(NamespaceSpec{.name = "outside"}));
+  World outside;
+  ASSERT_NO_FATAL_FAILURE(make_world(outside, "outside"));
+  ST_ASSERT_VALUE(const auto node, PodShell::start({lab_->node().path(), cgroup_->path()}));
+  const auto expect_on_tcp = [this](PodShell& client, PodShell& server, const std::string& address,
+                                    bool is_told) {
+    Ends ends = join(client, server, {.listen_on = "0.0.0.0", .address = address});
+    const std::uint64_t before = sent_by_tcp(ends.client) + sent_by_tcp(ends.server);
+    use(ends);
+    { const Ends control = open_fast(); }
+    use(ends);
+    EXPECT_EQ(sent_by_tcp(ends.client) + sent_by_tcp(ends.server) - before, 2U * 16U);
+    EXPECT_FALSE(adopted(ends.client) || adopted(ends.server));
+    if (is_told) {
+      EXPECT_EQ(told(port_of(ends.client), true), "direct open fp_off");
+    }
+  };
+  expect_on_tcp(*shop_.client_shell, *outside.server_shell, outside.server->v4, true);
+  expect_on_tcp(*outside.client_shell, *shop_.server_shell, shop_.server->v4, false);
+  expect_on_tcp(*shop_.client_shell, *node, lab_->node_v4(), true);
+  expect_on_tcp(*node, *shop_.server_shell, shop_.server->v4, false);
 }
 
 TEST_F(FastReasons, an_agent_that_does_nothing_is_away) {

@@ -3,7 +3,6 @@
 // not to suit it, and a pod that has not been observed for long enough.
 #include <sys/ioctl.h>
 
-#include <filesystem>
 #include <initializer_list>
 
 #include <nlohmann/json.hpp>
@@ -46,10 +45,6 @@ class FastWorkloads : public FastNode {
   void expect_reason(const std::string& pod, const std::string& reason) const {
     EXPECT_TRUE(eventually(kPatience, [&] { return reason_of(pod) == reason; }))
         << pod << ": " << reason_of(pod) << sidetrack_->logs();
-  }
-  [[nodiscard]] bool is_watched() const {
-    return std::filesystem::exists(sidetrack_->pin_dir() + "/v1/links/st_sentinel_io_uring") ||
-           std::filesystem::exists(sidetrack_->pin_dir() + "/v1/links/st_watch_io_uring");
   }
   void expect_on_tcp(const Ends& ends) const {
     EXPECT_FALSE(adopted(ends.client) || adopted(ends.server));

@@ -79,6 +79,8 @@ TEST_F(Handoff, begins_under_streams_and_a_half_close_ends_it) {
     Talker server(ends.server.get(), 22, 11);
     ASSERT_TRUE(is_handed_off(source)) << flow(source, true) << sidetrack_->logs();
     EXPECT_TRUE(both_receive(client, server, kMuch));
+    EXPECT_GT(past_tcp().applications, kMuch);
+    EXPECT_EQ(past_tcp().engines, 0U);
     client.finish();
     EXPECT_TRUE(eventually(kPatience, [&] { return server.ended(); }));
     const std::uint64_t then = client.received();
@@ -112,6 +114,40 @@ TEST_F(Handoff, what_keeps_the_servers_messages_on_tcp_is_told_of_the_clients_co
   EXPECT_EQ(flow(source, true).value("fast_path_reason", ""), "fp_unarmed");
   pass(ends.server, ends.client, "by TCP");
   EXPECT_EQ(flow(source, true).value("fast_path_reason", ""), "fp_zerocopy");
+}
+
+// The engine is stopped with a byte inside it, and then while the server's half-close waits for it.
+TEST_F(Handoff, a_message_waits_for_what_the_engine_has_and_goes_round_a_leg_that_ends) {
+  handoff_ = true;
+  Ends ends = open_fast();
+  const auto counted = [this](const char* reason) {
+    return KernelView(sidetrack_->pin_dir()).fast_counts().value().refused[reason];
+  };
+  ST_ASSERT_OK(sidetrack_->engine().signal(SIGSTOP));
+  set_option(ends.client, SOL_SOCKET, SO_ZEROCOPY, 1);  // by TCP
+  EXPECT_EQ(send_text(ends.client, "inside"), "sent");
+  set_option(ends.client, SOL_SOCKET, SO_ZEROCOPY, 0);
+  std::uint64_t before = counted("fp_relay_busy");
+  EXPECT_EQ(send_text(ends.client, " behind"), "sent");
+  EXPECT_EQ(counted("fp_relay_busy"), before + 1);
+  ST_ASSERT_OK(sidetrack_->engine().signal(SIGCONT));
+  std::string got;
+  EXPECT_TRUE(eventually(kPatience, [&] {
+    const std::string part = receive_text(ends.server, 13, 0, milliseconds(100));
+    got += part == "EAGAIN" ? "" : part.substr(1, part.size() - 2);
+    return got.size() == 13;
+  }));
+  EXPECT_EQ(got, "inside behind");
+
+  make_fast({&ends});
+  ST_ASSERT_OK(sidetrack_->engine().signal(SIGSTOP));
+  EXPECT_EQ(::shutdown(ends.server.get(), SHUT_WR), 0);
+  before = counted("fp_relay_gone");
+  EXPECT_EQ(send_text(ends.client, "last"), "sent");
+  EXPECT_EQ(counted("fp_relay_gone"), before + 1);
+  ST_ASSERT_OK(sidetrack_->engine().signal(SIGCONT));
+  EXPECT_EQ(receive_text(ends.server, 4), "'last'");
+  EXPECT_EQ(receive_text(ends.client, 4), "EOF");
 }
 
 TEST_F(Handoff, is_reset_at_both_ends_when_the_engine_is_killed) {
