@@ -18,6 +18,10 @@ foreach(name fast_deviations_test fast_hostile_test fast_lost_events_test fast_m
   set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
   st_whole_test(${name} ${name} dataplane 120 -*Memory.*)
 endforeach()
+if(ST_URING)
+  target_compile_definitions(fast_deviations_test PRIVATE ST_HAS_URING)
+  target_link_libraries(fast_deviations_test PRIVATE ${ST_URING})
+endif()
 # Needs a controller that many machines have not.
 st_whole_test(fast_hostile_memory fast_hostile_test e2e 120 *Memory.*)
 

@@ -2,10 +2,17 @@
 // How applications can tell that their connection skips TCP. dNN_...: deviation NN of
 // docs/deviations.md, seen on plain TCP and past it.
 #include <fcntl.h>
+#include <fmt/format.h>
+#include <linux/sockios.h>
 #include <linux/tcp.h>
 #include <netinet/in.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+
+#ifdef ST_HAS_URING
+#include <liburing.h>
+#endif
 
 #include "tests/dataplane/fast_scenarios.h"
 #include "tests/dataplane/shared_fast_node.h"
@@ -169,6 +176,70 @@ TEST_F(FastDeviations, d27_the_receive_buffer_is_larger_unless_the_application_s
   make_fast({&fast});
   EXPECT_TRUE(eventually(kPatience, [&] { return buffer_of(fast.server) >= kMuch; }));
   EXPECT_EQ(buffer_of(fast.client), own);
+}
+
+#ifdef ST_HAS_URING
+// Joining the map takes SOCK_SUPPORT_ZC from a socket, and nothing gives it back.
+TEST_F(FastDeviations, d34_send_zc_fails_on_a_socket_that_was_adopted_before_the_ring_was_made) {
+  spoil();  // the client's pod is demoted
+  const auto send_zc = [](io_uring& ring, const UniqueFd& fd) {
+    ::io_uring_prep_send_zc(::io_uring_get_sqe(&ring), fd.get(), "zc", 2, MSG_NOSIGNAL, 0);
+    EXPECT_EQ(::io_uring_submit(&ring), 1);
+    int result = 0;
+    bool more = true;
+    for (bool first = true; more; first = false) {
+      io_uring_cqe* done = nullptr;
+      EXPECT_EQ(::io_uring_wait_cqe(&ring, &done), 0);
+      result = first ? done->res : result;
+      more = (done->flags & IORING_CQE_F_MORE) != 0;  // the buffer is told of, too
+      ::io_uring_cqe_seen(&ring, done);
+    }
+    return result;
+  };
+  Ends slow = open(false);
+  Ends fast = open_fast();
+  io_uring ring{};
+  const UniqueFd netns(::ioctl(fast.client.get(), SIOCGSKNS));
+  ST_ASSERT_OK(run_in_netns(netns.get(), [&]() -> Result<void> {
+    const int failure = ::io_uring_queue_init(4, &ring, 0);
+    return failure == 0 ? Result<void>() : errno_error("io_uring", -failure);
+  }));
+  ASSERT_TRUE(eventually(kPatience, [&] { return !adopted(fast.client); }));
+  EXPECT_EQ(reason_of("shop/client"), "fp_io_uring");
+  EXPECT_EQ(send_zc(ring, slow.client), 2);
+  EXPECT_EQ(send_zc(ring, fast.client), -EOPNOTSUPP);
+  // As applications do: the ring first.
+  Ends late = open(true);
+  use(late);
+  EXPECT_EQ(send_zc(ring, late.client), 2);
+  EXPECT_EQ(receive_text(late.server, 9), "'zc'");
+  ::io_uring_queue_exit(&ring);
+}
+#endif
+
+// In the pod here; wherever on the packets' way a filter is, the bytes do not come by.
+TEST_F(FastDeviations, d35_packet_filters_and_user_timeouts_do_not_see_the_bytes) {
+  const auto filtered = [](Ends& ends, const Pod& server) {
+    const std::string rule = fmt::format(" INPUT -p tcp --sport {} -j DROP", port_of(ends.client));
+    filter(server, "-A" + rule);
+    set_option(ends.client, IPPROTO_TCP, TCP_USER_TIMEOUT, 300);
+    const std::uint64_t by_tcp = sent_by_tcp(ends.client);
+    EXPECT_EQ(send_text(ends.client, "x"), "sent");
+    const bool skipped = sent_by_tcp(ends.client) == by_tcp;
+    std::string said = receive_text(ends.server, 1, 0, kNothingComes);
+    said += " " + receive_text(ends.client, 1, 0, skipped ? milliseconds(1000) : kPatience);
+    filter(server, "-D" + rule);
+    return said + (skipped ? "" : ", by TCP");
+  };
+  Ends slow = open(false);
+  const std::string by_tcp = "EAGAIN ETIMEDOUT, by TCP";
+  EXPECT_EQ(filtered(slow, *plain_.server), by_tcp);
+  std::string last;
+  EXPECT_TRUE(eventually(kPatience, [&] {
+    Ends fast = open_fast();
+    return (last = filtered(fast, *shop_.server)) != by_tcp;
+  }));
+  EXPECT_EQ(last, "'x' EAGAIN");
 }
 
 }  // namespace
