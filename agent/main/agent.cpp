@@ -360,6 +360,7 @@ void Agent::reload() {
     policy::NodeSettings settings = settings_of(*options);
     node_settings_.rules = std::move(settings.rules);
     node_settings_.compat = std::move(settings.compat);
+    fast_path_.set_switch(options->fast_path);
     log_event(LogLevel::kInfo, "agent", "reloaded");
   }
   source().refresh();

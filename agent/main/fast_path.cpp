@@ -13,7 +13,6 @@ namespace {
 
 constexpr std::chrono::milliseconds kScan{100};
 constexpr std::chrono::seconds kFullScan{5};
-constexpr const char* kSelfTestRunning = "self_test_running";
 
 // Where demoted workloads are remembered; nowhere if the folder cannot be made.
 std::string workloads_file(const std::string& cache_dir) {
@@ -29,137 +28,33 @@ std::string workloads_file(const std::string& cache_dir) {
 
 }  // namespace
 
-std::string problem_after(const Result<selftest::Report>& report, const FastPathOptions& options) {
-  if (!report) {
-    return "self_test: " + report.error().message;
-  }
-  if (!report->passed()) {
-    return "self_test: " + report->problem();
-  }
-  return report->charges_reader || options.uncharged ? "" : "uncharged";
-}
-
 FastPath::FastPath(boost::asio::io_context& context, const Options& options, std::string cgroup_dir,
                    dataplane::Dataplane& dataplane, RealKernel& kernel, RealNetns& netns,
                    const reconcile::Reconciler& reconciler, const kube::ObjectSet& objects,
                    std::uint64_t node_netns_cookie)
     : options_(options),
+      settings_(options.fast_path),
       cgroup_dir_(std::move(cgroup_dir)),
       dataplane_(dataplane),
       kernel_(kernel),
       netns_(netns),
       path_of_([&reconciler](std::uint64_t cookie) { return reconciler.netns_path(cookie); }),
       pods_(dataplane, netns, reconciler, objects),
-      workloads_(options.fast_path.on ? workloads_file(options.cache_dir) : ""),
+      workloads_(workloads_file(options.cache_dir)),
       visitor_(dataplane.adopter(), node_netns_cookie, path_of_),
       adoption_({}, visitor_, pods_, workloads_),
       self_test_(context) {}
-
-std::string FastPath::text_of(st_fast_reason reason) const {
-  if (reason != ST_FAST_SELF_TEST || on()) {
-    return std::string(adopt::text_of(reason));
-  }
-  return problem_ == kSelfTestRunning ? "the self-test still runs"
-                                      : "the self-test does not allow it on this kernel";
-}
-
-std::string FastPath::find_problem() const {
-  if (!options_.fast_path.on) {
-    return "node_off";
-  }
-  if (options_.fast_path.sentinel == dataplane::Sentinel::kOff) {
-    return "no_sentinel";
-  }
-  return "";  // what the programs lack the self-test finds, too, and says so
-}
 
 Result<void> FastPath::watch() {
   if (watching_) {
     return {};
   }
-  const auto watching = dataplane_.set_sentinel(options_.fast_path.sentinel);
+  const auto watching = dataplane_.set_sentinel(settings_.sentinel);
   ST_TRY(watching);
   watching_ = true;
   log_event(LogLevel::kInfo, "adopt", "watching",
             {{"sentinel", *watching == dataplane::Sentinel::kFentry ? "fentry" : "tracepoint"}});
   return {};
-}
-
-Result<void> FastPath::enable(bool charges_reader) {
-  st_fast_config config{};
-  config.enabled = 1;
-  config.window = options_.fast_path.window;
-  config.round_trips = options_.fast_path.round_trips;
-  config.loopback = options_.fast_path.loopback ? 1 : 0;
-  config.charges_reader = charges_reader ? 1 : 0;
-  return dataplane_.set_fast_config(config);
-}
-
-Result<void> FastPath::start() {
-  const auto has_adopted = dataplane_.has_adopted();
-  ST_TRY(has_adopted);
-  const auto adopted = dataplane_.adopted();
-  ST_TRY(adopted);
-  const auto begun = begin(*has_adopted);
-  // After the settings, which are applied to what is known: no pod is yet, and all would be off.
-  adoption_.restore(*adopted, adopt::Clock::now());
-  return begun;
-}
-
-Result<void> FastPath::begin(bool has_adopted) {
-  const auto now = adopt::Clock::now();
-  problem_ = find_problem();
-  reason_ = options_.fast_path.on ? ST_FAST_NO_SENTINEL : ST_FAST_NODE_OFF;
-  stop_watching();  // an earlier agent's; not while something is adopted
-  if (problem_.empty() && has_adopted) {
-    const auto watching = watch();
-    problem_ = watching ? "" : watching.error().message;
-  }
-  if (problem_.empty()) {
-    problem_ = kSelfTestRunning;
-    reason_ = ST_FAST_SELF_TEST;
-    const auto started = start_self_test();
-    if (started) {
-      // What is adopted by an earlier agent has passed one; nothing more is until this one passes.
-      adoption_.set_settings({.enabled = has_adopted, .probation = options_.fast_path.probation},
-                             now);
-      return {};
-    }
-    problem_ = started.error().message;
-  }
-  turn_off(problem_, reason_);
-  return dataplane_.disable_fast_path();
-}
-
-// In a namespace that the kernel is told of before: its connections are nobody's to ask about.
-Result<void> FastPath::start_self_test() {
-  auto netns = netns_.make();
-  ST_TRY(netns);
-  ST_TRY(kernel_.add_guest(netns->cookie));
-  const auto forget = [this, cookie = netns->cookie] {
-    if (auto gone = kernel_.remove_guest(cookie); !gone) {
-      log_event(LogLevel::kWarn, "adopt", "row_stays",
-                {{"netns_cookie", cookie}, {"detail", gone.error().message}});
-    }
-  };
-  auto started = self_test_.start({.cgroup_dir = cgroup_dir_, .pin_dir = options_.pin_dir},
-                                  netns->fd, [this, forget](const auto& report) {
-                                    forget();
-                                    on_self_test(report);
-                                  });
-  if (!started) {
-    forget();
-  }
-  return started;
-}
-
-void FastPath::turn_off(std::string problem, st_fast_reason reason) {
-  problem_ = std::move(problem);
-  reason_ = reason;
-  log_event(LogLevel::kWarn, "adopt", "off", {{"detail", problem_}});
-  adoption_.set_settings({.enabled = false, .probation = options_.fast_path.probation},
-                         adopt::Clock::now());
-  stop_watching();
 }
 
 // What an earlier agent adopted is watched until it is out; then nobody pays for the sentinel.
@@ -173,21 +68,6 @@ void FastPath::stop_watching() {
     return;
   }
   watching_ = false;
-}
-
-void FastPath::on_self_test(const Result<selftest::Report>& report) {
-  problem_ = problem_after(report, options_.fast_path);
-  const auto written = on() ? enable(report->charges_reader) : dataplane_.disable_fast_path();
-  if (!written) {
-    problem_ = written.error().message;
-  }
-  if (!on()) {
-    turn_off(problem_, ST_FAST_SELF_TEST);
-    return;
-  }
-  adoption_.set_settings({.enabled = true, .probation = options_.fast_path.probation},
-                         adopt::Clock::now());
-  log_event(LogLevel::kInfo, "adopt", "on", {{"charges_reader", report->charges_reader}});
 }
 
 // Before a pair is looked at for the first time: from then on its pods are on probation.
@@ -205,7 +85,7 @@ void FastPath::follow_pods() {
     }
   } else {
     watch_is_due_ = false;
-    if (watching_ && on()) {
+    if (watching_ && problem_ != kSelfTestRunning) {
       stop_watching();
     }
   }
@@ -244,7 +124,9 @@ void FastPath::on_event(const st_event& event) {
 }
 
 void FastPath::on_link(const adopt::Link& link) {
-  adoption_.on_link(link, adopt::Clock::now());
+  if (settings_.on) {
+    adoption_.on_link(link, adopt::Clock::now());
+  }
 }
 
 void FastPath::tick() {
@@ -352,8 +234,7 @@ void FastPath::forget_remote(const std::vector<dataplane::PairRow>& rows) {
 // kernel relies on loads that are seen in order, as amd64 has them.
 int FastPath::slots_fd() const {
 #if defined(__x86_64__)
-  return options_.fast_path.on && dataplane_.fast_path_problem().empty() ? dataplane_.slots_fd()
-                                                                         : -1;
+  return dataplane_.fast_path_problem().empty() ? dataplane_.slots_fd() : -1;
 #else
   return -1;
 #endif

@@ -6,6 +6,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 
@@ -37,6 +38,9 @@ class FastPath {
   // adopted goes on meanwhile. A kernel that cannot have it is no error.
   [[nodiscard]] Result<void> start();
 
+  // The node's switch (`on`, `uncharged`) as it is now; takes effect at once.
+  void set_switch(const FastPathOptions& wanted);
+
   void on_event(const st_event& event);
   void on_link(const adopt::Link& link);
   // Every kTick.
@@ -57,7 +61,7 @@ class FastPath {
   [[nodiscard]] st_fast_reason against(std::uint64_t client, std::optional<std::uint64_t> server) {
     return on() ? adoption_.against(client, server, adopt::Clock::now()) : reason_;
   }
-  // For engines; -1: this kernel or these options have no fast path.
+  // For engines; -1: this kernel has no fast path.
   [[nodiscard]] int slots_fd() const;
   [[nodiscard]] std::uint64_t adopted() const { return adoption_.adopted(); }
   // By the netns cookie of the client.
@@ -68,6 +72,8 @@ class FastPath {
   [[nodiscard]] std::map<std::string, std::uint64_t> refused() const;
 
  private:
+  static constexpr const char* kSelfTestRunning = "self_test_running";
+
   [[nodiscard]] std::string find_problem() const;
   [[nodiscard]] Result<void> watch();
   // Before a pod may use it nobody pays for the sentinel.
@@ -75,6 +81,7 @@ class FastPath {
   void on_demoted(std::uint64_t netns_cookie, st_fast_reason reason);
   void turn_off(std::string problem, st_fast_reason reason);
   Result<void> begin(bool has_adopted);
+  [[nodiscard]] Result<void> follow_switch();
   void stop_watching();
   [[nodiscard]] Result<void> start_self_test();
   void on_self_test(const Result<selftest::Report>& report);
@@ -88,6 +95,7 @@ class FastPath {
   void forget_remote(const std::vector<dataplane::PairRow>& rows);
 
   const Options& options_;
+  FastPathOptions settings_;
   std::string cgroup_dir_;
   dataplane::Dataplane& dataplane_;
   RealKernel& kernel_;
@@ -98,6 +106,8 @@ class FastPath {
   adopt::Visitor visitor_;
   adopt::Adoption adoption_;
   SelfTestChild self_test_;
+  std::optional<Result<selftest::Report>> report_;  // of the one that has ended
+  bool testing_ = false;                            // one runs
   std::string problem_ = "starting";
   st_fast_reason reason_ = ST_FAST_SELF_TEST;  // of the problem
   bool watching_ = false;                      // the sentinel is attached

@@ -161,10 +161,9 @@ std::string help_text(Command command) {
   if (command == Command::kRun) {
     text << "sidetrack-agent run [options]: follows Kubernetes objects, of the API or in a folder "
             "(--objects DIR), and keeps the\nkernel in step.\n"
-            "SIGHUP reads the objects again, and from --config FILE log-level, compat and the "
-            "outbound "
-            "lists; other options\nneed a restart. SIGTERM ends it, and what is pinned goes on "
-            "enforcing.\n\n"
+            "SIGHUP reads the objects again, and from --config FILE log-level, compat, fast-path "
+            "and the outbound lists; other\noptions need a restart. SIGTERM ends it, and what is "
+            "pinned goes on enforcing.\n\n"
          << run_options() << "\n"
          << common_options()
          << "\nExample: sidetrack-agent run --objects /etc/sidetrack/objects --node worker-1\n";

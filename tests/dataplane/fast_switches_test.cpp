@@ -40,6 +40,26 @@ class FastSwitches : public SharedFastNode {
     const auto shown = sidetrack_->pod(pod);
     return shown ? shown->value("fast_path_reason", "") : shown.error().message;
   }
+  [[nodiscard]] std::string status(const std::string& field) const {
+    const auto shown = sidetrack_->get("/v1/status");
+    return shown ? shown->value(field, "") : shown.error().message;
+  }
+  // Another agent, with these options in place of --fast-path.
+  void start_agent_with(const std::vector<std::string>& options) {
+    ST_ASSERT_OK(sidetrack_->agent().terminate());
+    ProcessSpec spec = sidetrack_->agent_spec();
+    auto& words = spec.arguments;
+    const auto old = std::find(words.begin(), words.end(), "--fast-path");
+    ASSERT_TRUE(old != words.end() && *std::next(old) == "auto");
+    words.insert(words.erase(old, old + 2), options.begin(), options.end());
+    ST_ASSERT_VALUE(agent_, Process::start(spec));
+    ASSERT_TRUE(eventually(3 * kPatience, [&] {
+      return sidetrack_->get("/v1/status").has_value();
+    })) << agent_->output();
+    ST_ASSERT_OK(sidetrack_->wait_for_pod("shop/client", "enrolled", "passthrough"));
+  }
+
+  std::unique_ptr<Process> agent_;
 };
 
 TEST_F(FastSwitches, pods_of_two_namespaces_skip_tcp_only_while_both_say_node) {
@@ -115,13 +135,7 @@ TEST_F(FastSwitches, an_agent_that_starts_with_the_fast_path_off_takes_all_out) 
   Talker client(streaming.client.get(), 5, 6);
   Talker server(streaming.server.get(), 6, 5);
 
-  ST_ASSERT_OK(sidetrack_->agent().terminate());
-  ProcessSpec spec = sidetrack_->agent_spec();
-  const auto value = std::find(spec.arguments.begin(), spec.arguments.end(), "--fast-path") + 1;
-  ASSERT_EQ(*value, "auto");
-  *value = "off";
-  ST_ASSERT_VALUE(const auto agent, Process::start(spec));
-  ASSERT_TRUE(eventually(3 * kPatience, [&] { return sidetrack_->get("/v1/status").has_value(); }));
+  ASSERT_NO_FATAL_FAILURE(start_agent_with({"--fast-path", "off"}));
   const auto are_in = [&] {
     return std::string(is_in(streaming.client) ? "c" : "") + (is_in(streaming.server) ? "s" : "") +
            (is_in(idle.client) || is_in(idle.server) ? " idle" : "");
@@ -142,6 +156,52 @@ TEST_F(FastSwitches, an_agent_that_starts_with_the_fast_path_off_takes_all_out) 
   client.finish();
   server.finish();
   expect_all_arrived(client, server);
+}
+
+// The same while the agent runs, and back.
+TEST_F(FastSwitches, the_nodes_switch_is_read_again_at_sighup) {
+  spoil();
+  ST_ASSERT_VALUE(const TempDir folder, TempDir::create("config"));
+  const std::string file = folder.file("agent.conf");
+  const auto flip = [&](const std::string& value) {
+    ST_ASSERT_OK(write_atomically(file, "fast-path = " + value + "\n"));
+    ST_ASSERT_OK(agent_->signal(SIGHUP));
+  };
+  ST_ASSERT_OK(write_atomically(file, "fast-path = off\n"));
+  ASSERT_NO_FATAL_FAILURE(start_agent_with({"--config", file}));
+  Ends streaming = open(true);
+  Ends idle = open(true, Route::kV6);
+  Talker client(streaming.client.get(), 7, 8);
+  Talker server(streaming.server.get(), 8, 7);
+  EXPECT_FALSE(skip_tcp(client, server));
+  EXPECT_EQ(status("fast_path_reason"), "node_off");
+
+  // What began while it was off is not noted, and stays on TCP.
+  ASSERT_NO_FATAL_FAILURE(flip("auto"));
+  ASSERT_TRUE(eventually(kPatience, [&] { return status("fast_path") == "on"; }))
+      << agent_->output();
+  Ends young = open(true);
+  make_fast({&young});
+  EXPECT_FALSE(skips_tcp(idle.client, idle.server));
+  Talker young_client(young.client.get(), 9, 10);
+  Talker young_server(young.server.get(), 10, 9);
+  for (int round = 0; round < 2; ++round) {
+    ASSERT_NO_FATAL_FAILURE(flip("off"));
+    EXPECT_TRUE(eventually(kPatience, [&] { return !skip_tcp(young_client, young_server); }));
+    EXPECT_FALSE(skip_tcp(young_client, young_server));
+    wait_until_adopted(0);
+    EXPECT_EQ(status("fast_path_reason"), "node_off");
+    EXPECT_TRUE(eventually(2 * kPatience, [&] { return !is_watched(); })) << "nobody needs it";
+    ASSERT_NO_FATAL_FAILURE(flip("auto"));
+    EXPECT_TRUE(eventually(kPatience, [&] { return skip_tcp(young_client, young_server); }))
+        << agent_->output();
+    EXPECT_EQ(status("fast_path"), "on");
+  }
+  for (Talker* talker : {&client, &server, &young_client, &young_server}) {
+    talker->finish();
+  }
+  expect_all_arrived(client, server);
+  expect_all_arrived(young_client, young_server);
 }
 
 }  // namespace
