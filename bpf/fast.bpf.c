@@ -66,14 +66,12 @@ static __always_inline int st_refresh_policy(struct st_sending *sending)
 	return 1;
 }
 
-/* The way to a reader is armed by the first message that comes late enough after both insertions
- * and finds that the reader has read since: a recv() that chose TCP before has ended then. */
 static __always_inline int st_is_armed(__u8 *armed, __u64 arm_ns, __u32 copied_then,
 				       const struct st_reader *reader)
 {
 	if (*armed)
 		return 1;
-	if (!arm_ns || reader->copied_seq == copied_then || bpf_ktime_get_ns() < arm_ns)
+	if (!st_may_arm(arm_ns, bpf_ktime_get_ns(), copied_then, reader->copied_seq))
 		return 0;
 	*armed = 1;
 	return 1;

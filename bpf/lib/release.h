@@ -72,24 +72,33 @@ static __always_inline __u64 st_brought(const struct st_fast *fast)
 	return bytes + (pair ? pair->handoff_bytes[sender & 1] : 0);
 }
 
-/* A disarmed sender goes on past TCP until it finds the queue empty. So the reader is free only if
- * the queue was seen empty at a moment when no sender had anything to bring: none in a call before
- * it, none after it, and none that came and went between (tests/unit/fast_model_test.cpp). */
+static __always_inline __u64 st_drain_look(const struct st_fast *fast, __u64 psock,
+					   enum st_drain_fact fact)
+{
+	switch (fact) {
+	case ST_DRAIN_SENDING:
+		return st_has_senders(fast);
+	case ST_DRAIN_WAITING:
+		return psock && !st_queue_is_empty(0, psock);
+	default:
+		return st_brought(fast);
+	}
+}
+
+/* Whether a reader may leave: see sidetrack/fast_rules.h. */
 static __always_inline int st_is_drained(const struct st_fast *fast, __u64 psock)
 {
-	__u64 brought = st_brought(fast);
+	__u64 brought = st_drain_look(fast, psock, st_drain_asks(0));
+	int step;
 
-	barrier();
-	if (st_has_senders(fast))
-		return 0;
-	barrier();
-	if (psock && !st_queue_is_empty(0, psock))
-		return 0;
-	barrier();
-	if (st_has_senders(fast))
-		return 0;
-	barrier();
-	return st_brought(fast) == brought;
+#pragma unroll
+	for (step = 1; step < ST_DRAIN_STEPS; step++) {
+		barrier();
+		if (!st_drain_passes(step, st_drain_look(fast, psock, st_drain_asks(step)),
+				     brought))
+			return 0;
+	}
+	return 1;
 }
 
 static __always_inline int st_has_read(const struct st_far *reader)

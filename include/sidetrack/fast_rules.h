@@ -49,6 +49,35 @@ static inline int st_all_read(__u32 write_seq, __u32 copied_seq) {
   return write_seq == copied_seq;
 }
 
+/* The way to a reader is armed by the first message that comes late enough after both insertions
+ * (`arm_ns`, 0 = one is missing) and finds that the reader has read since: a recv() that chose TCP
+ * before has ended then. */
+static inline int st_may_arm(__u64 arm_ns, __u64 now_ns, __u32 copied_then, __u32 copied_seq) {
+  return arm_ns && now_ns >= arm_ns && copied_seq != copied_then;
+}
+
+/* A disarmed sender goes on past TCP until it finds the queue empty. So a reader may leave only if
+ * the queue was seen empty at a moment when no sender had anything to bring: none in a call before
+ * it, none after it, and none that came and went between. Each step asks for one fact, in this
+ * order, and all must pass. */
+enum st_drain_fact {
+  ST_DRAIN_BROUGHT, /* bytes that its senders have decided to bring past TCP, ever */
+  ST_DRAIN_SENDING, /* a sender is in a call */
+  ST_DRAIN_WAITING, /* bytes wait past TCP */
+};
+enum { ST_DRAIN_STEPS = 5 };
+
+static inline enum st_drain_fact st_drain_asks(int step) {
+  if (step == 2)
+    return ST_DRAIN_WAITING;
+  return step == 1 || step == 3 ? ST_DRAIN_SENDING : ST_DRAIN_BROUGHT;
+}
+
+/* `brought`: what the first step was told. */
+static inline int st_drain_passes(int step, __u64 fact, __u64 brought) {
+  return st_drain_asks(step) == ST_DRAIN_BROUGHT ? fact == brought : !fact;
+}
+
 /* Handoff: everything that the sender ever gave to the engine has left it again. `forwarded` is
  * counted by the engine after send() returned; `first` is the sender's first sequence number,
  * `redirected` what it sent to the engine past TCP. */

@@ -123,6 +123,12 @@ bool Explorer::allows(const Sender& a, const st_reader& reader) const {
   return guards_.denied_now ? st_denied_now(a.denied, &reader) == 0 : a.denied == 0;
 }
 
+bool Explorer::reader_allows(st_reader reader) const {
+  reader.adopted = guards_.reader_adopted ? reader.adopted : std::uint8_t{1};
+  reader.state = guards_.reader_state ? reader.state : std::uint8_t{ST_TCP_ESTABLISHED};
+  return st_reader_allows(&reader, kCookie) == ST_FAST_NONE;
+}
+
 void Explorer::redirect(const State& state, const char* action) {
   if (state.a.aborted) {
     return fail(Wrong::kAfterReset, "A sent after it was reset", action);
@@ -133,11 +139,10 @@ void Explorer::redirect(const State& state, const char* action) {
 void Explorer::try_peer(State state, bool locked) {
   Sender& a = state.a;
   const st_reader peer = look_at(peer_of(state), locked);
-  a.armed |= a.arming && (!guards_.peer_armed || a.peer_copied != peer_of(state).copied);
+  a.armed |= may_arm(a.arming, guards_.peer_armed, a.peer_copied, peer_of(state).copied);
   const bool read = !guards_.peer_all_read || st_all_read(kFirst + a.written, peer.copied_seq);
   if (!a.armed || !read || (a.released && peer.queue_empty) || !allows(a, peer) ||
-      st_reader_allows(&peer, kCookie) != ST_FAST_NONE ||
-      st_room(&peer, 1, kWindow, 1, 0, 0) != ST_FAST_NONE) {
+      !reader_allows(peer) || st_room(&peer, 1, kWindow, 1, 0, 0) != ST_FAST_NONE) {
     write_tcp(state);
     return go(state, "A: the program decides for TCP");
   }

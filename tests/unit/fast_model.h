@@ -30,6 +30,8 @@ struct Guards {
   bool release_sees_counts = true;     // ... nor if any skipped TCP during the look
   bool linked_both_ways = true;  // ... and the far reader knows who sends to it past the engine
   bool sender_allows = true;     // errors come from TCP
+  bool reader_adopted = true;    // who is not in is not sent to past TCP
+  bool reader_state = true;      // nor is one that was reset
   bool denied_now = true;        // a switch waits until the reader's queue is empty
   bool keeps_sent = true;        // what was redirected to the engine is known when A is back
 };

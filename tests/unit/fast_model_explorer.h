@@ -40,6 +40,7 @@ class Explorer {
   void send(const State& before);
   void write_tcp(State& state) const;
   [[nodiscard]] bool allows(const Sender& a, const st_reader& reader) const;
+  [[nodiscard]] bool reader_allows(st_reader reader) const;
   // `locked`: any reason of the moment for TCP.
   void try_peer(State state, bool locked);
   void arrive(State state);

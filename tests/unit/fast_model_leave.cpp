@@ -84,26 +84,24 @@ bool Explorer::release(State& state, const Reader& reader, std::uint8_t brought,
   const bool knows_sender = &look == &state.releasing || guards_.linked_both_ways;
   const bool sending =
       knows_sender && is_past_tcp(state.a) && (is_in || guards_.release_sees_leavers);
-  bool seen = false;
-  switch (look) {
-    case 0:
-      count = brought;
+  std::uint64_t fact = 0;
+  switch (st_drain_asks(look)) {
+    case ST_DRAIN_SENDING:
+      fact = guards_.release_sees_senders && sending;
       break;
-    case 1:
-    case 3:
-      seen = guards_.release_sees_senders && sending;
+    case ST_DRAIN_WAITING:
+      fact = guards_.release_sees_queue && !reader.fast.empty();
       break;
-    case 2:
-      seen = guards_.release_sees_queue && !reader.fast.empty();
-      break;
-    default:
-      if (!guards_.release_sees_counts || !knows_sender || brought == count) {
-        return true;
-      }
-      seen = true;
+    case ST_DRAIN_BROUGHT:
+      fact = look == 0 || (guards_.release_sees_counts && knows_sender) ? brought : count;
   }
-  look = seen ? 0 : look + 1;
-  count = seen ? 0 : count;
+  count = look == 0 ? brought : count;
+  const bool passes = st_drain_passes(look, fact, count) != 0;
+  if (passes && look + 1 == ST_DRAIN_STEPS) {
+    return true;
+  }
+  look = passes ? look + 1 : 0;
+  count = passes ? count : 0;
   go(state, "release: looks");
   return false;
 }

@@ -24,11 +24,10 @@ void Explorer::look_for_handoff(State state) {
   const st_reader far = look_at(seen, false);
   const bool empty =
       !guards_.relay_empty || st_relay_empty(a.seen_slot, kFirst + a.written, kFirst, a.sent);
-  a.far_armed |= !guards_.far_armed || a.far_copied != seen.copied;
+  a.far_armed |= may_arm(a.linked, guards_.far_armed, a.far_copied, seen.copied);
   const bool read = !guards_.far_all_read || st_all_read(kFirst + a.seen_leg, far.copied_seq);
   const bool leaves = a.released && far.queue_empty;
-  if (empty && a.far_armed && read && !leaves && allows(a, far) &&
-      st_reader_allows(&far, kCookie) == ST_FAST_NONE &&
+  if (empty && a.far_armed && read && !leaves && allows(a, far) && reader_allows(far) &&
       st_room(&far, 1, kWindow, 1, 0, 0) == ST_FAST_NONE && !state.engine.closed) {
     a.phase = kOnWayToFar;
   }

@@ -139,6 +139,12 @@ inline st_reader look_at(const Reader& reader, bool locked) {
   return found;
 }
 
+// The second after both are in is over, or the guard is gone.
+inline std::uint8_t may_arm(std::uint8_t both_in, bool guarded, std::uint8_t then,
+                            std::uint8_t now) {
+  return (guarded ? st_may_arm(both_in, 1, then, now) != 0 : both_in != 0) ? 1 : 0;
+}
+
 inline st_sender look_at(const Sender& sender) {
   st_sender found{};
   found.state = state_of(sender.aborted);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // With all guards of the fast path no interleaving reorders, loses or doubles a byte; without any
-// one of them some interleaving does, which is how we know that the model sees such things.
+// one of them, but for a second line that is told at the end, some interleaving does, which is how
+// we know that the model sees such things.
 #include "tests/unit/fast_model.h"
 
 #include <fmt/format.h>
@@ -141,6 +142,21 @@ TEST(Switch, hides_nothing_from_a_reader_that_peeks) {
 TEST(Switch, hides_bytes_unless_it_waits_for_the_reader) {
   expect_wrong(Wrong::kHidden, {.switches = true, .guards = {.denied_now = false}});
   expect_wrong(Wrong::kHidden, {.relay = true, .switches = true, .guards = {.denied_now = false}});
+}
+
+// What no interleaving needs, beside the guards above: whoever is armed or linked has a reader that
+// is in, and a reader is taken out only when nobody brings it anything; only its sender resets it,
+// whose own state says so first. (Nor its cookie: the SOCKHASH finds readers by it, so that another
+// socket at the same place is found by nobody. There is one connection in the model.) They are
+// there for what the model leaves out: readers that close, and sockets that are freed.
+TEST(SecondLine, a_reader_is_asked_whether_it_is_in) {
+  expect_right({.leaves = true, .guards = {.reader_adopted = false}});
+  expect_right({.relay = true, .leaves = true, .messages = 2, .guards = {.reader_adopted = false}});
+}
+
+TEST(SecondLine, a_reader_is_asked_for_its_state) {
+  expect_right({.aborts = true, .messages = 4, .guards = {.reader_state = false}});
+  expect_right({.relay = true, .aborts = true, .guards = {.reader_state = false}});
 }
 
 }  // namespace

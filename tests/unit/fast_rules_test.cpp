@@ -62,6 +62,24 @@ TEST(AllRead, wraps_around) {
   EXPECT_FALSE(st_all_read(kLast, 0));
 }
 
+TEST(MayArm, only_late_enough_and_when_the_reader_has_read) {
+  EXPECT_TRUE(st_may_arm(10, 10, 5, 6));
+  EXPECT_FALSE(st_may_arm(10, 9, 5, 6)) << "too soon";
+  EXPECT_FALSE(st_may_arm(10, 10, 5, 5)) << "it has not read";
+  EXPECT_FALSE(st_may_arm(0, 10, 5, 6)) << "one of both is not in";
+}
+
+TEST(Drain, looks_for_senders_before_and_after_the_queue_and_for_what_came_between) {
+  const st_drain_fact order[] = {ST_DRAIN_BROUGHT, ST_DRAIN_SENDING, ST_DRAIN_WAITING,
+                                 ST_DRAIN_SENDING, ST_DRAIN_BROUGHT};
+  for (int step = 0; step < ST_DRAIN_STEPS; ++step) {
+    EXPECT_EQ(st_drain_asks(step), order[step]) << step;
+    const bool counts = order[step] == ST_DRAIN_BROUGHT;
+    EXPECT_EQ(st_drain_passes(step, 0, 7), counts ? 0 : 1) << step;
+    EXPECT_EQ(st_drain_passes(step, 7, 7), counts ? 1 : 0) << step;
+  }
+}
+
 TEST(RelayEmpty, counts_what_went_by_tcp_and_what_skipped_it) {
   EXPECT_TRUE(st_relay_empty(0, 500, 500, 0));
   EXPECT_TRUE(st_relay_empty(30, 510, 500, 20));
