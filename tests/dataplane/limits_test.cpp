@@ -4,6 +4,8 @@
 
 #include <random>
 
+#include <nlohmann/json.hpp>
+
 #include "tests/dataplane/scale_node.h"
 
 namespace sidetrack::lab {
@@ -169,6 +171,68 @@ TEST_F(LimitsTest, equal_policies_share_storage_and_go_with_the_last_pod) {
   }
   EXPECT_TRUE(eventually(kCollected, [&] { return map_entries("st_policies") == 1; }));
   EXPECT_EQ(map_entries("st_cidrs"), 50U);
+}
+
+// 26 different policies of 10,000 CIDRs fill st_cidrs so far that no other one has room.
+class FullMapTest : public LimitsTest {
+ protected:
+  static constexpr int kPolicies = 26;
+
+  // 9,999 come from the namespace.
+  static StringMap own_network(int number) {
+    return {{kCidrs, fmt::format("10.200.{}.0/24", number)}};
+  }
+  [[nodiscard]] std::string client_drift() const {
+    const auto pod = sidetrack_->pod("shop/client");
+    return pod ? pod->value("state", "") + " " + pod->value("reason", "") : pod.error().message;
+  }
+  [[nodiscard]] std::string said_by(const char* command) const {
+    const auto done = sidetrack_->ctl({command});
+    return done ? done->output : done.error().message;
+  }
+  // Of an address of the client's network `number`.
+  [[nodiscard]] std::string verdict_of(int number) const {
+    return explain("client", fmt::format("10.200.{}.1:7000", number));
+  }
+
+  std::vector<Netns> spaces_;
+};
+
+TEST_F(FullMapTest, a_policy_that_does_not_fit_leaves_the_last_one_in_force) {
+  ST_ASSERT_OK(objects_->set_annotation(Kind::kNamespace, "shop", kCidrs, list_cidrs(0, 9'999)));
+  ASSERT_NO_FATAL_FAILURE(set_up_pods(own_network(0)));
+  for (int i = 1; i < kPolicies; ++i) {
+    ST_ASSERT_VALUE(auto space, Netns::create("full"));
+    ST_ASSERT_OK(objects_->put(PodSpec{.namespace_name = "shop",
+                                       .name = fmt::format("full-{}", i),
+                                       .netns_path = space.path(),
+                                       .annotations = own_network(i)}));
+    spaces_.push_back(std::move(space));
+  }
+  ASSERT_NO_FATAL_FAILURE(start());
+  for (int i = 1; i < kPolicies; ++i) {
+    ASSERT_NO_FATAL_FAILURE(wait_until_enrolled(fmt::format("full-{}", i)));
+  }
+  EXPECT_EQ(map_entries("st_cidrs"), 260'000U);
+  ST_ASSERT_OK(objects_->set_annotation(Kind::kPod, "shop/client", kCidrs, "10.200.99.0/24"));
+  EXPECT_TRUE(eventually(kPatience, [&] { return client_drift() == "drift map_full"; }))
+      << client_drift();
+  EXPECT_EQ(map_entries("st_cidrs"), 260'000U);
+  // "!": the kernel has another policy than the objects ask for.
+  EXPECT_EQ(verdict_of(0), "direct/excluded_cidr!");
+  EXPECT_EQ(verdict_of(99), "redirected/redirected!");
+  expect_echo(server_->v4, 7000, "redirected");
+  EXPECT_EQ(sidetrack_->metric("sidetrack_pod_drift{reason=\"map_full\"}"), 1);
+  for (const char* command : {"status", "doctor"}) {
+    const std::string said = said_by(command);
+    EXPECT_NE(said.find("map_full"), std::string::npos) << said;
+    EXPECT_NE(said.find("shop/client"), std::string::npos) << said;
+  }
+  ST_ASSERT_OK(objects_->remove(Kind::kPod, "shop/full-1"));
+  EXPECT_TRUE(eventually(kCollected, [&] { return client_drift() == "enrolled "; }))
+      << client_drift();
+  EXPECT_EQ(verdict_of(0), "redirected/redirected");
+  EXPECT_EQ(verdict_of(99), "direct/excluded_cidr");
 }
 
 }  // namespace
