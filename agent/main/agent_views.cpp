@@ -37,6 +37,18 @@ std::optional<admin::RuleView> rule_of(const policy::PodIntent& intent, st_reaso
                                     : std::nullopt;
 }
 
+std::string explanation(const policy::PodIntent& intent, st_reason reason,
+                        const std::vector<kube::Problem>& problems) {
+  const std::string sentence = reason_sentence(reason);
+  if (reason == ST_REASON_NOT_ENROLLED && !intent.reason.empty()) {
+    return sentence + " (" + intent.reason +
+           (intent.reason_detail.empty() ? ")" : ": " + intent.reason_detail + ")");
+  }
+  const std::string mistake =
+      reason == ST_REASON_PASSTHROUGH ? mistake_sentence(intent, problems) : "";
+  return mistake.empty() ? sentence : sentence + " " + mistake;
+}
+
 bool is_engine_reason(st_reason reason) {
   return reason == ST_REASON_REDIRECTED || reason == ST_REASON_ENGINE_DOWN ||
          reason == ST_REASON_ENGINE_FULL || reason == ST_REASON_ENGINE_DOWN_CLOSED ||
@@ -210,11 +222,7 @@ Result<admin::ExplainView> Agent::explain(const std::string& namespace_name, con
   view.path = st_verdict_of(reason) == ST_VERDICT_refused
                   ? ""
                   : path_name(reason == ST_REASON_REDIRECTED ? ST_PATH_ENGINE : ST_PATH_DIRECT);
-  view.explanation = reason_sentence(reason);
-  if (reason == ST_REASON_NOT_ENROLLED && !intent->reason.empty()) {
-    view.explanation += " (" + intent->reason +
-                        (intent->reason_detail.empty() ? ")" : ": " + intent->reason_detail + ")");
-  }
+  view.explanation = explanation(*intent, reason, problems_);
   view.rule = rule_of(*intent, reason, *to);
   if (const auto route = routes_.find(view.destination); route != routes_.end()) {
     view.service = route->second.service;

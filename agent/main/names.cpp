@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "agent/main/names.h"
 
+#include <algorithm>
 #include <array>
 
 #include "sidetrack/decide.h"
@@ -120,6 +121,20 @@ std::string no_endpoint_sentence(const std::string& service, unsigned reason) {
   return reason == ST_REASON_REDIRECTED
              ? why + ", by the engine; the application sees a reset after connect()."
              : why + " by what serves the Service's address (kube-proxy).";
+}
+
+std::string mistake_sentence(const policy::PodIntent& intent,
+                             const std::vector<kube::Problem>& problems) {
+  const policy::Origin& cause = intent.mode_origin;
+  const auto mistake = std::ranges::find_if(problems, [&](const kube::Problem& problem) {
+    return !problem.warning && problem.object == cause.object && problem.key == cause.key;
+  });
+  if (intent.state != policy::PodState::kEnrol || intent.reason.empty() ||
+      mistake == problems.end()) {
+    return "";
+  }
+  return "A mistake makes the mode passthrough: " + mistake->object + " " + mistake->key +
+         (mistake->value.empty() ? "" : " = " + mistake->value) + ": " + mistake->reason + ".";
 }
 
 }  // namespace sidetrack::agent

@@ -3,7 +3,9 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
+#include "agent/policy/policy.h"
 #include "sidetrack/abi/types.h"
 
 namespace sidetrack::agent {
@@ -20,5 +22,10 @@ namespace sidetrack::agent {
 
 // What happens to a connection of that verdict to a Service that has no endpoint.
 [[nodiscard]] std::string no_endpoint_sentence(const std::string& service, unsigned reason);
+
+// Which mistake makes the pod's mode passthrough; empty: none does. `problems` are those that were
+// found when it was resolved.
+[[nodiscard]] std::string mistake_sentence(const policy::PodIntent& intent,
+                                           const std::vector<kube::Problem>& problems);
 
 }  // namespace sidetrack::agent

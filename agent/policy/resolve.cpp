@@ -72,6 +72,11 @@ Rules merge(const Rules& pod, const Rules& of_namespace, const Rules& node) {
   return merged;
 }
 
+// "Pod/shop/web sidetrack.io/mode=redirct"
+std::string told(const Origin& origin) {
+  return fmt::format("{} {}={}", origin.object, origin.key, shorten(origin.value));
+}
+
 // The keys of the CIDR lists, to name when they are too long: those of `object` itself without it,
 // as it is named beside them.
 std::string cidr_keys(const Rules& rules, const std::string& object) {
@@ -227,18 +232,16 @@ class Resolver {
     intent.rules = merge(own.rules, outer.rules, node_.rules);
     if (mode.value == ST_MODE_DISABLED) {
       intent.reason = "mode_disabled";
-      intent.reason_detail =
-          fmt::format("{} {}={}", mode.origin.object, mode.origin.key, mode.origin.value);
+      intent.reason_detail = told(mode.origin);
       return intent;
     }
     intent.state = PodState::kEnrol;
     if (mode.invalid) {
       intent.reason = "invalid_mode";
-      intent.reason_detail =
-          fmt::format("{} {}={}", mode.origin.object, mode.origin.key, shorten(mode.origin.value));
+      intent.reason_detail = told(mode.origin);
     }
     if (const auto& stray = own.stray ? own.stray : outer.stray) {
-      leave_alone(*stray, "unknown_key", fmt::format("{} {}", stray->object, stray->key), intent);
+      leave_alone(*stray, "unknown_key", told(*stray), intent);
     }
     enforce(pod, own.broken ? own.broken : outer.broken, intent);
     return intent;
@@ -246,8 +249,7 @@ class Resolver {
 
   void enforce(const kube::Pod& pod, const std::optional<Origin>& broken, PodIntent& intent) {
     if (broken) {
-      leave_alone(*broken, "invalid_annotation", fmt::format("{} {}", broken->object, broken->key),
-                  intent);
+      leave_alone(*broken, "invalid_annotation", told(*broken), intent);
     }
     const auto compiled = compile_once(intent.rules);
     if (compiled) {

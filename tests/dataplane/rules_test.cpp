@@ -84,7 +84,16 @@ TEST_F(RulesTest, bad_list_without_a_last_good_value_makes_the_pod_passthrough) 
   ST_ASSERT_OK(sidetrack_->wait_for_pod("shop/web", "enrolled", "passthrough"));
   ST_ASSERT_VALUE(auto pod, sidetrack_->pod("shop/web"));
   EXPECT_EQ(pod["reason"], "invalid_annotation");
-  EXPECT_NE(pod["reason_detail"].get<std::string>().find(kExcludePorts), std::string::npos) << pod;
+  const std::string named = std::string("Namespace/shop ") + kExcludePorts;
+  EXPECT_EQ(pod["reason_detail"], named + "=7000-6000");
+  const json told = explain(api_->v4, kEchoToo);
+  EXPECT_EQ(told["reason"], "passthrough");
+  EXPECT_NE(told["explanation"].get<std::string>().find(
+                " A mistake makes the mode passthrough: " + named +
+                " = 7000-6000: \"7000-6000\": the "
+                "range runs backwards; "),
+            std::string::npos)
+      << told;
   EXPECT_EQ(role_of_connect(*shell_, api_->v4, kEchoToo), "observed");
   EXPECT_EQ(role_of_connect(*control_, api_->v4, kEcho), "redirected") << "the neighbour";
   // Corrected, all is as it should be, and the problem is gone.
@@ -95,6 +104,10 @@ TEST_F(RulesTest, bad_list_without_a_last_good_value_makes_the_pod_passthrough) 
   ST_ASSERT_VALUE(auto status, sidetrack_->get("/v1/status"));
   EXPECT_TRUE(status["problems"].empty()) << status["problems"];
   EXPECT_EQ(sidetrack_->metric("sidetrack_policy_rejected"), 0.0);
+  label(kMode, "passthrough");
+  ST_ASSERT_OK(sidetrack_->wait_for_pod("shop/web", "enrolled", "passthrough"));
+  EXPECT_EQ(explain(api_->v4, kEchoToo)["explanation"],
+            "The mode is passthrough: it goes directly and is only observed.");
 }
 
 TEST_F(RulesTest, misspelt_list_leaves_the_pod_alone_and_is_told) {

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <set>
+#include <string>
 
 #include "agent/main/names.h"
 
@@ -21,6 +22,43 @@ TEST(NoEndpointSentence, says_who_refuses_and_why) {
             "refused, by the engine; the application sees a reset after connect().");
   EXPECT_NE(no_endpoint_sentence("shop/api:http", ST_REASON_EXCLUDED_PORT).find("kube-proxy"),
             std::string::npos);
+}
+
+policy::PodIntent passthrough_by(const char* reason, const policy::Origin& cause) {
+  policy::PodIntent intent;
+  intent.state = policy::PodState::kEnrol;
+  intent.mode = ST_MODE_PASSTHROUGH;
+  intent.reason = reason;
+  intent.mode_origin = cause;
+  return intent;
+}
+
+TEST(MistakeSentence, names_object_key_value_and_what_is_wrong) {
+  const auto intent = passthrough_by("invalid_annotation", {"Pod/shop/web", "k", "80,http"});
+  const kube::Problem other{.object = "Pod/shop/api", .key = "k", .value = "x", .reason = "no"};
+  const kube::Problem warning{
+      .object = "Pod/shop/web", .key = "k", .value = "80", .reason = "host bits", .warning = true};
+  const kube::Problem mistake{
+      .object = "Pod/shop/web", .key = "k", .value = "80,http", .reason = "\"http\": not a port"};
+  EXPECT_EQ(
+      mistake_sentence(intent, {other, warning, mistake}),
+      "A mistake makes the mode passthrough: Pod/shop/web k = 80,http: \"http\": not a port.");
+}
+
+TEST(MistakeSentence, of_lists_that_are_too_long_has_no_value) {
+  const auto intent = passthrough_by("policy_too_large", {"Pod/shop/web", "k; l", ""});
+  EXPECT_EQ(
+      mistake_sentence(
+          intent,
+          {{.object = "Pod/shop/web", .key = "k; l", .value = "", .reason = "too many CIDRs"}}),
+      "A mistake makes the mode passthrough: Pod/shop/web k; l: too many CIDRs.");
+}
+
+TEST(MistakeSentence, is_empty_of_a_mode_that_was_asked_for) {
+  const kube::Problem of_its_mode{.object = "Namespace/shop", .key = "sidetrack.io/mode"};
+  EXPECT_EQ(mistake_sentence(passthrough_by("", {"Namespace/shop", "sidetrack.io/mode", "x"}),
+                             {of_its_mode}),
+            "");
 }
 
 class ReasonNames : public ::testing::TestWithParam<Word> {};

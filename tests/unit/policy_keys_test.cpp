@@ -48,7 +48,7 @@ TEST_P(MayExclude, leaves_the_pod_alone) {
   EXPECT_EQ(web.mode, ST_MODE_PASSTHROUGH);
   EXPECT_EQ(web.fast_path, ST_FAST_PATH_OFF);
   EXPECT_EQ(web.reason, "unknown_key");
-  EXPECT_EQ(web.reason_detail, "Pod/shop/web " + key_of(GetParam()));
+  EXPECT_EQ(web.reason_detail, "Pod/shop/web " + key_of(GetParam()) + "=" + GetParam().value);
   EXPECT_EQ(web.mode_origin.value, GetParam().value);
   EXPECT_THAT(resolution.problems,
               ElementsAre(is_problem("Pod/shop/web", key_of(GetParam()), GetParam().says)));
@@ -133,7 +133,8 @@ TEST(PolicyKeys, of_a_namespace_concern_its_pods_and_no_others) {
   cluster.add_pod("bank", "till");
   const Resolution resolution = cluster.resolve();
   EXPECT_EQ(resolution.pods[0].mode, ST_MODE_PASSTHROUGH);
-  EXPECT_EQ(resolution.pods[0].reason_detail, "Namespace/bank sidetrack.io/exclude-outbound-port");
+  EXPECT_EQ(resolution.pods[0].reason_detail,
+            "Namespace/bank sidetrack.io/exclude-outbound-port=1");
   EXPECT_EQ(resolution.pods[1].mode, ST_MODE_REDIRECT);
 }
 
