@@ -4,6 +4,9 @@
 
 #include <algorithm>
 #include <csignal>
+#include <memory>
+#include <sstream>
+#include <string>
 #include <vector>
 
 #include <nlohmann/json.hpp>
@@ -28,6 +31,17 @@ class EngineFault : public FaultNode {
     const auto is_zero = [](std::uint16_t port) { return port == 0; };
     return std::all_of(std::begin(pod.port_v4_be), std::end(pod.port_v4_be), is_zero) &&
            std::all_of(std::begin(pod.port_v6_be), std::end(pod.port_v6_be), is_zero);
+  }
+  // Connections to the agent's socket for engines that it has not accepted yet.
+  [[nodiscard]] std::uint64_t waiting_engines() const {
+    const auto listed =
+        run_command({.arguments = {"ss", "-Hxl", "src", sidetrack_->state_dir() + "/engine.sock"},
+                     .netns_path = lab_->node().path()});
+    std::istringstream words(listed ? listed->output : "");
+    std::string type, state;
+    std::uint64_t waiting = 0;
+    words >> type >> state >> waiting;
+    return waiting;
   }
   // Kills and starts engines until `traffic` has done its rounds; how many were killed.
   void kill_under(const Traffic& traffic, std::uint64_t* kills) {
@@ -219,6 +233,32 @@ TEST_F(EngineFault, the_kernel_takes_a_dead_engines_ports_away_without_the_agent
   expect_connections(20, "engine_down");
   EXPECT_TRUE(has_no_port());
   ST_ASSERT_OK(sidetrack_->agent().signal(SIGCONT));
+}
+
+// Its message waits in the socket, behind those of two that have ended meanwhile.
+TEST_F(EngineFault, that_starts_while_the_agent_is_stopped_is_taken_in_when_it_goes_on) {
+  start_echo();
+  ASSERT_NO_FATAL_FAILURE(start_sidetrack());
+  ST_ASSERT_OK(sidetrack_->agent().signal(SIGSTOP));
+  sidetrack_->engine().kill_hard();
+  std::unique_ptr<Process> engine;
+  for (std::uint64_t number = 1; number <= 3; ++number) {
+    if (engine) {
+      engine->kill_hard();
+    }
+    ST_ASSERT_VALUE(engine, Process::start(sidetrack_->engine_spec()));
+    ASSERT_TRUE(eventually(kPatience, [&] { return waiting_engines() == number; }))
+        << engine->output();
+    expect_connections(5, "engine_down");
+  }
+  ST_ASSERT_OK(sidetrack_->agent().signal(SIGCONT));
+  ASSERT_TRUE(eventually_explains("redirected")) << sidetrack_->logs();
+  expect_connections(20, "redirected");
+  EXPECT_FALSE(has_no_port());
+  ST_ASSERT_VALUE(const auto status, sidetrack_->get("/v1/status"));
+  EXPECT_EQ(status["engine"]["pid"], engine->pid());
+  EXPECT_EQ(status["engines"].size(), 1U) << status["engines"];
+  EXPECT_TRUE(status["problems"].empty()) << status["problems"];
 }
 
 TEST_F(EngineFault, connections_go_direct_while_the_engine_is_stopped) {
