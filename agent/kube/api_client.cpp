@@ -26,7 +26,9 @@ constexpr long kConnectTimeoutMs = 10'000;
 constexpr int kUserTimeoutMs = 30'000;  // unacknowledged bytes for so long: the peer is gone
 constexpr long kKeepaliveIdleSeconds = 15;
 constexpr long kKeepaliveIntervalSeconds = 5;
-constexpr long kMaxConnections = 16;
+// Those that are kept while idle may have ended unseen, all at once: libcurl tries a request again
+// on another at most five times, and then reports the first failure.
+constexpr long kMaxConnections = 5;
 constexpr long kReceiveBuffer = 64L * 1024;
 constexpr long kMaxRetryAfter = 3600;
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // ApiClient: HTTPS calls to one API server, many at a time, on the thread that calls run(). Answers
-// stream; every call ends by itself (whole deadline, deadline of the head, dead peer). It retries
-// nothing: the caller decides. The token and the authority are read again for each call and
-// connection.
+// stream; every call ends by itself (whole deadline, deadline of the head, dead peer). A request is
+// sent again only if it went out on a kept connection that ended without a byte; else the caller
+// decides. The token and the authority are read again for each call and connection.
 #pragma once
 
 #include <chrono>

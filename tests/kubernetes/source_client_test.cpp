@@ -4,13 +4,17 @@
 #include <gtest/gtest.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <filesystem>
 #include <fstream>
 #include <functional>
+#include <latch>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -116,6 +120,10 @@ class ApiClientTest : public testing::Test {
     run([&] { return call.outcome.has_value(); });
     return call;
   }
+  static ApiRequest event() {
+    return {
+        .method = "POST", .target = "/x", .body = R"({"a":1})", .content_type = "application/json"};
+  }
   // Starts one whose answer has come in part and does not end.
   void start_endless(Call& call) {
     serve(say_one_and_hang);
@@ -209,6 +217,88 @@ TEST_F(ApiClientTest, tells_a_whole_answer_from_one_that_is_cut_off) {
   EXPECT_FALSE(cut.outcome->ok());
 }
 
+class EndedConnection : public ApiClientTest, public testing::WithParamInterface<Ending> {
+ protected:
+  // Runs so many calls at once; then the server ends their connections, and the client's kernel
+  // knows.
+  void end_after(std::ptrdiff_t calls) {
+    std::latch asked(calls);
+    std::latch idle(1);
+    serve([&](const HttpRequest&, Answer& answer) {
+      if (asked.try_wait()) {
+        answer.respond(200, "{}");
+        return;
+      }
+      asked.arrive_and_wait();
+      answer.respond(200, "{}");
+      idle.wait();
+      answer.close_after(GetParam());
+    });
+    std::vector<Call> all(static_cast<std::size_t>(calls));
+    for (Call& call : all) {
+      client_->start(event(), call);
+    }
+    run([&] {
+      return std::ranges::all_of(all, [](const Call& one) { return one.outcome.has_value(); });
+    });
+    const std::vector<int> sockets = sockets_to(server_->port());
+    EXPECT_FALSE(sockets.empty());
+    idle.count_down();
+    for (const int socket : sockets) {
+      pollfd end{.fd = socket, .events = POLLRDHUP, .revents = 0};
+      EXPECT_TRUE(lab::eventually(lab::kPatience, [&] {
+        return poll(&end, 1, 0) == 1 && (GetParam() != Ending::kGone || (end.revents & POLLERR));
+      }));
+    }
+  }
+};
+
+// An API server ends a connection that has been idle for a while, and all of them when it restarts.
+TEST_P(EndedConnection, is_not_used_again) {
+  for (const std::ptrdiff_t calls : {1, 20}) {
+    end_after(calls);
+    const Call next = get(event());
+    EXPECT_TRUE(next.outcome->ok()) << next.outcome->error;
+  }
+}
+
+// Nobody can see that before.
+TEST_P(EndedConnection, under_a_request_is_followed_by_another) {
+  for (const ApiRequest& request : {ApiRequest{.target = "/x"}, event()}) {
+    std::vector<std::string> asked;
+    serve([&](const HttpRequest& heard, Answer& answer) {
+      asked.push_back(heard.body);
+      if (asked.size() == 2) {
+        answer.close_after(GetParam());
+      } else {
+        answer.respond(200, "{}");
+      }
+    });
+    EXPECT_TRUE(get(request).outcome->ok());
+    const Call second = get(request);
+    EXPECT_TRUE(second.outcome->ok()) << second.outcome->error;
+    EXPECT_EQ(asked, std::vector(3, request.body));
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(ApiClient, EndedConnection,
+                         testing::Values(Ending::kCut, Ending::kNotified, Ending::kGone),
+                         [](const auto& one) {
+                           return one.param == Ending::kCut        ? "cut"
+                                  : one.param == Ending::kNotified ? "notified"
+                                                                   : "gone";
+                         });
+
+TEST_F(ApiClientTest, tells_of_a_new_connection_that_ends_without_an_answer) {
+  std::atomic<int> asked = 0;
+  serve([&](const HttpRequest&, Answer& answer) {
+    ++asked;
+    answer.close_after();
+  });
+  EXPECT_NE(get().outcome->error, "");
+  EXPECT_EQ(asked, 1);
+}
+
 TEST_F(ApiClientTest, gives_the_body_and_the_time_to_wait_of_an_error) {
   serve([](const HttpRequest&, Answer& answer) {
     answer.respond(429, R"({"reason":"TooManyRequests"})", "Retry-After: 7\r\n");
@@ -291,8 +381,7 @@ TEST_F(ApiClientTest, posts_a_body) {
     answer.respond(200,
                    request.method + " " + request.headers.at("content-type") + " " + request.body);
   });
-  const Call call = get(
-      {.method = "POST", .target = "/x", .body = R"({"a":1})", .content_type = "application/json"});
+  const Call call = get(event());
   EXPECT_EQ(call.body, R"(POST application/json {"a":1})");
 }
 

@@ -91,6 +91,7 @@ struct TlsServer::Impl {
 
   void accept(const std::shared_ptr<tcp::acceptor>& listener);
   void serve(Connection& connection);
+  void end(Connection& connection, Ending ending);
   void start_listening(std::uint16_t on_port);
   void drop();
 
@@ -127,19 +128,20 @@ class TlsServer::Impl::Writer : public Answer {
     std::unique_lock lock(impl_.mutex);
     impl_.changed.wait(lock, [this] { return connection_.dropped.load(); });
   }
-  void close_after() override { closing_ = true; }
-  [[nodiscard]] bool closing() const { return closing_; }
+  void close_after(Ending ending) override { ending_ = ending; }
+  [[nodiscard]] std::optional<Ending> ending() const { return ending_; }
 
  private:
   Impl& impl_;
   Connection& connection_;
-  bool closing_ = false;
+  std::optional<Ending> ending_;
 };
 
 void TlsServer::Impl::serve(Connection& connection) {
   boost::system::error_code error;
   connection.stream.handshake(Stream::server, error);
   std::string buffer;
+  std::optional<Ending> ending;
   while (!error && !connection.dropped) {
     const std::size_t end =
         asio::read_until(connection.stream, asio::dynamic_buffer(buffer, 65536), "\r\n\r\n", error);
@@ -158,12 +160,27 @@ void TlsServer::Impl::serve(Connection& connection) {
     buffer.erase(0, body);
     Writer writer(*this, connection);
     handler(request, writer);
-    if (writer.closing()) {
+    ending = writer.ending();
+    if (ending) {
       break;
     }
   }
-  // No close_notify: a client must cope without.
-  ::shutdown(connection.stream.next_layer().native_handle(), SHUT_RDWR);
+  end(connection, ending.value_or(Ending::kCut));
+}
+
+void TlsServer::Impl::end(Connection& connection, Ending ending) {
+  tcp::socket& socket = connection.stream.next_layer();
+  boost::system::error_code error;
+  if (ending != Ending::kCut) {
+    socket.shutdown(tcp::socket::shutdown_receive, error);  // not to wait for the client's word
+    connection.stream.shutdown(error);
+  }
+  ::shutdown(socket.native_handle(), SHUT_RDWR);
+  if (ending == Ending::kGone) {
+    const std::lock_guard lock(mutex);  // drop() may use it
+    socket.set_option(asio::socket_base::linger(true, 0), error);
+    socket.close(error);
+  }
 }
 
 void TlsServer::Impl::accept(const std::shared_ptr<tcp::acceptor>& from) {

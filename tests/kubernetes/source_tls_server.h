@@ -23,6 +23,13 @@ struct HttpRequest {
   std::string head;  // as it came, up to and with the empty line
 };
 
+// How a connection ends.
+enum class Ending {
+  kCut,       // FIN, no close_notify: a client must cope without
+  kNotified,  // close_notify and FIN, as Go's servers do
+  kGone,      // the same, and by now the server has forgotten it: a reset
+};
+
 // The client's end, for the time of one request.
 class Answer {
  public:
@@ -35,7 +42,7 @@ class Answer {
   // Until the server stops or drops its connections.
   virtual void hang() = 0;
   // The connection ends after this request.
-  virtual void close_after() = 0;
+  virtual void close_after(Ending ending = Ending::kCut) = 0;
 
   bool respond(int status, std::string_view body, std::string_view more_headers = "");
   // The head of an answer of chunks, each of which is one write_chunk(); the last is empty.
