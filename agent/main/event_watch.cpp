@@ -50,8 +50,9 @@ std::vector<kube::ClusterEvent> EventWatch::look(const std::vector<reconcile::Po
         pod.phase == reconcile::PodPhase::kSkipped && pod.reason == "sandboxed_runtime";
     // Nothing of it runs as yet.
     const auto object = objects.pods.find(key);
-    if (pod.reason == "no_netns" && object != objects.pods.end() &&
-        object->second.phase == "Pending") {
+    if (pod.reason == reconcile::kRuntimeNotSeen ||
+        (pod.reason == "no_netns" && object != objects.pods.end() &&
+         object->second.phase == "Pending")) {
       continue;
     }
     if (!cannot && pod.phase != reconcile::PodPhase::kDrift &&

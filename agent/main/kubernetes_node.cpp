@@ -121,7 +121,8 @@ Standing KubernetesNode::standing(const std::string& pod_namespace, const std::s
     case reconcile::PodPhase::kSkipped:
       return Standing::kSettled;
     case reconcile::PodPhase::kPending:
-      return Standing::kPending;
+      // Its first process, which tells, comes after ADD.
+      return status->reason == reconcile::kRuntimeNotSeen ? Standing::kSettled : Standing::kPending;
     case reconcile::PodPhase::kDrift:
       // The row is there and says what becomes of its connections until an engine comes. One that
       // served an agent before us is about to.

@@ -29,7 +29,9 @@ std::vector<pods::KnownPod> known_pods(const kube::ObjectSet& objects,
   for (const auto& [key, pod] : objects.pods) {
     const bool finished = pod.phase == "Succeeded" || pod.phase == "Failed";
     if (pod.node_name == node_name && !pod.host_network && !finished) {
-      known.push_back({.uid = kubelet_uid(pod), .addresses = pod.addresses});
+      known.push_back({.uid = kubelet_uid(pod),
+                       .addresses = pod.addresses,
+                       .has_runtime_class = !pod.runtime_class.empty()});
     }
   }
   return known;
@@ -49,6 +51,7 @@ void PodNetns::fill(const kube::ObjectSet& objects, std::vector<policy::PodInten
     }
     // What processes look like is for the pod to choose; its runtime class is not.
     const bool may_be_sandboxed = !pod->second.runtime_class.empty();
+    intent.runtime_unseen = may_be_sandboxed && !intent.netns_path.empty() && !place.has_run;
     if (may_be_sandboxed && !place.sandbox.empty() && intent.state == policy::PodState::kEnrol) {
       intent.state = policy::PodState::kSkipped;
       intent.reason = "sandboxed_runtime";

@@ -108,7 +108,8 @@ bool NetnsTable::scan_is_due(const std::vector<KnownPod>& pods, Clock::time_poin
   Clock::duration youngest = kLastScan * 4;
   for (const KnownPod& pod : pods) {
     auto [entry, made] = entries_.try_emplace(pod.uid);
-    if (!entry->second.seats.empty()) {
+    const auto& seats = entry->second.seats;
+    if (!seats.empty() && (!pod.has_runtime_class || seats.back().has_run)) {
       entry->second.missing_since = {};
       continue;
     }
@@ -198,6 +199,20 @@ void NetnsTable::note_start(Entry& entry, const std::vector<PodProcess>& process
   }
 }
 
+// Whether that is news. The shim of Kata comes before its virtual machine.
+bool NetnsTable::note_run(Entry& entry, const std::vector<PodProcess>& processes) {
+  if (entry.seats.empty()) {
+    return false;
+  }
+  Seat& seat = entry.seats.back();
+  const bool runs =
+      !entry.sandbox.empty() ||
+      std::any_of(processes.begin(), processes.end(), [&](const PodProcess& one) {
+        return one.netns == seat.inode && outside_sandbox_of(one.command_line).empty();
+      });
+  return runs && !std::exchange(seat.has_run, true);
+}
+
 bool NetnsTable::compare(const KnownPod& pod, const NodeProcesses& all, Clock::time_point now) {
   static const std::vector<PodProcess> kNone;
   const auto own = all.of_pods.find(pod.uid);
@@ -221,7 +236,7 @@ bool NetnsTable::compare(const KnownPod& pod, const NodeProcesses& all, Clock::t
     changed = changed || !entry.seats.empty() || entry.problem != problem;
   }
   note_start(entry, processes);
-  return changed;
+  return (note_run(entry, processes) && pod.has_runtime_class) || changed;
 }
 
 bool NetnsTable::look(const std::vector<KnownPod>& pods, Clock::time_point now) {
@@ -258,6 +273,7 @@ NetnsPlace NetnsTable::place(const std::string& uid) const {
   return {.path = "/proc/self/fd/" + std::to_string(entry.seats.back().netns.get()),
           .problem = "",
           .sandbox = entry.sandbox,
+          .has_run = entry.seats.back().has_run,
           .addresses = entry.seats.back().addresses,
           .running_since = entry.running_since};
 }

@@ -27,12 +27,14 @@ using Clock = std::chrono::steady_clock;
 struct KnownPod {
   std::string uid;  // as in NodeProcesses
   std::vector<std::string> addresses;
+  bool has_runtime_class = false;  // its runtime may be a sandbox's
 };
 
 struct NetnsPlace {
-  std::string path;     // "/proc/self/fd/17"; empty: not known
-  std::string problem;  // why not
-  std::string sandbox;  // the runtime's, if that does not use the node's sockets
+  std::string path;      // "/proc/self/fd/17"; empty: not known
+  std::string problem;   // why not
+  std::string sandbox;   // the runtime's, if that does not use the node's sockets
+  bool has_run = false;  // something of it was seen in there: before, `sandbox` is not known
   // As the plugin said, which is before the API does and at once after a new sandbox; else empty.
   std::vector<std::string> addresses;
   // Of the oldest process seen in it that is not the sandbox's own; nothing: none was yet.
@@ -74,6 +76,7 @@ class NetnsTable {
     std::set<std::string> found_in{};  // then: the containers that these were in
     std::vector<std::string> addresses;
     Clock::time_point since;
+    bool has_run = false;
   };
   struct Entry {
     std::vector<Seat> seats;  // the last one counts
@@ -88,6 +91,7 @@ class NetnsTable {
   [[nodiscard]] bool scan_is_due(const std::vector<KnownPod>& pods, Clock::time_point now);
   bool compare(const KnownPod& pod, const NodeProcesses& all, Clock::time_point now);
   static void note_start(Entry& entry, const std::vector<PodProcess>& processes);
+  static bool note_run(Entry& entry, const std::vector<PodProcess>& processes);
   [[nodiscard]] static std::string sandbox_of_seats(const Entry& entry, const NodeProcesses& all);
   void find(const KnownPod& pod, Entry& entry, const std::vector<PodProcess>& processes,
             Clock::time_point now);

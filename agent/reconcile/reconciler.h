@@ -26,6 +26,10 @@ struct Settings {
   std::uint64_t node_netns_cookie = 0;  // never enrolled
 };
 
+// Reason of a pod that is pending only because PodIntent::runtime_unseen; its row is as it should
+// be.
+inline constexpr const char* kRuntimeNotSeen = "runtime_not_seen";
+
 enum class PodPhase { kEnrolled, kPending, kSkipped, kDrift };
 
 // What is true of one pod now: its row is read from the kernel when it is asked for.

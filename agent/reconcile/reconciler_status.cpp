@@ -69,6 +69,11 @@ Reconciler::Finding Reconciler::look_at(const Entry& entry,
   }
   const std::string detail = fallback(entry.detail.empty() ? entry.engine_failure : entry.detail);
   if ((*in_kernel)->mode != ST_MODE_REDIRECT || has_listener(**in_kernel)) {
+    if (entry.intent.runtime_unseen) {
+      return {PodPhase::kPending, kRuntimeNotSeen,
+              "it has a runtimeClassName: whether its sockets are the node's, which can be "
+              "redirected, is known when its first process runs"};
+    }
     return {PodPhase::kEnrolled, entry.intent.reason, detail};
   }
   if (!entry.facts->loopback_up) {

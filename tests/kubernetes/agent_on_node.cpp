@@ -43,10 +43,12 @@ void AgentOnNode::make_pod() {
       json{{"metadata", {{"name", namespace_}, {"labels", {{"sidetrack.io/mode", "redirect"}}}}}}
           .dump()));
   const std::string pods = "/api/v1/namespaces/" + namespace_ + "/pods";
-  ST_ASSERT_OK(api_->create(
-      pods, json{{"metadata", {{"name", "web"}}},
-                 {"spec", {{"nodeName", node_}, {"containers", {{{"name", "c"}, {"image", "i"}}}}}}}
-                .dump()));
+  json spec = {{"nodeName", node_}, {"containers", {{{"name", "c"}, {"image", "i"}}}}};
+  if (!runtime_class_.empty()) {
+    spec["runtimeClassName"] = runtime_class_;
+  }
+  ST_ASSERT_OK(
+      api_->create(pods, json{{"metadata", {{"name", "web"}}}, {"spec", std::move(spec)}}.dump()));
   std::string body;
   const auto outcome = api_->call(
       "PATCH", pods + "/web/status",
@@ -58,14 +60,14 @@ void AgentOnNode::make_pod() {
   uid_ = json::parse(body)["metadata"]["uid"];
 }
 
-void AgentOnNode::run_pod() {
+void AgentOnNode::run_pod(const std::vector<std::string>& command) {
   std::string path;
   for (const std::string& name : {std::string("kubepods"), "pod" + uid_, std::string("c1")}) {
     path += path.empty() ? name : "/" + name;
     ST_ASSERT_VALUE(const auto made, cgroup_->child(path));
     process_cgroup_ = made;
   }
-  ST_ASSERT_VALUE(process_, lab::Process::start({.arguments = {"sleep", "600"},
+  ST_ASSERT_VALUE(process_, lab::Process::start({.arguments = command,
                                                  .netns_path = pod_->netns.path(),
                                                  .cgroup_path = process_cgroup_}));
 }

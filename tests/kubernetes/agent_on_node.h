@@ -5,6 +5,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include <nlohmann/json.hpp>
 
@@ -20,14 +21,15 @@ class AgentOnNode : public FaultsTest {
  protected:
   void SetUp() override;
 
-  // The pod's process.
-  void run_pod();
+  // The pod's process, by this command.
+  void run_pod(const std::vector<std::string>& command = {"sleep", "600"});
   // The pod as the agent shows it.
   [[nodiscard]] nlohmann::json pod() const;
   // "NAMESPACE/web"
   [[nodiscard]] std::string pod_name() const { return namespace_ + "/web"; }
 
   std::string engine_ = "none";  // --engine
+  std::string runtime_class_;    // the pod's; empty: none
   std::unique_ptr<lab::Lab> lab_;
   lab::Pod* pod_ = nullptr;
   std::unique_ptr<lab::TestCgroup> cgroup_;

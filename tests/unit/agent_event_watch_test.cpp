@@ -64,6 +64,13 @@ TEST_F(Events, do_not_tell_of_a_pod_of_which_nothing_runs_yet) {
   EXPECT_TRUE(look(60s).empty());
 }
 
+TEST_F(Events, do_not_tell_of_a_pod_whose_runtime_is_not_known_yet) {
+  pod_.phase = reconcile::PodPhase::kPending;
+  pod_.reason = reconcile::kRuntimeNotSeen;
+  (void)look(0s);
+  EXPECT_TRUE(look(60s).empty());
+}
+
 TEST_F(Events, do_not_tell_of_pods_that_are_not_wanted) {
   pod_.phase = reconcile::PodPhase::kSkipped;
   pod_.reason = "mode_disabled";

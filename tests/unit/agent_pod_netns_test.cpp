@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <gtest/gtest.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "agent/main/pod_netns.h"
 
@@ -86,6 +88,30 @@ TEST_F(PodNetnsTest, believes_in_a_sandbox_only_with_a_runtime_class) {
   netns_.fill(objects_, intents_);
   EXPECT_EQ(intents_[0].state, policy::PodState::kSkipped);
   EXPECT_EQ(intents_[0].reason, "sandboxed_runtime");
+}
+
+TEST_F(PodNetnsTest, does_not_know_the_runtime_of_a_class_before_its_first_process) {
+  web().runtime_class = "gvisor";
+  netns_.fill(objects_, intents_);
+  EXPECT_FALSE(intents_[0].runtime_unseen) << "nor its namespace";
+  const UniqueFd netns(memfd_create("netns", MFD_CLOEXEC));
+  struct stat status {};
+  ASSERT_EQ(fstat(netns.get(), &status), 0);
+  netns_.table().attach("c1/eth0", "u1", UniqueFd(dup(netns.get())), pods::Clock::now());
+  netns_.look(objects_, pods::Clock::now());
+  netns_.fill(objects_, intents_);
+  EXPECT_TRUE(intents_[0].runtime_unseen);
+  EXPECT_EQ(intents_[0].state, policy::PodState::kEnrol);
+  web().runtime_class.clear();
+  intents_[0].runtime_unseen = false;
+  netns_.fill(objects_, intents_);
+  EXPECT_FALSE(intents_[0].runtime_unseen);
+  web().runtime_class = "nvidia";
+  processes_.of_pods["u1"] = {
+      {.pid = 7, .container_id = "c", .netns = status.st_ino, .command_line = "app"}};
+  netns_.look(objects_, pods::Clock::now() + std::chrono::seconds(20));
+  netns_.fill(objects_, intents_);
+  EXPECT_FALSE(intents_[0].runtime_unseen);
 }
 
 }  // namespace

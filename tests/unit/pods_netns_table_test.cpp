@@ -241,6 +241,7 @@ TEST_F(Table, tells_of_a_runtime_with_sockets_of_its_own) {
   add_process(kWeb, 100, make_netns("10.0.0.5"), std::string("runsc-sandbox\0boot", 18));
   EXPECT_TRUE(look(0s));
   EXPECT_EQ(table_.place(kWeb).sandbox, "gvisor");
+  EXPECT_TRUE(table_.place(kWeb).has_run);
 }
 
 TEST_F(Table, tells_of_a_sandbox_that_is_in_the_pods_namespace_but_not_in_its_cgroup) {
@@ -251,10 +252,39 @@ TEST_F(Table, tells_of_a_sandbox_that_is_in_the_pods_namespace_but_not_in_its_cg
       {.pid = 401, .netns = web, .command_line = "/opt/kata/bin/qemu-system-x86_64"}};
   EXPECT_TRUE(look(0s));
   EXPECT_EQ(table_.place(kWeb).sandbox, "kata");
+  EXPECT_TRUE(table_.place(kWeb).has_run);
   EXPECT_EQ(netns_of(kWeb), web);
   processes_.outside.pop_back();
   EXPECT_TRUE(look(300s));
   EXPECT_EQ(table_.place(kWeb).sandbox, "") << "that is another pod's";
+}
+
+// The plugin told of it before anything of it runs.
+TEST_F(Table, looks_soon_for_the_first_process_of_a_pod_with_a_runtime_class) {
+  pods_[0].has_runtime_class = true;
+  const ino_t web = make_netns("10.0.0.5");
+  table_.attach("sandbox1", kWeb, open(web), Clock::time_point{1h});
+  add_process(kWeb, 100, node_, "runc");
+  add_process(kWeb, 101, web, "containerd-shim-kata-v2");
+  look(0s);
+  EXPECT_FALSE(table_.place(kWeb).has_run);
+  add_process(kWeb, 102, web, std::string("/pause\0", 7));
+  EXPECT_TRUE(look(250ms));
+  EXPECT_TRUE(table_.place(kWeb).has_run);
+  EXPECT_EQ(scans_, 2);
+  processes_.of_pods.clear();  // between two containers
+  look(20s);
+  EXPECT_EQ(scans_, 3);
+  EXPECT_TRUE(table_.place(kWeb).has_run);
+  table_.attach("sandbox2", kWeb, open(make_netns("10.0.0.6")), Clock::time_point{1h});
+  EXPECT_FALSE(table_.place(kWeb).has_run);
+}
+
+TEST_F(Table, takes_its_time_for_the_first_process_of_any_other_pod) {
+  table_.attach("sandbox1", kWeb, open(make_netns("10.0.0.5")), Clock::time_point{1h});
+  look(0s);
+  look(9s);
+  EXPECT_EQ(scans_, 1);
 }
 
 TEST_F(Table, does_not_list_processes_at_every_look) {

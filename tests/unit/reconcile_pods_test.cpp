@@ -45,6 +45,20 @@ TEST_F(Pods, are_enrolled_when_the_row_is_read_back) {
   EXPECT_EQ(kernel.rows.at(kWeb).engine_slot, 1);
 }
 
+// Redirected by then, if its sockets are the node's.
+TEST_F(Pods, of_a_runtime_that_is_not_known_yet_are_pending_with_their_row) {
+  policy::PodIntent pod = intent("web", "/netns/web");
+  pod.runtime_unseen = true;
+  enrol_web();
+  apply({pod});
+  EXPECT_EQ(status("web").phase, PodPhase::kPending);
+  EXPECT_EQ(status("web").reason, kRuntimeNotSeen);
+  EXPECT_EQ(kernel.rows.at(kWeb).mode, ST_MODE_REDIRECT);
+  pod.runtime_unseen = false;
+  apply({pod});
+  EXPECT_EQ(status("web").phase, PodPhase::kEnrolled);
+}
+
 TEST_F(Pods, say_when_their_row_came_to_the_kernel) {
   apply_web();
   const auto captured = status("web").captured_at;
