@@ -14,7 +14,7 @@ from pathlib import Path
 
 import workloads
 from cases_basic import CLIENT, CONFLIST, SERVER, decided, until_chained, values
-from cases_pods import as_many_rows_as, rows
+from cases_pods import each_row_has_its_pod
 from cases_restarts import STATIC
 from cluster import (DAEMON_SET, HERE, HOME, IMAGE, NAMESPACE, PIN_DIR, RELEASE, ROOT, STATE_DIR, agent_is_ready, agent_pods, apply,
                      counters, ctl, ctr, curl, enrolled, event_of, explained, get, kernel_objects, kubectl, label, main_conflist, processes, run,
@@ -125,10 +125,10 @@ def another(name: str, than: int) -> bool:
 def add(suite: Suite) -> None:
     @suite.case("first-system-call-is-connect", slow=True)
     def _() -> str:
-        rows_before, adds_before, begin = rows(), cni_adds(), time.monotonic()
+        adds_before, begin = cni_adds(), time.monotonic()
         end_rush(PODS, start_rush(PODS, BATCH))
         took = time.monotonic() - begin
-        as_many_rows_as(rows_before, seconds=60)
+        each_row_has_its_pod(seconds=60)
         adds, slow = cni_adds()
         expect(adds - adds_before[0] >= PODS, f"the plugin asked {adds - adds_before[0]} times for {PODS} pods")
         flows = [flow["path"] for flow in ctl("flows", "-n", RUSH, "--since", "15m")["flows"]]
@@ -195,6 +195,8 @@ def add(suite: Suite) -> None:
         events = [one for one in get("events", "-n", "default")["items"] if one["reason"].startswith("Sidetrack")]
         named = [one["message"] for one in events if CONFLIST.name in one["message"]]
         expect(len(named) == 1, f"{len(named)} Events name {CONFLIST.name}: {events}")
+        writer = f"{Path('/proc/self/comm').read_text().strip()} (pid {os.getpid()})"
+        expect(named[0].startswith(f"{writer} keeps rewriting "), f"the Event does not name {writer}: {named[0]}")
         expect(used < 0.1 * FIGHT_SECONDS, f"the agent used {used:.1f} s of CPU in {FIGHT_SECONDS} s")
         return f"{writes} rewrites in {FIGHT_SECONDS} s: {used:.2f} s of CPU, one Event: {named[0]}"
 

@@ -42,17 +42,18 @@ def uid_of(pod: str) -> str:
 
 
 def rows() -> int:
-    """Pods that the kernel knows."""
+    """Network namespaces that the kernel knows."""
     return next(one["entries"] for one in ctl("status")["maps"] if one["map"] == "st_pods")
 
 
-def as_many_rows_as(before: int, seconds: float = 20) -> None:
+def each_row_has_its_pod(seconds: float = 20) -> None:
+    """No row is left of a network namespace that has gone, and none is missing."""
     def look() -> bool:
-        now = rows()
-        # Fewer: a row of before that was of a pod that had just ended.
-        expect(now <= before, f"{now}")
+        owners = {one["netns_cookie"] for one in ctl("pods")["pods"]} - {0}
+        now = rows() - 1  # the node's own namespace has one
+        expect(now == len(owners), f"{now} rows of {len(owners)} pods")
         return True
-    until(seconds, f"{before} rows of pods at most, as before", look)
+    until(seconds, "a row in the kernel for each pod that has a network namespace, and no other", look)
 
 
 def refusal(pod: str) -> str:
@@ -104,7 +105,6 @@ def add(suite: Suite) -> None:
         enrolled(pod, "redirect")
         decided(pod, f"http://{SERVER}/", "excluded_port")
         uid, ip = uid_of(pod), address(pod)
-        before = rows()
         apply(STATEFUL_SET.replace("{annotations}", "{}"))
         give_again(ip)
         kubectl("delete", "pod", "-n", SHOP, "db-0")
@@ -115,19 +115,19 @@ def add(suite: Suite) -> None:
         decided(pod, f"http://{SERVER}/", "redirected")
         found = [row for row in ctl("pods", "-n", SHOP)["pods"] if row["pod"] == "db-0"]
         expect(len(found) == 1, f"{found}")
-        as_many_rows_as(before)
+        each_row_has_its_pod()
         return f"{pod} {ip} came back with another uid and without its exclusion: redirected; one row, none of the old one's"
 
     @suite.case("an-enrolled-pods-address-for-another-pod")
     def _() -> str:
-        ip, before = address(f"{SHOP}/db-0"), rows()
+        ip = address(f"{SHOP}/db-0")
         give_again(ip)
         kubectl("delete", "statefulset", "-n", SHOP, "db", "--cascade=foreground", "--timeout=60s")
         heir = workloads.client(LEGACY, "heir")
         expect(address(heir) == ip, f"it has {address(heir)}, not {ip}")
         decided(heir, f"http://{SERVER}/", "not_enrolled")
         expect(state_of(f"{SHOP}/db-0")[0] == "absent", f"{SHOP}/db-0 is still known")
-        as_many_rows_as(before)
+        each_row_has_its_pod()
         kubectl("delete", "pod", "-n", LEGACY, "heir", "--wait=false")
         return f"{heir} has {ip} of the enrolled {SHOP}/db-0 before it: direct, not_enrolled"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import workloads
 from cases_basic import SERVER, decided
-from cases_pods import as_many_rows_as, rows, uid_of
+from cases_pods import each_row_has_its_pod, uid_of
 from cluster import HERE, NODE, STATE, address, agent_is_ready, ctl, enrolled, get, inside, kubectl, processes, ready, run, state_of
 from tap import Suite, expect, until
 from workloads import SHOP
@@ -40,7 +40,7 @@ def add(suite: Suite) -> None:
     def _() -> str:
         pod = workloads.client(SHOP, "again")
         enrolled(pod, "redirect")
-        before, first, old = rows(), container_of(pod)["restartCount"], address(pod)
+        first, old = container_of(pod)["restartCount"], address(pod)
         inside(pod, "kill", "1", check=False)  # the shell may end with its container
         until(30, "the container to start again", lambda: container_of(pod)["restartCount"] > first and container_of(pod)["ready"])
         decided(pod, f"http://{SERVER}/", "redirected")
@@ -50,14 +50,13 @@ def add(suite: Suite) -> None:
         until(60, "another sandbox", lambda: address(pod) != old and container_of(pod)["ready"])
         enrolled(pod, "redirect")
         decided(pod, f"http://{SERVER}/", "redirected")
-        as_many_rows_as(before)
+        each_row_has_its_pod()
         new = address(pod)
         kubectl("delete", "pod", "-n", SHOP, "again", "--timeout=60s")
-        return f"redirected after its container started again in {old}, and with its new sandbox in {new}; no row more"
+        return f"redirected after its container started again in {old}, and with its new sandbox in {new}; each row has its pod"
 
     @suite.case("containerd-and-kubelet-start-again")
     def _() -> str:
-        before = rows()
         run("bash", "-c", f". {HERE}/common.sh; . {HERE}/node.sh; stop kubelet; stop containerd; start_containerd; start_kubelet", timeout=120)
         until(60, "kubelet to know its pods", lambda: inside(f"{SHOP}/client", "echo", "well"))
         decided(f"{SHOP}/client", f"http://{SERVER}/", "redirected")
@@ -65,9 +64,9 @@ def add(suite: Suite) -> None:
         enrolled(pod, "redirect")
         decided(pod, f"http://{SERVER}/", "redirected")
         kubectl("delete", "pod", "-n", SHOP, "later", "--timeout=60s")
-        as_many_rows_as(before)
+        each_row_has_its_pod()
         until(60, "the agent to be ready", agent_is_ready)
-        return "a pod from before and one from after are redirected; no row more"
+        return "a pod from before and one from after are redirected; each row has its pod"
 
     @suite.case("static-pod")
     def _() -> str:

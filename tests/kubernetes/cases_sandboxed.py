@@ -4,7 +4,7 @@
 import workloads
 from cases_basic import CLIENT, SERVER, client_address
 from cases_faults import cni_adds, kill
-from cases_pods import as_many_rows_as, rows
+from cases_pods import each_row_has_its_pod
 from cases_policy import left_out
 from cluster import (HERE, address, agent_is_ready, apply, counters, ctl, curl, enrolled, event_of, explained, get, inside, kubectl, label,
                      processes, ready, run, state_of)
@@ -27,6 +27,18 @@ def not_seen(pod: str) -> str:
     return client
 
 
+def states_until(pod: str, last: str) -> list[str]:
+    """What the agent says of it from now on, each word once for as long as it holds."""
+    seen = ["absent"]
+
+    def look() -> bool:
+        now = state_of(pod)[0]
+        seen.extend([now] if now != seen[-1] else [])
+        return now == last
+    until(60, f"{pod} to be {last}", look, pause=0.02)
+    return seen
+
+
 def add(suite: Suite) -> None:
     @suite.case("sandboxed-runtime", slow=True)
     def _() -> str:
@@ -35,8 +47,10 @@ def add(suite: Suite) -> None:
         enrolled(CLIENT, "redirect")
         apply(RUNTIME_CLASS)
         workloads.namespace(SANDBOXED, "redirect")
-        pod, before, adds = f"{SANDBOXED}/web", rows(), cni_adds()
+        pod, adds = f"{SANDBOXED}/web", cni_adds()
         apply(workloads.pod(SANDBOXED, "web", WEB, runtime_class="gvisor"))
+        states = states_until(pod, "skipped")
+        expect("enrolled" not in states, f"it was {states}")
         ready(SANDBOXED, "pod/web")
         expect("gVisor" in inside(pod, "dmesg"), "its kernel is not gVisor's")
         asked, slow = (now - then for now, then in zip(cni_adds(), adds))
@@ -58,7 +72,7 @@ def add(suite: Suite) -> None:
         expect(get("pod", "-n", SANDBOXED, "web")["status"]["containerStatuses"][0]["restartCount"] == 0, "it started again")
         kubectl("delete", "pod", "-n", SANDBOXED, "web", "--timeout=60s")
         until(20, "it to be forgotten", lambda: state_of(pod)[0] == "absent")
-        as_many_rows_as(before)
+        each_row_has_its_pod()
         kubectl("delete", "namespace", SANDBOXED, "--wait=false")
         kubectl("delete", "runtimeclass", "gvisor")
-        return f"a pod of gVisor starts ({slow} of {asked} questions of the plugin took more than 50 ms), asks directly as {client} and answers a redirected client, the same with another agent; Event: {told}"
+        return f"a pod of gVisor starts ({slow} of {asked} questions of the plugin took more than 50 ms), asks directly as {client} and answers a redirected client, the same with another agent; it was {', '.join(states)}; Event: {told}"
