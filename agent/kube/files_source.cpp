@@ -17,6 +17,7 @@
 #include <boost/asio/post.hpp>
 #include <boost/asio/steady_timer.hpp>
 
+#include "agent/kube/differences.h"
 #include "agent/kube/folder.h"
 #include "agent/kube/folder_watch.h"
 
@@ -187,9 +188,10 @@ class FilesSource::Run : public std::enable_shared_from_this<FilesSource::Run> {
     if (watch_problem_) {
       now->problems.push_back(*watch_problem_);
     }
+    now->changes = differences(delivered_ ? delivered_->objects : ObjectSet(), now->objects);
     if (stopped_ ||
-        (delivered_ && delivered_->objects == now->objects &&
-         delivered_->problems == now->problems && delivered_->complete == now->complete)) {
+        (delivered_ && now->changes == ObjectKeys() && delivered_->problems == now->problems &&
+         delivered_->complete == now->complete)) {
       return;
     }
     delivered_ = std::move(now);

@@ -269,6 +269,7 @@ class KubernetesSource::Run : public std::enable_shared_from_this<KubernetesSour
 
   void deliver() {
     snapshot_.problems = make_problems();
+    snapshot_.changes = store_.take_changes();
     const auto begin = steady_clock::now();
     const Listener listener = listener_;  // it may call stop()
     listener(snapshot_);

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -101,6 +102,12 @@ struct ObjectSet {
   std::map<std::string, EndpointSlice> endpoint_slices;
   std::map<std::string, Node> nodes;
   bool operator==(const ObjectSet&) const = default;
+};
+
+// Keys of an ObjectSet: of those that came, went or are others.
+struct ObjectKeys {
+  std::set<std::string> namespaces, pods, services, endpoint_slices, nodes;
+  bool operator==(const ObjectKeys&) const = default;
 };
 
 // Something in an object or a file that could not be used; shown by `sidetrackctl status` and

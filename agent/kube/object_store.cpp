@@ -71,19 +71,32 @@ bool ObjectStore::put(Change& change) {
         return refused_[index_of(change.resource)]++ == 0 || cleared;
       }
       map.emplace(change.key, std::move(value));
-      return true;
-    }
-    if (found->second == value) {
+    } else if (found->second == value) {
       return cleared;
+    } else {
+      found->second = std::move(value);
     }
-    found->second = std::move(value);
+    note(change.resource, change.key);
     return true;
   });
 }
 
 bool ObjectStore::erase(Resource resource, const std::string& key) {
   const bool cleared = set_problems(resource, key, {});
-  return with_map(objects_, resource, [&](auto& map) { return map.erase(key) != 0; }) || cleared;
+  const bool was_there =
+      with_map(objects_, resource, [&](auto& map) { return map.erase(key) != 0; });
+  if (was_there) {
+    note(resource, key);
+  }
+  return was_there || cleared;
+}
+
+void ObjectStore::note(Resource resource, const std::string& key) {
+  with_map(changes_, resource, [&](auto& keys) { keys.insert(key); });
+}
+
+ObjectKeys ObjectStore::take_changes() {
+  return std::exchange(changes_, {});
 }
 
 bool ObjectStore::end_list(Resource resource) {
@@ -96,11 +109,14 @@ bool ObjectStore::end_list(Resource resource) {
   const bool problems_gone = std::erase_if(problems_, [&](const auto& entry) {
                                return entry.first.first == resource && is_gone(entry.first.second);
                              }) != 0;
-  return with_map(objects_, resource,
-                  [&](auto& map) {
-                    return std::erase_if(
-                               map, [&](const auto& entry) { return is_gone(entry.first); }) != 0;
-                  }) ||
+  const auto leaves = [&](const auto& entry) {
+    const bool gone = is_gone(entry.first);
+    if (gone) {
+      note(resource, entry.first);
+    }
+    return gone;
+  };
+  return with_map(objects_, resource, [&](auto& map) { return std::erase_if(map, leaves) != 0; }) ||
          problems_gone;
 }
 

@@ -47,6 +47,8 @@ class ObjectStore {
   // True if the objects or problems() are others now.
   bool apply(Change change);
 
+  // Those objects that apply() made others since the call before.
+  [[nodiscard]] ObjectKeys take_changes();
   [[nodiscard]] std::vector<Problem> problems() const;
   [[nodiscard]] std::size_t count(Resource resource) const;
   // Of the last change of `resource`.
@@ -66,10 +68,12 @@ class ObjectStore {
   };
   bool put(Change& change);
   bool erase(Resource resource, const std::string& key);
+  void note(Resource resource, const std::string& key);
   bool end_list(Resource resource);
   bool set_problems(Resource resource, const std::string& key, std::vector<Problem> problems);
 
   ObjectSet& objects_;
+  ObjectKeys changes_;
   std::array<List, kResourceCount> lists_;
   std::array<std::string, kResourceCount> versions_;
   std::array<std::uint64_t, kResourceCount> refused_{};  // for want of room, since the last list

@@ -17,6 +17,8 @@ struct Snapshot {
   std::vector<Problem> problems;
   // Everything there is was read, without errors. False: objects may be missing or be older ones.
   bool complete = true;
+  // In which objects it differs from the one delivered before; the first: from none at all.
+  ObjectKeys changes{};
 };
 
 class Source {

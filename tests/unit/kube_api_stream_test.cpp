@@ -235,6 +235,26 @@ TEST_F(ObjectStoreTest, a_whole_list_removes_what_it_does_not_name) {
   EXPECT_EQ(store_.version(Resource::kNodes), "9");
 }
 
+TEST_F(ObjectStoreTest, knows_which_objects_are_others_than_when_it_was_asked_last) {
+  const auto changed = [&] { return store_.take_changes().nodes; };
+  for (const char* name : {"a", "b", "c"}) {
+    store_.apply(change(ChangeKind::kPut, name, "1"));
+  }
+  store_.apply(change(ChangeKind::kPut, "beyond", "1"));
+  EXPECT_THAT(changed(), ElementsAre("a", "b", "c"));
+  store_.apply(change(ChangeKind::kPut, "a", "1"));
+  store_.apply(change(ChangeKind::kPut, "b", "2"));
+  store_.apply(change(ChangeKind::kDelete, "d"));
+  EXPECT_THAT(changed(), ElementsAre("b"));
+  store_.apply(change(ChangeKind::kListBegin));
+  store_.apply(change(ChangeKind::kPut, "b", "2"));
+  store_.apply(change(ChangeKind::kListEnd));
+  EXPECT_THAT(changed(), ElementsAre("a", "c"));
+  store_.apply(change(ChangeKind::kDelete, "b"));
+  EXPECT_THAT(changed(), ElementsAre("b"));
+  EXPECT_THAT(changed(), IsEmpty());
+}
+
 TEST_F(ObjectStoreTest, a_list_that_is_begun_again_forgets_what_the_first_try_named) {
   store_.apply(change(ChangeKind::kPut, "a"));
   store_.apply(change(ChangeKind::kListBegin));

@@ -12,6 +12,7 @@
 #include <fstream>
 #include <functional>
 #include <memory>
+#include <set>
 #include <string>
 #include <thread>
 #include <vector>
@@ -155,6 +156,17 @@ TEST_F(FilesSourceTest, sees_new_and_deleted_files) {
   EXPECT_TRUE(run_until([&] { return has_node("a"); }));
   fs::remove(folder_ / "a.yaml");
   EXPECT_TRUE(run_until([&] { return last().objects.nodes.empty(); }));
+}
+
+TEST_F(FilesSourceTest, says_which_objects_are_others_than_before) {
+  const auto changed = [&] { return last().changes.nodes; };
+  using Keys = std::set<std::string>;
+  write("a.yaml", node("a") + "---\n" + node("b") + "---\n" + node("c"));
+  start();
+  EXPECT_EQ(changed(), (Keys{"a", "b", "c"}));
+  write("a.yaml", node("a") + "---\n" + node("b", "2") + "---\n" + node("d"));
+  ASSERT_TRUE(run_until([&] { return has_node("d"); }));
+  EXPECT_EQ(changed(), (Keys{"b", "c", "d"}));
 }
 
 TEST_F(FilesSourceTest, takes_the_rename_of_an_editor_as_one_change) {
