@@ -212,29 +212,21 @@ void EngineServer::reopen_pod(std::uint64_t netns_cookie) {
   }
 }
 
-void EngineServer::set_services(const std::map<std::string, policy::ServiceRoute>& routes) {
-  auto& known = impl_->state.routes;
-  std::set<std::string> changed;
-  for (auto route = known.begin(); route != known.end();) {
-    if (routes.contains(route->first)) {
-      ++route;
-    } else {
-      changed.insert(route->first);
-      route = known.erase(route);
-    }
-  }
-  for (const auto& [key, route] : routes) {
-    auto& slot = known[key];
-    if (!slot || !same_route(*slot, route)) {
-      slot = std::make_shared<const policy::ServiceRoute>(route);
-      changed.insert(key);
-    }
-  }
-  if (changed.empty()) {
+void EngineServer::update_routes(policy::Routes changes) {
+  if (changes.empty()) {
     return;
   }
+  std::set<std::string> keys;
+  for (auto& [key, route] : changes) {
+    keys.insert(key);
+    if (route) {
+      impl_->state.routes[key] = std::move(route);
+    } else {
+      impl_->state.routes.erase(key);
+    }
+  }
   for (const auto& session : impl_->sessions) {
-    session->touch_routes(changed);
+    session->touch_routes(keys);
   }
 }
 

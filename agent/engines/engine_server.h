@@ -107,7 +107,8 @@ class EngineServer {
   void remove_pod(std::uint64_t netns_cookie, bool cut);
   // Asks the sessions to open the pod's listeners again (they were lost or taken).
   void reopen_pod(std::uint64_t netns_cookie);
-  void set_services(const std::map<std::string, policy::ServiceRoute>& routes);
+  // Those that are others now; nullptr: there is none any more.
+  void update_routes(policy::Routes changes);
 
   [[nodiscard]] std::vector<SessionInfo> sessions() const;
   // What the session last said of the pod; nothing while it has not answered.

@@ -11,16 +11,6 @@ wire::Endpoint wire_endpoint(const policy::SocketAddress& address) {
   return {.address = address.address, .port = address.port};
 }
 
-bool same_route(const policy::ServiceRoute& a, const policy::ServiceRoute& b) {
-  const auto same = [](const policy::SocketAddress& x, const policy::SocketAddress& y) {
-    return wire_endpoint(x) == wire_endpoint(y);
-  };
-  return same(a.front, b.front) && a.service == b.service &&
-         a.affinity_timeout_s == b.affinity_timeout_s &&
-         std::equal(a.endpoints.begin(), a.endpoints.end(), b.endpoints.begin(), b.endpoints.end(),
-                    same);
-}
-
 wire::Route route_message(const policy::ServiceRoute& route) {
   wire::Route message{.front = wire_endpoint(route.front),
                       .service = route.service.substr(0, wire::kMaxText),

@@ -11,8 +11,6 @@
 
 namespace sidetrack::engines {
 
-[[nodiscard]] bool same_route(const policy::ServiceRoute& a, const policy::ServiceRoute& b);
-
 [[nodiscard]] wire::Endpoint wire_endpoint(const policy::SocketAddress& address);
 
 // At most wire::kMaxEndpoints endpoints, an even choice of them.

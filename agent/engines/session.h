@@ -26,9 +26,7 @@ namespace sidetrack::engines {
 
 struct Desired {
   std::map<std::uint64_t, PodSpec> pods;
-  // Shared by the desired state and what each session was sent, so that 20,000 endpoints exist
-  // once.
-  std::map<std::string, std::shared_ptr<const policy::ServiceRoute>> routes;
+  policy::Routes routes;
 };
 
 class Session;
@@ -119,7 +117,7 @@ class Session : public std::enable_shared_from_this<Session> {
   wire::FrameReader reader_;
   wire::FrameWriter writer_;
   PodLedger pods_;
-  std::map<std::string, std::shared_ptr<const policy::ServiceRoute>> sent_routes_;
+  policy::Routes sent_routes_;
   std::set<std::string> due_routes_;
   bool snapshot_open_ = false;
   bool pump_posted_ = false;

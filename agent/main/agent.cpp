@@ -98,7 +98,8 @@ Agent::Agent(asio::io_context& context, const Options& options, Cgroups cgroups,
                  snapshot_.objects, node.cookie),
       metrics_(*this),
       signals_(context, SIGTERM, SIGINT, SIGHUP),
-      rings_(context, dup(dataplane_->ring_fd())) {
+      rings_(context, dup(dataplane_->ring_fd())),
+      routes_(options.node_name) {
   if (options.engine == reconcile::EngineKind::kExternal) {
     external_ = std::make_unique<ExternalWatch>(
         options.external, cgroups_.engine_id, dataplane_->engine_cells() + ST_EXTERNAL_ENGINE_SLOT,

@@ -90,6 +90,8 @@ class Agent : public admin::Views {
   [[nodiscard]] InForce in_force() const;
   void on_snapshot(const kube::Snapshot& snapshot);
   void take(const kube::Snapshot& snapshot);
+  void apply_routes();
+  void note_applied(std::uint64_t begin_ns);
   [[nodiscard]] Result<void> listen_for_engines();
   // The first state is known: engines and the plugin may come.
   [[nodiscard]] Result<void> open_doors();
@@ -162,9 +164,10 @@ class Agent : public admin::Views {
   std::vector<std::unique_ptr<boost::asio::steady_timer>> timers_;
 
   policy::LastGood last_good_;
-  std::map<std::string, policy::ServiceRoute> routes_;
-  kube::Snapshot snapshot_;  // as the source delivered it last
-  bool routes_are_stale_ = true;
+  // As the source delivered it last, without services and slices: `routes_` has what they say.
+  kube::Snapshot snapshot_;
+  policy::RouteTable routes_;
+  policy::Routes due_routes_;  // that the engines do not know yet
   std::vector<kube::Problem> problems_;
   std::set<std::uint16_t> slots_;  // cells of registered engines
   Unregistered unregistered_;

@@ -5,6 +5,8 @@
 
 #include <cstdint>
 #include <ctime>
+#include <set>
+#include <string>
 #include <utility>
 
 #include "agent/main/agent.h"
@@ -14,28 +16,36 @@
 
 namespace sidetrack::agent {
 
-// Most changes are of pods: what routes are made of is large, and rarely another.
-void Agent::take(const kube::Snapshot& snapshot) {
-  const auto put = [](auto& mine, const auto& theirs) {
-    const bool differs = mine != theirs;
-    if (differs) {
-      mine = theirs;
+namespace {
+
+void put(auto& mine, const auto& theirs, const std::set<std::string>& changed) {
+  for (const std::string& key : changed) {
+    if (const auto object = theirs.find(key); object != theirs.end()) {
+      mine.insert_or_assign(key, object->second);
+    } else {
+      mine.erase(key);
     }
-    return differs;
-  };
+  }
+}
+
+}  // namespace
+
+void Agent::take(const kube::Snapshot& snapshot) {
   kube::ObjectSet& mine = snapshot_.objects;
   const kube::ObjectSet& theirs = snapshot.objects;
-  put(mine.namespaces, theirs.namespaces);
-  put(mine.pods, theirs.pods);
-  const bool services = put(mine.services, theirs.services);
-  const bool slices = put(mine.endpoint_slices, theirs.endpoint_slices);
-  const bool nodes = put(mine.nodes, theirs.nodes);
-  routes_are_stale_ = routes_are_stale_ || services || slices || nodes;
+  put(mine.namespaces, theirs.namespaces, snapshot.changes.namespaces);
+  put(mine.pods, theirs.pods, snapshot.changes.pods);
+  put(mine.nodes, theirs.nodes, snapshot.changes.nodes);
+  for (auto& [front, route] : routes_.update(theirs, snapshot.changes)) {
+    due_routes_.insert_or_assign(front, std::move(route));
+  }
   snapshot_.problems = snapshot.problems;
   snapshot_.complete = snapshot.complete;
 }
 
 void Agent::on_snapshot(const kube::Snapshot& snapshot) {
+  const bool pods_stay = snapshot.changes.namespaces.empty() && snapshot.changes.pods.empty() &&
+                         snapshot.problems == snapshot_.problems;
   take(snapshot);
   if (is_held()) {
     const bool has_news = snapshot_.problems != problems_;
@@ -47,7 +57,11 @@ void Agent::on_snapshot(const kube::Snapshot& snapshot) {
     }
     return;
   }
-  apply();
+  if (synced_ && pods_stay) {
+    apply_routes();
+  } else {
+    apply();
+  }
 }
 
 bool Agent::is_held() const {
@@ -81,10 +95,7 @@ void Agent::apply() {
   problems.insert(problems.end(), resolution.problems.begin(), resolution.problems.end());
   const bool has_news = problems != problems_;
   problems_ = std::move(problems);
-  if (std::exchange(routes_are_stale_, false)) {
-    routes_ = policy::compile_services(snapshot_.objects, options_.node_name);
-    engine_server_.set_services(routes_);
-  }
+  engine_server_.update_routes(std::exchange(due_routes_, {}));
   if (kubernetes_) {
     kubernetes_->fill(resolution.pods);
   }
@@ -103,16 +114,27 @@ void Agent::apply() {
   if (kubernetes_) {
     kubernetes_->applied();
   }
-  last_apply_s_ = static_cast<double>(clock_ns(CLOCK_MONOTONIC) - begin) / 1e9;
-  metrics_.observe_policy_apply(last_apply_s_);
-  log_event(LogLevel::kInfo, "agent", "applied",
-            {{"pods", snapshot_.objects.pods.size()},
-             {"services", snapshot_.objects.services.size()},
-             {"problems", problems_.size()},
-             {"seconds", fmt::format("{:.4f}", last_apply_s_)}});
+  note_applied(begin);
   if (has_news) {
     log_problems("policy", problems_, StatusHas::kAll);
   }
+}
+
+// Most changes of a large cluster are of endpoints: none of them concerns the kernel's tables.
+void Agent::apply_routes() {
+  const std::uint64_t begin = clock_ns(CLOCK_MONOTONIC);
+  engine_server_.update_routes(std::exchange(due_routes_, {}));
+  note_applied(begin);
+}
+
+void Agent::note_applied(std::uint64_t begin_ns) {
+  last_apply_s_ = static_cast<double>(clock_ns(CLOCK_MONOTONIC) - begin_ns) / 1e9;
+  metrics_.observe_policy_apply(last_apply_s_);
+  log_event(LogLevel::kInfo, "agent", "applied",
+            {{"pods", snapshot_.objects.pods.size()},
+             {"routes", routes_.routes().size()},
+             {"problems", problems_.size()},
+             {"seconds", fmt::format("{:.4f}", last_apply_s_)}});
 }
 
 }  // namespace sidetrack::agent

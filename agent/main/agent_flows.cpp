@@ -89,7 +89,7 @@ admin::FlowView Agent::to_view(const st_live& live) const {
     const auto report = dataplane_->report(live.cookie);
     if (report && *report && (*report)->close == ST_CLOSE_OPEN) {
       view.endpoint = endpoint_text((*report)->endpoint, (*report)->port_be);
-    } else if (routes_.contains(view.destination)) {
+    } else if (routes_.find(view.destination) != nullptr) {
       view.endpoint.clear();  // none of the Service's is reached yet
     }
   }

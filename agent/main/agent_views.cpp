@@ -224,9 +224,9 @@ Result<admin::ExplainView> Agent::explain(const std::string& namespace_name, con
                   : path_name(reason == ST_REASON_REDIRECTED ? ST_PATH_ENGINE : ST_PATH_DIRECT);
   view.explanation = explanation(*intent, reason, problems_);
   view.rule = rule_of(*intent, reason, *to);
-  if (const auto route = routes_.find(view.destination); route != routes_.end()) {
-    view.service = route->second.service;
-    for (const policy::SocketAddress& endpoint : route->second.endpoints) {
+  if (const auto* route = routes_.find(view.destination); route != nullptr) {
+    view.service = route->service;
+    for (const policy::SocketAddress& endpoint : route->endpoints) {
       view.endpoints.push_back(policy::format_endpoint(endpoint.address, endpoint.port));
     }
     if (view.endpoints.empty() && st_verdict_of(reason) != ST_VERDICT_refused) {
@@ -239,10 +239,10 @@ Result<admin::ExplainView> Agent::explain(const std::string& namespace_name, con
 // The server's end, if it is a pod of this node: of a Service the first of its endpoints that is.
 std::optional<std::uint64_t> Agent::server_of(const policy::SocketAddress& to) const {
   std::vector<st_addr> addresses{to.address};
-  if (const auto route = routes_.find(policy::format_endpoint(to.address, to.port));
-      route != routes_.end()) {
+  if (const auto* route = routes_.find(policy::format_endpoint(to.address, to.port));
+      route != nullptr) {
     addresses.clear();
-    for (const policy::SocketAddress& endpoint : route->second.endpoints) {
+    for (const policy::SocketAddress& endpoint : route->endpoints) {
       addresses.push_back(endpoint.address);
     }
   }

@@ -16,21 +16,10 @@ struct Candidate {
   const kube::Endpoint* endpoint = nullptr;
 };
 using Candidates = std::vector<Candidate>;
-using SlicesByService =
-    std::map<std::string, std::vector<const kube::EndpointSlice*>>;  // "namespace/service"
-
-SlicesByService index_slices(const kube::ObjectSet& objects) {
-  SlicesByService index;
-  for (const auto& [key, slice] : objects.endpoint_slices) {
-    index[fmt::format("{}/{}", slice.metadata.namespace_name, slice.service_name)].push_back(
-        &slice);
-  }
-  return index;
-}
+using Slices = std::vector<const kube::EndpointSlice*>;
 
 // The endpoints behind one port of a service, of one family.
-Candidates find_candidates(const std::vector<const kube::EndpointSlice*>& slices,
-                           const std::string& port_name, bool v4) {
+Candidates find_candidates(const Slices& slices, const std::string& port_name, bool v4) {
   Candidates candidates;
   for (const kube::EndpointSlice* slice : slices) {
     const auto port = std::find_if(slice->ports.begin(), slice->ports.end(),
@@ -91,16 +80,17 @@ bool less(const SocketAddress& a, const SocketAddress& b) {
   return order != 0 ? order < 0 : a.port < b.port;
 }
 
+bool same(const SocketAddress& a, const SocketAddress& b) {
+  return compare(a.address, b.address) == 0 && a.port == b.port;
+}
+
 std::vector<SocketAddress> sorted_addresses(const Candidates& candidates) {
   std::vector<SocketAddress> addresses;
   for (const Candidate& candidate : candidates) {
     addresses.push_back(candidate.address);
   }
   std::sort(addresses.begin(), addresses.end(), less);
-  const auto equal = [](const SocketAddress& a, const SocketAddress& b) {
-    return !less(a, b) && !less(b, a);
-  };
-  addresses.erase(std::unique(addresses.begin(), addresses.end(), equal), addresses.end());
+  addresses.erase(std::unique(addresses.begin(), addresses.end(), same), addresses.end());
   return addresses;
 }
 
@@ -129,45 +119,134 @@ std::string zone_of(const kube::ObjectSet& objects, const std::string& node_name
   return label == node->second.metadata.labels.end() ? std::string() : label->second;
 }
 
-}  // namespace
-
-std::map<std::string, ServiceRoute> compile_services(const kube::ObjectSet& objects,
-                                                     const std::string& node_name) {
+// The routes of one Service; two ports of the same number are one.
+std::map<std::string, ServiceRoute> compile_service(const kube::Service& service,
+                                                    const Slices& slices,
+                                                    const std::string& node_name,
+                                                    const std::string& zone) {
   std::map<std::string, ServiceRoute> routes;
-  const SlicesByService slices = index_slices(objects);
-  const std::string zone = zone_of(objects, node_name);
-  for (const auto& [key, service] : objects.services) {
-    if (service.type == "ExternalName") {
+  if (service.type == "ExternalName") {
+    return routes;
+  }
+  for (const std::string& text : service.cluster_addresses) {
+    const auto address =
+        parse_address(text);  // a headless service says None here, which is no address
+    if (!address) {
       continue;
     }
-    const std::string name =
-        fmt::format("{}/{}", service.metadata.namespace_name, service.metadata.name);
-    const auto found = slices.find(name);
-    for (const std::string& text : service.cluster_addresses) {
-      const auto address =
-          parse_address(text);  // a headless service says None here, which is no address
-      if (!address) {
+    const bool v4 = st_addr_is_v4(&*address) != 0;
+    for (const kube::ServicePort& port : service.ports) {
+      if (port.protocol != "TCP" || port.port == 0) {
         continue;
       }
-      const bool v4 = st_addr_is_v4(&*address) != 0;
-      for (const kube::ServicePort& port : service.ports) {
-        if (port.protocol != "TCP" || port.port == 0) {
-          continue;
-        }
-        ServiceRoute route{
-            .front = {.address = *address, .port = port.port},
-            .service = fmt::format("{}:{}", name, port.port),
-            .endpoints = {},
-            .affinity_timeout_s = service.client_ip_affinity ? service.affinity_timeout_s : 0};
-        if (found != slices.end()) {
-          route.endpoints =
-              choose(find_candidates(found->second, port.name, v4), service, node_name, zone);
-        }
-        routes.try_emplace(format_endpoint(*address, port.port), std::move(route));
-      }
+      routes.try_emplace(
+          format_endpoint(*address, port.port),
+          ServiceRoute{
+              .front = {.address = *address, .port = port.port},
+              .service = fmt::format("{}/{}:{}", service.metadata.namespace_name,
+                                     service.metadata.name, port.port),
+              .endpoints = choose(find_candidates(slices, port.name, v4), service, node_name, zone),
+              .affinity_timeout_s = service.client_ip_affinity ? service.affinity_timeout_s : 0});
     }
   }
   return routes;
+}
+
+}  // namespace
+
+bool same_route(const ServiceRoute& a, const ServiceRoute& b) {
+  return same(a.front, b.front) && a.service == b.service &&
+         a.affinity_timeout_s == b.affinity_timeout_s &&
+         std::equal(a.endpoints.begin(), a.endpoints.end(), b.endpoints.begin(), b.endpoints.end(),
+                    same);
+}
+
+Routes RouteTable::update(const kube::ObjectSet& objects, const kube::ObjectKeys& changes) {
+  Keys services = changes.services;
+  for (const std::string& key : changes.endpoint_slices) {
+    index_slice(objects, key, services);
+  }
+  if (std::string zone = zone_of(objects, node_name_); zone != zone_) {
+    zone_ = std::move(zone);
+    for (const auto& [key, service] : objects.services) {
+      services.insert(key);
+    }
+  }
+  Keys fronts;
+  for (const std::string& key : services) {
+    compile(objects, key, fronts);
+  }
+  Routes changed;
+  for (const std::string& front : fronts) {
+    if (settle(front)) {
+      const auto route = routes_.find(front);
+      changed[front] = route == routes_.end() ? nullptr : route->second;
+    }
+  }
+  return changed;
+}
+
+const ServiceRoute* RouteTable::find(const std::string& front) const {
+  const auto found = routes_.find(front);
+  return found == routes_.end() ? nullptr : found->second.get();
+}
+
+void RouteTable::index_slice(const kube::ObjectSet& objects, const std::string& key,
+                             Keys& services) {
+  if (const auto before = service_.extract(key)) {
+    services.insert(before.mapped());
+    const auto slices = slices_.find(before.mapped());
+    slices->second.erase(key);
+    if (slices->second.empty()) {
+      slices_.erase(slices);
+    }
+  }
+  if (const auto slice = objects.endpoint_slices.find(key);
+      slice != objects.endpoint_slices.end()) {
+    const std::string service =
+        fmt::format("{}/{}", slice->second.metadata.namespace_name, slice->second.service_name);
+    service_[key] = service;
+    slices_[service].insert(key);
+    services.insert(service);
+  }
+}
+
+void RouteTable::compile(const kube::ObjectSet& objects, const std::string& key, Keys& fronts) {
+  if (const auto before = fronts_.extract(key)) {
+    for (const std::string& front : before.mapped()) {
+      offers_.erase({front, key});
+      fronts.insert(front);
+    }
+  }
+  const auto service = objects.services.find(key);
+  if (service == objects.services.end()) {
+    return;
+  }
+  Slices slices;
+  if (const auto own = slices_.find(key); own != slices_.end()) {
+    for (const std::string& slice : own->second) {
+      slices.push_back(&objects.endpoint_slices.at(slice));
+    }
+  }
+  for (auto& [front, route] : compile_service(service->second, slices, node_name_, zone_)) {
+    offers_[{front, key}] = std::make_shared<const ServiceRoute>(std::move(route));
+    fronts_[key].insert(front);
+    fronts.insert(front);
+  }
+}
+
+bool RouteTable::settle(const std::string& front) {
+  const auto offer = offers_.lower_bound({front, ""});
+  if (offer == offers_.end() || offer->first.first != front) {
+    return routes_.erase(front) != 0;
+  }
+  auto& route = routes_[front];
+  if (route && same_route(*route, *offer->second)) {
+    offer->second = route;  // those who know it keep it
+    return false;
+  }
+  route = offer->second;
+  return true;
 }
 
 }  // namespace sidetrack::policy

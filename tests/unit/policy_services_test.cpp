@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "agent/kube/differences.h"
 #include "agent/policy/services.h"
 #include "tests/unit/policy_fixture.h"
 
@@ -8,6 +9,11 @@ namespace {
 using ::testing::ElementsAre;
 using ::testing::IsEmpty;
 using ::testing::SizeIs;
+
+// As node "n1" sees them.
+Routes routes_of(const kube::ObjectSet& objects) {
+  return RouteTable("n1").update(objects, kube::differences({}, objects));
+}
 
 // A Service "shop/db" at 10.96.0.1:5432 (port name "sql") and its slices, seen from node "n1" in
 // zone "a".
@@ -38,8 +44,8 @@ struct Services {
   }
   std::vector<std::string> endpoints_of(const std::string& front) {
     std::vector<std::string> texts;
-    const auto routes = compile_services(objects, "n1");
-    for (const SocketAddress& endpoint : routes.at(front).endpoints) {
+    const auto routes = routes_of(objects);
+    for (const SocketAddress& endpoint : routes.at(front)->endpoints) {
       texts.push_back(format_endpoint(endpoint.address, endpoint.port));
     }
     return texts;
@@ -57,8 +63,8 @@ TEST(Services, ready_endpoints_of_all_slices_sorted_and_once) {
 
 TEST(Services, route_names_front_and_service) {
   Services s;
-  const auto routes = compile_services(s.objects, "n1");
-  const ServiceRoute& route = routes.at("10.96.0.1:5432");
+  const auto routes = routes_of(s.objects);
+  const ServiceRoute& route = *routes.at("10.96.0.1:5432");
   EXPECT_EQ(route.service, "shop/db:5432");
   EXPECT_EQ(route.front.port, 5432);
   EXPECT_EQ(format_address(route.front.address), "10.96.0.1");
@@ -74,7 +80,7 @@ TEST(Services, client_ip_affinity_is_carried) {
   Services s;
   s.service().client_ip_affinity = true;
   s.service().affinity_timeout_s = 60;
-  EXPECT_EQ(compile_services(s.objects, "n1").at("10.96.0.1:5432").affinity_timeout_s, 60U);
+  EXPECT_EQ(routes_of(s.objects).at("10.96.0.1:5432")->affinity_timeout_s, 60U);
 }
 
 TEST(Services, endpoints_not_ready_are_left_out) {
@@ -195,7 +201,7 @@ TEST(Services, ports_are_matched_by_name_and_tcp_only) {
                            {.name = "sql", .protocol = "TCP", .port = 15432}};
   EXPECT_THAT(s.endpoints(), ElementsAre("10.0.0.1:15432"));
   EXPECT_THAT(s.endpoints_of("10.96.0.1:9100"), ElementsAre("10.0.0.1:19100"));
-  EXPECT_THAT(compile_services(s.objects, "n1"), SizeIs(2));
+  EXPECT_THAT(routes_of(s.objects), SizeIs(2));
 }
 
 TEST(Services, both_families_have_routes_with_endpoints_of_their_own) {
@@ -210,18 +216,18 @@ TEST(Services, both_families_have_routes_with_endpoints_of_their_own) {
 TEST(Services, headless_and_external_name_have_no_route) {
   Services s;
   s.service().cluster_addresses = {};
-  EXPECT_THAT(compile_services(s.objects, "n1"), IsEmpty());
+  EXPECT_THAT(routes_of(s.objects), IsEmpty());
   s.service().cluster_addresses = {"None"};
-  EXPECT_THAT(compile_services(s.objects, "n1"), IsEmpty());
+  EXPECT_THAT(routes_of(s.objects), IsEmpty());
   s.service().cluster_addresses = {"10.96.0.1"};
   s.service().type = "ExternalName";
-  EXPECT_THAT(compile_services(s.objects, "n1"), IsEmpty());
+  EXPECT_THAT(routes_of(s.objects), IsEmpty());
 }
 
 TEST(Services, node_port_and_load_balancer_have_a_cluster_address_too) {
   Services s;
   s.service().type = "LoadBalancer";
-  EXPECT_THAT(compile_services(s.objects, "n1"), SizeIs(1));
+  EXPECT_THAT(routes_of(s.objects), SizeIs(1));
 }
 
 TEST(Services, slices_of_other_services_namespaces_and_kinds_are_ignored) {

@@ -152,7 +152,7 @@ TEST_F(EngineServerTest, an_engine_that_dies_in_the_snapshot_leaves_nothing_behi
   auto routes = services(1, 20000);
   routes.merge(services(2, 20000));
   routes.merge(services(3, 20000));
-  server->set_services(routes);
+  server->update_routes(routes);
   settle();
   const std::size_t before = open_files();
   for (int round = 1; round <= 5; ++round) {
@@ -194,7 +194,7 @@ TEST_F(EngineServerTest, gives_up_an_engine_that_does_not_read) {
   start();
   auto routes = services(1, 20000);
   routes.merge(services(2, 20000));
-  server->set_services(routes);
+  server->update_routes(routes);
   ScriptedEngine& engine = connect();
   engine.hello();
   engine.reads = false;
@@ -228,7 +228,7 @@ TEST_F(EngineServerTest, callbacks_may_call_back_in) {
       server->remove_pod(60, false);
       server->upsert_pod(pod_spec(61));
     }
-    server->set_services(services(static_cast<std::uint8_t>(cookie), 2));
+    server->update_routes(services(static_cast<std::uint8_t>(cookie), 2));
     return UniqueFd(::open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC));
   };
   callbacks.on_lost = [this](SessionId) {

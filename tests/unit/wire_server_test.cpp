@@ -24,7 +24,7 @@ TEST_F(EngineServerTest, welcomes_and_sends_all_that_is_desired) {
   start();
   server->upsert_pod(pod_spec(1, {80, 443}));
   server->upsert_pod(pod_spec(2));
-  server->set_services(services(10, 3));
+  server->update_routes(services(10, 3));
   ScriptedEngine& engine = connect();
   engine.hello();
   until("both pods listen",
@@ -48,14 +48,14 @@ TEST_F(EngineServerTest, welcomes_and_sends_all_that_is_desired) {
 TEST_F(EngineServerTest, sends_only_differences_later) {
   start();
   server->upsert_pod(pod_spec(1));
-  server->set_services(services(10, 3));
+  server->update_routes(services(10, 3));
   ScriptedEngine& engine = connect();
   engine.hello();
   until("the pod listens", [&] { return happened("listening 1 1"); });
   engine.received.clear();
 
   server->upsert_pod(pod_spec(1));
-  server->set_services(services(10, 3));
+  server->update_routes(services(10, 3));
   settle();
   EXPECT_EQ(engine.received.size(), 0U) << "equal calls cost nothing";
 
@@ -63,9 +63,9 @@ TEST_F(EngineServerTest, sends_only_differences_later) {
   until("the changed pod", [&] { return engine.count("pod") == 1; });
   auto routes = services(10, 4);
   routes.merge(services(11, 1));
-  server->set_services(routes);
+  server->update_routes(routes);
   until("two routes", [&] { return engine.count("route") == 2; });
-  server->set_services(services(11, 1));
+  server->update_routes({{"10.96.0.10:80", nullptr}});
   until("a route less", [&] { return engine.count("route_remove") == 1; });
   server->reopen_pod(1);
   until("a reopen", [&] { return engine.count("reopen") == 1; });
@@ -142,7 +142,7 @@ TEST_F(EngineServerTest, serves_two_engines_and_spares_the_draining_one) {
   EXPECT_FALSE(server->sessions()[1].draining);
 
   server->upsert_pod(pod_spec(2));
-  server->set_services(services(10, 1));
+  server->update_routes(services(10, 1));
   until("the newer has the second", [&] { return happened("listening 2 2"); });
   server->remove_pod(1, false);
   until("both drop the first",
@@ -154,11 +154,11 @@ TEST_F(EngineServerTest, serves_two_engines_and_spares_the_draining_one) {
 
 TEST_F(EngineServerTest, sends_20000_endpoints_in_one_route_and_in_many) {
   start();
-  std::map<std::string, policy::ServiceRoute> routes = services(1, 20000);
+  policy::Routes routes = services(1, 20000);
   for (std::uint8_t n = 2; n < 202; ++n) {
     routes.merge(services(n, 100));
   }
-  server->set_services(routes);
+  server->update_routes(routes);
   ScriptedEngine& engine = connect();
   engine.hello();
   until("the snapshot's end", [&] { return engine.count("snapshot_end") == 1; });

@@ -27,7 +27,7 @@ PodSpec pod_spec(std::uint64_t netns_cookie, std::vector<std::uint16_t> reserved
           .reserved_ports = std::move(reserved_ports)};
 }
 
-std::map<std::string, policy::ServiceRoute> services(std::uint8_t n, std::size_t endpoints) {
+policy::Routes services(std::uint8_t n, std::size_t endpoints) {
   policy::ServiceRoute route;
   route.front = {.address = {{0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 10, 96, 0, n}}, .port = 80};
   route.service = "shop/web:http";
@@ -37,7 +37,8 @@ std::map<std::string, policy::ServiceRoute> services(std::uint8_t n, std::size_t
     route.endpoints.push_back(
         {.address = {{0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 10, 0, high, low}}, .port = 8080});
   }
-  return {{"10.96.0." + std::to_string(n) + ":80", route}};
+  return {{"10.96.0." + std::to_string(n) + ":80",
+           std::make_shared<const policy::ServiceRoute>(std::move(route))}};
 }
 
 ScriptedEngine::ScriptedEngine(const std::string& path)

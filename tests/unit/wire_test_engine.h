@@ -25,8 +25,7 @@ namespace sidetrack::engines {
                                std::vector<std::uint16_t> reserved_ports = {});
 // Keyed as the service compiler does it, near enough: front 10.96.0.`n`:80,
 // endpoints 10.0.x.y:8080.
-[[nodiscard]] std::map<std::string, policy::ServiceRoute> services(std::uint8_t n,
-                                                                   std::size_t endpoints);
+[[nodiscard]] policy::Routes services(std::uint8_t n, std::size_t endpoints);
 
 class ScriptedEngine {
  public:
