@@ -67,6 +67,11 @@ std::size_t distance(std::string_view one, std::string_view other) {
   return row.back();
 }
 
+bool is_known(std::string_view key, Place place) {
+  return std::any_of(kKnown.begin(), kKnown.end(),
+                     [&](const Known& known) { return known.key == key && known.place == place; });
+}
+
 // The key that may have been meant: the nearest, if at most a third of its letters differ.
 const Known* meant_by(std::string_view key) {
   const std::string name = plain(key.substr(kPrefix.size()));
@@ -143,10 +148,10 @@ void check(Place place, const std::map<std::string, std::string>& entries,
   for (auto entry = entries.lower_bound(std::string(kPrefix));
        entry != entries.end() && entry->first.starts_with(kPrefix); ++entry) {
     const auto& [key, value] = *entry;
-    const Known* meant = meant_by(key);
-    if (meant != nullptr && meant->key == key && meant->place == place) {
+    if (is_known(key, place)) {
       continue;
     }
+    const Known* meant = meant_by(key);
     const bool excludes = may_exclude(key, value, meant);
     problems.push_back({.object = object,
                         .key = key,
