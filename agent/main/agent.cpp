@@ -362,6 +362,7 @@ void Agent::reload() {
     node_settings_.rules = std::move(settings.rules);
     node_settings_.compat = std::move(settings.compat);
     fast_path_.set_switch(options->fast_path);
+    policy_is_stale_ = true;
     log_event(LogLevel::kInfo, "agent", "reloaded");
   }
   source().refresh();

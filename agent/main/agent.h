@@ -163,7 +163,8 @@ class Agent : public admin::Views {
   boost::asio::posix::stream_descriptor rings_;
   std::vector<std::unique_ptr<boost::asio::steady_timer>> timers_;
 
-  policy::LastGood last_good_;
+  policy::Resolution resolution_;
+  bool policy_is_stale_ = true;  // objects or options are others since
   // As the source delivered it last, without services and slices: `routes_` has what they say.
   kube::Snapshot snapshot_;
   policy::RouteTable routes_;

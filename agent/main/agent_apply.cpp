@@ -44,8 +44,9 @@ void Agent::take(const kube::Snapshot& snapshot) {
 }
 
 void Agent::on_snapshot(const kube::Snapshot& snapshot) {
-  const bool pods_stay = snapshot.changes.namespaces.empty() && snapshot.changes.pods.empty() &&
-                         snapshot.problems == snapshot_.problems;
+  policy_is_stale_ =
+      policy_is_stale_ || !snapshot.changes.namespaces.empty() || !snapshot.changes.pods.empty();
+  const bool pods_stay = !policy_is_stale_ && snapshot.problems == snapshot_.problems;
   take(snapshot);
   if (is_held()) {
     const bool has_news = snapshot_.problems != problems_;
@@ -89,17 +90,19 @@ Result<void> Agent::open_doors() {
 
 void Agent::apply() {
   const std::uint64_t begin = clock_ns(CLOCK_MONOTONIC);
-  policy::Resolution resolution = policy::resolve(snapshot_.objects, node_settings_, last_good_);
-  last_good_ = std::move(resolution.last_good);
+  if (std::exchange(policy_is_stale_, false)) {
+    resolution_ = policy::resolve(snapshot_.objects, node_settings_, resolution_.last_good);
+  }
   std::vector<kube::Problem> problems = snapshot_.problems;
-  problems.insert(problems.end(), resolution.problems.begin(), resolution.problems.end());
+  problems.insert(problems.end(), resolution_.problems.begin(), resolution_.problems.end());
   const bool has_news = problems != problems_;
   problems_ = std::move(problems);
   engine_server_.update_routes(std::exchange(due_routes_, {}));
+  std::vector<policy::PodIntent> pods = resolution_.pods;
   if (kubernetes_) {
-    kubernetes_->fill(resolution.pods);
+    kubernetes_->fill(pods);
   }
-  reconciler_.apply(std::move(resolution.pods), reconcile::Clock::now());
+  reconciler_.apply(std::move(pods), reconcile::Clock::now());
   if (auto opened = open_doors(); !opened) {
     failure_ = opened.error();
     context_.stop();
