@@ -5,6 +5,8 @@
 #include <set>
 #include <utility>
 
+#include "agent/reconcile/intent_comparison.h"
+
 namespace sidetrack::reconcile {
 
 namespace {
@@ -40,6 +42,8 @@ void Reconciler::apply(std::vector<policy::PodIntent> intents, Clock::time_point
   forget_policy_ids();
   first_apply_ = first_apply_.value_or(now);
   std::set<std::string> present;
+  IntentComparison comparison;
+  std::vector<policy::PodIntent> replaced;  // `comparison` knows policies by their addresses
   for (policy::PodIntent& intent : intents) {
     const std::string key = key_of(intent);
     present.insert(key);
@@ -48,9 +52,12 @@ void Reconciler::apply(std::vector<policy::PodIntent> intents, Clock::time_point
     if (!is_new && entry.intent.state != policy::PodState::kEnrol) {
       entry.wanted_since = now;
     }
-    entry.intent = std::move(intent);
+    // Every row is compared with the kernel by audit(); here those that are to be others.
+    if (is_new || !comparison.same(entry.intent, intent)) {
+      entry.retry_at = now;
+    }
+    replaced.push_back(std::exchange(entry.intent, std::move(intent)));
     entry.wanted = true;
-    entry.retry_at = now;
   }
   for (auto& [key, entry] : entries_) {
     if (!present.contains(key) && entry.wanted) {
@@ -62,14 +69,12 @@ void Reconciler::apply(std::vector<policy::PodIntent> intents, Clock::time_point
     }
   }
   // Pods that leave come first: another may now own their namespace.
-  for (auto& [key, entry] : entries_) {
-    if (!entry.wanted) {
-      step(key, entry, now);
-    }
-  }
-  for (auto& [key, entry] : entries_) {
-    if (entry.wanted) {
-      step(key, entry, now);
+  for (const bool wanted : {false, true}) {
+    for (auto& [key, entry] : entries_) {
+      const bool is_due = entry.retry_at <= now || !entry.reason.empty();
+      if (entry.wanted == wanted && is_due) {
+        step(key, entry, now);
+      }
     }
   }
 }

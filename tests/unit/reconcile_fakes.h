@@ -66,6 +66,7 @@ struct FakeKernel : KernelTables {
     return {};
   }
   Result<std::optional<st_pod>> pod(std::uint64_t cookie) override {
+    ++lookups[cookie];
     if (list_error) {
       return make_error(ErrorCode::kIo, "map st_pods: look up: input/output error");
     }
@@ -83,6 +84,7 @@ struct FakeKernel : KernelTables {
   Calls& calls;
   std::map<std::uint64_t, st_pod> rows;
   std::map<std::uint64_t, st_tuning> tunings;
+  std::map<std::uint64_t, int> lookups;
   std::map<std::string, std::uint32_t> policy_ids;
   std::set<std::uint32_t> damaged_policies;
   std::map<std::string, std::uint32_t> slots;

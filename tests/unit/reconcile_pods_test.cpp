@@ -107,8 +107,8 @@ TEST_F(Pods, that_share_a_policy_have_it_looked_up_once_per_pass) {
          with_policy(intent("api", "/netns/api"), shared)});
   EXPECT_EQ(kernel.acquired, 1);
   EXPECT_EQ(kernel.rows.at(kWeb).policy_id, kernel.rows.at(7002).policy_id);
-  apply({with_policy(intent("web", "/netns/web"), shared),
-         with_policy(intent("api", "/netns/api"), shared)});
+  apply({with_policy(intent("web", "/netns/web", ST_MODE_PASSTHROUGH), shared),
+         with_policy(intent("api", "/netns/api", ST_MODE_PASSTHROUGH), shared)});
   EXPECT_EQ(kernel.acquired, 2) << "the next pass asks again: the policy may have been collected";
 }
 
