@@ -71,8 +71,8 @@ Result<void> leave(const Options& options) {
   }
   const auto stopped =
       dataplane::stop_redirecting(options.pin_dir, dataplane::Beside::kAgentThatHangs);
-  retract_plugin(options);  // whatever became of the rest: the node must start pods
-  return stopped;
+  const auto retracted = retract_plugin(options);  // in any case: the node must start pods
+  return stopped ? retracted : stopped;
 }
 
 }  // namespace sidetrack::agent

@@ -162,17 +162,23 @@ void remove_self_tests(const Options& options, const std::string& attached_to) {
 
 }  // namespace
 
-void retract_plugin(const Options& options) {
+Result<void> retract_plugin(const Options& options) {
   if (options.cni.conf_dir.empty() || options.keep_conflist) {
-    return;
+    return {};
   }
   const auto done = cni::install::uninstall(installer_settings(options));
   for (const std::string& left : done.left) {
     cli::say(fmt::format("left {}\n", left));
   }
-  cli::say(fmt::format("sidetrack-cni is {}\n", done.left.empty()
-                                                    ? "out of " + options.cni.conf_dir
-                                                    : "not wholly out of " + options.cni.conf_dir));
+  if (!done.left.empty()) {
+    return make_error(
+        ErrorCode::kBusy,
+        fmt::format("sidetrack-cni is not wholly out of {}: correct what is named above (the "
+                    "folders are those of --cni-conf-dir and --cni-bin-dir) and uninstall again",
+                    options.cni.conf_dir));
+  }
+  cli::say(fmt::format("sidetrack-cni is out of {}\n", options.cni.conf_dir));
+  return {};
 }
 
 Result<void> uninstall(const Options& options) {
@@ -202,7 +208,9 @@ Result<void> uninstall(const Options& options) {
   // Before anything that takes time: engines may be ending, too, and where `closed` holds their
   // pods' connections would be refused.
   ST_TRY(dataplane::stop_redirecting(options.pin_dir));
-  retract_plugin(options);  // early: from then on the runtime asks nobody of us for new pods
+  // Early: from then on the runtime asks nobody of us for new pods. All else goes whatever became
+  // of it.
+  const auto retracted = retract_plugin(options);
   if (*has_pins) {
     ST_TRY(drain(options));
     auto removed = dataplane::Dataplane::uninstall(options.pin_dir);
@@ -234,7 +242,7 @@ Result<void> uninstall(const Options& options) {
   }
   cli::say(fmt::format("{} of {} is left in the kernel\n",
                        *outcome == Outcome::kKept ? "nothing but this cgroup" : "nothing", whose));
-  return {};
+  return retracted;
 }
 
 }  // namespace sidetrack::agent

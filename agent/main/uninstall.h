@@ -9,11 +9,11 @@
 
 namespace sidetrack::agent {
 
-// Prints what was removed, a line each. kBusy: an agent is running.
+// Prints what was removed, a line each. kBusy: an agent is running, or all but the plugin is gone.
 [[nodiscard]] Result<void> uninstall(const Options& options);
 
 // The part of it that the runtime sees: sidetrack-cni out of the CNI configuration, then its
-// program. Prints what was done.
-void retract_plugin(const Options& options);
+// program. Prints what was done. kBusy: not all of it could be.
+[[nodiscard]] Result<void> retract_plugin(const Options& options);
 
 }  // namespace sidetrack::agent

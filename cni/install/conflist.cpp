@@ -268,6 +268,11 @@ bool mentions(std::string_view text, std::string_view type) {
                              [type](const Plugin& plugin) { return plugin.type == type; });
 }
 
+bool may_mention(std::string_view text, std::string_view type) {
+  const bool is_readable = type_of(text).has_value() || parse_list(text).has_value();
+  return is_readable ? mentions(text, type) : text.find(type) != std::string_view::npos;
+}
+
 Result<std::string> list_around(std::string_view conf, const Entry& entry) {
   if (const auto facts = read_single(conf); !facts) {
     return facts.error();

@@ -48,6 +48,10 @@ struct Facts {
 // Does any entry of this text, a list or a single configuration, have this type?
 [[nodiscard]] bool mentions(std::string_view text, std::string_view type);
 
+// The same; of a text that is neither a list nor a single configuration, so that no runtime loads
+// it as it is: whether it contains the type at all.
+[[nodiscard]] bool may_mention(std::string_view text, std::string_view type);
+
 // A list of the single configuration and our entry. Errors as read_single.
 [[nodiscard]] Result<std::string> list_around(std::string_view conf, const Entry& entry);
 

@@ -183,6 +183,17 @@ Result<void> retract_from(const Settings& settings, const std::string& name) {
       {.mode = file->mode, .owner = files::Owner{file->uid, file->gid}, .expected = file->text});
 }
 
+// Folders, and links that lead nowhere, are no files.
+bool may_mention_us(const Settings& settings, const std::filesystem::path& path) {
+  std::error_code ignored;
+  if (!std::filesystem::is_regular_file(path, ignored)) {
+    return false;
+  }
+  const auto file = files::read_file(path);
+  return file ? may_mention(file->text, settings.entry.type)
+              : file.error().code != ErrorCode::kNotFound;
+}
+
 }  // namespace
 
 std::string_view name_of(Cause cause) {
@@ -232,7 +243,7 @@ Result<Applied> apply(const Settings& settings) {
 Result<void> retract(const Settings& settings) {
   const auto names = configurations(settings.conf_dir);
   if (!names) {
-    return names.error().code == ErrorCode::kNotFound ? Result<void>() : names.error();
+    return names.error();
   }
   Result<void> outcome = files::remove_file(settings.conf_dir / kOwnList);
   for (const std::string& name : *names) {
@@ -243,15 +254,14 @@ Result<void> retract(const Settings& settings) {
   return outcome;
 }
 
-std::vector<std::string> mentioning(const Settings& settings) {
-  std::vector<std::string> found;
-  for (const std::string& name : names_in(settings.conf_dir).value_or({})) {
-    const auto file = files::read_file(settings.conf_dir / name);
-    if (file && mentions(file->text, settings.entry.type)) {
-      found.push_back(name);
-    }
+Result<std::vector<std::string>> mentioning(const Settings& settings) {
+  auto names = names_in(settings.conf_dir);
+  if (names) {
+    std::erase_if(*names, [&settings](const std::string& name) {
+      return !may_mention_us(settings, settings.conf_dir / name);
+    });
   }
-  return found;
+  return names;
 }
 
 }  // namespace sidetrack::cni::install

@@ -52,7 +52,8 @@ struct Applied {
 // has changed is then as it was, byte for byte. The first error is returned after all were tried.
 [[nodiscard]] Result<void> retract(const Settings& settings);
 
-// The names of files in the folder, loaded or not, that still name our plugin.
-[[nodiscard]] std::vector<std::string> mentioning(const Settings& settings);
+// The names of files in the folder, loaded or not, that still name our plugin, or may: one that
+// cannot be read, or that somebody would have to correct. Fails if the folder cannot be listed.
+[[nodiscard]] Result<std::vector<std::string>> mentioning(const Settings& settings);
 
 }  // namespace sidetrack::cni::install

@@ -73,8 +73,8 @@ struct Uninstalled {
 
 // Removes the list of enrolled namespaces (nobody is refused from then on), takes the entry out
 // (retract), waits for runtimes to load the configuration without it, removes the program and the
-// copies in the cache. The program stays while any file in the folder names it:
-// pods could neither start nor end without it. Blocking.
+// copies in the cache. The program stays while any file in the folder names it, or may: pods could
+// neither start nor end without it. Blocking.
 [[nodiscard]] Uninstalled uninstall(
     const Settings& settings, std::chrono::milliseconds reload = std::chrono::milliseconds(3000));
 

@@ -19,27 +19,35 @@ Uninstalled uninstall(const Settings& settings, std::chrono::milliseconds reload
     }
   }
   const std::filesystem::path program = settings.bin_dir / settings.entry.type;
-  const bool had_entry = !mentioning(settings).empty();
+  const auto before = mentioning(settings);
+  if (!before) {
+    done.left.push_back(before.error().message + "; therefore " + program.string() + " stays");
+    return done;
+  }
   if (const auto retracted = retract(settings); !retracted) {
     done.left.push_back(retracted.error().message);
   }
-  const auto still = mentioning(settings);
+  const auto still = mentioning(settings).value_or(*before);
   for (const std::string& name : still) {
     done.left.push_back((settings.conf_dir / name).string() + " still names " +
-                        settings.entry.type + "; therefore " + program.string() + " stays");
+                        settings.entry.type + ", or cannot be read; therefore " + program.string() +
+                        " stays");
   }
   if (!still.empty()) {
     return done;
   }
   // No runtime says when it has loaded a configuration; they do so on the event of the rename.
-  if (had_entry) {
+  if (!before->empty()) {
     std::this_thread::sleep_for(reload);
   }
-  if (!mentioning(settings).empty()) {  // an agent is at work that puts its entry back
+  if (!mentioning(settings).value_or(*before).empty()) {  // an agent puts its entry back
     done.left.push_back(program.string() + ": it is named again in " + settings.conf_dir.string());
     return done;
   }
-  if (const auto removed = files::remove_file(program); !removed) {
+  if (std::error_code error; !std::filesystem::is_directory(settings.bin_dir, error)) {
+    done.left.push_back("the program, wherever it is: there is no folder " +
+                        settings.bin_dir.string());
+  } else if (const auto removed = files::remove_file(program); !removed) {
     done.left.push_back(removed.error().message);
   }
   std::error_code ignored;

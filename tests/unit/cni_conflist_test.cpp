@@ -188,6 +188,10 @@ TEST(CniConflistEdit, finds_our_entry_anywhere) {
   EXPECT_TRUE(mentions(R"({"type":"sidetrack-cni"})", "sidetrack-cni"));
   EXPECT_FALSE(mentions(kHead + R"({"type":"a","note":"sidetrack-cni"}]})", "sidetrack-cni"));
   EXPECT_FALSE(mentions("sidetrack-cni", "sidetrack-cni"));
+  EXPECT_TRUE(may_mention("sidetrack-cni", "sidetrack-cni")) << "somebody may put it right";
+  EXPECT_TRUE(may_mention(kHead + R"({"type":"sidetrack-cni"})", "sidetrack-cni"));
+  EXPECT_FALSE(may_mention(kHead + R"({"type":"a"})", "sidetrack-cni"));
+  EXPECT_FALSE(may_mention(kHead + R"({"type":"a","note":"sidetrack-cni"}]})", "sidetrack-cni"));
 }
 
 // What the installer writes is what the plugin reads.

@@ -209,5 +209,41 @@ TEST_F(CniFolder, uninstall_keeps_the_program_while_anything_names_it) {
   EXPECT_TRUE(has_program());
 }
 
+TEST_F(CniFolder, uninstall_keeps_the_program_for_a_file_that_nobody_can_load_yet) {
+  std::ofstream(settings.bin_dir / "sidetrack-cni") << "the program";
+  std::string broken = with_entry(list("a"), settings.entry).value_or("?");
+  broken.erase(broken.rfind('}'));
+  put("05-b.conflist", list("b"));
+  put("10-a.conflist", broken);
+  const Uninstalled done = uninstall(settings, milliseconds(1));
+  ASSERT_EQ(done.left.size(), 1U);
+  EXPECT_NE(done.left[0].find("10-a.conflist still names sidetrack-cni"), std::string::npos);
+  EXPECT_EQ(get("10-a.conflist"), broken);
+  EXPECT_TRUE(has_program());
+  put("10-a.conflist", "{");  // broken, but not about us
+  EXPECT_TRUE(uninstall(settings, milliseconds(1)).left.empty());
+  EXPECT_FALSE(has_program());
+}
+
+TEST_F(CniFolder, uninstall_looks_at_folders_that_are_there) {
+  std::ofstream(settings.bin_dir / "sidetrack-cni") << "the program";
+  Settings mistyped = settings;
+  mistyped.conf_dir += "x";
+  const Uninstalled nothing = uninstall(mistyped, milliseconds(1));
+  ASSERT_EQ(nothing.left.size(), 1U);
+  EXPECT_NE(nothing.left[0].find(mistyped.conf_dir.string() + ": No such file or directory"),
+            std::string::npos)
+      << nothing.left[0];
+  EXPECT_TRUE(has_program());
+  put("10-a.conflist", with_entry(list("a"), settings.entry).value_or("?"));
+  mistyped = settings;
+  mistyped.bin_dir += "x";
+  const Uninstalled half = uninstall(mistyped, milliseconds(1));
+  ASSERT_EQ(half.left.size(), 1U);
+  EXPECT_NE(half.left[0].find("no folder " + mistyped.bin_dir.string()), std::string::npos);
+  EXPECT_EQ(get("10-a.conflist"), list("a"));
+  EXPECT_TRUE(has_program());
+}
+
 }  // namespace
 }  // namespace sidetrack::cni::install
