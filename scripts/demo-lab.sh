@@ -89,7 +89,7 @@ lab_remove_leftovers() {
     ip netns del "$prefix-$name" 2>/dev/null || true
   done
   # What is left in the demo's own cgroup was started by an earlier demo.
-  [ ! -d "$cgroup" ] || remove_cgroup "$cgroup"
+  [ ! -d "$cgroup" ] || remove_cgroup "$cgroup" || true
 }
 
 lab_down() {

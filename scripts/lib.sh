@@ -27,13 +27,17 @@ wait_until() {
   done
 }
 
-# remove_cgroup PATH: ends what runs in it and below.
+# remove_cgroup PATH: ends what runs in it and below. Fails if it is still there.
 remove_cgroup() {
-  local pid group
-  find "$1" -depth -name cgroup.procs -exec cat {} + | while read -r pid; do
+  local pids pid group
+  pids=$(find "$1" -depth -name cgroup.procs -exec cat {} +)
+  # So are processes of other pid namespaces shown: who owns them lives there.
+  ! grep -qx 0 <<<"$pids" || return 1
+  for pid in $pids; do
     kill -9 "$pid" 2>/dev/null || true
   done
   find "$1" -depth -type d | while read -r group; do
     wait_until 5 "$group to be empty" rmdir "$group" || true
   done
+  [ ! -d "$1" ]
 }

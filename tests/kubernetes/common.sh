@@ -7,6 +7,7 @@ CNI_CONF=$HOME_DIR/cni/net.d CNI_BIN=$HOME_DIR/cni/bin
 STATE=/run/sidetrack-k8s # sockets: their paths have to be short
 SOCKET=$STATE/containerd.sock
 NODE=sidetrack-node NODE_IP=10.198.0.1
+UP=$HOME_DIR/up # there while this machine has a cluster of ours, and what its chart put on the node
 POD_CIDR=10.197.0.0/22 SERVICE_CIDR=10.196.0.0/16 API_SERVICE=10.196.0.1
 ETCD_PORT=23379 ETCD_PEER_PORT=23380 API_PORT=16443
 BRIDGE=stk8s0 NODE_LINK=stk8snode

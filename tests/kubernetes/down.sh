@@ -51,4 +51,5 @@ if [ -s "$RUN/sysctl.saved" ]; then
 fi
 rm -rf "$STATE"
 [ "${1:-}" != --wipe ] || rm -rf "$VAR" "$ETC" "$IMAGES" "$RUN" "$HOME_DIR/cni"
+rm -f "$UP"
 echo "down.sh: down"

@@ -13,7 +13,6 @@ cd "$here/../.."
 . "$here/node.sh"
 
 PINS=/sys/fs/bpf/sidetrack AGENT_CACHE=/var/lib/sidetrack # the chart's defaults
-UP=$HOME_DIR/up                                             # there while this machine has a cluster of ours
 
 uninstall() {
   "$build/bin/sidetrack-agent" uninstall --drain 1s --cni-conf-dir "$CNI_CONF" --cni-bin-dir "$CNI_BIN"
@@ -41,7 +40,6 @@ finish() {
     # Of a run that ended before its chart was uninstalled.
     [ ! -e "$PINS" ] || uninstall
     rmdir "$AGENT_CACHE" 2>/dev/null || true # the kubelet made it, if it is there
-    rm -f "$UP"
     if ! diff <(echo "$before") <(machine); then
       echo "run.sh: the machine is not as it was: see above" >&2
       status=1
