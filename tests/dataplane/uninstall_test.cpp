@@ -325,6 +325,22 @@ TEST_F(Uninstall, takes_away_what_a_killed_self_test_left) {
   }
 }
 
+// A mistyped folder of the CNI configuration is no clean node.
+TEST_F(Uninstall, takes_all_else_away_and_fails_where_the_plugin_cannot_be_looked_for) {
+  ASSERT_NO_FATAL_FAILURE(stop_agent());
+  std::vector<std::string> words = command("0s");
+  const std::string folder = sidetrack_->state_dir() + "-no-such-folder";
+  words.insert(words.end(), {"--cni-conf-dir", folder, "--cni-bin-dir", folder});
+  ST_ASSERT_VALUE(const auto done, run_command({.arguments = words}));
+  EXPECT_EQ(done.exit_status, 1) << done.output;
+  for (const std::string& text :
+       {"left list " + folder + ": No such file", std::string("--cni-conf-dir")}) {
+    EXPECT_NE(done.output.find(text), std::string::npos) << text << "\n" << done.output;
+  }
+  EXPECT_EQ(done.output.find("is out of"), std::string::npos) << done.output;
+  expect_nothing_left();
+}
+
 TEST_F(Uninstall, says_so_when_there_is_nothing) {
   ASSERT_NO_FATAL_FAILURE(stop_agent());
   for (int i = 0; i < 2; ++i) {
