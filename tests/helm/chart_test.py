@@ -319,6 +319,12 @@ class Checks(unittest.TestCase):
     def test_a_port_may_be_a_number(self):
         self.assertEqual(chart.options_of_agent(chart.rendered(self.ACCEPTED[0]))["exclude-outbound-ports"], "8500")
 
+    def test_a_list_of_blanks_is_none_and_one_of_lines_is_one_line(self):
+        self.assertNotIn("include-outbound-ports", chart.options_of_agent(chart.rendered({"agent": {"includeOutboundPorts": " \n"}})))
+        lists = {"includeOutboundPorts": "80,\n443\n", "includeOutboundCidrs": "10.0.0.0/8,\n  fd00::/8\n"}
+        options = chart.options_of_agent(chart.rendered({"agent": lists}))
+        self.assertEqual([options[f"include-outbound-{kind}"] for kind in ("ports", "cidrs")], ["80,443", "10.0.0.0/8,fd00::/8"])
+
     def test_further_options_are_those_that_the_chart_does_not_set(self):
         table = (chart.ROOT / "docs/configuration.md").read_text().split("## sidetrack-engine")[0]
         options = set(re.findall(r"^\| .*?`--([a-z-]+)`", table, re.MULTILINE)) | set(re.findall(r"^\| `[^|]*, `--([a-z-]+)`", table, re.MULTILINE))

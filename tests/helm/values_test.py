@@ -66,7 +66,7 @@ BAD_TOGETHER: list[tuple[str, dict[str, Any]]] = [
 ]
 # Of no program's options: what the pod's other parts, or its pages' readers, would refuse.
 BAD_ELSEWHERE: dict[str, list[Any]] = {
-    "agent.excludeOutboundPorts": [0],
+    "agent.excludeOutboundPorts": [0, "80\n90"],
     "podMonitor.enabled": [True],
     "kubernetes.apiServerHost": ["https://10.0.0.1", "10.0.0.1:6443", "api server"],
     "kubernetes.apiServerPort": ["0", 0, "65536", 65536, "https"],
@@ -88,9 +88,10 @@ BAD_ELSEWHERE: dict[str, list[Any]] = {
 GOOD: dict[str, list[Any]] = {
     "agent.engine": ["none", "external=10.0.0.1:1", "external=[fd00::1]:65535,10.0.0.1:1", "external=223.255.255.255:1", "external=[fec0::1]:1",
                      "external=[::2]:1"],
-    "agent.excludeOutboundPorts": ["", "1", "65535", "1-65535", "080", " 80 ,443 , 8000-8000 ", 1, 65535],
+    "agent.excludeOutboundPorts": ["", "1", "65535", "1-65535", "080", " 80 ,443 , 8000-8000 ", "80,\n443\n", " \n", 1, 65535],
+    "agent.includeOutboundPorts": ["80\n,443\n"], "agent.includeOutboundCidrs": ["10.0.0.0/8,\n  fd00::/8\n"],
     "agent.excludeOutboundCidrs": [
-        "", "0.0.0.0/0", "255.255.255.255/32:1-65535", "10.1.2.3 , fd00::/8", "::/0", "::", "::1/128", "1::", "1:2:3:4:5:6:7::", "::2:3:4:5:6:7:8",
+        "", "0.0.0.0/0", "255.255.255.255/32:1-65535", "10.0.0.0/8\n", "10.0.0.0/8,\n10.1.0.0/16\n", "10.1.2.3 , fd00::/8", "::/0", "::", "::1/128", "1::", "1:2:3:4:5:6:7::", "::2:3:4:5:6:7:8",
         "1::3:4:5:6:7:8", "1:2:3:4:5:6:7:8", "1:2:3:4:5:6:1.2.3.4", "1:2:3:4:5::1.2.3.4", "::1.2.3.4", "::ffff:10.0.0.1", "FD00::A/8", "[fd00::/8]",
         "[fd00::/8]:443,[::1]:1-65535,10.0.0.0/8:443"],
     "agent.compat": [["istio", "linkerd", "kuma"]],

@@ -13,17 +13,13 @@
 {{- end -}}
 
 {{- define "sidetrack.checkLists" -}}
+{{- range $kind, $check := dict "Ports" "sidetrack.checkPorts" "Cidrs" "sidetrack.checkCidr" -}}
 {{- range $which := list "exclude" "include" -}}
-{{- $ports := printf "%sOutboundPorts" $which -}}
-{{- with get $.Values.agent $ports | toString | trim -}}
+{{- $key := printf "%sOutbound%s" $which $kind -}}
+{{- with include "sidetrack.list" (get $.Values.agent $key) -}}
 {{- range splitList "," . -}}
-{{- include "sidetrack.checkPorts" (dict "key" (printf "agent.%s" $ports) "text" (trim .)) -}}
+{{- include $check (dict "key" (printf "agent.%s" $key) "text" .) -}}
 {{- end -}}
-{{- end -}}
-{{- $cidrs := printf "%sOutboundCidrs" $which -}}
-{{- with get $.Values.agent $cidrs | trim -}}
-{{- range splitList "," . -}}
-{{- include "sidetrack.checkCidr" (dict "key" (printf "agent.%s" $cidrs) "text" (trim .)) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}

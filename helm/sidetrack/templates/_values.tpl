@@ -8,6 +8,11 @@
 {{- end -}}
 {{- end -}}
 
+{{- /* A list in one line, as a program reads it: a block of YAML has line ends, which may stand around each item. */ -}}
+{{- define "sidetrack.list" -}}
+{{- regexReplaceAll "\\s*,\\s*" (toString . | trim) "," -}}
+{{- end -}}
+
 {{- /* "443" or "8000-8100": dict "key" KEY "text" TEXT */ -}}
 {{- define "sidetrack.checkPorts" -}}
 {{- $meant := "a port or a range of ports, such as 443 or 8000-8100," -}}
