@@ -172,6 +172,7 @@ class Pods(unittest.TestCase):
         always = {"kubernetes.io/os": "linux", "kubernetes.io/arch": "amd64"}
         self.assertEqual(self.spec()["nodeSelector"], always)
         self.assertEqual(self.spec({"nodeSelector": {"pool": "mesh"}})["nodeSelector"], {**always, "pool": "mesh"})
+        self.assertEqual(self.spec({"nodeSelector": {**always, "pool": "mesh"}})["nodeSelector"], {**always, "pool": "mesh"})
 
     def test_they_run_on_tainted_nodes_and_before_others(self):
         self.assertEqual(self.spec()["tolerations"], [{"operator": "Exists"}])

@@ -81,7 +81,7 @@ BAD_ELSEWHERE: dict[str, list[Any]] = {
     "fullnameOverride": ["a..b", "a.", "A"], "nameOverride": ["-a"], "serviceAccount.name": ["a..b"], "priorityClassName": ["High"],
     "imagePullSecrets": [[{"name": ""}], [{"name": "A"}]],
     "test.namespace": ["a.b", "A"],
-    "podLabels": [{"app.kubernetes.io/name": "a"}, {"helm.sh/chart": "a"}], "nodeSelector": [{"kubernetes.io/os": "windows"}],
+    "podLabels": [{"app.kubernetes.io/name": "a"}, {"helm.sh/chart": "a"}], "nodeSelector": [{"kubernetes.io/os": "windows"}, {"kubernetes.io/arch": "arm64"}],
     "podAnnotations": [{"sidetrack.io/config-hash": "a"}], "podMonitor.labels": [{"helm.sh/chart": "a"}],
 }
 # Borders, and ways to write, that both take.
