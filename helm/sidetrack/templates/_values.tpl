@@ -93,7 +93,7 @@
 {{- define "sidetrack.checkEnvironment" -}}
 {{- range .list -}}
 {{- include "sidetrack.expect" (dict "key" $.key "text" .name "pattern" "[-._a-zA-Z][-._a-zA-Z0-9]*" "meant" "the name of a variable") -}}
-{{- if regexMatch "^(SIDETRACK_.*|NODE_NAME|POD_NAMESPACE)$" .name -}}
+{{- if regexMatch "^(SIDETRACK_.*|NODE_NAME|POD_NAMESPACE|KUBERNETES_SERVICE_(HOST|PORT))$" .name -}}
 {{- fail (printf "%s: '%s' would set what the chart sets; use the key for it, or agent.extraOptions" $.key .name) -}}
 {{- end -}}
 {{- end -}}
