@@ -87,6 +87,10 @@ class Rendering(unittest.TestCase):
     def test_the_namespace_of_the_test_has_no_dots(self):
         self.assertEqual(chart.find(chart.rendered({"fullnameOverride": "mesh.a"}), "Namespace")["metadata"]["name"], "mesh-a-test")
 
+    def test_helm_test_deletes_no_namespace_that_it_has_not_made(self):
+        annotations = chart.find(chart.rendered({}), "Namespace")["metadata"]["annotations"]
+        self.assertEqual(annotations["helm.sh/hook-delete-policy"], "hook-succeeded")
+
     def test_every_mount_has_its_volume(self):
         for objects in self.each():
             for name, spec in workloads(objects):

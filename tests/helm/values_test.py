@@ -81,7 +81,7 @@ BAD_ELSEWHERE: dict[str, list[Any]] = {
     "image.tag": ["-1", ".1", "a b"], "image.digest": ["sha256:0"],
     "fullnameOverride": ["a..b", "a.", "A"], "nameOverride": ["-a"], "serviceAccount.name": ["a..b"], "priorityClassName": ["High"],
     "imagePullSecrets": [[{"name": ""}], [{"name": "A"}]],
-    "test.namespace": ["a.b", "A"],
+    "test.namespace": ["a.b", "A", "default", "kube-system", "kube-public"],
     "podLabels": [{"app.kubernetes.io/name": "a"}, {"helm.sh/chart": "a"}], "nodeSelector": [{"kubernetes.io/os": "windows"}, {"kubernetes.io/arch": "arm64"}],
     "podAnnotations": [{"sidetrack.io/config-hash": "a"}], "podMonitor.labels": [{"helm.sh/chart": "a"}],
 }

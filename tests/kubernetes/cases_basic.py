@@ -290,6 +290,15 @@ def add(suite: Suite) -> None:
 
     @suite.case("helm-test")
     def _() -> str:
+        # A namespace of its name that somebody else has made is none of its business.
+        theirs = f"{DAEMON_SET}-test"
+        kubectl("create", "namespace", theirs)
+        uid = get("namespace", theirs)["metadata"]["uid"]
+        refused = run("bash", "-c", f"exec helm test {RELEASE} -n {NAMESPACE} --timeout 3m 2>&1", check=False, timeout=200)
+        expect(f'namespaces "{theirs}" already exists' in refused, refused)
+        there = get("namespace", theirs)
+        expect(there["metadata"]["uid"] == uid and there["status"]["phase"] == "Active", f"it was deleted: {there}")
+        kubectl("delete", "namespace", theirs)
         # What the clients print is on helm's standard error.
         text = run("bash", "-c", f"exec helm test {RELEASE} -n {NAMESPACE} --timeout 3m 2>&1", check=False, timeout=200)
         phases = re.findall(r"Phase:\s+(\w+)", text)
