@@ -306,6 +306,13 @@ class Checks(unittest.TestCase):
         {"engine": {"drain": "1h"}, "terminationGracePeriodSeconds": 3601},
         {"podMonitor": {"enabled": True}, "agent": {"httpAddress": "::"}},
         {"updateStrategy": {"rollingUpdate": {"maxSurge": 0, "maxUnavailable": "10%"}}},
+        {"updateStrategy": {"rollingUpdate": {"maxSurge": "100%", "maxUnavailable": 0}}},
+        {"podLabels": {"example.com/Team_a.b": "Net_1.2-a", "b" * 63: "c" * 63, "empty": ""}, "podMonitor": {"interval": "010s"}},
+        {"seccompProfile": {"type": "Localhost", "localhostProfile": "a.json"}, "appArmorProfile": {"type": "Localhost", "localhostProfile": "a"}},
+        {"agent": {"resources": {"requests": {"cpu": "100m", "memory": "1e9"}, "limits": {"cpu": 0.1, "memory": "954Mi"}}}},
+        {"agent": {"resources": {"requests": {"cpu": 1, "memory": "1G"}, "limits": {"cpu": "1000m", "memory": "1Gi"}}}},
+        {"agent": {"resources": {"requests": {"cpu": ".5", "memory": "1000M"}, "limits": {"cpu": "500000u", "memory": "1E"}}}},
+        {"agent": {"resources": {"limits": {"memory": None, "hugepages-2Mi": "4Mi"}}}, "engine": {"resources": {"limits": None}}},
         {"updateStrategy": {"rollingUpdate": {"maxSurge": None, "maxUnavailable": None}}},
     ]
 

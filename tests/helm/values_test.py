@@ -82,7 +82,13 @@ BAD_ELSEWHERE: dict[str, list[Any]] = {
     "fullnameOverride": ["a..b", "a.", "A"], "nameOverride": ["-a"], "serviceAccount.name": ["a..b"], "priorityClassName": ["High"],
     "imagePullSecrets": [[{"name": ""}], [{"name": "A"}]],
     "test.namespace": ["a.b", "A", "default", "kube-system", "kube-public"],
-    "podLabels": [{"app.kubernetes.io/name": "a"}, {"helm.sh/chart": "a"}], "nodeSelector": [{"kubernetes.io/os": "windows"}, {"kubernetes.io/arch": "arm64"}],
+    "agent.resources": [{"limits": {"memory": "1"}}, {"requests": {"memory": "1Gi"}}, {"requests": {"memory": "64 Mi"}}, {"limits": {"memory": "64mi"}},
+                        {"requests": {"cpu": "101m"}, "limits": {"cpu": 0.1}}, {"requests": {"memory": "1e9"}, "limits": {"memory": "953Mi"}}, {"limits": {"memory": -1}}],
+    "engine.resources": [{"limits": {"memory": "63Mi"}}],
+    "updateStrategy.rollingUpdate": [{"maxSurge": "101%"}, {"maxSurge": 0, "maxUnavailable": "200%"}],
+    "seccompProfile": [{"type": "Localhost"}, {"type": "Localhost", "localhostProfile": ""}, {"localhostProfile": "a"}], "appArmorProfile": [{"type": "Localhost"}],
+    "podMonitor.interval": ["0s", "00m", "30"],
+    "podLabels": [{"app.kubernetes.io/name": "a"}, {"helm.sh/chart": "a"}, {"a b": "c"}, {"a": "b c"}, {"a": "-b"}, {"a": "b" * 64}, {"A/b": "c"}, {"/a": "b"}], "nodeSelector": [{"kubernetes.io/os": "windows"}, {"kubernetes.io/arch": "arm64"}, {"pool": "a b"}],
     "podAnnotations": [{"sidetrack.io/config-hash": "a"}], "podMonitor.labels": [{"helm.sh/chart": "a"}],
 }
 # Borders, and ways to write, that both take.

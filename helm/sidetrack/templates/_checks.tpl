@@ -4,6 +4,7 @@
 {{- include "sidetrack.checkLists" . -}}
 {{- include "sidetrack.checkAgent" . -}}
 {{- include "sidetrack.checkNode" . -}}
+{{- include "sidetrack.checkResources" . -}}
 {{- include "sidetrack.checkEngine" . -}}
 {{- include "sidetrack.checkMonitoring" . -}}
 {{- include "sidetrack.checkTest" . -}}
@@ -79,6 +80,19 @@
 {{- end -}}
 {{- range $container := list "agent" "engine" -}}
 {{- include "sidetrack.checkEnvironment" (dict "key" (printf "%s.extraEnv" $container) "list" (get $.Values $container).extraEnv) -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "sidetrack.checkResources" -}}
+{{- range $container := list "agent" "engine" -}}
+{{- $resources := (get $.Values $container).resources -}}
+{{- $limits := dig "limits" dict (default dict $resources) -}}
+{{- range $name, $request := dig "requests" dict (default dict $resources) -}}
+{{- $limit := get $limits $name | toString -}}
+{{- if and $limit (gt (include "sidetrack.quantity" $request | float64) (include "sidetrack.quantity" $limit | float64)) -}}
+{{- fail (printf "%s.resources: %s: the request (%v) is above the limit (%s)" $container $name $request $limit) -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
 

@@ -40,6 +40,18 @@
 {{- $amount -}}
 {{- end -}}
 
+{{- /* What a quantity of Kubernetes is worth: "100m", "64Mi", "1e3", 2 */ -}}
+{{- define "sidetrack.quantity" -}}
+{{- $number := regexFind "^[0-9.]+([eE][-+]?[0-9]+)?" (toString .) -}}
+{{- $unit := trimPrefix $number (toString .) -}}
+{{- $power := index (dict "n" -3 "u" -2 "m" -1 "k" 1 "M" 2 "G" 3 "T" 4 "P" 5 "E" 6) (trimSuffix "i" $unit) | default 0 -}}
+{{- $worth := float64 $number -}}
+{{- range until (max $power (sub 0 $power) | int) -}}
+{{- $worth = ternary (divf $worth 1000) (mulf $worth (ternary 1024 1000 (hasSuffix "i" $unit))) (lt $power 0) -}}
+{{- end -}}
+{{- $worth -}}
+{{- end -}}
+
 {{- /* Addresses, as inet_pton(3) reads them. */ -}}
 {{- define "sidetrack.ipv4" -}}
 {{- $octet := "(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])" -}}
