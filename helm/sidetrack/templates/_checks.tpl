@@ -4,6 +4,7 @@
 {{- include "sidetrack.checkLists" . -}}
 {{- include "sidetrack.checkAgent" . -}}
 {{- include "sidetrack.checkNode" . -}}
+{{- include "sidetrack.checkFolders" . -}}
 {{- include "sidetrack.checkResources" . -}}
 {{- include "sidetrack.checkEngine" . -}}
 {{- include "sidetrack.checkMonitoring" . -}}
@@ -80,6 +81,24 @@
 {{- end -}}
 {{- range $container := list "agent" "engine" -}}
 {{- include "sidetrack.checkEnvironment" (dict "key" (printf "%s.extraEnv" $container) "list" (get $.Values $container).extraEnv) -}}
+{{- end -}}
+{{- end -}}
+
+{{- /* None is another one, and the plugin's log is none: the first of the node's CNI configurations is the one that counts. */ -}}
+{{- define "sidetrack.checkFolders" -}}
+{{- $folders := dict "/var/run/secrets/kubernetes.io/serviceaccount" "the agent's token" -}}
+{{- range $key := list "hostPaths.state" "hostPaths.cache" "hostPaths.bpf" "hostPaths.cgroup" "cni.confDir" "cni.binDir" -}}
+{{- $parts := splitList "." $key -}}
+{{- $path := get (get $.Values (first $parts)) (last $parts) -}}
+{{- with get $folders $path -}}
+{{- fail (printf "%s: '%s' is the folder of %s, too; each needs its own" $key $path .) -}}
+{{- end -}}
+{{- $_ := set $folders $path $key -}}
+{{- end -}}
+{{- with .Values.cni -}}
+{{- if or (get $folders .logFile) (hasPrefix (printf "%s/" .confDir) .logFile) -}}
+{{- fail (printf "cni.logFile: '%s': a file is meant, and not in cni.confDir, where the node would take it for a network's configuration" .logFile) -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
 
