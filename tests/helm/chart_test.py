@@ -422,6 +422,34 @@ class Schema(unittest.TestCase):
             with self.subTest(values):
                 self.assertNotEqual(chart.template(values).returncode, 0)
 
+    def test_null_is_refused_with_its_key_or_means_empty(self):
+        # Whose absence means something to Kubernetes.
+        optional = {"agent.resources", "engine.resources", "tolerations", "dashboard.labels", "updateStrategy.rollingUpdate"}
+        required, empty = set(), {}
+
+        def walk(values: dict[str, Any], node: dict[str, Any], path: tuple[str, ...]) -> None:
+            for key, child in node["properties"].items():
+                name = ".".join((*path, key))
+                if key in node.get("required", []):
+                    required.add(name)
+                elif name not in optional:
+                    self.assertIn(values[key], ("", [], {}), f"{name} is not required")
+                if "properties" in child and key not in chart.WHOLE_OBJECTS and name not in optional:
+                    walk(values[key], child, (*path, key))
+                elif name not in required:
+                    top = empty.setdefault(path[0], {}) if path else empty
+                    top[key] = None
+        walk(chart.default_values(), chart.schema(), ())
+        for name in ("agent", "agent.httpAddress", "engine.drain", "agent.capabilities", "cni.statusChecksAgent", "podMonitor"):
+            *path, key = name.split(".")
+            with self.subTest(name):
+                self.assertIn(f"at '{'/' if path else ''}{'/'.join(path)}': missing property '{key}'", chart.template(chart.nested((*path, key), None)).stderr)
+        with self.subTest(empty):
+            more = {"podMonitor": {"enabled": True}, "dashboard": {"enabled": True}, "alerts": {"enabled": True}, "networkPolicy": {"enabled": True},
+                    "agent": {"httpAddress": "0.0.0.0"}}
+            result = chart.template({**empty, **{key: {**empty.get(key, {}), **values} for key, values in more.items()}})
+            self.assertEqual(result.stderr, "")
+
     def test_it_has_every_value_and_no_other(self):
         def compare(values: dict[str, Any], node: dict[str, Any], path: str) -> None:
             self.assertEqual(set(values), set(node["properties"]), path or "the top")

@@ -36,34 +36,37 @@
 {{- if lt (sub (last $bounds | atoi) (first $bounds | atoi) | add1) (int64 .listenersPerPod) -}}
 {{- fail (printf "agent.listenerPorts: '%s': fewer ports than agent.listenersPerPod (%d)" .listenerPorts (int .listenersPerPod)) -}}
 {{- end -}}
-{{- if hasKey .extraOptions "fast-path-window" -}}
-{{- $_ := include "sidetrack.amount" (dict "key" "agent.extraOptions.fast-path-window" "text" (get .extraOptions "fast-path-window") "units" (dict "KiB" 1024 "MiB" 1048576) "low" 16384 "high" 67108864 "meant" "a size, such as 512KiB, of 16KiB to 64MiB") -}}
+{{- $more := default dict .extraOptions -}}
+{{- if hasKey $more "fast-path-window" -}}
+{{- $_ := include "sidetrack.amount" (dict "key" "agent.extraOptions.fast-path-window" "text" (get $more "fast-path-window") "units" (dict "KiB" 1024 "MiB" 1048576) "low" 16384 "high" 67108864 "meant" "a size, such as 512KiB, of 16KiB to 64MiB") -}}
 {{- end -}}
-{{- if hasKey .extraOptions "fast-path-probation" -}}
-{{- $_ := include "sidetrack.amount" (dict "key" "agent.extraOptions.fast-path-probation" "text" (get .extraOptions "fast-path-probation") "units" (dict "ms" 1 "s" 1000 "m" 60000) "low" 0 "high" 60000000000 "meant" "a time, such as 30s or 2m,") -}}
+{{- if hasKey $more "fast-path-probation" -}}
+{{- $_ := include "sidetrack.amount" (dict "key" "agent.extraOptions.fast-path-probation" "text" (get $more "fast-path-probation") "units" (dict "ms" 1 "s" 1000 "m" 60000) "low" 0 "high" 60000000000 "meant" "a time, such as 30s or 2m,") -}}
 {{- end -}}
 {{- end -}}
-{{- with .Values.kubernetes -}}
-{{- with .apiServerPort | toString -}}
+{{- with get .Values.kubernetes "apiServerPort" | toString -}}
 {{- include "sidetrack.expect" (dict "key" "kubernetes.apiServerPort" "text" . "pattern" "[0-9]+" "meant" "a port") -}}
 {{- include "sidetrack.checkPorts" (dict "key" "kubernetes.apiServerPort" "text" .) -}}
 {{- end -}}
-{{- $host := printf "[A-Za-z0-9.-]*|%s" (include "sidetrack.ipv6" .) -}}
-{{- include "sidetrack.expect" (dict "key" "kubernetes.apiServerHost" "text" .apiServerHost "pattern" $host "meant" "a name or an address, without scheme and port,") -}}
+{{- with .Values.kubernetes.apiServerHost -}}
+{{- $host := printf "[A-Za-z0-9.-]+|%s" (include "sidetrack.ipv6" .) -}}
+{{- include "sidetrack.expect" (dict "key" "kubernetes.apiServerHost" "text" . "pattern" $host "meant" "a name or an address, without scheme and port,") -}}
 {{- end -}}
 {{- end -}}
 
 {{- define "sidetrack.checkNode" -}}
 {{- range $option := list "cgroup" "engine-cgroup" -}}
-{{- with get $.Values.agent.extraOptions $option -}}
+{{- with get (default dict $.Values.agent.extraOptions) $option -}}
 {{- include "sidetrack.checkPath" (dict "key" (printf "agent.extraOptions.%s" $option) "text" .) -}}
 {{- end -}}
 {{- end -}}
 {{- with .Values.cni -}}
 {{- include "sidetrack.checkMounted" (dict "key" "cni.confDir" "text" .confDir) -}}
 {{- include "sidetrack.checkMounted" (dict "key" "cni.binDir" "text" .binDir) -}}
-{{- if not (has .logFile (list "" "off")) -}}
-{{- include "sidetrack.checkPath" (dict "key" "cni.logFile" "text" .logFile) -}}
+{{- with get . "logFile" -}}
+{{- if ne . "off" -}}
+{{- include "sidetrack.checkPath" (dict "key" "cni.logFile" "text" .) -}}
+{{- end -}}
 {{- end -}}
 {{- $_ := include "sidetrack.amount" (dict "key" "cni.timeout" "text" .timeout "units" (dict "ms" 1 "s" 1000 "m" 60000) "low" 50 "high" 60000 "meant" "a time, such as 500ms or 5s, of 50ms to 1m") -}}
 {{- end -}}
@@ -95,9 +98,9 @@
 {{- end -}}
 {{- $_ := set $folders $path $key -}}
 {{- end -}}
-{{- with .Values.cni -}}
-{{- if or (get $folders .logFile) (hasPrefix (printf "%s/" .confDir) .logFile) -}}
-{{- fail (printf "cni.logFile: '%s': a file is meant, and not in cni.confDir, where the node would take it for a network's configuration" .logFile) -}}
+{{- with .Values.cni.logFile -}}
+{{- if or (get $folders .) (hasPrefix (printf "%s/" $.Values.cni.confDir) .) -}}
+{{- fail (printf "cni.logFile: '%s': a file is meant, and not in cni.confDir, where the node would take it for a network's configuration" .) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
@@ -208,7 +211,7 @@ right that installing it does not. */ -}}
 {{- $was := regexFind $line $old -}}
 {{- if and $was (ne $was (regexFind $line $new)) -}}
 {{- if ne $option "http" -}}
-{{- fail (printf "this release runs with '%s', by which the nodes find what is there from before; these values make it %s. To keep it, pass the values of this release again (-f FILE, or --reuse-values); to change it, helm uninstall, then install (docs/upgrade.md)" $was (regexFind $line $new | default "nothing" | squote)) -}}
+{{- fail (printf "this release runs with '%s', by which the nodes find what is there from before; these values make it %s. To keep it, pass the values of this release again (-f FILE, or --reset-then-reuse-values); to change it, helm uninstall, then install (docs/upgrade.md)" $was (regexFind $line $new | default "nothing" | squote)) -}}
 {{- else if include "sidetrack.surges" $ -}}
 {{- fail (printf "this release runs with '%s': the pod that waits beside the old one would be asked at an address where nobody answers, and the upgrade would never finish; do it with --set updateStrategy.rollingUpdate.maxSurge=0,updateStrategy.rollingUpdate.maxUnavailable=1 (docs/upgrade.md)" $was) -}}
 {{- end -}}
