@@ -81,8 +81,10 @@ class Agent : public admin::Views {
   // Reads the options again: node lists, compat and log level take effect, the rest needs a
   // restart.
   void reload();
-  // Brings `snapshot_` to the kernel and the engines.
+  // Brings `snapshot_` to the kernel and the engines. begin_ns: since when that is worked on, by
+  // CLOCK_MONOTONIC; without it: since now.
   void apply();
+  void apply(std::uint64_t begin_ns);
   [[nodiscard]] kube::Source& source();
   // Whether `snapshot_` must wait: it is not complete, and an earlier agent left rows that it would
   // undo. They stay in force until there is a complete one.
@@ -90,7 +92,7 @@ class Agent : public admin::Views {
   [[nodiscard]] InForce in_force() const;
   void on_snapshot(const kube::Snapshot& snapshot);
   void take(const kube::Snapshot& snapshot);
-  void apply_routes();
+  void apply_routes(std::uint64_t begin_ns);
   void note_applied(std::uint64_t begin_ns);
   [[nodiscard]] Result<void> listen_for_engines();
   // The first state is known: engines and the plugin may come.

@@ -44,6 +44,7 @@ void Agent::take(const kube::Snapshot& snapshot) {
 }
 
 void Agent::on_snapshot(const kube::Snapshot& snapshot) {
+  const std::uint64_t begin = clock_ns(CLOCK_MONOTONIC);
   policy_is_stale_ =
       policy_is_stale_ || !snapshot.changes.namespaces.empty() || !snapshot.changes.pods.empty();
   const bool pods_stay = !policy_is_stale_ && snapshot.problems == snapshot_.problems;
@@ -59,9 +60,9 @@ void Agent::on_snapshot(const kube::Snapshot& snapshot) {
     return;
   }
   if (synced_ && pods_stay) {
-    apply_routes();
+    apply_routes(begin);
   } else {
-    apply();
+    apply(begin);
   }
 }
 
@@ -89,7 +90,10 @@ Result<void> Agent::open_doors() {
 }
 
 void Agent::apply() {
-  const std::uint64_t begin = clock_ns(CLOCK_MONOTONIC);
+  apply(clock_ns(CLOCK_MONOTONIC));
+}
+
+void Agent::apply(std::uint64_t begin_ns) {
   if (std::exchange(policy_is_stale_, false)) {
     resolution_ = policy::resolve(snapshot_.objects, node_settings_, resolution_.last_good);
   }
@@ -117,17 +121,16 @@ void Agent::apply() {
   if (kubernetes_) {
     kubernetes_->applied();
   }
-  note_applied(begin);
+  note_applied(begin_ns);
   if (has_news) {
     log_problems("policy", problems_, StatusHas::kAll);
   }
 }
 
 // Most changes of a large cluster are of endpoints: none of them concerns the kernel's tables.
-void Agent::apply_routes() {
-  const std::uint64_t begin = clock_ns(CLOCK_MONOTONIC);
+void Agent::apply_routes(std::uint64_t begin_ns) {
   engine_server_.update_routes(std::exchange(due_routes_, {}));
-  note_applied(begin);
+  note_applied(begin_ns);
 }
 
 void Agent::note_applied(std::uint64_t begin_ns) {
