@@ -67,9 +67,11 @@ void AgentOnNode::run_pod(const std::vector<std::string>& command) {
     ST_ASSERT_VALUE(const auto made, cgroup_->child(path));
     process_cgroup_ = made;
   }
-  ST_ASSERT_VALUE(process_, lab::Process::start({.arguments = command,
-                                                 .netns_path = pod_->netns.path(),
-                                                 .cgroup_path = process_cgroup_}));
+  // Into the cgroup as what it is: an agent must not meet there what only starts the command.
+  ST_ASSERT_VALUE(process_,
+                  lab::Process::start({.arguments = command, .netns_path = pod_->netns.path()}));
+  ST_ASSERT_OK(
+      lab::write_existing(process_cgroup_ + "/cgroup.procs", std::to_string(process_->pid())));
 }
 
 json AgentOnNode::pod() const {
