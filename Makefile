@@ -59,7 +59,7 @@ soak: build-ci ## mixed traffic by fast path and handoff under kills and flips (
 
 .PHONY: test-go
 test-go: build-ci ## runs Go's own tests of net and net/http with and without the fast path (root, Go; 4 minutes)
-	$(Q)$(BUILD)/tests/go_suite_test --gtest_filter=GoSuite.net*
+	$(Q)$(BUILD)/tests/go_suite_test --gtest_filter=GoSuite.net* || [ $$? -eq 77 ] # skipped: it has said why
 
 .PHONY: test-kernels
 test-kernels: build-ci ## runs dataplane tests on Debian's 5.10, 6.1, 6.12 and newest kernels in qemu (root, an hour; KERNEL_TESTS=smoke)
