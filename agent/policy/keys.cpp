@@ -5,11 +5,11 @@
 
 #include <algorithm>
 #include <array>
-#include <numeric>
 #include <string_view>
 #include <vector>
 
 #include "agent/policy/text.h"
+#include "sidetrack/spelling.h"
 
 namespace sidetrack::policy {
 namespace {
@@ -38,35 +38,6 @@ const char* name_of(Place place) {
   return place == Place::kLabel ? "label" : "annotation";
 }
 
-// "excludeOutbound_Ports" -> "excludeoutboundports".
-std::string plain(std::string_view name) {
-  std::string result;
-  for (const char character : name) {
-    if (character >= 'A' && character <= 'Z') {
-      result += static_cast<char>(character - 'A' + 'a');
-    } else if (character != '-' && character != '_' && character != '.') {
-      result += character;
-    }
-  }
-  return result;
-}
-
-// How many letters have to be put in, taken out or changed.
-std::size_t distance(std::string_view one, std::string_view other) {
-  std::vector<std::size_t> row(other.size() + 1);
-  std::iota(row.begin(), row.end(), std::size_t{0});
-  for (std::size_t i = 0; i < one.size(); ++i) {
-    std::size_t diagonal = row[0];
-    row[0] = i + 1;
-    for (std::size_t j = 0; j < other.size(); ++j) {
-      const std::size_t above = row[j + 1];
-      row[j + 1] = std::min({above + 1, row[j] + 1, diagonal + (one[i] == other[j] ? 0U : 1U)});
-      diagonal = above;
-    }
-  }
-  return row.back();
-}
-
 bool is_known(std::string_view key, Place place) {
   return std::any_of(kKnown.begin(), kKnown.end(),
                      [&](const Known& known) { return known.key == key && known.place == place; });
@@ -74,13 +45,13 @@ bool is_known(std::string_view key, Place place) {
 
 // The key that may have been meant: the nearest, if at most a third of its letters differ.
 const Known* meant_by(std::string_view key) {
-  const std::string name = plain(key.substr(kPrefix.size()));
+  const std::string name = spelling::plain(key.substr(kPrefix.size()));
   const Known* nearest = nullptr;
   std::size_t least = 0;
   for (const Known& known : kKnown) {
-    const std::string other = plain(known.key.substr(kPrefix.size()));
-    const std::size_t far = distance(name, other);
-    if (far <= std::max<std::size_t>(other.size() / 3, 1) && (nearest == nullptr || far < least)) {
+    const std::string other = spelling::plain(known.key.substr(kPrefix.size()));
+    const std::size_t far = spelling::distance(name, other);
+    if (far <= spelling::most_apart(other) && (nearest == nullptr || far < least)) {
       nearest = &known;
       least = far;
     }
@@ -94,7 +65,7 @@ std::vector<std::string> words_of(std::string_view name) {
   bool small = false;
   for (const char character : name) {
     const bool capital = character >= 'A' && character <= 'Z';
-    const std::string letter = plain({&character, 1});
+    const std::string letter = spelling::plain({&character, 1});
     if (letter.empty() || (capital && small)) {
       words.emplace_back();
     }
@@ -120,14 +91,15 @@ bool may_exclude(std::string_view key, const std::string& value, const Known* me
                                                     "bypass", "direct", "disable"};
   const auto words = words_of(key.substr(kPrefix.size()));
   const auto is_near = [&value](std::string_view mode) {
-    return distance(plain(value), mode) <= mode.size() / 3;
+    return spelling::distance(spelling::plain(value), mode) <= mode.size() / 3;
   };
   return std::any_of(words.begin(), words.end(),
                      [&kOfLists](const std::string& word) { return is_one_of(word, kOfLists); }) ||
          (meant != nullptr && meant->key.find("clude") != std::string_view::npos) ||
          is_one_of(value, kModes) ||
          (meant != nullptr && meant->key == kModeKey &&
-          (is_one_of(plain(value), kOff) || std::any_of(kModes.begin(), kModes.end(), is_near)));
+          (is_one_of(spelling::plain(value), kOff) ||
+           std::any_of(kModes.begin(), kModes.end(), is_near)));
 }
 
 std::string what_is_wrong(std::string_view key, Place place, const Known* meant) {

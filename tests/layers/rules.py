@@ -30,13 +30,14 @@ ROOMS = {
     "include/sidetrack/decide.h": Room(project=("sidetrack/abi/", "sidetrack/addr.h"), system=()),
     "include/sidetrack/fast_rules.h": Room(project=("sidetrack/abi/",), system=()),
     "include/sidetrack/result.": Room(project=("sidetrack/result.h",), forbidden=PURE_FORBIDDEN),
+    "include/sidetrack/spelling.h": Room(project=(), forbidden=PURE_FORBIDDEN),
     "include/sidetrack/unique_fd.h": Room(project=(), system=(r"unistd\.h", r"utility")),
     "include/sidetrack/": Room(project=("sidetrack/",)),
     "bpf/": Room(
         project=("sidetrack/abi/", "sidetrack/choose.h", "sidetrack/decide.h", "sidetrack/fast_rules.h", "lib/"), system=(r"bpf/.*", r"linux/.*", r"std(bool|def|int)\.h"),
         forbidden=()),
     "agent/policy/": Room(
-        project=("agent/policy/", "agent/kube/model.h", "sidetrack/abi/", "sidetrack/decide.h", "sidetrack/result.h"),
+        project=("agent/policy/", "agent/kube/model.h", "sidetrack/abi/", "sidetrack/decide.h", "sidetrack/result.h", "sidetrack/spelling.h"),
         forbidden=PURE_FORBIDDEN),
     "agent/kube/": Room(project=("agent/kube/", "agent/sys/", "sidetrack/files/", "sidetrack/result.h", "sidetrack/unique_fd.h")),
     "agent/sys/": Room(project=("agent/sys/", "sidetrack/log/", "sidetrack/result.h", "sidetrack/unique_fd.h")),
@@ -66,7 +67,7 @@ ROOMS = {
     "engine/": Room(project=("engine/", "sidetrack/cgroup/", "sidetrack/cli/", "sidetrack/wire/") + SHARED),
     "probe/": Room(project=("probe/", "sidetrack/cli/", "sidetrack/result.h")),
     "cni/": Room(
-        project=("cni/json/", "cni/plugin/", "cni/versions.h", "sidetrack/wire/", "sidetrack/result.h", "sidetrack/unique_fd.h")),
+        project=("cni/json/", "cni/plugin/", "cni/versions.h", "sidetrack/wire/", "sidetrack/result.h", "sidetrack/spelling.h", "sidetrack/unique_fd.h")),
     # The agent's, never the plugin's.
     "cni/install/": Room(project=("cni/install/", "cni/json/", "cni/versions.h", "sidetrack/files/", "sidetrack/wire/", "sidetrack/result.h", "sidetrack/unique_fd.h")),
 }
