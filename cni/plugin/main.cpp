@@ -35,6 +35,11 @@ Outcome invoke(const Environment& environment, Clock::time_point started) {
   }
 }
 
+// Where nobody can hear it, the exit status says it.
+void complain(const std::string& note) {
+  static_cast<void>(write_all(STDERR_FILENO, "sidetrack-cni: " + note + "\n"));
+}
+
 constexpr std::string_view kHelp =
     "sidetrack-cni is a CNI plugin: a container runtime calls it with CNI_COMMAND and a network\n"
     "configuration on stdin. It stands last in a conflist, where sidetrack-agent puts it.\n"
@@ -63,9 +68,11 @@ int main(int argc, char** argv) {
                                   .args = variable("CNI_ARGS")},
                                  started);
   if (!outcome.note.empty()) {
-    static_cast<void>(write_all(STDERR_FILENO, "sidetrack-cni: " + outcome.note + "\n"));
+    complain(outcome.note);
     if (!outcome.log_file.empty()) {
-      append_line(outcome.log_file, outcome.note);
+      if (const auto logged = append_line(outcome.log_file, outcome.note); !logged) {
+        complain("logFile " + logged.error().message);
+      }
     }
   }
   return write_all(STDOUT_FILENO, outcome.output) ? outcome.exit_status : 1;

@@ -50,6 +50,7 @@ class Invocation {
  private:
   [[nodiscard]] std::optional<Outcome> prepare(Command command);
   Outcome add();
+  Outcome enrol();
   Outcome check();
   Outcome gc();
   Outcome status();
@@ -70,8 +71,8 @@ class Invocation {
 Outcome Invocation::fail(Failure failure) const {
   return {.exit_status = 1,
           .output = error_text(version_, failure),
-          .note = environment_.command + " failed with code " + std::to_string(failure.code) +
-                  ": " + failure.message,
+          .note = environment_.command + (environment_.command.empty() ? "" : " ") +
+                  "failed with code " + std::to_string(failure.code) + ": " + failure.message,
           .log_file = config_.log_file};
 }
 
@@ -186,7 +187,17 @@ Reply Invocation::tell_of_pod(const wire::cni::Add& request, const UniqueFd& net
   }
 }
 
+// One line per pod is enough: the other commands do not speak of it.
 Outcome Invocation::add() {
+  Outcome outcome = enrol();
+  if (!config_.misspelt.empty()) {
+    outcome.note +=
+        (outcome.note.empty() ? "ADD: " : "; ") + ("in the conflist, " + config_.misspelt);
+  }
+  return outcome;
+}
+
+Outcome Invocation::enrol() {
   auto previous = read_previous_result(input_, object_, version_);
   if (!previous) {
     return fail({kBadConfiguration,

@@ -9,6 +9,7 @@
 #include <optional>
 #include <utility>
 
+#include "sidetrack/spelling.h"
 #include "sidetrack/wire/limits.h"
 
 namespace sidetrack::cni::plugin {
@@ -24,6 +25,7 @@ constexpr std::array<std::pair<std::string_view, Command>, 6> kCommands{
 
 constexpr std::size_t kMaxInterfaceName = 15;  // IFNAMSIZ
 constexpr std::size_t kMaxPath = 4096;
+constexpr std::size_t kMaxKey = 64;  // none of ours is nearly as long
 
 bool is_alphanumeric(char c) {
   return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
@@ -48,13 +50,22 @@ bool is_name(std::string_view name) {
   return is_container_id(name);
 }
 
+// What stands there, on one line and not for pages.
+std::string shown(std::string_view value) {
+  constexpr std::size_t kMost = 80;
+  std::string text(value.substr(0, kMost));
+  std::replace_if(
+      text.begin(), text.end(), [](char c) { return (c >= 0 && c < ' ') || c == 0x7f; }, ' ');
+  return text + (value.size() > kMost ? "..." : "");
+}
+
 // Reads our keys, and keeps the first thing that is wrong.
 class Keys {
  public:
   Keys(std::string_view input, const json::Object& object) : input_(input), object_(object) {}
 
   void text(std::string_view key, std::string& out) {
-    const json::Member* const member = object_.find(key);
+    const json::Member* const member = find(key);
     if (member == nullptr) {
       return;
     }
@@ -72,7 +83,7 @@ class Keys {
     }
   }
   void flag(std::string_view key, bool& out) {
-    if (const json::Member* const member = object_.find(key); member != nullptr) {
+    if (const json::Member* const member = find(key); member != nullptr) {
       const std::string_view value = member->value.of(input_);
       out = value == "true";
       if (!out && value != "false") {
@@ -81,7 +92,7 @@ class Keys {
     }
   }
   void milliseconds(std::string_view key, std::uint32_t& out) {
-    const json::Member* const member = object_.find(key);
+    const json::Member* const member = find(key);
     if (member == nullptr) {
       return;
     }
@@ -96,16 +107,40 @@ class Keys {
     out = number;
   }
   void fail(std::string_view key, std::string_view wanted) {
-    if (!error_) {
+    const json::Member* const member = object_.find(key);
+    if (!error_ && member != nullptr) {
       error_ =
-          make_error(ErrorCode::kInvalid, std::string(key) + " has to be " + std::string(wanted));
+          make_error(ErrorCode::kInvalid, std::string(key) + " has to be " + std::string(wanted) +
+                                              ", not " + shown(member->value.of(input_)));
     }
   }
   [[nodiscard]] const std::optional<Error>& error() const { return error_; }
+  // CNI lets a configuration have keys that a plugin does not know: an error would be too much.
+  [[nodiscard]] std::string misspelt() const {
+    std::string words;
+    for (const json::Member& member : object_.members) {
+      for (const std::string_view own : own_) {
+        const std::string plain = spelling::plain(own);
+        if (std::find(own_.begin(), own_.end(), member.key) == own_.end() &&
+            spelling::distance(spelling::plain(member.key.substr(0, kMaxKey)), plain) <=
+                spelling::most_apart(plain)) {
+          words += (words.empty() ? "" : ", ") + shown(member.key) + " is not known (" +
+                   std::string(own) + " is)";
+        }
+      }
+    }
+    return words;
+  }
 
  private:
+  const json::Member* find(std::string_view key) {
+    own_.push_back(key);
+    return object_.find(key);
+  }
+
   std::string_view input_;
   const json::Object& object_;
+  std::vector<std::string_view> own_;  // keys that were asked for
   std::optional<Error> error_;
 };
 
@@ -188,6 +223,7 @@ Result<Config> read_config(std::string_view input, const json::Object& object) {
   if (keys.error()) {
     return *keys.error();
   }
+  config.misspelt = keys.misspelt();
   return config;
 }
 

@@ -51,8 +51,10 @@ struct Config {
   std::string log_file;             // empty: none
   std::string own_namespace;        // empty: unknown
   bool status_checks_agent = false;
+  // Keys that are not ours and look like one of ours, in words; empty: none.
+  std::string misspelt;
 };
-// kInvalid names the key and what it may be.
+// kInvalid names the key, what it may be and what it is.
 [[nodiscard]] Result<Config> read_config(std::string_view input, const json::Object& object);
 
 // The result of the plugin before us, as it has to be printed: unchanged, but for a cniVersion if

@@ -202,13 +202,18 @@ bool lists(const std::string& file, std::string_view name) {
   return false;
 }
 
-void append_line(const std::string& file, std::string_view line) {
+Result<void> append_line(const std::string& file, std::string_view line) {
   const UniqueFd fd(::open(
       file.c_str(), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW, 0600));
+  if (!fd.valid()) {
+    return errno_error(file, errno);
+  }
   struct stat status {};
-  if (!fd.valid() || ::fstat(fd.get(), &status) != 0 || !S_ISREG(status.st_mode) ||
-      status.st_size > kMaxLogBytes) {
-    return;
+  if (::fstat(fd.get(), &status) != 0 || !S_ISREG(status.st_mode)) {
+    return make_error(ErrorCode::kInvalid, file + ": not a regular file");
+  }
+  if (status.st_size > kMaxLogBytes) {
+    return {};
   }
   std::array<char, 32> when{};
   const std::time_t now = std::time(nullptr);
@@ -216,7 +221,8 @@ void append_line(const std::string& file, std::string_view line) {
   ::gmtime_r(&now, &parts);
   std::strftime(when.data(), when.size(), "%Y-%m-%dT%H:%M:%SZ ", &parts);
   // One write: lines of plugins that run at the same time do not mix.
-  static_cast<void>(write_all(fd.get(), when.data() + std::string(line) + "\n"));
+  const auto wrote = write_all(fd.get(), when.data() + std::string(line) + "\n");
+  return wrote ? Result<void>() : wrote.error().within(file);
 }
 
 }  // namespace sidetrack::cni::plugin

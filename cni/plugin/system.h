@@ -35,8 +35,7 @@ using Deadline = Clock::time_point;
 // Does this list, a name a line, have the name? Not if it cannot be read.
 [[nodiscard]] bool lists(const std::string& file, std::string_view name);
 
-// Appends a line with the time to a regular file, as long as it is smaller than 10 MiB; what goes
-// wrong does not matter.
-void append_line(const std::string& file, std::string_view line);
+// Appends a line with the time to a regular file; nothing once that has 10 MiB.
+[[nodiscard]] Result<void> append_line(const std::string& file, std::string_view line);
 
 }  // namespace sidetrack::cni::plugin

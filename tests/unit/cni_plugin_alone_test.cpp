@@ -5,6 +5,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <optional>
 #include <thread>
@@ -86,6 +87,24 @@ TEST_F(CniPluginAlone, a_dead_agent_lets_pods_start_and_that_is_recorded) {
   EXPECT_EQ(run("STATUS").exit_status, 0);
   keys = ", \"statusChecksAgent\": true";
   EXPECT_EQ(run("STATUS").code(), 50);
+}
+
+TEST_F(CniPluginAlone, a_log_that_cannot_be_written_is_told_on_stderr) {
+  const auto told = [this](const std::string& file) {
+    keys = ", \"logFile\": \"" + file + "\"";
+    const Ran ran = run("ADD");
+    EXPECT_EQ(ran.exit_status, 0) << ran.all;
+    const std::string noted = ran.noted();
+    EXPECT_NE(noted.find("web-0 starts before it is enrolled"), std::string::npos) << noted;
+    return noted.substr(std::min(noted.find('\n') + 1, noted.size()));
+  };
+  const auto line = [](const std::string& file, const std::string& why) {
+    return "sidetrack-cni: logFile " + file + ": " + why + "\n";
+  };
+  const std::string here = folder->path().string();
+  EXPECT_EQ(told(here), line(here, "Is a directory"));
+  EXPECT_EQ(told(here + "/no/log"), line(here + "/no/log", "No such file or directory"));
+  EXPECT_EQ(told("/dev/null"), line("/dev/null", "not a regular file"));
 }
 
 TEST_F(CniPluginAlone, deny_refuses_pods_of_enrolled_namespaces_only) {

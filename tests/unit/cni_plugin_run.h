@@ -5,6 +5,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <chrono>
 #include <map>
 #include <string>
@@ -27,6 +28,11 @@ struct Ran {
   [[nodiscard]] int code() const {
     const auto parsed = nlohmann::json::parse(output, nullptr, false);
     return parsed.is_object() ? parsed.value("code", 0) : 0;
+  }
+  // stderr.
+  [[nodiscard]] std::string noted() const {
+    std::string text = all;
+    return text.erase(std::min(text.find(output), text.size()), output.size());
   }
   [[nodiscard]] std::string said(const char* key) const {
     const auto parsed = nlohmann::json::parse(output, nullptr, false);

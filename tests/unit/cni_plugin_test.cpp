@@ -218,6 +218,8 @@ TEST_F(CniPlugin, faults_of_the_runtime_have_the_specs_codes) {
   // One byte too many: all of it is read.
   expect_refused(run_with("ADD", std::string((1U << 20U) + 1, ' ')), 5, kLogOfRuntime);
   expect_refused(run_with("", ""), 4, kLogOfRuntime);
+  EXPECT_THAT(run_with("", "").all,
+              HasSubstr("sidetrack-cni: failed with code 4: CNI_COMMAND is not set"));
   expect_refused(run_with("DANCE", ""), 4, kLogOfRuntime);
   version = "0.2.0";
   expect_refused(run("ADD"), 1, kOtherVersion);
@@ -262,8 +264,36 @@ TEST_F(CniPlugin, a_wrong_key_of_ours_is_named) {
     keys = ", \"" + key + "\": " + value;
     const Ran ran = run("ADD");
     expect_refused(ran, 7, kOwnEntry);
-    EXPECT_THAT(ran.said("msg"), HasSubstr(key));
+    EXPECT_THAT(ran.said("msg"), HasSubstr("in the conflist, " + key + " has to be "));
+    EXPECT_TRUE(ran.said("msg").ends_with(", not " + value)) << ran.output;
   }
+  keys = ", \"logFile\": [\n" + std::string(200, '7') + "]";
+  EXPECT_TRUE(run("ADD").said("msg").ends_with(", not [ " + std::string(78, '7') + "..."));
+}
+
+TEST_F(CniPlugin, a_misspelt_key_of_ours_is_told_and_no_error) {
+  const std::vector<std::pair<std::string, std::string>> misspelt = {
+      {"onAgentDwn", "onAgentDown"}, {"on-agent-down", "onAgentDown"},
+      {"logfile", "logFile"},        {"statusCheckAgent", "statusChecksAgent"},
+      {"timeout", "timeoutMs"},      {"enrolledNamespace", "enrolledNamespaces"}};
+  for (const auto& [written, meant] : misspelt) {
+    keys = ", \"" + written + "\": \"deny\"";
+    const Ran ran = run("ADD");
+    EXPECT_EQ(ran.exit_status, 0) << ran.all;
+    EXPECT_EQ(ran.output, R"({"cniVersion":"1.1.0"})");
+    EXPECT_EQ(ran.noted(), "sidetrack-cni: ADD: in the conflist, " + written + " is not known (" +
+                               meant + " is)\n");
+    EXPECT_EQ(run("DEL").all, "");
+  }
+}
+
+// Those of the specification, and what is nobody's business.
+TEST_F(CniPlugin, keys_that_are_not_ours_are_let_be) {
+  keys =
+      R"(, "runtimeConfig": {}, "args": {}, "capabilities": {"io.kubernetes.cri.pod-annotations": true},)"
+      R"( "ipMasq": false, "ipam": {}, "dns": {}, "disableCheck": false, "disableGC": false,)"
+      R"( "cni.dev/attachments": [], "cniVersions": ["1.1.0"], "_comment": "x", "mtu": 1, "log": 1)";
+  EXPECT_EQ(run("ADD").all, R"({"cniVersion":"1.1.0"})");
 }
 
 }  // namespace
