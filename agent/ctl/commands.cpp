@@ -47,11 +47,8 @@ std::string pods_target(const std::string& namespace_name) {
 }
 
 // "shop/web-0" as query parameters.
-Result<std::string> pod_query(const std::string& name) {
+std::string pod_query(const std::string& name) {
   const auto slash = name.find('/');
-  if (slash == 0 || slash == std::string::npos || slash + 1 == name.size()) {
-    return make_error(ErrorCode::kInvalid, "\"" + name + "\" is not NAMESPACE/POD");
-  }
   return "namespace=" + percent_encode(name.substr(0, slash)) +
          "&pod=" + percent_encode(name.substr(slash + 1));
 }
@@ -71,23 +68,17 @@ int run_pods(const Options& options, const Streams& streams) {
 }
 
 int run_policy(const Options& options, const Streams& streams) {
-  const auto query = pod_query(options.arguments[0]);
-  if (!query) {
-    return fail(query.error(), streams);
-  }
-  return ask(options, streams, {"/v1/policy?" + *query, "entries"},
+  return ask(options, streams, {"/v1/policy?" + pod_query(options.arguments[0]), "entries"},
              [&](const json& policy) { return render_policy(policy, streams.painter); });
 }
 
 int run_explain(const Options& options, const Streams& streams) {
-  const auto query = pod_query(options.arguments[0]);
-  if (!query) {
-    return fail(query.error(), streams);
-  }
   json answer;
   const int code = ask(
       options, streams,
-      {"/v1/explain?" + *query + "&destination=" + percent_encode(options.arguments[1]), "verdict"},
+      {"/v1/explain?" + pod_query(options.arguments[0]) +
+           "&destination=" + percent_encode(options.arguments[1]),
+       "verdict"},
       [&](const json& explain) { return render_explain(explain, streams.painter); }, &answer);
   return code == kExitFine && !flag_of(answer, "agrees_with_kernel") ? kExitFindings : code;
 }

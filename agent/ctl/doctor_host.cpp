@@ -7,6 +7,7 @@
 #include <sstream>
 
 #include "agent/ctl/doctor.h"
+#include "agent/ctl/options.h"
 #include "agent/dataplane/dataplane.h"
 #include "sidetrack/abi/types.h"
 #include "sidetrack/cgroup/process_cgroup.h"
@@ -14,6 +15,8 @@
 
 namespace sidetrack::ctl {
 namespace {
+
+constexpr const char* kBpfDir = "/sys/fs/bpf";
 
 std::string read_all(const std::string& path) {
   std::ifstream file(path);
@@ -117,7 +120,11 @@ void check_mounts(const Host& host, const std::string& pin_dir, Findings& findin
   }
   findings.push_back({Severity::kError, "node",
                       "no bpffs holds " + pin_dir + ": nothing can stay pinned there",
-                      "mount -t bpf bpf /sys/fs/bpf"});
+                      is_below(pin_dir, kBpfDir)
+                          ? fmt::format("mount -t bpf bpf {}", kBpfDir)
+                          : fmt::format("if that is the agent's --pin-dir, it has to lie below a "
+                                        "mounted bpffs, as {} does; else say which one is",
+                                        Options{}.pin_dir)});
 }
 
 void check_sysctls(const Host& host, Findings& findings) {

@@ -11,6 +11,7 @@
 #include <boost/program_options.hpp>
 
 #include "agent/ctl/format.h"
+#include "agent/policy/policy.h"
 #include "sidetrack/cli/words.h"
 
 namespace sidetrack::ctl {
@@ -111,8 +112,46 @@ Error usage(const std::string& what, const std::string& command) {
                                                      command, command.empty() ? "" : " "));
 }
 
+// As loose as objects in files are; what Kubernetes names is among it.
+bool is_name(const std::string& text) {
+  return !text.empty() && std::all_of(text.begin(), text.end(), [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' ||
+           c == '.' || c == '_';
+  });
+}
+
+// The agent would say the same of them, but only where there is one.
+Result<void> check_arguments(const Options& options) {
+  if (options.command != "policy" && options.command != "explain") {
+    return {};
+  }
+  const std::string& pod = options.arguments[0];
+  const auto slash = std::min(pod.find('/'), pod.size());
+  if (slash == pod.size() || !is_name(pod.substr(0, slash)) || !is_name(pod.substr(slash + 1))) {
+    return usage("\"" + pod + "\" is not NAMESPACE/POD", options.command);
+  }
+  if (options.command == "explain") {
+    if (const auto destination = policy::parse_endpoint(options.arguments[1]); !destination) {
+      return usage(destination.error().message, options.command);
+    }
+  }
+  return {};
+}
+
+Result<void> read_folder(const po::variables_map& values, const char* name,
+                         const std::string& command, std::string& out) {
+  if (values.count(name) > 0) {
+    out = values[name].as<std::string>();
+    if (out.empty()) {
+      return usage(fmt::format("--{} '': a folder is meant", name), command);
+    }
+  }
+  return {};
+}
+
 Result<void> read_values(const po::variables_map& values, Options& options) {
-  options.state_dir = values["state-dir"].as<std::string>();
+  ST_TRY(read_folder(values, "state-dir", options.command, options.state_dir));
+  ST_TRY(read_folder(values, "pin-dir", options.command, options.pin_dir));
   options.no_colour = values.count("no-color") > 0;
   options.follow = values.count("follow") > 0;
   const auto format = values["output"].as<std::string>();
@@ -124,12 +163,10 @@ Result<void> read_values(const po::variables_map& values, Options& options) {
                                       : Format::kTable;
   if (values.count("namespace") > 0) {
     options.namespace_name = values["namespace"].as<std::string>();
-    if (options.namespace_name.empty()) {
-      return usage("-n '': a namespace name is meant", options.command);
+    if (!is_name(options.namespace_name)) {
+      return usage(fmt::format("-n '{}': a namespace name is meant", options.namespace_name),
+                   options.command);
     }
-  }
-  if (values.count("pin-dir") > 0) {
-    options.pin_dir = values["pin-dir"].as<std::string>();
   }
   if (values.count("since") > 0) {
     const auto since = parse_duration(values["since"].as<std::string>());
@@ -207,6 +244,7 @@ Result<Options> parse_options(const std::vector<std::string>& arguments) {
     return options;
   }
   ST_TRY(check_command(values, options));
+  ST_TRY(check_arguments(options));
   ST_TRY(read_values(values, options));
   return options;
 }

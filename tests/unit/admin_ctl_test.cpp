@@ -391,6 +391,40 @@ TEST(CtlAlone, unreachable_agent_is_exit_3_and_names_the_socket) {
   EXPECT_THAT(outcome.output, HasSubstr("--state-dir"));
 }
 
+TEST(CtlAlone, wrong_usage_is_exit_2_without_an_agent_too) {
+  const auto refused = [](const std::string& arguments, const std::string& why) {
+    const auto outcome = run(arguments + " --state-dir /nonexistent");
+    EXPECT_EQ(outcome.code, 2) << arguments;
+    EXPECT_THAT(outcome.output, StartsWith("sidetrackctl: " + why)) << arguments;
+  };
+  refused("explain a/b 1.2.3.4", R"("1.2.3.4": ADDRESS:PORT is meant)");
+  refused("explain a/b host:80", R"("host:80": ADDRESS:PORT is meant)");
+  refused("explain a/b 1.2.3.4:0", R"("1.2.3.4:0": the port must be 1 to 65535)");
+  refused("explain a/b 1.2.3.4:70000", R"("1.2.3.4:70000": the port must be 1 to 65535)");
+  refused("explain a/b fd00::1:80", R"("fd00::1:80": an IPv6 address needs brackets)");
+  for (const std::string pod : {"a", "/b", "a/", "a/b/c", "'a/b c'"}) {
+    refused("policy " + pod, "\"");
+    refused("explain " + pod + " 1.2.3.4:80", "\"");
+    EXPECT_THAT(run("policy " + pod).output, HasSubstr("\" is not NAMESPACE/POD; see "));
+  }
+  for (const std::string command : {"pods", "flows", "counters"}) {
+    refused(command + " -n 'BAD NS'", "-n 'BAD NS': a namespace name is meant; see ");
+    refused(command + " -n ''", "-n '': a namespace name is meant");
+  }
+  for (const std::string right : {"explain a/b 1.2.3.4:80", "policy a/web-0.x", "pods -n a_B.1"}) {
+    EXPECT_EQ(run(right + " --state-dir /nonexistent").code, 3) << right;
+  }
+}
+
+TEST(CtlAlone, no_folder_is_none) {
+  for (const std::string command : {"status", "doctor", "flows"}) {
+    const auto outcome = run(command + " --state-dir ''");
+    EXPECT_EQ(outcome.code, 2) << command;
+    EXPECT_THAT(outcome.output, StartsWith("sidetrackctl: --state-dir '': a folder is meant"));
+  }
+  EXPECT_THAT(run("bypass --pin-dir ''").output, HasSubstr("--pin-dir '': a folder is meant"));
+}
+
 TEST(CtlAlone, doctor_does_not_judge_hooks_that_it_cannot_look_at) {
   const test::TemporaryFolder folder;
   const std::string doctor =

@@ -334,6 +334,18 @@ TEST(Doctor, missing_mounts_are_errors) {
   const auto text = text_of_findings(findings);
   EXPECT_THAT(text, HasSubstr("no cgroup2 file system is mounted"));
   EXPECT_THAT(text, HasSubstr("no bpffs holds /sys/fs/bpf/sidetrack"));
+  EXPECT_THAT(text, HasSubstr("mount -t bpf bpf /sys/fs/bpf"));
+}
+
+TEST(Doctor, no_bpffs_is_mounted_where_it_would_not_hold_the_pins) {
+  const test::TemporaryFolder root;
+  write_file(root.file("proc/self/mountinfo"), "1 0 0:1 / /sys/fs/bpf rw - bpf bpf rw\n");
+  Findings findings;
+  check_mounts({.root = root.path(), .kernel_release = ""}, "/tmp/x/st", findings);
+  const auto text = text_of_findings(findings);
+  EXPECT_THAT(text, HasSubstr("no bpffs holds /tmp/x/st"));
+  EXPECT_THAT(text, HasSubstr("below a mounted bpffs, as /sys/fs/bpf/sidetrack does"));
+  EXPECT_THAT(text, Not(HasSubstr("mount -t bpf")));
 }
 
 TEST(Doctor, sysctls_are_judged) {
