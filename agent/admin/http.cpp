@@ -60,6 +60,18 @@ Result<Tcp::endpoint> parse_endpoint(const std::string& address) {
   return Tcp::endpoint(parsed, port);
 }
 
+Error listen_error(const std::string& address, const boost::system::error_code& error) {
+  const std::string what = "listen at " + address + ": " + error.message();
+  if (error == boost::asio::error::address_in_use) {
+    return Error{ErrorCode::kBusy, error.value(), what};
+  }
+  if (error == boost::system::errc::address_not_available ||
+      error == boost::system::errc::address_family_not_supported) {
+    return Error{ErrorCode::kInvalid, error.value(), what + " (no interface here has it)"};
+  }
+  return Error{ErrorCode::kIo, error.value(), what};
+}
+
 }  // namespace
 
 Handler make_health(Views& views, std::function<std::string()> metrics) {
@@ -122,9 +134,7 @@ Result<UniqueFd> HttpServer::bind(const std::string& address) {
     acceptor.non_blocking(true, error);
   }
   if (error) {
-    const auto code =
-        error == boost::asio::error::address_in_use ? ErrorCode::kBusy : ErrorCode::kIo;
-    return Error{code, error.value(), "listen at " + address + ": " + error.message()};
+    return listen_error(address, error);
   }
   return UniqueFd(acceptor.release());
 }

@@ -26,8 +26,8 @@ class HttpServer {
   [[nodiscard]] static Result<void> check(const std::string& address);
   // A socket that listens there already; connections wait. Errors as of listen().
   [[nodiscard]] static Result<UniqueFd> bind(const std::string& address);
-  // Listens at "127.0.0.1:15880" or "[::1]:15880". kInvalid: not such a text; kBusy: the port is
-  // taken.
+  // Listens at "127.0.0.1:15880" or "[::1]:15880". kInvalid: not such a text, or an
+  // address that is not this node's; kBusy: the port is taken.
   [[nodiscard]] static Result<std::unique_ptr<HttpServer>> listen(boost::asio::io_context& context,
                                                                   const std::string& address,
                                                                   Handler handler,

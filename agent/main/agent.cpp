@@ -180,7 +180,9 @@ Result<void> Agent::listen() {
   if (options_.http != "off") {
     auto http = admin::HttpServer::listen(
         context_, options_.http, admin::make_health(*this, [this] { return metrics_.text(); }));
-    ST_TRY(http);
+    if (!http) {
+      return http.error().within("--http");
+    }
     http_ = std::move(*http);
     log_event(LogLevel::kInfo, "http", "listening", {{"port", http_->port()}});
   }

@@ -306,6 +306,10 @@ TEST_F(AgentStart, refuses_an_http_address_that_is_none) {
   }
 }
 
+TEST_F(AgentStart, refuses_an_http_address_of_another_node) {
+  expect_refusal(with("--http", "192.0.2.1:15880"), 2, {"--http", "192.0.2.1:15880"});
+}
+
 TEST_F(AgentStart, what_the_control_program_cannot_write_it_does_not_call_done) {
   ST_ASSERT_VALUE(const auto result,
                   run_command({.arguments = {"sh", "-c", "exec \"$0\" --help >/dev/full",

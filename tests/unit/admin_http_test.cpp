@@ -92,5 +92,14 @@ TEST_F(HttpEndpoint, wrong_addresses_are_refused) {
   }
 }
 
+// An address for documentation: nobody has it.
+TEST(HttpAddress, of_no_interface_is_a_wrong_address) {
+  const auto bound = HttpServer::bind("192.0.2.1:0");
+  ASSERT_FALSE(bound);
+  EXPECT_EQ(bound.error().code, ErrorCode::kInvalid);
+  EXPECT_EQ(bound.error().message,
+            "listen at 192.0.2.1:0: Cannot assign requested address (no interface here has it)");
+}
+
 }  // namespace
 }  // namespace sidetrack::admin
