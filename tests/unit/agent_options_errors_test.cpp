@@ -238,6 +238,8 @@ TEST_F(OptionsTest, name_the_line_of_a_file_that_is_wrong) {
   says("[agent]\nlog-level = info\n", ":2: the file has no sections");
   says("\n\nlog-level = loud\n", ":4)");
   says("log-level = loud # agent.logLevel \r\n", ":2 # agent.logLevel)");
+  says("listeners-per-pod = 99 # agent.listenersPerPod\n", ":2 # agent.listenersPerPod)");
+  says("listeners-per-pod = four # agent.listenersPerPod\n", ":2 # agent.listenersPerPod)");
 }
 
 TEST_F(OptionsTest, refuse_with_files_what_only_the_api_has_a_use_for) {
