@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <filesystem>
 #include <fstream>
 
@@ -16,8 +17,15 @@ namespace {
 
 constexpr char kSeparator = '\t';
 
-// Whatever is wrong with the folder, unless it is our rights, the option is wrong.
+// Whatever is wrong with the folder, unless it is our rights or its room, the option is wrong.
 Error unusable(const std::string& state_dir, int error_number) {
+  if (error_number == ENOSPC || error_number == EDQUOT) {
+    return errno_error(
+        fmt::format(
+            "--state-dir {}: its file system is full: make room there, or take a folder elsewhere",
+            state_dir),
+        error_number);
+  }
   Error error = errno_error(
       fmt::format("--state-dir {}: no folder that files can be made in", state_dir), error_number);
   if (error.code != ErrorCode::kPermission) {
@@ -62,7 +70,7 @@ Result<InstanceLock> InstanceLock::acquire(const std::string& state_dir, const H
       fmt::format("{}{}{}{}{}\n", getpid(), kSeparator, self.http, kSeparator, self.pin_dir);
   if (ftruncate(fd.get(), 0) != 0 ||
       pwrite(fd.get(), text.data(), text.size(), 0) != static_cast<ssize_t>(text.size())) {
-    return errno_error("lock " + path, errno);
+    return unusable(state_dir, errno);
   }
   return InstanceLock(std::move(fd));
 }
