@@ -3,20 +3,6 @@
 
 namespace sidetrack::agent {
 
-namespace {
-
-std::vector<st_addr> parse(const std::vector<std::string>& texts) {
-  std::vector<st_addr> addresses;
-  for (const std::string& text : texts) {
-    if (const auto address = policy::parse_address(text)) {
-      addresses.push_back(*address);
-    }
-  }
-  return addresses;
-}
-
-}  // namespace
-
 const std::string& kubelet_uid(const kube::Pod& pod) {
   const auto hash = pod.metadata.annotations.find("kubernetes.io/config.hash");
   const bool is_mirror = pod.metadata.annotations.contains("kubernetes.io/config.mirror");
@@ -46,7 +32,7 @@ void PodNetns::fill(const kube::ObjectSet& objects, std::vector<policy::PodInten
     pods::NetnsPlace place = table_.place(kubelet_uid(pod->second));
     intent.netns_path = std::move(place.path);
     intent.netns_problem = std::move(place.problem);
-    if (auto addresses = parse(place.addresses); !addresses.empty()) {
+    if (auto addresses = policy::parse_addresses(place.addresses); !addresses.empty()) {
       intent.addresses = std::move(addresses);
     }
     // What processes look like is for the pod to choose; its runtime class is not.

@@ -28,6 +28,16 @@ Result<st_addr> parse_address(std::string_view text) {
   return item_error(text, "not an IPv4 or IPv6 address");
 }
 
+std::vector<st_addr> parse_addresses(const std::vector<std::string>& texts) {
+  std::vector<st_addr> addresses;
+  for (const std::string& text : texts) {
+    if (const auto address = parse_address(text)) {
+      addresses.push_back(*address);
+    }
+  }
+  return addresses;
+}
+
 std::string format_address(const st_addr& address) {
   std::array<char, INET6_ADDRSTRLEN> text{};
   if (st_addr_is_v4(&address) != 0) {

@@ -48,6 +48,8 @@ struct ParsedCidrs {
 
 // Parses "10.1.2.3" or "fd00::1" (also v4-mapped).
 [[nodiscard]] Result<st_addr> parse_address(std::string_view text);
+// Those of the texts that are addresses, in their order.
+[[nodiscard]] std::vector<st_addr> parse_addresses(const std::vector<std::string>& texts);
 // "10.1.2.3", "fd00::1".
 [[nodiscard]] std::string format_address(const st_addr& address);
 struct SocketAddress {

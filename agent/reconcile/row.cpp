@@ -75,20 +75,10 @@ void set_listeners(const RowInput& input, st_pod& row) {
   }
 }
 
-std::vector<st_addr> parse(const std::vector<std::string>& texts) {
-  std::vector<st_addr> addresses;
-  for (const std::string& text : texts) {
-    if (const auto address = policy::parse_address(text)) {
-      addresses.push_back(*address);
-    }
-  }
-  return addresses;
-}
-
 // The first of each family counts. Routes come before what the object says: plain TCP takes its
 // source from them, and so does the engine.
 void set_own_addresses(const RowInput& input, st_pod& row) {
-  const std::vector<st_addr> sources = parse(input.facts.sources);
+  const std::vector<st_addr> sources = policy::parse_addresses(input.facts.sources);
   const auto is_source = [&sources](const st_addr& address) {
     return std::ranges::any_of(
         sources, [&](const st_addr& one) { return st_addr_equal(&one, &address) != 0; });
@@ -106,7 +96,7 @@ void set_own_addresses(const RowInput& input, st_pod& row) {
   }
   std::ranges::for_each(sources, take);
   std::ranges::for_each(input.intent.addresses, take);
-  std::ranges::for_each(parse(input.facts.addresses), take);
+  std::ranges::for_each(policy::parse_addresses(input.facts.addresses), take);
 }
 
 st_mode row_mode(const RowInput& input) {

@@ -17,6 +17,13 @@ TEST(PolicyEndpoint, has_an_address_of_either_family_and_a_port) {
   EXPECT_EQ(read_and_written("[::1]:1"), "[::1]:1");
 }
 
+TEST(PolicyAddresses, that_are_none_are_left_out_of_a_list) {
+  const auto read = parse_addresses({"10.1.2.3", "eth0", "", "fd00::1"});
+  ASSERT_EQ(read.size(), 2U);
+  EXPECT_EQ(format_address(read[0]), "10.1.2.3");
+  EXPECT_EQ(format_address(read[1]), "fd00::1");
+}
+
 TEST(PolicyEndpoint, of_ipv6_without_brackets_is_refused_with_how_to_write_it) {
   EXPECT_THAT(read_and_written("::1:80"), HasSubstr("an IPv6 address needs brackets: [::1]:80"));
   EXPECT_THAT(read_and_written("fd00::1:8500"), HasSubstr("[fd00::1]:8500"));
