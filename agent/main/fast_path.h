@@ -106,8 +106,8 @@ class FastPath {
   adopt::Visitor visitor_;
   adopt::Adoption adoption_;
   SelfTestChild self_test_;
-  std::optional<Result<selftest::Report>> report_;  // of the one that has ended
-  bool testing_ = false;                            // one runs
+  std::optional<selftest::Report> report_;  // of the last one that could be run
+  bool testing_ = false;                    // one runs
   std::string problem_ = "starting";
   st_fast_reason reason_ = ST_FAST_SELF_TEST;  // of the problem
   bool watching_ = false;                      // the sentinel is attached

@@ -127,7 +127,8 @@ Result<void> FastPath::start_self_test() {
                                   netns->fd, [this, forget](const auto& report) {
                                     forget();
                                     testing_ = false;
-                                    report_ = report;
+                                    // What could not be run says nothing of this kernel.
+                                    report_ = report ? std::optional(*report) : std::nullopt;
                                     if (settings_.on) {
                                       on_self_test(report);
                                     }

@@ -54,7 +54,7 @@ Result<void> SelfTestChild::start(const selftest::Places& places, const UniqueFd
   for (std::size_t i = 0; i < std::size(words); ++i) {
     arguments[i] = words[i].data();
   }
-  const int error = posix_spawn(&pid_, "/proc/self/exe", &actions, nullptr, arguments, environ);
+  const int error = posix_spawn(&pid_, program_.c_str(), &actions, nullptr, arguments, environ);
   posix_spawn_file_actions_destroy(&actions);
   if (error != 0) {
     pid_ = 0;
@@ -62,6 +62,9 @@ Result<void> SelfTestChild::start(const selftest::Places& places, const UniqueFd
   }
   places_ = places;
   done_ = std::move(done);
+  text_.clear();
+  boost::system::error_code ignored;
+  output_.close(ignored);
   output_.assign(reading.release());
   read_more();
   return {};

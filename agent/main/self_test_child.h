@@ -6,6 +6,7 @@
 #include <array>
 #include <functional>
 #include <string>
+#include <utility>
 
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/posix/stream_descriptor.hpp>
@@ -18,13 +19,16 @@ namespace sidetrack::agent {
 class SelfTestChild {
  public:
   using Done = std::function<void(const Result<selftest::Report>&)>;
-  explicit SelfTestChild(boost::asio::io_context& context) : output_(context) {}
+  // `program`: that understands `self-test`; by default this one.
+  explicit SelfTestChild(boost::asio::io_context& context, std::string program = "/proc/self/exe")
+      : output_(context), program_(std::move(program)) {}
   // Ends it, if it runs.
   ~SelfTestChild();
   SelfTestChild(const SelfTestChild&) = delete;
   SelfTestChild& operator=(const SelfTestChild&) = delete;
 
-  // In the namespace `netns`, whatever places.netns says. `done` is called once, from the context.
+  // Not while it runs. In the namespace `netns`, whatever places.netns says. `done` is called once,
+  // from the context.
   [[nodiscard]] Result<void> start(const selftest::Places& places, const UniqueFd& netns,
                                    Done done);
 
@@ -33,6 +37,7 @@ class SelfTestChild {
   [[nodiscard]] Result<selftest::Report> finish();
 
   boost::asio::posix::stream_descriptor output_;
+  std::string program_;
   selftest::Places places_;
   Done done_;
   int pid_ = 0;
