@@ -28,7 +28,8 @@ st_fast_reason reason_of(const std::string& name) {
 
 }  // namespace
 
-Workloads::Workloads(std::string file) : file_(std::move(file)) {
+void Workloads::keep_in(std::string file) {
+  file_ = std::move(file);
   if (!file_.empty()) {
     load();
   }

@@ -5,6 +5,7 @@
 
 #include <map>
 #include <string>
+#include <utility>
 
 #include "sidetrack/abi/fast.h"
 #include "sidetrack/result.h"
@@ -13,9 +14,13 @@ namespace sidetrack::adopt {
 
 class Workloads {
  public:
-  // `file`: where they are kept; empty = nowhere. One that cannot be read is reported and begun
-  // anew.
-  explicit Workloads(std::string file);
+  Workloads() = default;  // they are kept nowhere
+  explicit Workloads(std::string file) { keep_in(std::move(file)); }
+
+  // From now on, and those of that file count. One that cannot be read is reported and begun anew;
+  // empty: nowhere.
+  void keep_in(std::string file);
+  [[nodiscard]] bool are_kept() const { return !file_.empty(); }
 
   // ST_FAST_NONE = nothing is against it.
   [[nodiscard]] st_fast_reason demoted(const std::string& workload) const;

@@ -2,7 +2,6 @@
 #include "agent/main/fast_path.h"
 
 #include <cerrno>
-#include <filesystem>
 #include <utility>
 
 #include "sidetrack/log/log.h"
@@ -13,18 +12,6 @@ namespace {
 
 constexpr std::chrono::milliseconds kScan{100};
 constexpr std::chrono::seconds kFullScan{5};
-
-// Where demoted workloads are remembered; nowhere if the folder cannot be made.
-std::string workloads_file(const std::string& cache_dir) {
-  std::error_code error;
-  std::filesystem::create_directories(cache_dir, error);
-  if (error) {
-    log_event(LogLevel::kWarn, "adopt", "no_cache_dir",
-              {{"path", cache_dir}, {"detail", error.message()}});
-    return "";
-  }
-  return cache_dir + "/fast-path-workloads.json";
-}
 
 }  // namespace
 
@@ -40,7 +27,6 @@ FastPath::FastPath(boost::asio::io_context& context, const Options& options, std
       netns_(netns),
       path_of_([&reconciler](std::uint64_t cookie) { return reconciler.netns_path(cookie); }),
       pods_(dataplane, netns, reconciler, objects),
-      workloads_(workloads_file(options.cache_dir)),
       visitor_(dataplane.adopter(), node_netns_cookie, path_of_),
       adoption_({}, visitor_, pods_, workloads_),
       self_test_(context) {}

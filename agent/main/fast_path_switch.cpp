@@ -1,11 +1,28 @@
 // SPDX-License-Identifier: Apache-2.0
 // Whether the fast path is on: the node's switch, and the self-test.
+#include <filesystem>
 #include <utility>
 
 #include "agent/main/fast_path.h"
 #include "sidetrack/log/log.h"
 
 namespace sidetrack::agent {
+
+namespace {
+
+// Where demoted workloads are remembered; nowhere if the folder cannot be made.
+std::string workloads_file(const std::string& cache_dir) {
+  std::error_code error;
+  std::filesystem::create_directories(cache_dir, error);
+  if (error) {
+    log_event(LogLevel::kWarn, "adopt", "no_cache_dir",
+              {{"path", cache_dir}, {"detail", error.message()}});
+    return "";
+  }
+  return cache_dir + "/fast-path-workloads.json";
+}
+
+}  // namespace
 
 std::string problem_after(const Result<selftest::Report>& report, const FastPathOptions& options) {
   if (!report) {
@@ -62,6 +79,9 @@ Result<void> FastPath::begin(bool has_adopted) {
   reason_ = settings_.on ? ST_FAST_NO_SENTINEL : ST_FAST_NODE_OFF;
   stop_watching();  // an earlier agent's; not while something is adopted
   watching_ = false;
+  if (problem_.empty() && !workloads_.are_kept()) {
+    workloads_.keep_in(workloads_file(options_.cache_dir));
+  }
   if (problem_.empty() && has_adopted) {
     const auto watching = watch();
     problem_ = watching ? "" : watching.error().message;

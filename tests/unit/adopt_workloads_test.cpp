@@ -24,6 +24,15 @@ TEST_F(WorkloadsTest, outlive_the_agent) {
   EXPECT_EQ(next.demoted("shop/ReplicaSet/other"), ST_FAST_NONE);
 }
 
+TEST_F(WorkloadsTest, that_get_a_file_later_have_what_is_in_it) {
+  Workloads(file_).demote("shop/ReplicaSet/web", ST_FAST_FIONREAD);
+  Workloads late;
+  EXPECT_FALSE(late.are_kept());
+  late.keep_in(file_);
+  EXPECT_TRUE(late.are_kept());
+  EXPECT_EQ(late.demoted("shop/ReplicaSet/web"), ST_FAST_FIONREAD);
+}
+
 TEST_F(WorkloadsTest, a_broken_file_is_begun_anew) {
   std::ofstream(file_) << "{ not json";
   Workloads workloads(file_);
