@@ -62,6 +62,9 @@ st_fast_reason Admission::against_pod(const Pod& pod, std::uint64_t netns_cookie
   if (workloads_.demoted(pod.workload) != ST_FAST_NONE) {
     return ST_FAST_WORKLOAD;
   }
+  if (pod.unseen) {
+    return ST_FAST_NO_SENTINEL;
+  }
   const auto seen = first_seen_.find(netns_cookie);
   if (seen != first_seen_.end() && now < seen->second + settings_.probation) {
     *until = std::max(*until, seen->second + settings_.probation);

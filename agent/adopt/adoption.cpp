@@ -19,9 +19,9 @@ constexpr std::chrono::seconds kStillOpen{30};  // how often a waiting pair is l
 constexpr std::chrono::seconds kLinkPatience{60};
 constexpr Clock::time_point kNever = Clock::time_point::max();
 
-bool is_policy(st_fast_reason reason) {
+bool may_be_lifted(st_fast_reason reason) {
   return reason == ST_FAST_NODE_OFF || reason == ST_FAST_POD_OFF ||
-         reason == ST_FAST_OTHER_NAMESPACE;
+         reason == ST_FAST_OTHER_NAMESPACE || reason == ST_FAST_NO_SENTINEL;
 }
 
 // What an earlier agent knew of the pair of an adopted socket.
@@ -123,7 +123,7 @@ std::vector<Adoption::Answers> Adoption::ask(const std::vector<Pair*>& pairs, st
     for (const st_pair_side side : {ST_SIDE_CLIENT, ST_SIDE_SERVER}) {
       requests.push_back(request_for(*pair, side, op));
       // Whom the sentinel saw must be out soon.
-      requests.back().patient = is_policy(pair->reason) ? 1 : 0;
+      requests.back().patient = may_be_lifted(pair->reason) ? 1 : 0;
     }
   }
   const std::vector<st_fast_reason> replies = sockets_.run(requests);
@@ -231,8 +231,8 @@ void Adoption::leave(const std::vector<Pair*>& pairs, Clock::time_point now) {
       continue;
     }
     pair.noted = ST_FAST_NONE;  // its messages have written until now
-    if (is_policy(pair.reason)) {
-      pairs_.move_to(pair, Stage::kWait, now);  // it may be allowed again
+    if (may_be_lifted(pair.reason)) {
+      pairs_.move_to(pair, Stage::kWait, now);
     } else if (passes(pair.reason)) {
       pairs_.move_to(pair, Stage::kLook, now + kLookSlowest);
     } else {

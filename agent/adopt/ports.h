@@ -32,6 +32,7 @@ struct Pod {
   st_pod row{};
   std::string workload;                   // "namespace/Kind/name" of its controller, or of itself
   st_fast_reason demoted = ST_FAST_NONE;  // by the sentinel, as the kernel has it
+  bool unseen = false;  // what it does that the sentinel could not have seen is not known yet
 };
 
 class Pods {

@@ -76,8 +76,12 @@ void FastPath::follow_pods() {
     }
   }
   // What they do from here on is seen.
-  for (const std::uint64_t cookie : pods_.find_io_uring(watching_ ? pods : decltype(pods)())) {
+  const auto news = pods_.find_io_uring(watching_ ? pods : decltype(pods)());
+  for (const std::uint64_t cookie : news.with_ring) {
     on_demoted(cookie, ST_FAST_IO_URING);
+  }
+  if (news.any) {
+    adoption_.on_policy_changed(adopt::Clock::now());  // they may be let in from now on
   }
 }
 

@@ -1,11 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "agent/main/known_pods.h"
 
-#include <map>
-
-#include "agent/pods/processes.h"
+#include "agent/main/pod_netns.h"
 #include "sidetrack/fast_rules.h"
-#include "sidetrack/log/log.h"
 
 namespace sidetrack::agent {
 
@@ -25,9 +22,10 @@ std::optional<adopt::Pod> KnownPods::pod(std::uint64_t netns_cookie) {
   if (state && *state) {
     pod.demoted = static_cast<st_fast_reason>((*state)->demoted);
   }
-  if (pod.demoted == ST_FAST_NONE && with_io_uring_.contains(netns_cookie)) {
+  if (pod.demoted == ST_FAST_NONE && rings_.has_ring(netns_cookie)) {
     pod.demoted = ST_FAST_IO_URING;
   }
+  pod.unseen = !rings_.has_looked_at(netns_cookie);
   return pod;
 }
 
@@ -43,33 +41,19 @@ std::set<std::uint64_t> KnownPods::taking_part() const {
   return pods;
 }
 
-std::vector<std::uint64_t> KnownPods::find_io_uring(const std::set<std::uint64_t>& pods) {
-  std::map<ino_t, std::uint64_t> unknown;  // by the inode of its namespace
-  std::set<ino_t> wanted;
-  for (const std::uint64_t cookie : pods) {
-    const auto path = reconciler_.netns_path(cookie);
-    const auto id = path && !looked_at_.contains(cookie) ? netns_.identify(*path) : std::nullopt;
-    if (id) {
-      unknown[id->inode] = cookie;
-      wanted.insert(id->inode);
-    }
+std::optional<RingLooks::Place> KnownPods::place_of(std::uint64_t netns_cookie) const {
+  const auto path = reconciler_.netns_path(netns_cookie);
+  const auto file = path ? netns_.identify(*path) : std::nullopt;
+  if (!file) {
+    return std::nullopt;
   }
-  looked_at_ = pods;
-  std::erase_if(with_io_uring_, [&pods](std::uint64_t cookie) { return !pods.contains(cookie); });
-  if (wanted.empty()) {
-    return {};
-  }
-  const auto found = pods::netns_with_io_uring(wanted);
-  if (!found) {
-    log_event(LogLevel::kWarn, "adopt", "list_failed", {{"detail", found.error().message}});
-    return {};
-  }
-  std::vector<std::uint64_t> cookies;
-  for (const ino_t inode : *found) {
-    cookies.push_back(unknown.at(inode));
-  }
-  with_io_uring_.insert(cookies.begin(), cookies.end());
-  return cookies;
+  const auto* owner = reconciler_.owner(netns_cookie);
+  const auto object = owner == nullptr
+                          ? objects_.pods.end()
+                          : objects_.pods.find(owner->namespace_name + "/" + owner->name);
+  return RingLooks::Place{
+      .netns = file->inode,
+      .pod_uid = object == objects_.pods.end() ? "" : kubelet_uid(object->second)};
 }
 
 }  // namespace sidetrack::agent

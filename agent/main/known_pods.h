@@ -3,13 +3,14 @@
 // which of them had an io_uring before the sentinel could see it. Only on the agent's thread.
 #pragma once
 
+#include <optional>
 #include <set>
-#include <vector>
 
 #include "agent/adopt/ports.h"
 #include "agent/dataplane/dataplane.h"
 #include "agent/kube/model.h"
 #include "agent/main/adapters.h"
+#include "agent/main/ring_looks.h"
 #include "agent/reconcile/reconciler.h"
 
 namespace sidetrack::agent {
@@ -23,17 +24,20 @@ class KnownPods : public adopt::Pods {
 
   // Those that the fast path is on for, by their netns cookies.
   [[nodiscard]] std::set<std::uint64_t> taking_part() const;
-  // Looks at the processes of those of `pods` that were not among the last ones: returns who has an
+  // Looks at the processes of those of `pods` that were not looked at yet: returns who has an
   // io_uring. For when the sentinel has begun to watch them.
-  std::vector<std::uint64_t> find_io_uring(const std::set<std::uint64_t>& pods);
+  RingLooks::News find_io_uring(const std::set<std::uint64_t>& pods) {
+    return rings_.look(pods, [this](std::uint64_t cookie) { return place_of(cookie); });
+  }
 
  private:
+  [[nodiscard]] std::optional<RingLooks::Place> place_of(std::uint64_t netns_cookie) const;
+
   const dataplane::Dataplane& dataplane_;
   RealNetns& netns_;
   const reconcile::Reconciler& reconciler_;
   const kube::ObjectSet& objects_;
-  std::set<std::uint64_t> looked_at_;
-  std::set<std::uint64_t> with_io_uring_;
+  RingLooks rings_{[](const auto& wanted) { return pods::netns_with_io_uring(wanted); }};
 };
 
 }  // namespace sidetrack::agent

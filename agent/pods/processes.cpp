@@ -50,25 +50,70 @@ std::int64_t pid_of(const char* name) {
 
 using Dir = std::unique_ptr<DIR, DirCloser>;
 
-bool has_io_uring(const std::string& process) {
+// The process has ended, or has closed it. Of one that ends meanwhile /proc says EACCES, too.
+bool is_gone(const Error& error, const std::string& process) {
+  return error.error_number == ENOENT || error.error_number == ESRCH ||
+         access(process.c_str(), F_OK) != 0;
+}
+
+// An error: not all of its descriptors can be seen, and none of the others is one.
+Result<bool> has_io_uring(const std::string& process) {
   const std::string folder = process + "/fd";
   const Dir descriptors(opendir(folder.c_str()));
-  while (const dirent* entry = descriptors ? readdir(descriptors.get()) : nullptr) {
+  if (!descriptors) {
+    return errno_error("list " + folder, errno);
+  }
+  Result<bool> outcome = false;
+  while (const dirent* entry = readdir(descriptors.get())) {
+    if (entry->d_name[0] == '.') {
+      continue;
+    }
     std::array<char, 32> target{};
     const ssize_t size =
         readlinkat(dirfd(descriptors.get()), entry->d_name, target.data(), target.size());
-    if (size > 0 && std::string_view(target.data(), static_cast<std::size_t>(size)) ==
-                        "anon_inode:[io_uring]") {
+    if (size < 0) {
+      if (const Error error = errno_error("read " + folder, errno); !is_gone(error, process)) {
+        outcome = error;
+      }
+    } else if (std::string_view(target.data(), static_cast<std::size_t>(size)) ==
+               "anon_inode:[io_uring]") {
       return true;
     }
   }
-  return false;
+  return outcome;
 }
 
-// 0: it cannot be seen.
-ino_t netns_of(const std::string& process) {
+Result<ino_t> netns_of(const std::string& process) {
   struct stat netns {};
-  return stat((process + "/ns/net").c_str(), &netns) == 0 ? netns.st_ino : 0;
+  const std::string path = process + "/ns/net";
+  return stat(path.c_str(), &netns) == 0 ? Result<ino_t>(netns.st_ino)
+                                         : errno_error("look at " + path, errno);
+}
+
+// Adds to `holders` what this process says of the namespaces that are wanted.
+void look_for_ring(const std::string& process, const RingsWanted& wanted, RingHolders& holders) {
+  const auto netns = netns_of(process);
+  if (!netns && is_gone(netns.error(), process)) {
+    return;
+  }
+  if (!netns) {
+    const auto place = parse_process_cgroups(read_start(process + "/cgroup"));
+    for (const auto& [inode, pod_uid] : wanted) {
+      if (place && place->pod_uid == pod_uid) {
+        holders.unseen.try_emplace(inode, netns.error().message);
+      }
+    }
+    return;
+  }
+  if (!wanted.contains(*netns) || holders.found.contains(*netns)) {
+    return;
+  }
+  const auto has_ring = has_io_uring(process);
+  if (has_ring && *has_ring) {
+    holders.found.insert(*netns);
+  } else if (!has_ring && !is_gone(has_ring.error(), process)) {
+    holders.unseen.try_emplace(*netns, has_ring.error().message);
+  }
 }
 
 std::string_view program_of(std::string_view command_line) {
@@ -96,7 +141,7 @@ Result<NodeProcesses> list_processes(const std::filesystem::path& proc) {
   if (!dir) {
     return errno_error("list " + proc.string(), errno);
   }
-  const ino_t own_netns = netns_of((proc / "self").string());
+  const ino_t own_netns = netns_of((proc / "self").string()).value_or(0);
   const long ticks = sysconf(_SC_CLK_TCK);
   const auto suspended = suspended_since_boot();
   NodeProcesses processes;
@@ -107,7 +152,7 @@ Result<NodeProcesses> list_processes(const std::filesystem::path& proc) {
     }
     const std::string own = (proc / entry->d_name).string();
     const auto place = parse_process_cgroups(read_start(own + "/cgroup"));
-    const ino_t netns = netns_of(own);
+    const ino_t netns = netns_of(own).value_or(0);  // 0: it cannot be seen
     // Most of a node's own processes are passed by here.
     if (netns == 0 || (!place && netns == own_netns)) {
       continue;
@@ -127,24 +172,22 @@ Result<NodeProcesses> list_processes(const std::filesystem::path& proc) {
   return processes;
 }
 
-Result<std::set<ino_t>> netns_with_io_uring(const std::set<ino_t>& wanted,
-                                            const std::filesystem::path& proc) {
+Result<RingHolders> netns_with_io_uring(const RingsWanted& wanted,
+                                        const std::filesystem::path& proc) {
   const Dir dir(opendir(proc.c_str()));
   if (!dir) {
     return errno_error("list " + proc.string(), errno);
   }
-  std::set<ino_t> found;
+  RingHolders holders;
   while (const dirent* entry = readdir(dir.get())) {
-    if (pid_of(entry->d_name) == 0) {
-      continue;
-    }
-    const std::string process = (proc / entry->d_name).string();
-    const ino_t netns = netns_of(process);
-    if (wanted.contains(netns) && !found.contains(netns) && has_io_uring(process)) {
-      found.insert(netns);
+    if (pid_of(entry->d_name) != 0) {
+      look_for_ring((proc / entry->d_name).string(), wanted, holders);
     }
   }
-  return found;
+  for (const ino_t netns : holders.found) {
+    holders.unseen.erase(netns);
+  }
+  return holders;
 }
 
 std::string sandbox_of(std::string_view command_line) {

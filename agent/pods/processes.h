@@ -39,10 +39,17 @@ struct NodeProcesses {
 // `proc` is /proc of the host. kPermission, kIo: it cannot be listed.
 [[nodiscard]] Result<NodeProcesses> list_processes(const std::filesystem::path& proc = "/proc");
 
-// Which of these network namespaces (inodes) have a process with a descriptor of an io_uring. One
-// that it has closed, or only registered, is not seen. kPermission, kIo: it cannot be listed.
-[[nodiscard]] Result<std::set<ino_t>> netns_with_io_uring(
-    const std::set<ino_t>& wanted, const std::filesystem::path& proc = "/proc");
+// Network namespaces by their inodes, each with its pod's uid as cgroups have it; empty: not known.
+using RingsWanted = std::map<ino_t, std::string>;
+struct RingHolders {
+  std::set<ino_t> found;
+  // Why a process of theirs could not be looked at: whether they have one is not known.
+  std::map<ino_t, std::string> unseen;
+};
+// Which of these network namespaces have a process with a descriptor of an io_uring. One that it
+// has closed, or only registered, is not seen. kPermission, kIo: it cannot be listed.
+[[nodiscard]] Result<RingHolders> netns_with_io_uring(const RingsWanted& wanted,
+                                                      const std::filesystem::path& proc = "/proc");
 
 // Whether a process of a pod's cgroup is the sandbox of a runtime whose pods do not use the host's
 // sockets: gVisor (runsc) or a virtual machine of Kata Containers. Returns its name, or nothing.

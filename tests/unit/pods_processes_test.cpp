@@ -48,19 +48,61 @@ TEST_F(RingHolders, are_found_by_their_namespace) {
   add("12", "without", {"anon_inode:[eventpoll]", "anon_inode:[io_uring_not]", "io_uring"});
   add("13", "other", {"anon_inode:[io_uring]"});
   add("self", "without", {"anon_inode:[io_uring]"});
-  const auto found = netns_with_io_uring({with, without}, root_);
-  ASSERT_TRUE(found) << found.error().message;
-  EXPECT_EQ(*found, std::set<ino_t>{with});
-  EXPECT_EQ(*netns_with_io_uring({other}, root_), std::set<ino_t>{other});
+  const auto holders = netns_with_io_uring({{with, ""}, {without, ""}}, root_);
+  ASSERT_TRUE(holders) << holders.error().message;
+  EXPECT_EQ(holders->found, std::set<ino_t>{with});
+  EXPECT_TRUE(holders->unseen.empty());
+  EXPECT_EQ(netns_with_io_uring({{other, ""}}, root_)->found, std::set<ino_t>{other});
 }
 
-TEST_F(RingHolders, that_are_gone_or_hidden_are_passed_by) {
+TEST_F(RingHolders, that_are_gone_are_passed_by) {
   const ino_t netns = make_netns("netns");
   fs::create_directories(root_ / "10");
   add("11", "netns", {});
   fs::remove_all(root_ / "11/fd");
-  EXPECT_EQ(*netns_with_io_uring({netns}, root_), std::set<ino_t>{});
-  EXPECT_FALSE(netns_with_io_uring({netns}, root_ / "missing"));
+  const auto holders = netns_with_io_uring({{netns, ""}}, root_);
+  ASSERT_TRUE(holders) << holders.error().message;
+  EXPECT_TRUE(holders->found.empty());
+  EXPECT_TRUE(holders->unseen.empty());
+  EXPECT_FALSE(netns_with_io_uring({{netns, ""}}, root_ / "missing"));
+}
+
+// Files of another kind stand for what a process of another user refuses.
+TEST_F(RingHolders, that_cannot_be_looked_at_are_not_taken_for_none) {
+  const ino_t list = make_netns("list");
+  add("10", "list", {});
+  fs::remove_all(root_ / "10/fd");
+  std::ofstream(root_ / "10/fd");
+  const ino_t link = make_netns("link");
+  add("11", "link", {"socket:[1]"});
+  std::ofstream(root_ / "11/fd/1");
+  const ino_t both = make_netns("both");
+  add("12", "both", {"anon_inode:[io_uring]"});
+  add("13", "both", {});
+  std::ofstream(root_ / "13/fd/0");
+  const auto holders = netns_with_io_uring({{list, ""}, {link, ""}, {both, ""}}, root_);
+  ASSERT_TRUE(holders) << holders.error().message;
+  EXPECT_EQ(holders->found, std::set<ino_t>{both});
+  ASSERT_EQ(holders->unseen.size(), 2U);
+  EXPECT_NE(holders->unseen.at(list).find("10/fd"), std::string::npos) << holders->unseen.at(list);
+  EXPECT_NE(holders->unseen.at(link).find("11/fd"), std::string::npos) << holders->unseen.at(link);
+}
+
+TEST_F(RingHolders, whose_namespace_cannot_be_seen_count_by_their_pods_cgroup) {
+  const std::string uid = "1f2e3d4c-0000-4000-8000-000000000001";
+  const ino_t theirs = make_netns("theirs");
+  const ino_t other = make_netns("other");
+  const auto add_hidden = [this](const std::string& pid, const std::string& cgroup) {
+    fs::create_directories(root_ / pid);
+    std::ofstream(root_ / pid / "ns");
+    std::ofstream(root_ / pid / "cgroup") << "0::" << cgroup << "\n";
+  };
+  add_hidden("10", "/kubepods/burstable/pod" + uid + "/" + std::string(64, 'a'));
+  add_hidden("11", "/system.slice/sshd.service");
+  const auto holders = netns_with_io_uring({{theirs, uid}, {other, ""}}, root_);
+  ASSERT_TRUE(holders) << holders.error().message;
+  EXPECT_EQ(holders->unseen.size(), 1U);
+  EXPECT_TRUE(holders->unseen.contains(theirs));
 }
 
 }  // namespace
