@@ -52,8 +52,10 @@ void Reconciler::apply(std::vector<policy::PodIntent> intents, Clock::time_point
     if (!is_new && entry.intent.state != policy::PodState::kEnrol) {
       entry.wanted_since = now;
     }
-    // Every row is compared with the kernel by audit(); here those that are to be others.
-    if (is_new || !comparison.same(entry.intent, intent)) {
+    // Every row is compared with the kernel by audit(); here those that are to be others. A path
+    // is a number of a descriptor, which is used again: the same text can be another namespace.
+    if (is_new || !comparison.same(entry.intent, intent) ||
+        (entry.facts && netns_.identify(intent.netns_path) != entry.file)) {
       entry.retry_at = now;
     }
     replaced.push_back(std::exchange(entry.intent, std::move(intent)));

@@ -28,6 +28,25 @@ TEST_F(Intents, that_stay_are_not_carried_out_again) {
   EXPECT_EQ(kernel.rows.at(7002).mode, ST_MODE_PASSTHROUGH);
 }
 
+TEST_F(Intents, that_stay_but_for_what_their_path_leads_to_are_carried_out) {
+  enrol_web();
+  netns.add("/netns/web", 7009);
+  apply_web();
+  EXPECT_FALSE(kernel.rows.contains(kWeb));
+  EXPECT_TRUE(kernel.rows.contains(7009));
+  EXPECT_TRUE(called("cut 7001"));
+}
+
+TEST_F(Intents, whose_paths_changed_hands_keep_to_their_own_namespaces) {
+  apply({intent("api", "/netns/api"), intent("web", "/netns/web", ST_MODE_PASSTHROUGH)});
+  netns.add("/netns/api", 7009);  // web's new one has the number that api's had
+  netns.add("/netns/web", 7010);
+  apply({intent("api", "/netns/web"), intent("web", "/netns/api", ST_MODE_PASSTHROUGH)});
+  ASSERT_EQ(kernel.rows.size(), 2U);
+  EXPECT_EQ(kernel.rows.at(7010).mode, ST_MODE_REDIRECT);
+  EXPECT_EQ(kernel.rows.at(7009).mode, ST_MODE_PASSTHROUGH);
+}
+
 TEST_F(Intents, whose_last_step_failed_are_carried_out_again) {
   kernel.rows_full = true;
   apply_web();
