@@ -65,8 +65,10 @@ class RealNetns : public reconcile::NetnsReader {
  public:
   explicit RealNetns(std::unique_ptr<dataplane::NetnsCookies> cookies)
       : cookies_(std::move(cookies)) {}
-  Result<pods::NetnsFacts> inspect(const std::string& path) override {
-    return pods::inspect_netns(path, [this] { return cookies_->here(); });
+  Result<pods::NetnsFacts> inspect(const std::string& path,
+                                   const pods::NetnsFacts* known) override {
+    return pods::inspect_netns(
+        path, [this] { return cookies_->here(); }, known);
   }
   std::optional<reconcile::FileId> identify(const std::string& path) override;
   Result<pods::NewNetns> make() {

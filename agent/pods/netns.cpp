@@ -57,16 +57,18 @@ std::string read_reserved_ports() {
 }
 
 // What is not told is no reason to leave the pod out: its object has addresses, too.
-void read_addresses(NetnsFacts& facts) {
+void read_addresses(const NetnsFacts* known, NetnsFacts& facts) {
   facts.sources = default_sources();
-  if (auto addresses = list_own_addresses()) {
+  if (known != nullptr && known->sources == facts.sources) {
+    facts.addresses = known->addresses;
+  } else if (auto addresses = list_own_addresses()) {
     facts.addresses = std::move(*addresses);
     std::erase_if(facts.addresses, is_link_local);
   }
 }
 
 // The sysctl files follow the namespace of the thread that opens them.
-Result<NetnsFacts> inspect_here(const CookieReader& read_cookie) {
+Result<NetnsFacts> inspect_here(const CookieReader& read_cookie, const NetnsFacts* known) {
   NetnsFacts facts;
   auto cookie = read_cookie();
   ST_TRY(cookie);
@@ -82,7 +84,7 @@ Result<NetnsFacts> inspect_here(const CookieReader& read_cookie) {
   auto loopback_up = is_loopback_up();
   ST_TRY(loopback_up);
   facts.loopback_up = *loopback_up;
-  read_addresses(facts);
+  read_addresses(known, facts);
   return facts;
 }
 
@@ -111,7 +113,8 @@ Result<UniqueFd> open_netns(const std::string& path) {
   return fd;
 }
 
-Result<NetnsFacts> inspect_netns(const std::string& path, const CookieReader& read_cookie) {
+Result<NetnsFacts> inspect_netns(const std::string& path, const CookieReader& read_cookie,
+                                 const NetnsFacts* known) {
   auto fd = open_netns(path);
   ST_TRY(fd);
   Result<NetnsFacts> facts = make_error(ErrorCode::kInternal, "not read");
@@ -120,7 +123,7 @@ Result<NetnsFacts> inspect_netns(const std::string& path, const CookieReader& re
       facts = errno_error("enter netns " + path, errno);
       return;
     }
-    facts = inspect_here(read_cookie);
+    facts = inspect_here(read_cookie, known);
     if (!facts) {
       facts = facts.error().within("netns " + path);
     }
@@ -148,8 +151,8 @@ Result<NewNetns> make_netns(const CookieReader& read_cookie) {
   return made;
 }
 
-Result<NetnsFacts> inspect_own_netns(const CookieReader& read_cookie) {
-  return inspect_here(read_cookie);
+Result<NetnsFacts> inspect_own_netns(const CookieReader& read_cookie, const NetnsFacts* known) {
+  return inspect_here(read_cookie, known);
 }
 
 }  // namespace sidetrack::pods

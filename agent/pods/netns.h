@@ -32,8 +32,11 @@ struct NetnsFacts {
 // Tells the cookie of the calling thread's namespace (dataplane::NetnsCookies).
 using CookieReader = std::function<Result<std::uint64_t>()>;
 
+// `known`: what an earlier look found. Its addresses are taken over while the sources are the same:
+// to list them holds up whoever makes or ends network namespaces. nullptr: they are listed.
 [[nodiscard]] Result<NetnsFacts> inspect_netns(const std::string& path,
-                                               const CookieReader& read_cookie);
+                                               const CookieReader& read_cookie,
+                                               const NetnsFacts* known = nullptr);
 
 struct NewNetns {
   UniqueFd fd;  // keeps it alive
@@ -43,6 +46,7 @@ struct NewNetns {
 [[nodiscard]] Result<NewNetns> make_netns(const CookieReader& read_cookie);
 
 // The namespace that this process is in.
-[[nodiscard]] Result<NetnsFacts> inspect_own_netns(const CookieReader& read_cookie);
+[[nodiscard]] Result<NetnsFacts> inspect_own_netns(const CookieReader& read_cookie,
+                                                   const NetnsFacts* known = nullptr);
 
 }  // namespace sidetrack::pods

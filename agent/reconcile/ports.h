@@ -62,7 +62,9 @@ struct FileId {
 class NetnsReader {
  public:
   virtual ~NetnsReader() = default;
-  virtual Result<pods::NetnsFacts> inspect(const std::string& path) = 0;
+  // `known`: as pods::inspect_netns() has it.
+  virtual Result<pods::NetnsFacts> inspect(const std::string& path,
+                                           const pods::NetnsFacts* known) = 0;
   // Nothing if the path leads nowhere.
   virtual std::optional<FileId> identify(const std::string& path) = 0;
 };

@@ -17,10 +17,6 @@ constexpr std::chrono::milliseconds kFirstBackoff{250};
 // How long rows of an earlier agent stay while the namespace of some pod is not known.
 constexpr std::chrono::seconds kHeirPatience{60};
 constexpr std::chrono::milliseconds kLastBackoff{30000};
-// Namespaces looked into again per tick: a path can lead to another namespace with the same inode
-// number.
-constexpr std::size_t kInspectionsPerTick = 25;
-constexpr std::size_t kMaxOwners = 16384;
 
 std::string key_of(const policy::PodIntent& intent) {
   return intent.namespace_name + "/" + intent.name;
@@ -86,56 +82,6 @@ void Reconciler::fail(Entry& entry, Clock::time_point now, std::string reason, s
   entry.detail = std::move(detail);
   entry.backoff = std::clamp(entry.backoff * 2, kFirstBackoff, kLastBackoff);
   entry.retry_at = now + entry.backoff;
-}
-
-bool Reconciler::look_at_netns(const std::string& key, Entry& entry, Clock::time_point now) {
-  // The same path may lead to another namespace by now.
-  if (entry.facts && entry.path == entry.intent.netns_path &&
-      netns_.identify(entry.path) == entry.file) {
-    return true;
-  }
-  release(entry, true);
-  const auto file = netns_.identify(entry.intent.netns_path);
-  auto facts = netns_.inspect(entry.intent.netns_path);
-  if (!facts || !file) {
-    entry.file = file;
-    fail(entry, now, "netns_unreachable",
-         facts ? "netns " + entry.intent.netns_path + " is gone" : facts.error().message);
-    return false;
-  }
-  if (facts->cookie == settings_.node_netns_cookie) {
-    fail(entry, now, "node_netns", "netns " + entry.intent.netns_path + " is the node's own");
-    return false;
-  }
-  if (const auto other = keys_.find(facts->cookie); other != keys_.end() && other->second != key) {
-    Entry& owner = entries_.at(other->second);
-    if (owner.wanted) {
-      fail(entry, now, "netns_shared",
-           "netns " + entry.intent.netns_path + " is already that of pod " + other->second);
-      return false;
-    }
-    // The object was deleted and made again under another name: the namespace changes hands, its
-    // connections live on.
-    entry.at_engine = std::exchange(owner.at_engine, false);
-    owner.facts.reset();
-    owner.row.reset();
-    owner.leave_engine_at.reset();
-  }
-  entry.facts = *facts;
-  entry.file = file;
-  entry.path = entry.intent.netns_path;
-  keys_[facts->cookie] = key;
-  if (owners_.size() >= kMaxOwners) {
-    // Cookies grow: the oldest that is gone goes.
-    const auto gone = std::find_if(owners_.begin(), owners_.end(), [this](const auto& owner) {
-      return !keys_.contains(owner.first);
-    });
-    if (gone != owners_.end()) {
-      owners_.erase(gone);
-    }
-  }
-  owners_[facts->cookie] = Owner{entry.intent.namespace_name, entry.intent.name};
-  return true;
 }
 
 void Reconciler::place_at_engine(Entry& entry, Clock::time_point now) {
@@ -284,57 +230,6 @@ void Reconciler::reopen_lost(const Entry& entry) {
   // own when it registers, and opening them a second time would close the first under connections.
   if (engines_.listeners(entry.facts->cookie)) {
     engines_.reopen_pod(entry.facts->cookie);
-  }
-}
-
-void Reconciler::tick(Clock::time_point now) {
-  look_at_all(now, kInspectionsPerTick);
-}
-
-void Reconciler::on_netns_changed(Clock::time_point now) {
-  look_at_all(now, 0);
-}
-
-void Reconciler::look_at_all(Clock::time_point now, std::size_t inspections) {
-  forget_policy_ids();
-  std::size_t index = 0;
-  const std::size_t first = entries_.empty() ? 0 : next_inspection_ % entries_.size();
-  next_inspection_ = first + inspections;
-  for (auto it = entries_.begin(); it != entries_.end(); ++index) {
-    auto& [key, entry] = *it;
-    if (entry.facts) {
-      const auto file = netns_.identify(entry.path);
-      bool same = file == entry.file;
-      const bool has_turn = index >= first && index < first + inspections;
-      if (same && (has_turn || (inspections != 0 && !entry.facts->loopback_up))) {
-        // Not to be looked into (out of files, say) is not gone: its file is still there.
-        const auto facts = netns_.inspect(entry.path);
-        same = !facts || facts->cookie == entry.facts->cookie;
-        if (facts && same && *facts != *entry.facts) {
-          entry.facts = *facts;
-          entry.retry_at = now;
-        }
-      }
-      if (!same) {
-        release(entry, true);
-        entry.retry_at = now;
-      }
-    }
-    if (entry.leave_engine_at && *entry.leave_engine_at <= now && entry.facts) {
-      engines_.remove_pod(entry.facts->cookie, false);
-      entry.at_engine = false;
-      entry.leave_engine_at.reset();
-    }
-    if (!entry.wanted && !entry.facts) {
-      it = entries_.erase(it);
-      continue;
-    }
-    const bool appeared = !entry.facts && entry.reason == "netns_unreachable" &&
-                          netns_.identify(entry.intent.netns_path) != entry.file;
-    if (entry.retry_at <= now || appeared) {
-      step(key, entry, now);
-    }
-    ++it;
   }
 }
 

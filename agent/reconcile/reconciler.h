@@ -94,8 +94,9 @@ class Reconciler {
     bool wanted = true;  // false: the object is gone, its namespace may still live
     std::optional<pods::NetnsFacts> facts;
     std::optional<FileId> file;
-    std::string path;           // that `facts` were read from
-    std::optional<st_pod> row;  // as last read back
+    std::string path;               // that `facts` were read from
+    Clock::time_point listed_at{};  // when its addresses were last
+    std::optional<st_pod> row;      // as last read back
     bool at_engine = false;
     std::optional<Clock::time_point> leave_engine_at;
     Clock::time_point retry_at{};
@@ -108,6 +109,8 @@ class Reconciler {
 
   void step(const std::string& key, Entry& entry, Clock::time_point now);
   void look_at_all(Clock::time_point now, std::size_t inspections);
+  // False: it is another namespace, or none.
+  [[nodiscard]] bool look_into(Entry& entry, Clock::time_point now, bool& may_list);
   [[nodiscard]] bool look_at_netns(const std::string& key, Entry& entry, Clock::time_point now);
   [[nodiscard]] Result<void> write_row(Entry& entry, Clock::time_point now);
   void place_at_engine(Entry& entry, Clock::time_point now);

@@ -68,6 +68,17 @@ TEST(InspectNetns, reads_the_whole_of_a_long_list_of_reserved_ports) {
   EXPECT_TRUE(reserved() == list) << reserved().size() << " characters of " << list.size();
 }
 
+TEST(InspectOwnNetns, lists_addresses_only_where_the_sources_are_others_than_known) {
+  const auto read_cookie = []() -> Result<std::uint64_t> { return std::uint64_t{1}; };
+  const auto facts = inspect_own_netns(read_cookie);
+  ASSERT_TRUE(facts) << facts.error().message;
+  NetnsFacts known = *facts;
+  known.addresses = {"192.0.2.77"};
+  EXPECT_EQ(inspect_own_netns(read_cookie, &known)->addresses, known.addresses);
+  known.sources.emplace_back("192.0.2.78");
+  EXPECT_EQ(inspect_own_netns(read_cookie, &known)->addresses, facts->addresses);
+}
+
 // What it reads of addresses; IPv4 and IPv6.
 class InspectNetnsAddresses : public ::testing::Test {
  protected:

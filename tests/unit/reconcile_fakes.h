@@ -122,8 +122,12 @@ struct FakeNetns : NetnsReader {
     FileId file;
     pods::NetnsFacts facts;
   };
-  Result<pods::NetnsFacts> inspect(const std::string& path) override {
+  Result<pods::NetnsFacts> inspect(const std::string& path,
+                                   const pods::NetnsFacts* known) override {
     ++inspections;
+    if (known == nullptr) {
+      ++lists;
+    }
     if (inspect_error) {
       return make_error(ErrorCode::kIo, "netns " + path + ": too many open files");
     }
@@ -143,6 +147,7 @@ struct FakeNetns : NetnsReader {
 
   std::map<std::string, Place> places;
   int inspections = 0;
+  int lists = 0;  // inspections that take no addresses over
   bool inspect_error = false;
 };
 

@@ -69,6 +69,29 @@ TEST_F(Netns, that_changed_is_seen_without_a_look_into_the_others) {
   EXPECT_TRUE(kernel.rows.contains(7005));
 }
 
+TEST_F(Netns, has_its_addresses_listed_again_now_and_then_and_one_per_tick) {
+  std::vector<policy::PodIntent> pods;
+  for (std::uint64_t cookie = 8000; cookie < 8020; ++cookie) {
+    const std::string path = "/netns/" + std::to_string(cookie);
+    netns.add(path, cookie);
+    pods.push_back(intent(std::to_string(cookie), path));
+  }
+  apply(std::move(pods));
+  EXPECT_EQ(netns.lists, 20) << "at the first look";
+  for (int i = 0; i < 100; ++i) {
+    tick();
+  }
+  EXPECT_EQ(netns.lists, 20) << "for 25 s they are what they were";
+  tick(5000ms);
+  for (int i = 1; i < 20; ++i) {
+    EXPECT_EQ(netns.lists, 20 + i);
+    tick();
+  }
+  EXPECT_EQ(netns.lists, 40);
+  tick();
+  EXPECT_EQ(netns.lists, 40);
+}
+
 TEST_F(Netns, that_another_one_replaced_is_seen_by_its_cookie) {
   enrol_web();
   netns.places.at("/netns/web").facts.cookie = 7009;  // inode numbers are used again
