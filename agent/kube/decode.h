@@ -6,6 +6,7 @@
 
 #include <cstddef>
 #include <string>
+#include <string_view>
 #include <variant>
 #include <vector>
 
@@ -51,5 +52,9 @@ struct Decoded {
 // Decodes one object, a v1 List, or a list as the API server answers it (PodList: its items name no
 // kind). ConfigMaps are passed over silently, other kinds with a warning.
 [[nodiscard]] Decoded decode(const nlohmann::json& value);
+
+// The names that Kubernetes allows (RFC 1123 subdomain). "/" would make the keys of ObjectSet
+// ambiguous.
+[[nodiscard]] bool is_kubernetes_name(std::string_view name);
 
 }  // namespace sidetrack::kube

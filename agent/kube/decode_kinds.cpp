@@ -13,15 +13,6 @@ namespace {
 
 constexpr std::uint32_t kMaxAffinitySeconds = 86400;
 
-// The names that Kubernetes allows (RFC 1123 subdomain). "/" would make the keys of ObjectSet
-// ambiguous.
-bool is_kubernetes_name(std::string_view name) {
-  const auto alnum = [](char c) { return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9'); };
-  return !name.empty() && name.size() <= 253 && alnum(name.front()) && alnum(name.back()) &&
-         std::all_of(name.begin(), name.end(),
-                     [&](char c) { return alnum(c) || c == '-' || c == '.'; });
-}
-
 std::string name_of(const Field& field, std::string text) {
   if (!text.empty() && !is_kubernetes_name(text)) {
     field.fail("is not a Kubernetes name (lower case letters, digits, - and ., at most 253)");
@@ -126,6 +117,13 @@ Endpoint decode_endpoint(const Field& field, int family) {
 }
 
 }  // namespace
+
+bool is_kubernetes_name(std::string_view name) {
+  const auto alnum = [](char c) { return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9'); };
+  return !name.empty() && name.size() <= 253 && alnum(name.front()) && alnum(name.back()) &&
+         std::all_of(name.begin(), name.end(),
+                     [&](char c) { return alnum(c) || c == '-' || c == '.'; });
+}
 
 Object decode_namespace(const Field& object) {
   return Namespace{.metadata = decode_metadata(object, false)};

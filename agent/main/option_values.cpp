@@ -9,6 +9,7 @@
 #include <optional>
 #include <sstream>
 
+#include "agent/kube/decode.h"
 #include "sidetrack/wire/cni.h"
 
 namespace sidetrack::agent {
@@ -196,6 +197,15 @@ Result<void> parse_cni(const po::variables_map& values, const std::string& cache
   auto status = parse_switch("cni-status-checks-agent", text("cni-status-checks-agent"), "on");
   ST_TRY(status);
   cni.status_checks_agent = *status;
+  return {};
+}
+
+Result<void> check_node_name(const std::string& value) {
+  if (!kube::is_kubernetes_name(value)) {
+    return invalid("node", value,
+                   "the name of this node is meant, as spec.nodeName has it: lower case letters, "
+                   "digits, - and ., at most 253 (kubectl get nodes lists them)");
+  }
   return {};
 }
 

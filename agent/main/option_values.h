@@ -23,6 +23,7 @@ namespace sidetrack::agent {
 // What the plugin is told.
 [[nodiscard]] Result<void> parse_cni(const boost::program_options::variables_map& values,
                                      const std::string& cache_dir, CniOptions& cni);
+[[nodiscard]] Result<void> check_node_name(const std::string& value);
 // A folder in which the plugin, too, has files.
 [[nodiscard]] Result<void> check_plugins_folder(const std::string& option,
                                                 const std::string& value);

@@ -76,8 +76,11 @@ Result<Options> interpret(const po::variables_map& values, Command command) {
     ST_TRY(check_source(options));
   }
   options.node_name = text("node");
-  if (command == Command::kRun && options.node_name.empty()) {
-    return invalid("node", "", "the name of this node is meant, as spec.nodeName has it");
+  // With files the host's own name will do, though no node could have it.
+  const bool names_node =
+      options.source == "kubernetes" || !values["node"].defaulted() || options.node_name.empty();
+  if (command == Command::kRun && names_node) {
+    ST_TRY(check_node_name(options.node_name));
   }
   options.namespace_name = text("namespace");
   options.keep_conflist = values.contains("keep-conflist") && values["keep-conflist"].as<bool>();

@@ -9,6 +9,8 @@
 #include <cstring>
 #include <filesystem>
 #include <functional>
+#include <string>
+#include <utility>
 
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/signal_set.hpp>
@@ -19,6 +21,7 @@
 #include "agent/dataplane/pinned.h"
 #include "agent/kube/kubeconfig.h"
 #include "agent/main/cgroups.h"
+#include "agent/main/option_values.h"
 #include "agent/main/traces.h"
 #include "sidetrack/log/log.h"
 
@@ -108,6 +111,24 @@ Result<void> check_free(const Options& options) {
   return check_http(options.http);
 }
 
+// With no configuration in it yet it is waited for one; a folder that is not there is a mistake.
+Result<void> check_cni_folders(const CniOptions& cni) {
+  if (cni.conf_dir.empty()) {
+    return {};
+  }
+  for (const auto& [option, path] :
+       {std::pair{"cni-conf-dir", cni.conf_dir}, {"cni-bin-dir", cni.bin_dir}}) {
+    std::error_code error;
+    if (!fs::is_directory(path, error)) {
+      return invalid(option, path,
+                     std::string(error ? error.message() : "not a folder") +
+                         "; the folder that the node's container runtime reads is meant "
+                         "(docs/helm.md has those of some platforms)");
+    }
+  }
+  return {};
+}
+
 }  // namespace
 
 Result<void> check_start(const Options& options) {
@@ -119,6 +140,7 @@ Result<void> check_start(const Options& options) {
   if (options.source == "kubernetes" && !options.kubeconfig.empty()) {
     ST_TRY(kube::load_kubeconfig(options.kubeconfig));
   }
+  ST_TRY(check_cni_folders(options.cni));
   if (options.http != "off") {
     if (auto address = admin::HttpServer::check(options.http); !address) {
       return make_error(ErrorCode::kInvalid, "--http " + address.error().message + ", or off");

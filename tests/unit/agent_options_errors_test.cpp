@@ -242,6 +242,18 @@ TEST_F(OptionsTest, name_the_line_of_a_file_that_is_wrong) {
   says("listeners-per-pod = four # agent.listenersPerPod\n", ":2 # agent.listenersPerPod)");
 }
 
+TEST_F(OptionsTest, refuse_a_name_that_no_node_can_have) {
+  EXPECT_TRUE(run_with({"--node", "ip-10-0-0-1.eu-1.compute.internal"}));
+  for (const std::string& name :
+       {std::string("BAD NODE"), std::string("Node"), std::string("a_b"), std::string("a/b"),
+        std::string("-a"), std::string("a."), std::string(254, 'a')}) {
+    refuses(run_with({"--node", name}), "--node '" + name + "': the name of this node is meant");
+  }
+  set("NODE_NAME", "My_Host");
+  EXPECT_TRUE(run_with()) << "with files it may be the host's";
+  refuses(parse({"run", "--kubeconfig", "/k"}), "--node 'My_Host': the name of this node");
+}
+
 TEST_F(OptionsTest, refuse_with_files_what_only_the_api_has_a_use_for) {
   refuses(run_with({"--daemonset", "sidetrack"}),
           "--daemonset 'sidetrack': only source kubernetes has a use for it");
