@@ -81,14 +81,15 @@ std::vector<admin::ProblemView> Agent::problem_views(
   }
   if (std::all_of(engines.begin(), engines.end(),
                   [](const admin::EngineView& engine) { return engine.state == "down"; })) {
-    views.push_back({.severity = "error",
-                     .object = "engine",
-                     .key = "engine_down",
-                     .reason = engines.front().detail,
-                     .action = (is_held() ? "correct the objects: no engine is taken in before"
-                                          : how_to_start(options_)) +
-                               "; until then connections of redirected pods go as "
-                               "sidetrack.io/on-engine-loss says"});
+    views.push_back(
+        {.severity = "error",
+         .object = "engine",
+         .key = "engine_down",
+         .reason = engines.front().detail,
+         .action = (is_held() ? "correct what the other problems name: no engine is taken in before"
+                              : how_to_start(options_)) +
+                   "; until then connections of redirected pods go as "
+                   "sidetrack.io/on-engine-loss says"});
   }
   const auto others = slots_.empty() ? Unregistered::Others::kNone : Unregistered::Others::kSome;
   for (admin::ProblemView& view : unregistered_.problems(others, Unregistered::Clock::now())) {

@@ -38,6 +38,23 @@ TEST(ObjectProblem, is_of_an_object_but_for_the_way_to_them) {
   EXPECT_FALSE(object_problem(cache, InForce::kObjects).from_object);
 }
 
+TEST(ObjectProblem, of_an_api_server_that_does_not_answer_says_where_its_address_is_set) {
+  kube::Problem silent{.object = "API server https://10.96.0.1:443",
+                       .key = "pods",
+                       .value = "",
+                       .reason = "not read yet",
+                       .warning = true,
+                       .of_source = true};
+  const std::string action = object_problem(silent, InForce::kNothing).action;
+  for (const char* place : {"--kubeconfig", "KUBERNETES_SERVICE_HOST", "kubernetes.apiServerHost",
+                            "kubernetes.apiServerPort", "nothing is enforced"}) {
+    EXPECT_THAT(action, HasSubstr(place));
+  }
+  EXPECT_THAT(action, Not(HasSubstr("correct the object")));
+  silent.object = "cache";
+  EXPECT_THAT(object_problem(silent, InForce::kNothing).action, Not(HasSubstr("correct the obj")));
+}
+
 TEST(ObjectProblem, of_an_agent_that_is_held_says_what_is_in_force) {
   for (const InForce held : {InForce::kEarlierAgent, InForce::kNothing}) {
     EXPECT_THAT(object_problem(kBroken, held).action, Not(HasSubstr("the reason says")));
