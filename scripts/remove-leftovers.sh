@@ -11,11 +11,16 @@ cd "$(dirname "$0")/.." || exit
 # shellcheck source=scripts/demo-lab.sh
 . scripts/demo-lab.sh
 
+# lives PID: a process that has ended but that nobody has waited for does not.
+lives() {
+  [ -d "/proc/$1" ] && ! grep -q '^State:.Z' "/proc/$1/status" 2>/dev/null
+}
+
 # of_dead_owners PATH...: those whose owner is gone.
 of_dead_owners() {
   local path
   for path in "$@"; do
-    [[ $path =~ /st-(bench-)?([0-9]+)[-.][^/]*(/bpf)?$ && ! -d /proc/${BASH_REMATCH[2]} ]] && printf '%s\n' "$path"
+    [[ $path =~ /st-(bench-)?([0-9]+)[-.][^/]*(/bpf)?$ ]] && ! lives "${BASH_REMATCH[2]}" && printf '%s\n' "$path"
   done
 }
 

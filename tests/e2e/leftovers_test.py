@@ -60,6 +60,14 @@ def pid_of_nobody() -> int:
 
 
 class LeftoversTest(unittest.TestCase):
+    def test_an_owner_that_nobody_has_waited_for_is_dead(self):
+        ended = subprocess.Popen(["true"])  # pylint: disable=consider-using-with
+        self.addCleanup(ended.wait)
+        os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)
+        things = Things(self, ended.pid)
+        subprocess.run([SCRIPT], capture_output=True, check=True)
+        self.assertTrue(things.none_there())
+
     def test_what_a_killed_test_left_goes_and_what_a_living_one_has_stays(self):
         dead, living = Things(self, pid_of_nobody()), Things(self, os.getpid())
         said = subprocess.run([SCRIPT], capture_output=True, text=True, check=True).stdout
