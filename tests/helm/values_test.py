@@ -155,7 +155,8 @@ class Values(unittest.TestCase):
         values = {**values, "engine": {"httpPort": self.taken, **values.get("engine", {})}}
         objects = chart.rendered(values, "--no-hooks", chart_folder=folder)
         config = self.scratch / "agent.conf"
-        config.write_text(chart.find(objects, "ConfigMap", "mesh-sidetrack")["data"]["agent.conf"])
+        config.write_text(re.sub(r"^(cni-(?:conf|bin)-dir = )(/\S+)", self.with_folder,
+                                 chart.find(objects, "ConfigMap", "mesh-sidetrack")["data"]["agent.conf"], flags=re.MULTILINE))
         containers = chart.find(objects, "DaemonSet")["spec"]["template"]["spec"]["containers"]
         command, environment = self.command_of(containers[0])
         agent = subprocess.run([*command, "--cgroup", NOWHERE], env=environment, capture_output=True, text=True, check=False)
@@ -163,6 +164,12 @@ class Values(unittest.TestCase):
         if f"--cgroup {NOWHERE}" not in agent.stderr:
             return agent.stderr
         return next(filter(None, map(self.refusal_of_engine, containers[1:])), None)
+
+    def with_folder(self, setting: re.Match[str]) -> str:
+        """The same folder, where it exists: an agent refuses to start without."""
+        folder = self.scratch / ("host" + setting[2])
+        folder.mkdir(parents=True, exist_ok=True)
+        return setting[1] + str(folder)
 
     def command_of(self, container: dict[str, Any]) -> tuple[list[str], dict[str, str]]:
         environment = {"NODE_NAME": "node", "POD_NAMESPACE": chart.NAMESPACE, "KUBERNETES_SERVICE_HOST": "192.0.2.1"}
