@@ -352,8 +352,9 @@ TEST_F(Deviations, d33_a_pod_with_more_addresses_shows_one_of_a_family) {
   };
   const std::string hint = "shop/web has more addresses than one of a family (10.246.0.2)";
   // Addresses are listed again after half a minute where no route has changed.
-  EXPECT_TRUE(eventually(milliseconds(60'000), [&] { return says().find(hint) != std::string::npos; }))
-      << says();
+  EXPECT_TRUE(eventually(milliseconds(60'000), [&] {
+    return says().find(hint) != std::string::npos;
+  })) << says();
   expect(probe("leaving", {"10.246.0.1"}), "the server sees my name True\n",
          "the server sees my name False\n");
   // What does not leave from there has its right name.
