@@ -54,10 +54,12 @@ static __always_inline enum st_fast_reason st_inspect(const struct tcp_sock *tp)
 		return ST_FAST_NOT_TCP;
 	if (sk->__sk_common.skc_state != ST_TCP_ESTABLISHED || sk->sk_shutdown || sk->sk_err)
 		return ST_FAST_STATE;
-	if (BPF_CORE_READ_BITFIELD_PROBED(sk, sk_kern_sock))
-		return ST_FAST_KERNEL;
+	/* Before what is final: until accept() a plain connection of an MPTCP listener (Go's)
+	 * counts as the kernel's. */
 	if (!file)
 		return ST_FAST_NOT_ACCEPTED;
+	if (BPF_CORE_READ_BITFIELD_PROBED(sk, sk_kern_sock))
+		return ST_FAST_KERNEL;
 	/* Before what is final: an application makes its socket non-blocking after it has it. */
 	if (config && tp->segs_in <= config->round_trips)
 		return ST_FAST_YOUNG;
