@@ -91,19 +91,17 @@ nlmsghdr* put_request(std::span<char> buffer, int family, const char* destinatio
 }
 
 // Empty: none.
-std::string source_towards(int family, const char* destination) {
-  const Netlink netlink(mnl_socket_open2(NETLINK_ROUTE, SOCK_CLOEXEC));
+std::string source_towards(mnl_socket* netlink, int family, const char* destination) {
   std::array<char, 8192> buffer{};
   const nlmsghdr* request = put_request(buffer, family, destination);
-  if (!netlink || mnl_socket_bind(netlink.get(), 0, MNL_SOCKET_AUTOPID) < 0 ||
-      mnl_socket_sendto(netlink.get(), request, request->nlmsg_len) < 0) {
+  if (mnl_socket_sendto(netlink, request, request->nlmsg_len) < 0) {
     return "";
   }
-  const ssize_t size = mnl_socket_recvfrom(netlink.get(), buffer.data(), buffer.size());
+  const ssize_t size = mnl_socket_recvfrom(netlink, buffer.data(), buffer.size());
   std::vector<std::uint8_t> source;
   if (size < 0 ||
       mnl_cb_run(buffer.data(), static_cast<std::size_t>(size), kSequence,
-                 mnl_socket_get_portid(netlink.get()), read_route, &source) < 0 ||
+                 mnl_socket_get_portid(netlink), read_route, &source) < 0 ||
       source.size() != size_of(family)) {
     return "";
   }
@@ -140,11 +138,15 @@ bool is_link_local(const std::string& address) {
 }
 
 std::vector<std::string> default_sources() {
+  const Netlink netlink(mnl_socket_open2(NETLINK_ROUTE, SOCK_CLOEXEC));
   std::vector<std::string> sources;
+  if (!netlink || mnl_socket_bind(netlink.get(), 0, MNL_SOCKET_AUTOPID) < 0) {
+    return sources;
+  }
   for (const auto& [family, destination] : {std::pair{AF_INET, kSomewhereV4},
                                             {AF_INET6, kSomewhereV6},
                                             {AF_INET6, kSomewhereLocalV6}}) {
-    if (std::string source = source_towards(family, destination);
+    if (std::string source = source_towards(netlink.get(), family, destination);
         !source.empty() && !is_link_local(source)) {
       sources.push_back(std::move(source));
     }

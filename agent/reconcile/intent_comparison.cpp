@@ -8,7 +8,7 @@ namespace sidetrack::reconcile {
 
 bool IntentComparison::same(const policy::PodIntent& before, const policy::PodIntent& now) {
   const auto same_address = [](const st_addr& a, const st_addr& b) {
-    return std::memcmp(&a, &b, sizeof(a)) == 0;
+    return st_addr_equal(&a, &b) != 0;
   };
   return before.state == now.state && before.reason == now.reason &&
          before.netns_path == now.netns_path && before.mode == now.mode &&
