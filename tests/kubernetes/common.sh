@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # shellcheck shell=bash disable=SC2034
 # Names, places and process handling of the test cluster. Sourced.
+# shellcheck source=scripts/lib.sh
+. "$(dirname "${BASH_SOURCE[0]}")/../../scripts/lib.sh"
 HOME_DIR=${ST_K8S_HOME:-$HOME/.cache/sidetrack-k8s} # binaries, state, logs
 BIN=$HOME_DIR/bin RUN=$HOME_DIR/run ETC=$HOME_DIR/etc VAR=$HOME_DIR/var IMAGES=$HOME_DIR/images
 CNI_CONF=$HOME_DIR/cni/net.d CNI_BIN=$HOME_DIR/cni/bin
@@ -47,17 +49,8 @@ stop() { # stop NAME: TERM, after 5 s KILL
   rm -f "$RUN/$1.pid"
 }
 
-wait_for() { # wait_for SECONDS WHAT COMMAND...
-  local seconds=$1 what=$2 end
-  shift 2
-  end=$((SECONDS + seconds))
-  until "$@" >/dev/null 2>&1; do
-    if [ $SECONDS -ge $end ]; then
-      echo "timed out after $seconds s: $what (logs are in $RUN)" >&2
-      return 1
-    fi
-    sleep 0.2
-  done
+wait_for() { # wait_for SECONDS WHAT COMMAND...: wait_until, silently
+  wait_until "$@" >/dev/null || { echo "(logs are in $RUN)" >&2; return 1; }
 }
 
 # put FILE: standard input becomes FILE if it differs; false if it does not. kube-proxy ends when its
@@ -72,8 +65,4 @@ put() {
   fi
   cat "$new" >"$1"
   rm -f "$new"
-}
-
-cgroup2_root() {
-  awk '{ for (i = 7; i < NF; i++) if ($i == "-" && $(i + 1) == "cgroup2") { print $5; exit } }' /proc/self/mountinfo
 }
