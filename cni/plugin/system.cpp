@@ -212,7 +212,7 @@ Result<void> append_line(const std::string& file, std::string_view line) {
   if (::fstat(fd.get(), &status) != 0 || !S_ISREG(status.st_mode)) {
     return make_error(ErrorCode::kInvalid, file + ": not a regular file");
   }
-  if (status.st_size > kMaxLogBytes) {
+  if (status.st_size >= kMaxLogBytes) {
     return {};
   }
   std::array<char, 32> when{};

@@ -6,9 +6,13 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstdint>
 #include <filesystem>
+#include <fstream>
 #include <optional>
+#include <string>
 #include <thread>
+#include <vector>
 
 #include "sidetrack/unique_fd.h"
 #include "tests/unit/cni_agent_thread.h"
@@ -105,6 +109,26 @@ TEST_F(CniPluginAlone, a_log_that_cannot_be_written_is_told_on_stderr) {
   EXPECT_EQ(told(here), line(here, "Is a directory"));
   EXPECT_EQ(told(here + "/no/log"), line(here + "/no/log", "No such file or directory"));
   EXPECT_EQ(told("/dev/null"), line("/dev/null", "not a regular file"));
+}
+
+// A node's disk is not filled by what is said again and again: docs/cni.md.
+TEST_F(CniPluginAlone, a_log_of_10_mib_gets_no_more_lines) {
+  constexpr std::uintmax_t kMostBytes = 10U << 20U;
+  const std::string log = folder->file("log");
+  const auto bytes_after_add = [&](std::uintmax_t before) {
+    std::ofstream(log).close();
+    std::filesystem::resize_file(log, before);
+    const Ran ran = run("ADD");
+    EXPECT_EQ(ran.exit_status, 0) << ran.all;
+    const std::string noted = ran.noted();
+    EXPECT_NE(noted.find("web-0 starts before it is enrolled"), std::string::npos) << noted;
+    EXPECT_EQ(std::count(noted.begin(), noted.end(), '\n'), 1) << "all that is said: " << noted;
+    return std::filesystem::file_size(log);
+  };
+  keys = ", \"logFile\": \"" + log + "\"";
+  EXPECT_GT(bytes_after_add(kMostBytes - 1), kMostBytes) << "the last line is a whole one";
+  EXPECT_EQ(bytes_after_add(kMostBytes), kMostBytes);
+  EXPECT_EQ(bytes_after_add(kMostBytes + 100), kMostBytes + 100);
 }
 
 TEST_F(CniPluginAlone, deny_refuses_pods_of_enrolled_namespaces_only) {
