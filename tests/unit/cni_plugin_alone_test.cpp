@@ -72,6 +72,28 @@ class CniPluginAlone : public CniPluginTest {
         "\"enrolledNamespaces\": \"" +
         folder->file("enrolled") + "\"";
   }
+  // As from a runtime that goes on to hold its end of stdin once it has written `input`.
+  Ran run_with_open_stdin(const std::string& command, const std::string& input) {
+    std::vector<std::string> arguments = {"env", "-i", "CNI_COMMAND=" + command};
+    for (const auto& [name, value] : variables) {
+      arguments.push_back(name + "=" + value);
+    }
+    arguments.push_back(lab::built_program("sidetrack-cni"));
+    const auto before = lab::Clock::now();
+    const auto process = lab::Process::start({.arguments = arguments});
+    if (!process || !(*process)->write(input)) {
+      ADD_FAILURE() << "it was not started, or did not read";
+      return {};
+    }
+    const auto status = (*process)->wait();
+    EXPECT_TRUE(status) << status.error().message;
+    const auto took = std::chrono::duration_cast<milliseconds>(lab::Clock::now() - before);
+    EXPECT_TRUE((*process)->wait_for_end_of_output());
+    return {.exit_status = status.value_or(-1),
+            .output = (*process)->standard_output(),
+            .all = (*process)->output(),
+            .took = took};
+  }
 };
 
 TEST_F(CniPluginAlone, a_dead_agent_lets_pods_start_and_that_is_recorded) {
@@ -204,14 +226,22 @@ TEST_F(CniPluginAlone, del_never_fails_and_is_done_within_a_second) {
 }
 
 TEST_F(CniPluginAlone, a_runtime_that_never_closes_stdin_does_not_hold_del) {
-  ST_ASSERT_VALUE(
-      auto process,
-      lab::Process::start({.arguments = {"env", "-i", "CNI_COMMAND=DEL", "CNI_CONTAINERID=a",
-                                         "CNI_IFNAME=eth0", lab::built_program("sidetrack-cni")}}));
-  const auto before = lab::Clock::now();
-  ST_ASSERT_VALUE(const int status, process->wait());
-  EXPECT_EQ(status, 0);
-  EXPECT_LT(lab::Clock::now() - before, lab::scaled(milliseconds(1000)));
+  const Ran ran = run_with_open_stdin("DEL", "");
+  EXPECT_EQ(ran.exit_status, 0);
+  EXPECT_LT(ran.took, lab::scaled(milliseconds(1000)));
+}
+
+// The time-box is named on stdin: until that is read, and that is to its end, it is not known.
+TEST_F(CniPluginAlone, a_runtime_that_never_closes_stdin_holds_add_for_two_seconds) {
+  keys = ", \"timeoutMs\": 100";
+  for (const std::string& input : {std::string(), configuration()}) {
+    const Ran ran = run_with_open_stdin("ADD", input);
+    EXPECT_EQ(ran.exit_status, 1) << ran.all;
+    EXPECT_EQ(ran.code(), 5) << ran.all;
+    EXPECT_NE(ran.said("msg").find("stdin: no answer in time"), std::string::npos) << ran.all;
+    EXPECT_GE(ran.took, milliseconds(2000));
+    EXPECT_LT(ran.took, milliseconds(2000) + lab::scaled(milliseconds(1000)));
+  }
 }
 
 TEST_F(CniPluginAlone, a_hung_agent_costs_the_time_box_and_no_more) {
