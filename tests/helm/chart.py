@@ -64,10 +64,13 @@ def find(objects: list[dict[str, Any]], kind: str, name: str = "") -> dict[str, 
     return found[0]
 
 
+def options_in(configuration: str) -> dict[str, str]:
+    """What a configuration file of the agent says, without the comments."""
+    return dict(line.split(" #")[0].split(" = ") for line in configuration.splitlines())
+
+
 def options_of_agent(objects: list[dict[str, Any]]) -> dict[str, str]:
-    """What its configuration says, without the comments."""
-    lines = [line.split(" #")[0] for config in objects if config["kind"] == "ConfigMap" for line in config["data"].get("agent.conf", "").splitlines()]
-    return dict(line.split(" = ") for line in lines)
+    return {option: value for one in objects if one["kind"] == "ConfigMap" for option, value in options_in(one["data"].get("agent.conf", "")).items()}
 
 
 def default_values() -> dict[str, Any]:
