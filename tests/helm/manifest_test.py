@@ -262,8 +262,9 @@ class Manifests(unittest.TestCase):
         keys = set(chart.leaves(chart.default_values(), chart.schema()))
         self.assertEqual({row.key for row in ROWS} | NOT_USED, keys)
 
-    def test_apparmor_of_older_versions_is_an_annotation_for_unconfined_only(self):
-        for profile, expected in (({}, "unconfined"), ({"type": "RuntimeDefault"}, None)):
+    def test_apparmor_of_older_versions_is_an_annotation(self):
+        for profile, expected in (({}, "unconfined"), ({"type": "RuntimeDefault"}, "runtime/default"),
+                                  ({"type": "Localhost", "localhostProfile": "a"}, "localhost/a")):
             for container in ("agent", "engine"):
                 with self.subTest(profile, container=container):
                     objects = chart.rendered({"appArmorProfile": profile}, "--kube-version", "1.29.4")

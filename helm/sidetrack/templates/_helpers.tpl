@@ -48,6 +48,13 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- default (printf "%s-test" (include "sidetrack.fullname" . | trunc 58 | trimSuffix "-" | replace "." "-")) .Values.test.namespace -}}
 {{- end -}}
 
+{{- /* As Kubernetes before 1.30 has it. */ -}}
+{{- define "sidetrack.appArmorAnnotation" -}}
+{{- with .Values.appArmorProfile -}}
+{{- get (dict "Unconfined" "unconfined" "RuntimeDefault" "runtime/default" "Localhost" (printf "localhost/%v" .localhostProfile)) .type -}}
+{{- end -}}
+{{- end -}}
+
 {{- /* securityContext of a container: dict "root" . "capabilities" LIST */ -}}
 {{- define "sidetrack.securityContext" -}}
 {{- $values := .root.Values -}}
