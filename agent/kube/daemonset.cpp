@@ -46,16 +46,19 @@ Existence daemonset_existence(const ApiOutcome& outcome, const std::string& body
   if (outcome.status == 404 && reason == "NotFound") {
     return Existence::kGone;
   }
-  // 403 says nothing: nobody may have given us the right.
+  if (outcome.status == 403 && reason == "Forbidden") {
+    return Existence::kNoRight;
+  }
   return outcome.status == 401 && reason == "Unauthorized" ? Existence::kNoAccount
                                                            : Existence::kUnknown;
 }
 
 Result<Existence> ask_daemonset(const ApiConfig& config, const std::string& namespace_name,
-                                const std::string& name, std::chrono::milliseconds limit) {
+                                const std::string& name, Patience patience) {
   auto client = ApiClient::create(config);
   ST_TRY(client);
-  const auto end = Clock::now() + limit;
+  const auto start = Clock::now();
+  auto end = start + patience.answer;
   for (;;) {
     Existence existence{};
     const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(end - Clock::now());
@@ -64,7 +67,10 @@ Result<Existence> ask_daemonset(const ApiConfig& config, const std::string& name
                             existence = daemonset_existence(outcome, body);
                           });
     while (!call.ended()) {  // by its deadline
-      (*client)->run(Clock::now() + limit);
+      (*client)->run(Clock::now() + patience.answer);
+    }
+    if (existence == Existence::kNoRight && Clock::now() < start + patience.refusal) {
+      end = Clock::now() + patience.answer;
     }
     const bool is_sure = existence == Existence::kExists || existence == Existence::kGone;
     if (is_sure || Clock::now() + kPause >= end) {

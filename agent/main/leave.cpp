@@ -17,7 +17,8 @@ namespace sidetrack::agent {
 namespace {
 
 constexpr std::chrono::milliseconds kPatience{2000};  // with the agent
-constexpr std::chrono::milliseconds kPatienceWithApi{4000};
+constexpr kube::Patience kPatienceWithApi{.answer = std::chrono::milliseconds(4000),
+                                          .refusal = std::chrono::milliseconds(12'000)};
 
 Result<bool> agent_answers(const Options& options) {
   const ctl::Client client(options.state_dir + "/admin.sock", kPatience);
@@ -55,6 +56,7 @@ Result<void> leave(const Options& options) {
   switch (*existence) {
     case kube::Existence::kExists:
       return keep("DaemonSet " + name + " is there, another agent follows");
+    case kube::Existence::kNoRight:
     case kube::Existence::kUnknown:
       return make_error(ErrorCode::kIo,
                         fmt::format("the API server at {} does not say whether DaemonSet {} is "

@@ -11,9 +11,9 @@ namespace sidetrack::agent {
 
 // Where no agent answers and the API server says that our DaemonSet is gone, or knows our account
 // no more: no connection is redirected from then on, and the plugin is out of the CNI
-// configuration. Otherwise nothing is changed. Prints what it found; takes up to 10 s. kInvalid:
-// --daemonset or
-// --namespace is missing; kIo: nobody says whether the DaemonSet is there.
+// configuration. Otherwise nothing is changed. Prints what it found; takes up to 10 s, or 20 where
+// the API server refuses to say. kInvalid: --daemonset or --namespace is missing; kIo: nobody says
+// whether the DaemonSet is there.
 [[nodiscard]] Result<void> leave(const Options& options);
 
 }  // namespace sidetrack::agent

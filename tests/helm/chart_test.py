@@ -237,6 +237,7 @@ class Upgrades(unittest.TestCase):
         values = chart.default_values()
         drain = int(values["engine"]["drain"].removesuffix("s"))
         self.assertGreater(values["terminationGracePeriodSeconds"], drain + 10)
+        self.assertGreater(values["terminationGracePeriodSeconds"], 20)  # of `sidetrack-agent leave`
 
     def test_the_new_pod_comes_before_the_old_one_goes(self):
         spec = chart.find(chart.rendered({}), "DaemonSet")["spec"]

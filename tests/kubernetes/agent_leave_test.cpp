@@ -2,6 +2,7 @@
 // `sidetrack-agent leave`, which the chart's pod runs before it is ended: what it clears, and when.
 #include <fmt/format.h>
 
+#include <chrono>
 #include <csignal>
 #include <fstream>
 #include <sstream>
@@ -52,7 +53,8 @@ class AgentLeaveTest : public AgentOnNode {
         sidetrack_->cache_dir(), sidetrack_->pin_dir(), folder_->file("net.d"),
         folder_->file("bin"));
     const auto done = lab::run_command(
-        {.arguments = {lab::built_program("sidetrack-agent"), "leave", "--config", config}});
+        {.arguments = {lab::built_program("sidetrack-agent"), "leave", "--config", config},
+         .within = std::chrono::seconds(30)});  // half of the pod's grace
     EXPECT_TRUE(done) << done.error().message;
     return done ? *done : lab::CommandResult{.exit_status = -1};
   }
@@ -99,6 +101,21 @@ TEST_F(AgentLeaveTest, clears_a_node_whose_agent_hangs_when_its_daemonset_is_gon
 TEST_F(AgentLeaveTest, clears_a_node_whose_agent_hangs_when_its_rights_are_gone) {
   hang();
   write_token("of-nobody");
+  const auto left = leave();
+  EXPECT_EQ(left.exit_status, 0) << left.output;
+  expect_cleared();
+}
+
+// And before that: the rights are gone, and for ten seconds the API server believes in the account.
+TEST_F(AgentLeaveTest, clears_a_node_when_first_its_rights_go_and_then_its_account) {
+  hang();
+  write_kubeconfig(proxy_->server().url());
+  const auto forgotten = std::chrono::steady_clock::now() + std::chrono::seconds(10);
+  proxy_->set_rule([=](const HttpRequest& request, Answer& answer) {
+    const bool is_known = std::chrono::steady_clock::now() < forgotten;
+    return is_known ? answer_with(403, "Forbidden")(request, answer)
+                    : answer_with(401, "Unauthorized")(request, answer);
+  });
   const auto left = leave();
   EXPECT_EQ(left.exit_status, 0) << left.output;
   expect_cleared();

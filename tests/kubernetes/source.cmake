@@ -7,7 +7,7 @@ st_library(st_source_lab
 
 st_unit_test(kube_client_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/source_client_test.cpp LIBS st_source_lab)
 st_unit_test(kube_source_test
-  SOURCES ${CMAKE_CURRENT_LIST_DIR}/source_canned_test.cpp
+  SOURCES ${CMAKE_CURRENT_LIST_DIR}/source_canned_test.cpp ${CMAKE_CURRENT_LIST_DIR}/source_daemonset_test.cpp
   LIBS st_source_lab Boost::headers)
 
 # One ctest entry for a program that starts one API server for all its cases; skipped where there is none.
