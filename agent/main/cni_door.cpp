@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <iterator>
 #include <utility>
 
@@ -62,7 +63,7 @@ Result<void> CniDoor::check(const cni::Claim& claim) {
                               ? node_.uid_of(claim.pod_namespace, claim.pod_name).value_or("")
                               : claim.pod_uid;
   const Standing standing = node_.standing(claim.pod_namespace, claim.pod_name, uid);
-  if (standing == Standing::kSettled) {
+  if (standing == Standing::kSettled || standing == Standing::kEngineDown) {
     return {};
   }
   return make_error(ErrorCode::kNotFound,
@@ -82,17 +83,20 @@ void CniDoor::settle() {
   const Clock::time_point now = node_.now();
   for (auto it = waiting_.begin(); it != waiting_.end();) {
     const Standing standing = node_.standing(it->pod_namespace, it->name, it->uid);
-    if (standing != Standing::kSettled && now < it->deadline) {
+    // It may start without its engine, sooner or later: the end of its time is no reason not to.
+    const bool is_in =
+        standing == Standing::kSettled ||
+        (standing == Standing::kEngineDown && now >= std::min(engines_back_at_, it->deadline));
+    if (!is_in && now < it->deadline) {
       ++it;
       continue;
     }
     // Out of the list before it is answered: whoever hears of it may ask the next thing.
     const Waiting one = std::move(*it);
     it = waiting_.erase(it);
-    one.done(
-        standing == Standing::kSettled
-            ? Result<void>()
-            : make_error(ErrorCode::kBusy, why_late(standing, one.pod_namespace + "/" + one.name)));
+    one.done(is_in ? Result<void>()
+                   : make_error(ErrorCode::kBusy,
+                                why_late(standing, one.pod_namespace + "/" + one.name)));
   }
   // All wait equally long: the first is due first. A short timeout is over between two ticks.
   if (!waiting_.empty()) {

@@ -20,7 +20,8 @@ namespace sidetrack::agent {
 enum class Standing {
   kUnknown,  // the API has not shown it (yet)
   kPending,
-  kSettled,  // in the kernel as it should be, or not to be enrolled
+  kEngineDown,  // in the kernel, where its row says what becomes of connections meanwhile
+  kSettled,     // in the kernel as it should be, or not to be enrolled
 };
 
 class CniDoor : public cni::Handler {
@@ -50,6 +51,10 @@ class CniDoor : public cni::Handler {
   void keep_only(const std::set<cni::AttachmentId>& valid) override;
   Result<void> status() override { return node_.ready(); }
 
+  // The agent has just started: engines that served one before it are about to come back, and
+  // pods are kept waiting for them.
+  void open() { engines_back_at_ = node_.now() + kEnginesComeBack; }
+
   // Answers those that wait and are settled by now, or have waited long enough. After everything
   // that may settle a pod, several times a second, and when wake_at() says.
   void settle();
@@ -61,9 +66,14 @@ class CniDoor : public cni::Handler {
     Clock::time_point deadline;
   };
 
+  // An engine that runs registers again within a tenth of a second. Shorter than the plugin's
+  // default time.
+  static constexpr std::chrono::milliseconds kEnginesComeBack{1000};
+
   pods::NetnsTable& table_;
   Node node_;
   std::list<Waiting> waiting_;
+  Clock::time_point engines_back_at_{};
 };
 
 }  // namespace sidetrack::agent

@@ -12,10 +12,6 @@ namespace sidetrack::agent {
 
 namespace {
 
-// After a start: an engine that runs registers again within a tenth of a second. Shorter than the
-// plugin's default time.
-constexpr std::chrono::milliseconds kEnginesComeBack{1000};
-
 std::string enrolled_file(const Options& options) {
   return options.cache_dir + "/enrolled-namespaces";
 }
@@ -124,18 +120,14 @@ Standing KubernetesNode::standing(const std::string& pod_namespace, const std::s
       // Its first process, which tells, comes after ADD.
       return status->reason == reconcile::kRuntimeNotSeen ? Standing::kSettled : Standing::kPending;
     case reconcile::PodPhase::kDrift:
-      // The row is there and says what becomes of its connections until an engine comes. One that
-      // served an agent before us is about to.
-      return status->row && status->reason == "engine_down" &&
-                     CniDoor::Clock::now() - opened_ >= kEnginesComeBack
-                 ? Standing::kSettled
-                 : Standing::kPending;
+      return status->row && status->reason == "engine_down" ? Standing::kEngineDown
+                                                            : Standing::kPending;
   }
   return Standing::kPending;
 }
 
 Result<void> KubernetesNode::listen() {
-  opened_ = CniDoor::Clock::now();
+  door_.open();
   ST_TRY(server_.listen(options_.state_dir + "/cni.sock"));
   if (!options_.cni.conf_dir.empty()) {
     install_plugin();

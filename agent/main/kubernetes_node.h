@@ -97,7 +97,6 @@ class KubernetesNode {
   cni::EnrolledNamespaces enrolled_;
   LateWatch late_;
   std::optional<cni::install::Installer> installer_;
-  CniDoor::Clock::time_point opened_{};  // the door
   EventWatch events_;
 };
 

@@ -105,6 +105,48 @@ TEST_F(DoorOfPatientPlugins, waits_as_long_as_they_do) {
   EXPECT_EQ(answers_.size(), 1U);
 }
 
+// After a start an engine that runs is about to come back.
+TEST_F(Door, keeps_a_pod_waiting_for_an_engine_only_while_one_may_come_back) {
+  door_.open();
+  standing_ = Standing::kEngineDown;
+  add("c1");
+  now_ += 999ms;
+  door_.settle();
+  EXPECT_TRUE(answers_.empty());
+  now_ += 1ms;
+  door_.settle();
+  ASSERT_EQ(answers_.size(), 1U);
+  EXPECT_TRUE(answers_[0]);
+  add("c2");
+  ASSERT_EQ(answers_.size(), 2U) << "from then on at once";
+  EXPECT_TRUE(answers_[1]);
+}
+
+TEST_F(Door, does_not_let_a_check_wait_for_an_engine) {
+  door_.open();
+  standing_ = Standing::kEngineDown;
+  EXPECT_TRUE(door_.check({.pod_namespace = "shop", .pod_name = "web", .pod_uid = kUid}));
+}
+
+class DoorOfHastyPlugins : public Door {
+ protected:
+  DoorOfHastyPlugins() : Door(100ms) {}
+};
+
+TEST_F(DoorOfHastyPlugins, refuses_no_pod_for_an_engine_that_it_did_not_wait_for) {
+  door_.open();
+  standing_ = Standing::kEngineDown;
+  add("c1");
+  now_ += 84ms;
+  door_.settle();
+  EXPECT_TRUE(answers_.empty());
+  EXPECT_EQ(due_, now_ + 1ms);
+  now_ += 1ms;
+  door_.settle();
+  ASSERT_EQ(answers_.size(), 1U);
+  EXPECT_TRUE(answers_[0]);
+}
+
 TEST_F(Door, says_that_the_api_has_not_shown_the_pod) {
   standing_ = Standing::kUnknown;
   add("c1");
