@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <fstream>
 #include <system_error>
 #include <utility>
 
@@ -183,15 +184,38 @@ Result<void> retract_from(const Settings& settings, const std::string& name) {
       {.mode = file->mode, .owner = files::Owner{file->uid, file->gid}, .expected = file->text});
 }
 
-// Folders, and links that lead nowhere, are no files.
-bool may_mention_us(const Settings& settings, const std::filesystem::path& path) {
+// However large the file is.
+Result<bool> contains(const std::filesystem::path& path, std::string_view text) {
+  std::ifstream file(path, std::ios::binary);
+  std::string piece(files::kMaxTextBytes, '\0');
+  std::string window;  // the piece, after as much of the one before as may begin the text
+  while (file) {
+    file.read(piece.data(), static_cast<std::streamsize>(piece.size()));
+    window.append(piece, 0, static_cast<std::size_t>(file.gcount()));
+    if (window.find(text) != std::string::npos) {
+      return true;
+    }
+    window.erase(0, window.size() - std::min(window.size(), text.size() - 1));
+  }
+  return file.eof() ? Result<bool>(false)
+                    : make_error(ErrorCode::kIo, "read " + path.string() + ": it ends too early");
+}
+
+Result<bool> may_mention_us(const Settings& settings, const std::filesystem::path& path) {
   std::error_code ignored;
   if (!std::filesystem::is_regular_file(path, ignored)) {
-    return false;
+    return false;  // a folder, or a link that leads nowhere
   }
   const auto file = files::read_file(path);
-  return file ? may_mention(file->text, settings.entry.type)
-              : file.error().code != ErrorCode::kNotFound;
+  if (file) {
+    return may_mention(file->text, settings.entry.type);
+  }
+  const bool is_too_large = file.error().code == ErrorCode::kInvalid;
+  if (file.error().code == ErrorCode::kNotFound ||
+      (is_too_large && !is_configuration(path.filename().string()))) {
+    return false;
+  }
+  return is_too_large ? contains(path, settings.entry.type) : Result<bool>(file.error());
 }
 
 }  // namespace
@@ -254,14 +278,19 @@ Result<void> retract(const Settings& settings) {
   return outcome;
 }
 
-Result<std::vector<std::string>> mentioning(const Settings& settings) {
-  auto names = names_in(settings.conf_dir);
-  if (names) {
-    std::erase_if(*names, [&settings](const std::string& name) {
-      return !may_mention_us(settings, settings.conf_dir / name);
-    });
+Result<std::vector<Mention>> mentioning(const Settings& settings) {
+  const auto names = names_in(settings.conf_dir);
+  if (!names) {
+    return names.error();
   }
-  return names;
+  std::vector<Mention> mentions;
+  for (const std::string& name : *names) {
+    const auto mention = may_mention_us(settings, settings.conf_dir / name);
+    if (!mention || *mention) {
+      mentions.push_back({.name = name, .problem = mention ? "" : mention.error().message});
+    }
+  }
+  return mentions;
 }
 
 }  // namespace sidetrack::cni::install

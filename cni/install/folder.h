@@ -52,8 +52,13 @@ struct Applied {
 // has changed is then as it was, byte for byte. The first error is returned after all were tried.
 [[nodiscard]] Result<void> retract(const Settings& settings);
 
-// The names of files in the folder, loaded or not, that still name our plugin, or may: one that
-// cannot be read, or that somebody would have to correct. Fails if the folder cannot be listed.
-[[nodiscard]] Result<std::vector<std::string>> mentioning(const Settings& settings);
+struct Mention {
+  std::string name;     // of the file
+  std::string problem;  // why it cannot be read; empty: it names our plugin
+};
+// The files in the folder, loaded or not, that still name our plugin, or may: those that cannot be
+// read, or that somebody would have to correct. What is too large for a configuration and has no
+// name of one is none. Fails if the folder cannot be listed.
+[[nodiscard]] Result<std::vector<Mention>> mentioning(const Settings& settings);
 
 }  // namespace sidetrack::cni::install

@@ -28,10 +28,11 @@ Uninstalled uninstall(const Settings& settings, std::chrono::milliseconds reload
     done.left.push_back(retracted.error().message);
   }
   const auto still = mentioning(settings).value_or(*before);
-  for (const std::string& name : still) {
-    done.left.push_back((settings.conf_dir / name).string() + " still names " +
-                        settings.entry.type + ", or cannot be read; therefore " + program.string() +
-                        " stays");
+  for (const Mention& one : still) {
+    done.left.push_back((one.problem.empty()
+                             ? (settings.conf_dir / one.name).string() + " still names "
+                             : one.problem + ": it may still name ") +
+                        settings.entry.type + "; therefore " + program.string() + " stays");
   }
   if (!still.empty()) {
     return done;

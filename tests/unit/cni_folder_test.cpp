@@ -225,6 +225,44 @@ TEST_F(CniFolder, uninstall_keeps_the_program_for_a_file_that_nobody_can_load_ye
   EXPECT_FALSE(has_program());
 }
 
+TEST_F(CniFolder, uninstall_searches_what_is_too_large_for_a_configuration_but_named_like_one) {
+  std::ofstream(settings.bin_dir / "sidetrack-cni") << "the program";
+  put("10-a.conflist", list("a"));
+  // Where it is read in pieces, the name lies across their border.
+  const std::string filler(files::kMaxTextBytes - 5, ' ');
+  put("20-large.json", filler + "sidetrack-cni" + filler);
+  const Uninstalled done = uninstall(settings, milliseconds(1));
+  ASSERT_EQ(done.left.size(), 1U);
+  EXPECT_NE(done.left[0].find("20-large.json still names sidetrack-cni; therefore"),
+            std::string::npos)
+      << done.left[0];
+  EXPECT_TRUE(has_program());
+  put("20-large.json", filler + "somebody's-cni" + filler);
+  EXPECT_TRUE(uninstall(settings, milliseconds(1)).left.empty());
+  EXPECT_FALSE(has_program());
+}
+
+TEST_F(CniFolder, uninstall_passes_by_what_is_too_large_and_not_named_like_a_configuration) {
+  std::ofstream(settings.bin_dir / "sidetrack-cni") << "the program";
+  put("10-a.conflist", list("a"));
+  put("net.d.tar", "sidetrack-cni" + std::string(files::kMaxTextBytes, ' '));
+  const Uninstalled done = uninstall(settings, milliseconds(1));
+  EXPECT_TRUE(done.left.empty()) << done.left[0];
+  EXPECT_FALSE(has_program());
+}
+
+TEST_F(CniFolder, uninstall_says_of_a_file_that_it_cannot_be_read) {
+  std::ofstream(settings.bin_dir / "sidetrack-cni") << "the program";
+  // A regular file whose first page nobody can read.
+  std::filesystem::create_symlink("/proc/self/mem", settings.conf_dir / "10-a.conflist");
+  const Uninstalled done = uninstall(settings, milliseconds(1));
+  ASSERT_EQ(done.left.size(), 1U);
+  EXPECT_NE(done.left[0].find("10-a.conflist: Input/output error: it may still name sidetrack-cni"),
+            std::string::npos)
+      << done.left[0];
+  EXPECT_TRUE(has_program());
+}
+
 TEST_F(CniFolder, uninstall_looks_at_folders_that_are_there) {
   std::ofstream(settings.bin_dir / "sidetrack-cni") << "the program";
   Settings mistyped = settings;
