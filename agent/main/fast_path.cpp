@@ -57,7 +57,7 @@ void FastPath::stop_watching() {
 }
 
 // Before a pair is looked at for the first time: from then on its pods are on probation.
-void FastPath::follow_pods() {
+void FastPath::follow_pods(adopt::Clock::time_point now) {
   const bool may_begin = on() || problem_ == kSelfTestRunning;
   const auto pods = may_begin ? pods_.taking_part() : std::set<std::uint64_t>();
   if (!pods.empty()) {
@@ -76,7 +76,7 @@ void FastPath::follow_pods() {
     }
   }
   // What they do from here on is seen.
-  const auto news = pods_.find_io_uring(watching_ ? pods : decltype(pods)());
+  const auto news = pods_.find_io_uring(watching_ ? pods : decltype(pods)(), now);
   for (const std::uint64_t cookie : news.with_ring) {
     on_demoted(cookie, ST_FAST_IO_URING);
   }
@@ -126,11 +126,11 @@ void FastPath::tick() {
   if (const std::uint64_t generation = dataplane_.fast_generation(); generation != generation_) {
     generation_ = generation;
     debts_are_due_ = true;
-    follow_pods();
+    follow_pods(now);
     find_marked(now);
     adoption_.on_policy_changed(now);
   } else if (watch_is_due_) {
-    follow_pods();
+    follow_pods(now);
   }
   if (dataplane_.fast_path_problem().empty() && !watch_is_due_) {
     scan(now);
@@ -195,7 +195,7 @@ void FastPath::scan(adopt::Clock::time_point now) {
   }
   if (full) {
     full_scan_at_ = now + kFullScan;
-    follow_pods();  // what was adopted may be out by now
+    follow_pods(now);  // what was adopted may be out by now
     forget_remote(*rows);
   }
 }

@@ -77,7 +77,7 @@ class FastPath {
   [[nodiscard]] std::string find_problem() const;
   [[nodiscard]] Result<void> watch();
   // Before a pod may use it nobody pays for the sentinel.
-  void follow_pods();
+  void follow_pods(adopt::Clock::time_point now);
   void on_demoted(std::uint64_t netns_cookie, st_fast_reason reason);
   void turn_off(std::string problem, st_fast_reason reason);
   Result<void> begin(bool has_adopted);

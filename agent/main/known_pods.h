@@ -26,8 +26,10 @@ class KnownPods : public adopt::Pods {
   [[nodiscard]] std::set<std::uint64_t> taking_part() const;
   // Looks at the processes of those of `pods` that were not looked at yet: returns who has an
   // io_uring. For when the sentinel has begun to watch them.
-  RingLooks::News find_io_uring(const std::set<std::uint64_t>& pods) {
-    return rings_.look(pods, [this](std::uint64_t cookie) { return place_of(cookie); });
+  RingLooks::News find_io_uring(const std::set<std::uint64_t>& pods,
+                                RingLooks::Clock::time_point now) {
+    return rings_.look(
+        pods, [this](std::uint64_t cookie) { return place_of(cookie); }, now);
   }
 
  private:

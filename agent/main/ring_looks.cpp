@@ -7,20 +7,23 @@
 
 namespace sidetrack::agent {
 
-RingLooks::News RingLooks::look(const std::set<std::uint64_t>& pods, const PlaceOf& place_of) {
+RingLooks::News RingLooks::look(const std::set<std::uint64_t>& pods, const PlaceOf& place_of,
+                                Clock::time_point now) {
   const auto is_over = [&pods](std::uint64_t pod) { return !pods.contains(pod); };
   std::erase_if(has_ring_, [&](const auto& one) { return is_over(one.first); });
   std::erase_if(told_, is_over);
   pods::RingsWanted wanted;
   std::map<std::uint64_t, ino_t> unknown;
+  bool is_due = now >= again_at_;
   for (const std::uint64_t pod : pods) {
     const auto place = has_ring_.contains(pod) ? std::nullopt : place_of(pod);
     if (place) {
       unknown[pod] = place->netns;
       wanted[place->netns] = place->pod_uid;
+      is_due = is_due || !told_.contains(pod);
     }
   }
-  if (wanted.empty()) {
+  if (wanted.empty() || !is_due) {
     return {};
   }
   const auto holders = search_(wanted);
@@ -31,6 +34,7 @@ RingLooks::News RingLooks::look(const std::set<std::uint64_t>& pods, const Place
     return {};
   }
   search_failed_ = false;
+  again_at_ = now + kAgain;
   News news;
   for (const auto& [pod, netns] : unknown) {
     if (const auto unseen = holders->unseen.find(netns); unseen != holders->unseen.end()) {

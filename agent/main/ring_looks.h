@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // Which pods had an io_uring before the sentinel could see it being made: each is looked at once,
-// as soon as its processes can be. One thread.
+// as soon as its processes can be. Time is passed in. One thread.
 #pragma once
 
 #include <sys/types.h>
 
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -21,6 +22,7 @@ namespace sidetrack::agent {
 
 class RingLooks {
  public:
+  using Clock = std::chrono::steady_clock;
   struct Place {
     ino_t netns = 0;
     std::string pod_uid;  // as cgroups have it; empty: not known
@@ -35,8 +37,11 @@ class RingLooks {
 
   explicit RingLooks(Search search) : search_(std::move(search)) {}
 
-  // Those of `pods` that were not looked at yet; the others are forgotten.
-  News look(const std::set<std::uint64_t>& pods, const PlaceOf& place_of);
+  // Those of `pods` that were not looked at yet; what is known of others is forgotten. A search
+  // goes through all processes of the node: for those that could not be looked at by the last one
+  // there is another after kAgain, or with that for a new one.
+  News look(const std::set<std::uint64_t>& pods, const PlaceOf& place_of, Clock::time_point now);
+  static constexpr std::chrono::seconds kAgain{5};
   [[nodiscard]] bool has_looked_at(std::uint64_t pod) const { return has_ring_.contains(pod); }
   [[nodiscard]] bool has_ring(std::uint64_t pod) const;
 
@@ -46,6 +51,7 @@ class RingLooks {
   Search search_;
   std::map<std::uint64_t, bool> has_ring_;  // of those that were looked at
   std::set<std::uint64_t> told_;            // of those that could not be
+  Clock::time_point again_at_{};            // for these
   bool search_failed_ = false;
 };
 

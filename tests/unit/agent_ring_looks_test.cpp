@@ -13,11 +13,16 @@ constexpr std::uint64_t kOther = 7002;
 class RingLooksTest : public ::testing::Test {
  protected:
   RingLooks::News look(const std::set<std::uint64_t>& pods) {
-    return looks_.look(pods, [this](std::uint64_t pod) {
-      const auto place = places_.find(pod);
-      return place == places_.end() ? std::nullopt : std::optional(place->second);
-    });
+    return looks_.look(
+        pods,
+        [this](std::uint64_t pod) {
+          const auto place = places_.find(pod);
+          return place == places_.end() ? std::nullopt : std::optional(place->second);
+        },
+        now_);
   }
+
+  RingLooks::Clock::time_point now_{std::chrono::hours(1)};
 
   std::map<std::uint64_t, RingLooks::Place> places_{{kPod, {.netns = 1, .pod_uid = "u1"}},
                                                     {kOther, {.netns = 2, .pod_uid = ""}}};
@@ -67,8 +72,26 @@ TEST_F(RingLooksTest, a_pod_whose_processes_cannot_be_seen_is_not_looked_at) {
   EXPECT_FALSE(looks_.has_looked_at(kPod));
   EXPECT_TRUE(looks_.has_looked_at(kOther));
   holders_->unseen.clear();
+  now_ += RingLooks::kAgain;
   EXPECT_TRUE(look({kPod, kOther}).any);
   EXPECT_TRUE(looks_.has_looked_at(kPod));
+}
+
+TEST_F(RingLooksTest, a_pod_whose_processes_cannot_be_seen_is_searched_for_now_and_then_only) {
+  holders_->unseen[1] = "list /proc/10/fd: permission denied";
+  look({kPod});
+  now_ += RingLooks::kAgain - std::chrono::milliseconds(1);
+  look({kPod});
+  EXPECT_EQ(searches_.size(), 1U);
+  look({kPod, kOther});
+  EXPECT_EQ(searches_.size(), 2U) << "a new one is looked at at once";
+  EXPECT_TRUE(looks_.has_looked_at(kOther));
+  now_ += std::chrono::milliseconds(1);
+  look({kPod, kOther});
+  EXPECT_EQ(searches_.size(), 2U) << "it was looked for with the new one";
+  now_ += RingLooks::kAgain;
+  look({kPod, kOther});
+  EXPECT_EQ(searches_.size(), 3U);
 }
 
 TEST_F(RingLooksTest, a_pod_that_is_not_watched_any_more_is_looked_at_anew) {
