@@ -137,6 +137,20 @@ Response post_bypass(Views& views, const Request& request) {
   return done ? reply(json{{"bypass", on}}) : reply(done.error());
 }
 
+Response get_workloads(Views& views, const Request&) {
+  return reply(to_json(views.demoted_workloads()));
+}
+
+Response post_workloads(Views& views, const Request& request) {
+  const auto body = json::parse(request.body, nullptr, false);
+  if (!body.is_object() || !body.contains("forget") || !body["forget"].is_string()) {
+    return reply(
+        make_error(ErrorCode::kInvalid, R"(the body must be {"forget": "NAMESPACE/KIND/NAME"})"));
+  }
+  const auto done = views.forget_workload(body["forget"].get<std::string>());
+  return done ? get_workloads(views, request) : reply(done.error());
+}
+
 using Methods = std::map<std::string, Endpoint>;
 
 const std::map<std::string, Methods>& endpoints() {
@@ -147,6 +161,7 @@ const std::map<std::string, Methods>& endpoints() {
       {"/v1/explain", {{"GET", get_explain}}},
       {"/v1/flows", {{"GET", get_flows}}},
       {"/v1/counters", {{"GET", get_counters}}},
+      {"/v1/workloads", {{"GET", get_workloads}, {"POST", post_workloads}}},
       {"/v1/bypass", {{"GET", get_bypass}, {"POST", post_bypass}}},
   };
   return kEndpoints;

@@ -204,6 +204,14 @@ json to_json(const std::vector<CounterView>& counters) {
   return {{"counters", list_of(counters)}};
 }
 
+json to_json(const std::vector<WorkloadView>& workloads) {
+  json list = json::array();
+  for (const WorkloadView& view : workloads) {
+    list.push_back({{"workload", view.workload}, {"reason", view.reason}});
+  }
+  return {{"workloads", std::move(list)}};
+}
+
 json to_json(const Error& error) {
   return {{"error", {{"code", code_name(error.code)}, {"message", error.message}}}};
 }

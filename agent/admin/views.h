@@ -137,6 +137,11 @@ struct CounterView {
   std::map<std::string, std::uint64_t> bytes_out, bytes_in;  // by path
   std::uint64_t flows_dropped = 0, records_full = 0, storage_full = 0, record_fallback = 0;
 };
+// None of its pods takes part in the fast path.
+struct WorkloadView {
+  std::string workload;  // NAMESPACE/KIND/NAME of the controller, or NAMESPACE/Pod/NAME
+  std::string reason;    // what a replica did
+};
 struct FlowQuery {
   std::string namespace_name;        // "" = all
   double since = 0;                  // Unix time, 0 = everything kept
@@ -160,6 +165,9 @@ class Views {
   virtual FlowPage flows(const FlowQuery& query) = 0;
   virtual std::vector<CounterView> counters() = 0;
   virtual Result<void> set_bypass(bool on) = 0;
+  virtual std::vector<WorkloadView> demoted_workloads() = 0;
+  // Its next replica is observed anew. kBusy names a pod that has to go before.
+  virtual Result<void> forget_workload(const std::string& workload) = 0;
   // Liveness: the loop runs. Readiness: programs attached, first sync done, socket up.
   virtual bool ready() = 0;
   virtual double last_policy_apply_s() = 0;

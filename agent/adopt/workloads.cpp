@@ -86,4 +86,21 @@ void Workloads::demote(const std::string& workload, st_fast_reason reason) {
   }
 }
 
+Result<void> Workloads::forget(const std::string& workload) {
+  const auto found = demoted_.extract(workload);
+  if (found.empty()) {
+    return make_error(ErrorCode::kNotFound, "workload " + workload +
+                                                " is not kept from the fast path; "
+                                                "`sidetrackctl workloads` lists those that are");
+  }
+  if (!file_.empty()) {
+    if (auto saved = save(); !saved) {
+      demoted_.emplace(found.key(), found.mapped());
+      return saved;
+    }
+  }
+  log_event(LogLevel::kInfo, "adopt", "workload_forgotten", {{"workload", workload}});
+  return {};
+}
+
 }  // namespace sidetrack::adopt

@@ -25,6 +25,9 @@ class Workloads {
   // ST_FAST_NONE = nothing is against it.
   [[nodiscard]] st_fast_reason demoted(const std::string& workload) const;
   void demote(const std::string& workload, st_fast_reason reason);
+  // Its next replica is observed anew. kNotFound: it is not demoted. Where the file cannot be
+  // written it stays demoted.
+  Result<void> forget(const std::string& workload);
   [[nodiscard]] const std::map<std::string, st_fast_reason>& all() const { return demoted_; }
 
  private:

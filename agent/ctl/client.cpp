@@ -11,6 +11,7 @@
 #include <boost/beast/http.hpp>
 #include <nlohmann/json.hpp>
 
+#include "agent/admin/json.h"
 #include "agent/ctl/options.h"
 
 namespace sidetrack::ctl {
@@ -25,9 +26,11 @@ constexpr std::uint64_t kMaxAnswerBytes = 256ULL << 20U;
 // One exchange; the stream's timer bounds it as a whole.
 class Exchange {
  public:
-  explicit Exchange(const std::string& target) : request_(http::verb::get, target, 11) {
+  Exchange(http::verb method, const std::string& target, const std::string& body)
+      : request_(method, target, 11, body) {
     request_.set(http::field::host, "sidetrack");
     request_.keep_alive(false);
+    request_.prepare_payload();
     parser_.body_limit(kMaxAnswerBytes);
   }
 
@@ -64,7 +67,7 @@ class Exchange {
 
   boost::asio::io_context context_;
   beast::basic_stream<Local> stream_{context_};
-  http::request<http::empty_body> request_;
+  http::request<http::string_body> request_;
   http::response_parser<http::string_body> parser_;
   beast::flat_buffer buffer_;
   beast::error_code error_;
@@ -116,16 +119,14 @@ std::string about_versions(const std::string& server) {
       server.substr(kAgent.size()), version());
 }
 
-}  // namespace
-
-Result<nlohmann::json> Client::get(const std::string& target, const std::string& key) const {
-  if (socket_path_.size() > 107) {
+Result<nlohmann::json> answer_of(Exchange& exchange, const std::string& socket_path,
+                                 std::chrono::milliseconds deadline, const std::string& key) {
+  if (socket_path.size() > 107) {
     return make_error(ErrorCode::kInvalid,
-                      "socket path " + socket_path_ + " is longer than 107 bytes");
+                      "socket path " + socket_path + " is longer than 107 bytes");
   }
-  Exchange exchange(target);
-  if (const auto error = exchange.run(socket_path_, deadline_)) {
-    return unreachable(socket_path_, error);
+  if (const auto error = exchange.run(socket_path, deadline)) {
+    return unreachable(socket_path, error);
   }
   auto body = nlohmann::json::parse(exchange.body(), nullptr, false);
   const bool is_ours = body.is_object() && body.contains(key);
@@ -135,12 +136,25 @@ Result<nlohmann::json> Client::get(const std::string& target, const std::string&
   std::string message =
       exchange.status() == 200
           ? fmt::format("what answers at {} is no agent of a version that we know: no \"{}\" in it",
-                        socket_path_, key)
+                        socket_path, key)
           : fmt::format("the agent answered {}", exchange.status());
   if (body.is_object() && body.contains("error") && body["error"].is_object()) {
     message = body["error"].value("message", message);
   }
   return make_error(code_for(exchange.status()), message + about_versions(exchange.server()));
+}
+
+}  // namespace
+
+Result<nlohmann::json> Client::get(const std::string& target, const std::string& key) const {
+  Exchange exchange(http::verb::get, target, "");
+  return answer_of(exchange, socket_path_, deadline_, key);
+}
+
+Result<nlohmann::json> Client::post(const std::string& target, const nlohmann::json& body,
+                                    const std::string& key) const {
+  Exchange exchange(http::verb::post, target, admin::dump(body));
+  return answer_of(exchange, socket_path_, deadline_, key);
 }
 
 }  // namespace sidetrack::ctl

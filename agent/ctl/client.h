@@ -22,6 +22,9 @@ class Client {
   // what to do; with error_number ETIMEDOUT it runs and does not answer. Otherwise the error that
   // the agent answered with.
   [[nodiscard]] Result<nlohmann::json> get(const std::string& target, const std::string& key) const;
+  // The same for a request with a body.
+  [[nodiscard]] Result<nlohmann::json> post(const std::string& target, const nlohmann::json& body,
+                                            const std::string& key) const;
   [[nodiscard]] const std::string& socket_path() const { return socket_path_; }
 
  private:

@@ -23,14 +23,18 @@ using nlohmann::json;
 
 struct Question {
   std::string target;
-  std::string key;  // that the answer has
+  std::string key;        // that the answer has
+  json change = nullptr;  // what the agent is to do; null: only tell
 };
 
 // Asks the agent and prints the answer; returns it through `answer` for those who want to look at
 // it.
 int ask(const Options& options, const Streams& streams, const Question& question,
         const Renderer& render, json* answer = nullptr) {
-  const auto reply = Client(admin_socket(options)).get(question.target, question.key);
+  const Client client(admin_socket(options));
+  const auto reply = question.change.is_null()
+                         ? client.get(question.target, question.key)
+                         : client.post(question.target, question.change, question.key);
   if (!reply) {
     return fail(reply.error(), streams);
   }
@@ -97,6 +101,13 @@ int run_counters(const Options& options, const Streams& streams) {
   return show_list({{"counters", kept}}, "counters", options, streams, [&](const json& counters) {
     return render_counters(counters, streams.painter);
   });
+}
+
+int run_workloads(const Options& options, const Streams& streams) {
+  const json change =
+      options.arguments.empty() ? json(nullptr) : json{{"forget", options.arguments[1]}};
+  return ask(options, streams, {"/v1/workloads", "workloads", change},
+             [&](const json& answer) { return render_workloads(answer, streams.painter); });
 }
 
 int fail_bypass(const Error& error, const Options& options, const Streams& streams) {
@@ -196,7 +207,7 @@ int run_command(const Options& options, const Streams& streams) {
   static const std::map<std::string, Command> kCommands = {
       {"status", run_status},   {"pods", run_pods},         {"policy", run_policy},
       {"explain", run_explain}, {"flows", run_flows},       {"bypass", run_bypass},
-      {"doctor", run_doctor},   {"counters", run_counters},
+      {"doctor", run_doctor},   {"counters", run_counters}, {"workloads", run_workloads},
   };
   return kCommands.at(options.command)(options, streams);
 }

@@ -28,7 +28,7 @@ struct Command {
   const char* help;
 };
 
-constexpr std::array<Command, 8> kCommands = {{
+constexpr std::array<Command, 9> kCommands = {{
     {"status", "", "agent, engine, programs, pods, maps and problems on one screen", 0, 0, "",
      "Everything is read from the kernel at the time of the call, not from what was intended.\n"
      "  sidetrackctl status\n"
@@ -66,6 +66,12 @@ constexpr std::array<Command, 8> kCommands = {{
     {"counters", "", "the kernel's counters by namespace and reason", 0, 0, "namespace",
      "They count since the programs were first loaded and survive restarts of the agent.\n"
      "  sidetrackctl counters\n"},
+    {"workloads", "[forget NAMESPACE/KIND/NAME]",
+     "workloads that are kept from the fast path for what a pod of theirs did", 0, 2, "",
+     "Every later pod of such a workload starts on plain TCP, on this node. `forget` lets the next "
+     "ones be observed anew, once the pod that did it is gone.\n"
+     "  sidetrackctl workloads\n"
+     "  sidetrackctl workloads forget shop/StatefulSet/db\n"},
 }};
 
 const Command* find_command(const std::string& name) {
@@ -120,8 +126,27 @@ bool is_name(const std::string& text) {
   });
 }
 
+Result<void> check_workloads(const Options& options) {
+  if (options.arguments.empty()) {
+    return {};
+  }
+  if (options.arguments[0] != "forget") {
+    return usage("workloads takes forget or, to list them, nothing; not \"" +
+                     options.arguments[0] + "\"",
+                 options.command);
+  }
+  if (options.arguments.size() == 1) {
+    return usage("forget which? NAMESPACE/KIND/NAME, as `sidetrackctl workloads` has it",
+                 options.command);
+  }
+  return {};
+}
+
 // The agent would say the same of them, but only where there is one.
 Result<void> check_arguments(const Options& options) {
+  if (options.command == "workloads") {
+    return check_workloads(options);
+  }
   if (options.command != "policy" && options.command != "explain") {
     return {};
   }

@@ -274,6 +274,14 @@ std::string render_flows(const json& answer, const Painter& painter, double now)
   return table.empty() ? "no flows\n" : table.render(painter);
 }
 
+std::string render_workloads(const json& answer, const Painter& painter) {
+  Table table({"WORKLOAD", "REASON"});
+  for (const auto& workload : list_of(answer, "workloads")) {
+    table.add({{text_of(workload, "workload")}, word(text_of(workload, "reason"))});
+  }
+  return table.empty() ? "no workload is kept from the fast path\n" : table.render(painter);
+}
+
 std::string render_bypass(const Bypass& bypass, const Painter& painter) {
   if (bypass.on) {
     // As it was asked for, so that the line can be copied.

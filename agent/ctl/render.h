@@ -20,6 +20,7 @@ namespace sidetrack::ctl {
 [[nodiscard]] std::string render_counters(const nlohmann::json& answer, const Painter& painter);
 [[nodiscard]] std::string render_flows(const nlohmann::json& answer, const Painter& painter,
                                        double now);
+[[nodiscard]] std::string render_workloads(const nlohmann::json& answer, const Painter& painter);
 // The switch as the kernel has it.
 struct Bypass {
   bool on = false;

@@ -63,6 +63,8 @@ class Agent : public admin::Views {
   admin::FlowPage flows(const admin::FlowQuery& query) override;
   std::vector<admin::CounterView> counters() override;
   Result<void> set_bypass(bool on) override;
+  std::vector<admin::WorkloadView> demoted_workloads() override;
+  Result<void> forget_workload(const std::string& workload) override;
   bool ready() override;
   double last_policy_apply_s() override { return last_apply_s_; }
 

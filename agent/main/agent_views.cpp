@@ -309,6 +309,18 @@ Result<void> Agent::set_bypass(bool on) {
   return dataplane::set_bypass(options_.pin_dir, on);
 }
 
+std::vector<admin::WorkloadView> Agent::demoted_workloads() {
+  std::vector<admin::WorkloadView> views;
+  for (const auto& [workload, reason] : fast_path_.demoted_workloads()) {
+    views.push_back({.workload = workload, .reason = std::string(adopt::name_of(reason))});
+  }
+  return views;
+}
+
+Result<void> Agent::forget_workload(const std::string& workload) {
+  return fast_path_.forget_workload(workload);
+}
+
 bool Agent::ready() {
   if (!synced_ || !program_errors_.empty()) {
     return false;

@@ -61,6 +61,12 @@ class FastPath {
   [[nodiscard]] st_fast_reason against(std::uint64_t client, std::optional<std::uint64_t> server) {
     return on() ? adoption_.against(client, server, adopt::Clock::now()) : reason_;
   }
+  // What is kept from the fast path for what a replica did, and why.
+  [[nodiscard]] const std::map<std::string, st_fast_reason>& demoted_workloads() const {
+    return workloads_.all();
+  }
+  // kNotFound; kBusy: a pod of it runs that did so itself.
+  [[nodiscard]] Result<void> forget_workload(const std::string& workload);
   // For engines; -1: this kernel has no fast path.
   [[nodiscard]] int slots_fd() const;
   [[nodiscard]] std::uint64_t adopted() const { return adoption_.adopted(); }

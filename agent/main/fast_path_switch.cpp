@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Whether the fast path is on: the node's switch, and the self-test.
+#include <fmt/format.h>
+
 #include <filesystem>
 #include <utility>
 
@@ -32,6 +34,16 @@ std::string problem_after(const Result<selftest::Report>& report, const FastPath
     return "self_test: " + report->problem();
   }
   return report->charges_reader || options.uncharged ? "" : "uncharged";
+}
+
+Result<void> FastPath::forget_workload(const std::string& workload) {
+  if (const auto pod = pods_.demoted_of(workload)) {
+    return make_error(ErrorCode::kBusy,
+                      fmt::format("pod {} of {} runs, and was itself seen not to suit the fast path: "
+                                  "delete it first, its successor can then begin anew",
+                                  *pod, workload));
+  }
+  return workloads_.forget(workload);
 }
 
 std::string FastPath::text_of(st_fast_reason reason) const {

@@ -6,6 +6,19 @@
 
 namespace sidetrack::agent {
 
+namespace {
+
+std::string name_of(const reconcile::Reconciler::Owner& owner) {
+  return owner.namespace_name + "/" + owner.name;
+}
+
+}  // namespace
+
+const kube::Pod* KnownPods::object_of(const reconcile::Reconciler::Owner& owner) const {
+  const auto found = objects_.pods.find(name_of(owner));
+  return found == objects_.pods.end() ? nullptr : &found->second;
+}
+
 std::optional<adopt::Pod> KnownPods::pod(std::uint64_t netns_cookie) {
   const auto row = dataplane_.pod(netns_cookie);
   const auto* owner = reconciler_.owner(netns_cookie);
@@ -13,11 +26,10 @@ std::optional<adopt::Pod> KnownPods::pod(std::uint64_t netns_cookie) {
     return std::nullopt;
   }
   adopt::Pod pod{.row = **row};
-  const std::string key = owner->namespace_name + "/" + owner->name;
-  const auto object = objects_.pods.find(key);
-  const bool owned = object != objects_.pods.end() && !object->second.owner.empty();
-  pod.workload = owned ? owner->namespace_name + "/" + object->second.owner
-                       : owner->namespace_name + "/Pod/" + owner->name;
+  const auto* object = object_of(*owner);
+  const bool owned = object != nullptr && !object->owner.empty();
+  pod.workload =
+      owner->namespace_name + "/" + (owned ? object->owner : "Pod/" + owner->name);
   const auto state = dataplane_.pod_state(netns_cookie);
   if (state && *state) {
     pod.demoted = static_cast<st_fast_reason>((*state)->demoted);
@@ -27,6 +39,16 @@ std::optional<adopt::Pod> KnownPods::pod(std::uint64_t netns_cookie) {
   }
   pod.unseen = !rings_.has_looked_at(netns_cookie);
   return pod;
+}
+
+std::optional<std::string> KnownPods::demoted_of(const std::string& workload) {
+  for (const std::uint64_t netns_cookie : taking_part()) {
+    const auto known = pod(netns_cookie);
+    if (known && known->workload == workload && known->demoted != ST_FAST_NONE) {
+      return name_of(*reconciler_.owner(netns_cookie));
+    }
+  }
+  return std::nullopt;
 }
 
 std::set<std::uint64_t> KnownPods::taking_part() const {
@@ -48,12 +70,9 @@ std::optional<RingLooks::Place> KnownPods::place_of(std::uint64_t netns_cookie) 
     return std::nullopt;
   }
   const auto* owner = reconciler_.owner(netns_cookie);
-  const auto object = owner == nullptr
-                          ? objects_.pods.end()
-                          : objects_.pods.find(owner->namespace_name + "/" + owner->name);
-  return RingLooks::Place{
-      .netns = file->inode,
-      .pod_uid = object == objects_.pods.end() ? "" : kubelet_uid(object->second)};
+  const auto* object = owner == nullptr ? nullptr : object_of(*owner);
+  return RingLooks::Place{.netns = file->inode,
+                          .pod_uid = object == nullptr ? "" : kubelet_uid(*object)};
 }
 
 }  // namespace sidetrack::agent

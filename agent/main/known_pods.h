@@ -22,6 +22,9 @@ class KnownPods : public adopt::Pods {
       : dataplane_(dataplane), netns_(netns), reconciler_(reconciler), objects_(objects) {}
   std::optional<adopt::Pod> pod(std::uint64_t netns_cookie) override;
 
+  // A pod of the workload that the sentinel has demoted itself, "NAMESPACE/POD": as long as it
+  // runs its workload is demoted again.
+  [[nodiscard]] std::optional<std::string> demoted_of(const std::string& workload);
   // Those that the fast path is on for, by their netns cookies.
   [[nodiscard]] std::set<std::uint64_t> taking_part() const;
   // Looks at the processes of those of `pods` that were not looked at yet: returns who has an
@@ -33,6 +36,8 @@ class KnownPods : public adopt::Pods {
   }
 
  private:
+  // The API's object of a pod; nullptr: it is gone.
+  [[nodiscard]] const kube::Pod* object_of(const reconcile::Reconciler::Owner& owner) const;
   [[nodiscard]] std::optional<RingLooks::Place> place_of(std::uint64_t netns_cookie) const;
 
   const dataplane::Dataplane& dataplane_;

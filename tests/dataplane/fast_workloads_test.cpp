@@ -99,6 +99,20 @@ TEST_F(FastWorkloads, what_one_replica_did_holds_for_the_next_and_for_no_other_w
   use(to_late);
   expect_reason(late_web.name, "fp_workload");
   expect_on_tcp(to_late);
+
+  // Until it is told to forget; what one that runs has done itself is not forgotten.
+  const auto forget = [this](const std::string& workload) {
+    return sidetrack_->ctl({"workloads", "forget", workload});
+  };
+  ST_ASSERT_VALUE(const auto busy, forget("shop/ReplicaSet/relay"));
+  EXPECT_EQ(busy.exit_code, 1);
+  EXPECT_NE(busy.error.find("pod shop/relay-1 of shop/ReplicaSet/relay runs"), std::string::npos)
+      << busy.error;
+  ST_ASSERT_VALUE(const auto forgotten, forget("shop/ReplicaSet/web"));
+  EXPECT_EQ(forgotten.exit_code, 0) << forgotten.error;
+  Ends open_before = reach(next_web);
+  make_fast({&open_before});
+  expect_on_tcp(to_relay);
 }
 
 // An io_uring that is older than the pod's row, or than the agent, is found at its process.

@@ -334,7 +334,20 @@ TEST_F(Ctl, wrong_usage_is_exit_2) {
   EXPECT_EQ(ctl("policy web-0").code, 2);
   EXPECT_EQ(ctl("status -o xml").code, 2);
   EXPECT_EQ(ctl("bypass maybe").code, 2);
+  EXPECT_EQ(ctl("workloads lose shop/ReplicaSet/web-7f").code, 2);
+  EXPECT_EQ(ctl("workloads forget").code, 2);
   EXPECT_EQ(ctl("").code, 2);
+}
+
+TEST_F(Ctl, workloads_are_listed_and_forgotten) {
+  EXPECT_THAT(ctl("workloads").output, ContainsRegex("shop/ReplicaSet/web-7f +fp_fionread\n"));
+  const auto unknown = ctl("workloads forget shop/ReplicaSet/web");
+  EXPECT_EQ(unknown.code, 1);
+  EXPECT_THAT(unknown.output, HasSubstr("workload shop/ReplicaSet/web is not kept"));
+  const auto forgotten = ctl("workloads forget shop/ReplicaSet/web-7f -o json");
+  EXPECT_EQ(forgotten.code, 0);
+  EXPECT_EQ(nlohmann::json::parse(forgotten.output)["workloads"], nlohmann::json::array());
+  EXPECT_EQ(ctl("workloads").output, "no workload is kept from the fast path\n");
 }
 
 TEST_F(Ctl, flows_are_listed) {

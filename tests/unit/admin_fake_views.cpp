@@ -62,6 +62,7 @@ FakeViews::FakeViews() {
   row.bytes_in = {{"engine", 2000}};
   row.flows_dropped = 4;
   counter_views = {row};
+  workload_views = {{.workload = "shop/ReplicaSet/web-7f", .reason = "fp_fionread"}};
   FlowView flow;
   flow.start = 1'700'000'001.0;
   flow.end = 1'700'000'003.5;
@@ -142,6 +143,13 @@ FlowPage FakeViews::flows(const FlowQuery& query) {
 Result<void> FakeViews::set_bypass(bool on) {
   status_view.bypass = on;
   return {};
+}
+
+Result<void> FakeViews::forget_workload(const std::string& workload) {
+  const auto gone = std::erase_if(
+      workload_views, [&](const WorkloadView& view) { return view.workload == workload; });
+  return gone > 0 ? Result<void>()
+                  : make_error(ErrorCode::kNotFound, "workload " + workload + " is not kept");
 }
 
 TemporaryFolder::TemporaryFolder() {

@@ -28,12 +28,15 @@ class FakeViews : public admin::Views {
   admin::FlowPage flows(const admin::FlowQuery& query) override;
   std::vector<admin::CounterView> counters() override { return counter_views; }
   Result<void> set_bypass(bool on) override;
+  std::vector<admin::WorkloadView> demoted_workloads() override { return workload_views; }
+  Result<void> forget_workload(const std::string& workload) override;
   bool ready() override { return is_ready; }
   double last_policy_apply_s() override { return 0.01; }
 
   admin::StatusView status_view;
   std::vector<admin::PodView> pod_views;
   std::vector<admin::CounterView> counter_views;
+  std::vector<admin::WorkloadView> workload_views;
   std::vector<admin::FlowView> flow_views;  // sequence = index + 1
   admin::FlowQuery last_flow_query;
   bool is_ready = true;

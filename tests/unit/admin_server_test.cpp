@@ -106,6 +106,16 @@ TEST_F(AdminSocket, bypass_is_set_by_post) {
   EXPECT_THAT(ask("POST", "/v1/bypass", R"({"on":false})"), HasSubstr(R"({"bypass":false})"));
 }
 
+TEST_F(AdminSocket, a_workload_is_forgotten_by_post) {
+  start();
+  EXPECT_THAT(ask("GET", "/v1/workloads"),
+              HasSubstr(R"({"workloads":[{"reason":"fp_fionread","workload":"shop/)"));
+  EXPECT_THAT(ask("POST", "/v1/workloads", R"({"forget":7})"), StartsWith("HTTP/1.1 400"));
+  EXPECT_THAT(ask("POST", "/v1/workloads", R"({"forget":"nope"})"), StartsWith("HTTP/1.1 404"));
+  EXPECT_THAT(ask("POST", "/v1/workloads", R"({"forget":"shop/ReplicaSet/web-7f"})"),
+              HasSubstr(R"({"workloads":[]})"));
+}
+
 TEST_F(AdminSocket, connection_is_kept_alive) {
   start();
   const auto answers =

@@ -52,5 +52,25 @@ TEST_F(WorkloadsTest, without_a_file_they_are_kept_while_the_agent_runs) {
   EXPECT_EQ(workloads.demoted("shop/ReplicaSet/web"), ST_FAST_SPLICE);
 }
 
+TEST_F(WorkloadsTest, that_are_forgotten_are_so_for_the_next_agent_too) {
+  Workloads workloads(file_);
+  workloads.demote("shop/ReplicaSet/web", ST_FAST_SPLICE);
+  workloads.demote("shop/ReplicaSet/api", ST_FAST_SPLICE);
+  EXPECT_TRUE(workloads.forget("shop/ReplicaSet/web"));
+  EXPECT_EQ(workloads.demoted("shop/ReplicaSet/web"), ST_FAST_NONE);
+  EXPECT_EQ(Workloads(file_).demoted("shop/ReplicaSet/web"), ST_FAST_NONE);
+  EXPECT_EQ(Workloads(file_).demoted("shop/ReplicaSet/api"), ST_FAST_SPLICE);
+  EXPECT_EQ(workloads.forget("shop/ReplicaSet/web").error().code, ErrorCode::kNotFound);
+}
+
+TEST_F(WorkloadsTest, that_cannot_be_forgotten_on_disk_are_not) {
+  std::filesystem::create_directory(file_);
+  Workloads workloads(file_ + "/kept");
+  workloads.demote("shop/ReplicaSet/web", ST_FAST_SPLICE);
+  std::filesystem::remove_all(file_);
+  EXPECT_FALSE(workloads.forget("shop/ReplicaSet/web"));
+  EXPECT_EQ(workloads.demoted("shop/ReplicaSet/web"), ST_FAST_SPLICE);
+}
+
 }  // namespace
 }  // namespace sidetrack::adopt
