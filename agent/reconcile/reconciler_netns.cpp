@@ -12,7 +12,7 @@ namespace {
 // Namespaces looked into again per tick: a path can lead to another namespace with the same inode
 // number.
 constexpr std::size_t kInspectionsPerTick = 25;
-// How old a list of addresses gets when no route has changed; one namespace per tick has its turn.
+// How old a list of addresses gets when no route has changed; the oldest has its turn, one per tick.
 constexpr std::chrono::seconds kAddressesAge{30};
 constexpr std::size_t kMaxOwners = 16384;
 
@@ -77,11 +77,20 @@ void Reconciler::on_netns_changed(Clock::time_point now) {
   look_at_all(now, 0);
 }
 
-bool Reconciler::look_into(Entry& entry, Clock::time_point now, bool& may_list) {
-  const bool lists = may_list && now - entry.listed_at >= kAddressesAge;
+const Reconciler::Entry* Reconciler::due_for_listing(Clock::time_point now) const {
+  const Entry* oldest = nullptr;
+  for (const auto& [key, entry] : entries_) {
+    if (entry.facts && now - entry.listed_at >= kAddressesAge &&
+        (oldest == nullptr || entry.listed_at < oldest->listed_at)) {
+      oldest = &entry;
+    }
+  }
+  return oldest;
+}
+
+bool Reconciler::look_into(Entry& entry, Clock::time_point now, bool lists) {
   const auto facts = netns_.inspect(entry.path, lists ? nullptr : &*entry.facts);
   if (lists) {
-    may_list = false;
     entry.listed_at = now;
   }
   // Not to be looked into (out of files, say) is not gone: its file is still there.
@@ -96,7 +105,7 @@ bool Reconciler::look_into(Entry& entry, Clock::time_point now, bool& may_list) 
 void Reconciler::look_at_all(Clock::time_point now, std::size_t inspections) {
   forget_policy_ids();
   std::size_t index = 0;
-  bool may_list = true;
+  const Entry* due = inspections == 0 ? nullptr : due_for_listing(now);
   const std::size_t first = entries_.empty() ? 0 : next_inspection_ % entries_.size();
   next_inspection_ = first + inspections;
   for (auto it = entries_.begin(); it != entries_.end(); ++index) {
@@ -104,9 +113,10 @@ void Reconciler::look_at_all(Clock::time_point now, std::size_t inspections) {
     if (entry.facts) {
       const auto file = netns_.identify(entry.path);
       bool same = file == entry.file;
-      const bool has_turn = index >= first && index < first + inspections;
+      const bool lists = &entry == due;
+      const bool has_turn = lists || (index >= first && index < first + inspections);
       if (same && (has_turn || (inspections != 0 && !entry.facts->loopback_up))) {
-        same = look_into(entry, now, may_list);
+        same = look_into(entry, now, lists);
       }
       if (!same) {
         release(entry, true);

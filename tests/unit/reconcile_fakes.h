@@ -127,6 +127,7 @@ struct FakeNetns : NetnsReader {
     ++inspections;
     if (known == nullptr) {
       ++lists;
+      ++lists_of[path];
     }
     if (inspect_error) {
       return make_error(ErrorCode::kIo, "netns " + path + ": too many open files");
@@ -148,6 +149,7 @@ struct FakeNetns : NetnsReader {
   std::map<std::string, Place> places;
   int inspections = 0;
   int lists = 0;  // inspections that take no addresses over
+  std::map<std::string, unsigned> lists_of;  // the same, by path
   bool inspect_error = false;
 };
 

@@ -5,7 +5,19 @@
 namespace sidetrack::reconcile::testing {
 namespace {
 
-class Netns : public ReconcilerTest {};
+class Netns : public ReconcilerTest {
+ protected:
+  // As many, each in a namespace of its own.
+  void apply_pods(std::uint64_t count) {
+    std::vector<policy::PodIntent> pods;
+    for (std::uint64_t cookie = 8000; cookie < 8000 + count; ++cookie) {
+      const std::string path = "/netns/" + std::to_string(cookie);
+      netns.add(path, cookie);
+      pods.push_back(intent(std::to_string(cookie), path));
+    }
+    apply(std::move(pods));
+  }
+};
 
 TEST_F(Netns, that_appears_late_is_taken_up_in_the_next_tick) {
   netns.places.clear();
@@ -69,14 +81,21 @@ TEST_F(Netns, that_changed_is_seen_without_a_look_into_the_others) {
   EXPECT_TRUE(kernel.rows.contains(7005));
 }
 
-TEST_F(Netns, has_its_addresses_listed_again_now_and_then_and_one_per_tick) {
-  std::vector<policy::PodIntent> pods;
-  for (std::uint64_t cookie = 8000; cookie < 8020; ++cookie) {
-    const std::string path = "/netns/" + std::to_string(cookie);
-    netns.add(path, cookie);
-    pods.push_back(intent(std::to_string(cookie), path));
+// More than have their turn within the age of a list, and a number of whole turns.
+TEST_F(Netns, has_its_addresses_listed_again_however_many_there_are) {
+  apply_pods(250);
+  netns.lists_of.clear();
+  for (int i = 0; i < 2 * (120 + 250); ++i) {
+    tick();
   }
-  apply(std::move(pods));
+  EXPECT_EQ(netns.lists_of.size(), 250U);
+  for (const auto& [path, lists] : netns.lists_of) {
+    EXPECT_GE(lists, 2U) << path;
+  }
+}
+
+TEST_F(Netns, has_its_addresses_listed_again_now_and_then_and_one_per_tick) {
+  apply_pods(20);
   EXPECT_EQ(netns.lists, 20) << "at the first look";
   for (int i = 0; i < 100; ++i) {
     tick();
