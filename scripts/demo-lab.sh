@@ -5,6 +5,7 @@
 # shellcheck disable=SC2154
 
 prefix=sidetrack-demo
+lock=/run/$prefix.lock
 node=$prefix-node
 cgroup="$(cgroup2_root)/$prefix"
 service=10.96.0.10
@@ -75,6 +76,12 @@ start_in_pod() {
 
 curl_in_pod() {
   in_pod "$1" curl --silent --show-error --globoff --noproxy '*' --max-time 5 "$2"
+}
+
+# Takes the demo's lock, on descriptor 9, for as long as this shell lives. False if another has it, or has just removed the file.
+lock_demo() {
+  exec 9>"$lock"
+  flock -n 9 && [ "/proc/self/fd/9" -ef "$lock" ]
 }
 
 # A demo that was killed with -9 leaves these behind.

@@ -179,8 +179,8 @@ prepare() {
     cmake --build build --target sidetrack-agent sidetrack-engine sidetrackctl
   fi
   bpf_works || { echo "demo: BPF or cgroup2 is not to be had here" >&2; exit 3; }
-  exec 9>"/run/$prefix.lock"
-  flock -n 9 || { echo "demo: another demo is running" >&2; exit 1; }
+  # Whoever only takes away what a killed demo left has it for a moment.
+  wait_until 3 "the demo's lock" lock_demo 2>/dev/null || { echo "demo: another demo is running" >&2; exit 1; }
   dir=$(mktemp -d "/tmp/$prefix.XXXXXX")
   trap 'cleanup $?' EXIT
   trap 'cleanup 130' INT TERM
@@ -208,7 +208,7 @@ cleanup() {
   else
     rm -rf "$dir"
   fi
-  rm -f "/run/$prefix.lock"
+  rm -f "$lock"
   exit "$status"
 }
 

@@ -77,6 +77,29 @@ class LeftoversTest(unittest.TestCase):
         self.assertTrue(living.all_there(), said)
         self.assertNotIn(living.name, said)
 
+    def test_an_owner_in_a_pid_namespace_below_lives(self):
+        pid = pid_of_nobody()
+        counter = Path("/proc/sys/kernel/ns_last_pid")
+        if not counter.exists():
+            self.skipTest("a kernel without ns_last_pid: pids of a new namespace cannot be chosen")
+        below = subprocess.Popen(["unshare", "--pid", "--fork", "--kill-child", "sh", "-c",  # pylint: disable=consider-using-with
+                                  f"echo {pid - 1} >{counter}; sleep 600 & echo $!; wait"], stdout=subprocess.PIPE, text=True)
+        self.addCleanup(below.communicate)
+        self.addCleanup(below.kill)
+        self.assertEqual(below.stdout.readline(), f"{pid}\n")
+        things = Things(self, pid)
+        subprocess.run([SCRIPT], capture_output=True, check=True)
+        self.assertTrue(things.all_there())
+        below.kill()
+        self.assertTrue(eventually(lambda: subprocess.run([SCRIPT], capture_output=True, check=True) and things.none_there()))
+
+    def test_a_name_like_ours_is_somebody_elses(self):
+        name = f"st-{pid_of_nobody()}-vpn"
+        self.addCleanup(subprocess.run, ["ip", "netns", "del", name], check=True)
+        run("ip", "netns", "add", name)
+        subprocess.run([SCRIPT], capture_output=True, check=True)
+        self.assertTrue((Path("/run/netns") / name).exists())
+
     def test_a_folder_without_a_bpf_file_system_is_nobodys_business(self):
         things = Things(self, pid_of_nobody())
         run("umount", things.folder / "bpf")
