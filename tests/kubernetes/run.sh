@@ -59,7 +59,8 @@ main() {
   flock -n 9 || { echo "run.sh: the cluster is in use: another run.sh holds $HOME_DIR/lock" >&2; exit 1; }
   scripts/remove-leftovers.sh
   if [ -e "$UP" ]; then # a run was kept, or killed with -9
-    "$here/down.sh" --wipe 9>&-
+    "$here/down.sh" 9>&- # its folders stay: the plugin is taken out of them
+    mkdir -p "$CNI_CONF" "$CNI_BIN"
     uninstall
   fi
   if [ -e "$PINS" ] || [ -n "$(ls "$AGENT_CACHE" 2>/dev/null)" ]; then
