@@ -313,6 +313,7 @@ class Checks(unittest.TestCase):
         {"agent": {"resources": {"requests": {"cpu": "100m", "memory": "1e9"}, "limits": {"cpu": 0.1, "memory": "954Mi"}}}},
         {"agent": {"resources": {"requests": {"cpu": 1, "memory": "1G"}, "limits": {"cpu": "1000m", "memory": "1Gi"}}}},
         {"agent": {"resources": {"requests": {"cpu": ".5", "memory": "1000M"}, "limits": {"cpu": "500000u", "memory": "1E"}}}},
+        {"agent": {"resources": {"requests": {"memory": "98304Ki"}, "limits": {"memory": "262144Ki"}}}},
         {"agent": {"resources": {"limits": {"memory": None, "hugepages-2Mi": "4Mi"}}}, "engine": {"resources": {"limits": None}}},
         {"cni": {"logFile": "/etc/cni/net.d.log"}},
         {"updateStrategy": {"rollingUpdate": {"maxSurge": None, "maxUnavailable": None}}},

@@ -98,6 +98,15 @@
 {{- end -}}
 {{- $_ := set $folders $path $key -}}
 {{- end -}}
+{{- range $key := list "state" "cache" -}}
+{{- $path := get $.Values.hostPaths $key -}}
+{{- range $outer := list "cni.confDir" "cni.binDir" "hostPaths.bpf" "hostPaths.cgroup" -}}
+{{- $parts := splitList "." $outer -}}
+{{- if hasPrefix (printf "%s/" (get (get $.Values (first $parts)) (last $parts))) $path -}}
+{{- fail (printf "hostPaths.%s: '%s' is in the folder of %s; it needs one of its own" $key $path $outer) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
 {{- with .Values.cni.logFile -}}
 {{- if or (get $folders .) (hasPrefix (printf "%s/" $.Values.cni.confDir) .) -}}
 {{- fail (printf "cni.logFile: '%s': a file is meant, and not in cni.confDir, where the node would take it for a network's configuration" .) -}}

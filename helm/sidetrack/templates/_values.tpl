@@ -44,7 +44,7 @@
 {{- define "sidetrack.quantity" -}}
 {{- $number := regexFind "^[0-9.]+([eE][-+]?[0-9]+)?" (toString .) -}}
 {{- $unit := trimPrefix $number (toString .) -}}
-{{- $power := index (dict "n" -3 "u" -2 "m" -1 "k" 1 "M" 2 "G" 3 "T" 4 "P" 5 "E" 6) (trimSuffix "i" $unit) | default 0 -}}
+{{- $power := index (dict "n" -3 "u" -2 "m" -1 "k" 1 "K" 1 "M" 2 "G" 3 "T" 4 "P" 5 "E" 6) (trimSuffix "i" $unit) | default 0 -}}
 {{- $worth := float64 $number -}}
 {{- range until (max $power (sub 0 $power) | int) -}}
 {{- $worth = ternary (divf $worth 1000) (mulf $worth (ternary 1024 1000 (hasSuffix "i" $unit))) (lt $power 0) -}}
