@@ -105,11 +105,11 @@ TEST_F(FastWorkloads, what_one_replica_did_holds_for_the_next_and_for_no_other_w
     return sidetrack_->ctl({"workloads", "forget", workload});
   };
   ST_ASSERT_VALUE(const auto busy, forget("shop/ReplicaSet/relay"));
-  EXPECT_EQ(busy.exit_code, 1);
-  EXPECT_NE(busy.error.find("pod shop/relay-1 of shop/ReplicaSet/relay runs"), std::string::npos)
-      << busy.error;
+  EXPECT_EQ(busy.exit_status, 1);
+  EXPECT_NE(busy.output.find("pod shop/relay-1 of shop/ReplicaSet/relay runs"), std::string::npos)
+      << busy.output;
   ST_ASSERT_VALUE(const auto forgotten, forget("shop/ReplicaSet/web"));
-  EXPECT_EQ(forgotten.exit_code, 0) << forgotten.error;
+  EXPECT_EQ(forgotten.exit_status, 0) << forgotten.output;
   Ends open_before = reach(next_web);
   make_fast({&open_before});
   expect_on_tcp(to_relay);
