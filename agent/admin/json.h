@@ -19,8 +19,8 @@ namespace sidetrack::admin {
 [[nodiscard]] nlohmann::json to_json(const FlowView& view);
 [[nodiscard]] nlohmann::json to_json(const CounterView& view);
 [[nodiscard]] nlohmann::json to_json(const FlowPage& page);  // {"flows", "next_sequence"}
-[[nodiscard]] nlohmann::json to_json(const std::vector<PodView>& pods);          // {"pods"}
-[[nodiscard]] nlohmann::json to_json(const std::vector<CounterView>& counters);  // {"counters"}
+[[nodiscard]] nlohmann::json to_json(const std::vector<PodView>& pods);            // {"pods"}
+[[nodiscard]] nlohmann::json to_json(const std::vector<CounterView>& counters);    // {"counters"}
 [[nodiscard]] nlohmann::json to_json(const std::vector<WorkloadView>& workloads);  // {"workloads"}
 // {"error": {"code", "message"}}; the code is the ErrorCode in snake_case.
 [[nodiscard]] nlohmann::json to_json(const Error& error);

@@ -131,9 +131,9 @@ Result<void> check_workloads(const Options& options) {
     return {};
   }
   if (options.arguments[0] != "forget") {
-    return usage("workloads takes forget or, to list them, nothing; not \"" +
-                     options.arguments[0] + "\"",
-                 options.command);
+    return usage(
+        "workloads takes forget or, to list them, nothing; not \"" + options.arguments[0] + "\"",
+        options.command);
   }
   if (options.arguments.size() == 1) {
     return usage("forget which? NAMESPACE/KIND/NAME, as `sidetrackctl workloads` has it",

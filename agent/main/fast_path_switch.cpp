@@ -38,10 +38,11 @@ std::string problem_after(const Result<selftest::Report>& report, const FastPath
 
 Result<void> FastPath::forget_workload(const std::string& workload) {
   if (const auto pod = pods_.demoted_of(workload)) {
-    return make_error(ErrorCode::kBusy,
-                      fmt::format("pod {} of {} runs, and was itself seen not to suit the fast path: "
-                                  "delete it first, its successor can then begin anew",
-                                  *pod, workload));
+    return make_error(
+        ErrorCode::kBusy,
+        fmt::format("pod {} of {} runs, and was itself seen not to suit the fast path: "
+                    "delete it first, its successor can then begin anew",
+                    *pod, workload));
   }
   return workloads_.forget(workload);
 }

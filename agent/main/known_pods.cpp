@@ -28,8 +28,7 @@ std::optional<adopt::Pod> KnownPods::pod(std::uint64_t netns_cookie) {
   adopt::Pod pod{.row = **row};
   const auto* object = object_of(*owner);
   const bool owned = object != nullptr && !object->owner.empty();
-  pod.workload =
-      owner->namespace_name + "/" + (owned ? object->owner : "Pod/" + owner->name);
+  pod.workload = owner->namespace_name + "/" + (owned ? object->owner : "Pod/" + owner->name);
   const auto state = dataplane_.pod_state(netns_cookie);
   if (state && *state) {
     pod.demoted = static_cast<st_fast_reason>((*state)->demoted);

@@ -12,7 +12,8 @@ namespace {
 // Namespaces looked into again per tick: a path can lead to another namespace with the same inode
 // number.
 constexpr std::size_t kInspectionsPerTick = 25;
-// How old a list of addresses gets when no route has changed; the oldest has its turn, one per tick.
+// How old a list of addresses gets when no route has changed; the oldest has its turn, one per
+// tick.
 constexpr std::chrono::seconds kAddressesAge{30};
 constexpr std::size_t kMaxOwners = 16384;
 

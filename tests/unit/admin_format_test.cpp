@@ -133,8 +133,8 @@ TEST(CtlOptions, wrong_ones_are_named) {
 }
 
 TEST(CtlOptions, every_command_has_help_with_an_example) {
-  for (const char* command :
-       {"status", "pods", "policy", "explain", "flows", "bypass", "doctor", "counters", "workloads"}) {
+  for (const char* command : {"status", "pods", "policy", "explain", "flows", "bypass", "doctor",
+                              "counters", "workloads"}) {
     EXPECT_NE(help_text(command).find(std::string("  sidetrackctl ") + command), std::string::npos)
         << command;
   }

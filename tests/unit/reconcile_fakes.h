@@ -148,7 +148,7 @@ struct FakeNetns : NetnsReader {
 
   std::map<std::string, Place> places;
   int inspections = 0;
-  int lists = 0;  // inspections that take no addresses over
+  int lists = 0;                             // inspections that take no addresses over
   std::map<std::string, unsigned> lists_of;  // the same, by path
   bool inspect_error = false;
 };
