@@ -87,11 +87,8 @@ FaultProxy::Rule cut(const FaultProxy& proxy) {
   });
 }
 
-FaultProxy::Rule no_answer(const FaultProxy&) {
-  return [](const HttpRequest&, Answer& answer) {
-    answer.hang();
-    return true;
-  };
+FaultProxy::Rule silence(const FaultProxy&) {
+  return no_answer();
 }
 
 class AgentFaultsTest : public AgentOnNode {
@@ -235,7 +232,7 @@ INSTANTIATE_TEST_SUITE_P(
                     Trouble{.name = "cut", .rule = cut},
                     Trouble{.name = "slow", .rule = byte_by_byte, .tries = 1, .arrives = true},
                     // Left after 30 s.
-                    Trouble{.name = "no_answer", .rule = no_answer, .time = 40s}),
+                    Trouble{.name = "no_answer", .rule = silence, .time = 40s}),
     [](const auto& trouble) { return std::string(trouble.param.name); });
 
 // A reboot, as far as the agent can tell: nothing of ours is in the kernel.

@@ -4,44 +4,25 @@
 
 #include <chrono>
 #include <csignal>
+#include <filesystem>
 #include <fstream>
-#include <sstream>
 
 #include "sidetrack/abi/types.h"
 #include "tests/dataplane/kernel_view.h"
-#include "tests/kubernetes/agent_on_node.h"
+#include "tests/kubernetes/agent_with_plugin.h"
 
 namespace sidetrack::tests {
 namespace {
 
-class AgentLeaveTest : public AgentOnNode {
+class AgentLeaveTest : public AgentWithPlugin {
  protected:
-  // A node whose agent has its plugin in the configuration and a pod in the kernel.
-  void SetUp() override {
-    AgentOnNode::SetUp();
-    if (IsSkipped() || HasFatalFailure()) {
-      return;
-    }
-    write_kubeconfig(api_->url());
-    std::ofstream(conflist()) << kMain;
-    ASSERT_NO_FATAL_FAILURE(run_pod());
-    ST_ASSERT_OK(sidetrack_->start_agent());
-    ST_ASSERT_OK(sidetrack_->wait_for_pod(pod_name(), "enrolled", "passthrough"));
-    ASSERT_TRUE(lab::eventually(lab::kPatience, [&] { return is_chained(); }));
-    ST_ASSERT_OK(api_->make_daemonset("sidetrack"));
-  }
   void TearDown() override {
     if (sidetrack_ && !IsSkipped()) {
       (void)sidetrack_->agent().signal(SIGCONT);  // NOLINT: it may not have been started
     }
-    remove_daemonset();
+    AgentWithPlugin::TearDown();
   }
 
-  static void remove_daemonset() {
-    if (api_) {
-      api_->call("DELETE", "/apis/apps/v1/namespaces/sidetrack/daemonsets/sidetrack");
-    }
-  }
   void hang() const { ST_ASSERT_OK(sidetrack_->agent().signal(SIGSTOP)); }
 
   [[nodiscard]] lab::CommandResult leave(const std::string& namespace_name = "sidetrack") const {
@@ -59,17 +40,6 @@ class AgentLeaveTest : public AgentOnNode {
     return done ? *done : lab::CommandResult{.exit_status = -1};
   }
 
-  [[nodiscard]] std::string conflist() const {
-    return folder_->file("net.d") + "/10-main.conflist";
-  }
-  [[nodiscard]] std::string configuration() const {
-    std::ostringstream text;
-    text << std::ifstream(conflist()).rdbuf();
-    return text.str();
-  }
-  [[nodiscard]] bool is_chained() const {
-    return configuration().find("sidetrack-cni") != std::string::npos;
-  }
   [[nodiscard]] int mode_in_kernel() const {
     const auto row = lab::KernelView(sidetrack_->pin_dir()).pod(*pod_->netns.cookie());
     EXPECT_TRUE(row) << row.error().message;
@@ -82,11 +52,8 @@ class AgentLeaveTest : public AgentOnNode {
   void expect_cleared() const {
     EXPECT_EQ(configuration(), kMain);
     EXPECT_EQ(mode_in_kernel(), ST_MODE_DISABLED);
-    EXPECT_FALSE(std::filesystem::exists(folder_->file("bin") + "/sidetrack-cni"));
+    EXPECT_FALSE(std::filesystem::exists(plugin()));
   }
-
-  static constexpr const char* kMain =
-      "{\"cniVersion\": \"1.0.0\", \"name\": \"main\", \"plugins\": [{\"type\": \"bridge\"}]}\n";
 };
 
 TEST_F(AgentLeaveTest, clears_a_node_whose_agent_hangs_when_its_daemonset_is_gone) {
@@ -109,7 +76,6 @@ TEST_F(AgentLeaveTest, clears_a_node_whose_agent_hangs_when_its_rights_are_gone)
 // And before that: the rights are gone, and for ten seconds the API server believes in the account.
 TEST_F(AgentLeaveTest, clears_a_node_when_first_its_rights_go_and_then_its_account) {
   hang();
-  write_kubeconfig(proxy_->server().url());
   const auto forgotten = std::chrono::steady_clock::now() + std::chrono::seconds(10);
   proxy_->set_rule([=](const HttpRequest& request, Answer& answer) {
     const bool is_known = std::chrono::steady_clock::now() < forgotten;
@@ -160,7 +126,6 @@ TEST_F(AgentLeaveTest, leaves_the_work_to_an_agent_that_answers) {
 TEST_F(AgentLeaveTest, changes_nothing_where_nobody_can_say) {
   remove_daemonset();
   hang();
-  write_kubeconfig(proxy_->server().url());
   proxy_->server().go_away();
   const auto left = leave();
   EXPECT_EQ(left.exit_status, 1);

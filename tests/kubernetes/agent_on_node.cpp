@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <filesystem>
+#include <utility>
 
 namespace sidetrack::tests {
 
@@ -25,14 +26,14 @@ void AgentOnNode::SetUp() {
   ST_ASSERT_VALUE(pod_, lab_->add_pod("web"));
   ST_ASSERT_VALUE(auto cgroup, lab::TestCgroup::create("kube"));
   cgroup_ = std::make_unique<lab::TestCgroup>(std::move(cgroup));
+  std::vector<std::string> arguments = {
+      "--source",       "kubernetes",           "--kubeconfig",  folder_->file("kubeconfig"),
+      "--cni-conf-dir", folder_->file("net.d"), "--cni-bin-dir", folder_->file("bin")};
+  arguments.insert(arguments.end(), agent_arguments_.begin(), agent_arguments_.end());
   ST_ASSERT_VALUE(sidetrack_,
-                  lab::Sidetrack::create(
-                      *cgroup_, {.node_name = node_,
-                                 .engine = engine_,
-                                 .agent_arguments = {"--source", "kubernetes", "--kubeconfig",
-                                                     folder_->file("kubeconfig"), "--cni-conf-dir",
-                                                     folder_->file("net.d"), "--cni-bin-dir",
-                                                     folder_->file("bin")}}));
+                  lab::Sidetrack::create(*cgroup_, {.node_name = node_,
+                                                    .engine = engine_,
+                                                    .agent_arguments = std::move(arguments)}));
   namespace_ = "pods-of-" + node_;
   ASSERT_NO_FATAL_FAILURE(make_pod());
 }

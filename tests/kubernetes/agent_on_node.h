@@ -28,8 +28,9 @@ class AgentOnNode : public FaultsTest {
   // "NAMESPACE/web"
   [[nodiscard]] std::string pod_name() const { return namespace_ + "/web"; }
 
-  std::string engine_ = "none";  // --engine
-  std::string runtime_class_;    // the pod's; empty: none
+  std::string engine_ = "none";               // --engine
+  std::string runtime_class_;                 // the pod's; empty: none
+  std::vector<std::string> agent_arguments_;  // more of the agent's
   std::unique_ptr<lab::Lab> lab_;
   lab::Pod* pod_ = nullptr;
   std::unique_ptr<lab::TestCgroup> cgroup_;

@@ -41,8 +41,8 @@ add_dependencies(kube_scale_test sidetrack-agent sidetrack-cni sidetrack-engine)
 
 st_api_test(kube_agent_test
   SOURCES ${CMAKE_CURRENT_LIST_DIR}/agent_faults_test.cpp ${CMAKE_CURRENT_LIST_DIR}/agent_late_test.cpp
-          ${CMAKE_CURRENT_LIST_DIR}/agent_leave_test.cpp ${CMAKE_CURRENT_LIST_DIR}/agent_runtime_test.cpp
+          ${CMAKE_CURRENT_LIST_DIR}/agent_end_test.cpp ${CMAKE_CURRENT_LIST_DIR}/agent_leave_test.cpp ${CMAKE_CURRENT_LIST_DIR}/agent_runtime_test.cpp
           ${CMAKE_CURRENT_LIST_DIR}/agent_on_node.cpp
           ${CMAKE_SOURCE_DIR}/tests/dataplane/kernel_view.cpp
-  LIBS st_lab fmt::fmt nlohmann_json::nlohmann_json)
+  LIBS st_files st_lab fmt::fmt nlohmann_json::nlohmann_json)
 add_dependencies(kube_agent_test sidetrack-agent sidetrack-cni sidetrack-engine)

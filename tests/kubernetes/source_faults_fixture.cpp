@@ -140,6 +140,13 @@ FaultProxy::Rule byte_by_byte(const FaultProxy& proxy) {
   };
 }
 
+FaultProxy::Rule no_answer() {
+  return [](const HttpRequest&, Answer& answer) {
+    answer.hang();
+    return true;
+  };
+}
+
 FaultProxy::Rule answer_with(int status, std::string reason, std::string headers) {
   return [=](const HttpRequest&, Answer& answer) {
     answer.respond(status,

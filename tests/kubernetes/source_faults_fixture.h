@@ -54,6 +54,8 @@ class FaultsTest : public testing::Test {
 [[nodiscard]] FaultProxy::Rule for_watches(FaultProxy::Rule rule);
 // What the server says, in single bytes, at most 64 of them in a millisecond.
 [[nodiscard]] FaultProxy::Rule byte_by_byte(const FaultProxy& proxy);
+// Takes the request and says nothing.
+[[nodiscard]] FaultProxy::Rule no_answer();
 [[nodiscard]] FaultProxy::Rule answer_with(int status, std::string reason,
                                            std::string headers = "");
 
