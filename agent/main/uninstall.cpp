@@ -163,7 +163,12 @@ void remove_self_tests(const Options& options, const std::string& attached_to) {
 }  // namespace
 
 Result<void> retract_plugin(const Options& options) {
-  if (options.cni.conf_dir.empty() || options.keep_conflist) {
+  if (options.cni.conf_dir.empty()) {
+    return {};
+  }
+  if (options.keep_conflist) {
+    cli::say(fmt::format("kept sidetrack-cni in {} and {}\n", options.cni.conf_dir,
+                         options.cni.bin_dir));
     return {};
   }
   const auto done = cni::install::uninstall(installer_settings(options));

@@ -10,6 +10,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <iterator>
 #include <set>
 
 #include <nlohmann/json.hpp>
@@ -29,6 +30,11 @@ UniqueFd lost_terminal() {
   const UniqueFd other_end(::posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC));
   EXPECT_EQ(::unlockpt(other_end.get()), 0);
   return UniqueFd(::ioctl(other_end.get(), TIOCGPTPEER, O_WRONLY | O_NOCTTY));
+}
+
+std::string text_of(const std::string& path) {
+  std::ifstream file(path);
+  return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
 }
 
 class Uninstall : public FaultNode {
@@ -339,6 +345,39 @@ TEST_F(Uninstall, takes_all_else_away_and_fails_where_the_plugin_cannot_be_looke
   }
   EXPECT_EQ(done.output.find("is out of"), std::string::npos) << done.output;
   expect_nothing_left();
+}
+
+TEST_F(Uninstall, leaves_the_plugin_where_it_is_if_that_is_wanted) {
+  ASSERT_NO_FATAL_FAILURE(stop_agent());
+  const std::string configurations = folder_->file("net.d");
+  const std::string programs = folder_->file("bin");
+  std::filesystem::create_directory(configurations);
+  std::filesystem::create_directory(programs);
+  const std::string conflist = configurations + "/10-main.conflist";
+  const std::string program = programs + "/sidetrack-cni";
+  const std::string chained = R"({"cniVersion": "1.0.0", "name": "main", "plugins": [)"
+                              R"({"type": "bridge"}, {"type": "sidetrack-cni"}]})";
+  std::ofstream(conflist) << chained;
+  std::ofstream(program) << "the program";
+  std::vector<std::string> words = command("0s");
+  words.insert(words.end(),
+               {"--cni-conf-dir", configurations, "--cni-bin-dir", programs, "--keep-conflist"});
+
+  ST_ASSERT_VALUE(const auto kept, run_command({.arguments = words}));
+  EXPECT_EQ(kept.exit_status, 0) << kept.output;
+  EXPECT_EQ(text_of(conflist), chained);
+  EXPECT_EQ(text_of(program), "the program");
+  EXPECT_NE(kept.output.find("kept sidetrack-cni in " + configurations + " and " + programs + "\n"),
+            std::string::npos)
+      << kept.output;
+  EXPECT_EQ(kept.output.find("is out of"), std::string::npos) << kept.output;
+  expect_nothing_left();
+
+  words.pop_back();
+  ST_ASSERT_VALUE(const auto done, run_command({.arguments = words}));
+  EXPECT_EQ(done.exit_status, 0) << done.output;
+  EXPECT_EQ(text_of(conflist).find("sidetrack-cni"), std::string::npos) << text_of(conflist);
+  EXPECT_FALSE(std::filesystem::exists(program)) << done.output;
 }
 
 TEST_F(Uninstall, says_so_when_there_is_nothing) {
