@@ -69,7 +69,10 @@ std::vector<kube::ClusterEvent> EventWatch::look(const std::vector<reconcile::Po
          .name = pod.intent.name,
          .uid = uid_of(objects, key),
          .reason = "SidetrackNotCaptured",
-         .message = fmt::format("its connections are not redirected: {} ({})",
+         .message = fmt::format("{}: {} ({})",
+                                pod.reason == reconcile::kRuntimeHidden
+                                    ? "its connections may not be redirected"
+                                    : "its connections are not redirected",
                                 pod.detail.empty() ? pod.reason : pod.detail, pod.reason)});
   }
   std::erase_if(missing_since_, [&](const auto& one) { return !missing.contains(one.first); });

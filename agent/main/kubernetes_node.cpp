@@ -118,7 +118,10 @@ Standing KubernetesNode::standing(const std::string& pod_namespace, const std::s
       return Standing::kSettled;
     case reconcile::PodPhase::kPending:
       // Its first process, which tells, comes after ADD.
-      return status->reason == reconcile::kRuntimeNotSeen ? Standing::kSettled : Standing::kPending;
+      return status->reason == reconcile::kRuntimeNotSeen ||
+                     status->reason == reconcile::kRuntimeHidden
+                 ? Standing::kSettled
+                 : Standing::kPending;
     case reconcile::PodPhase::kDrift:
       return status->row && status->reason == "engine_down" ? Standing::kEngineDown
                                                             : Standing::kPending;

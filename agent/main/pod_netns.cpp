@@ -38,6 +38,7 @@ void PodNetns::fill(const kube::ObjectSet& objects, std::vector<policy::PodInten
     // What processes look like is for the pod to choose; its runtime class is not.
     const bool may_be_sandboxed = !pod->second.runtime_class.empty();
     intent.runtime_unseen = may_be_sandboxed && !intent.netns_path.empty() && !place.has_run;
+    intent.runtime_problem = std::move(place.unseen);
     if (may_be_sandboxed && !place.sandbox.empty() && intent.state == policy::PodState::kEnrol) {
       intent.state = policy::PodState::kSkipped;
       intent.reason = "sandboxed_runtime";

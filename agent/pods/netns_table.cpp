@@ -109,7 +109,9 @@ bool NetnsTable::scan_is_due(const std::vector<KnownPod>& pods, Clock::time_poin
   for (const KnownPod& pod : pods) {
     auto [entry, made] = entries_.try_emplace(pod.uid);
     const auto& seats = entry->second.seats;
-    if (!seats.empty() && (!pod.has_runtime_class || seats.back().has_run)) {
+    // What cannot be seen is not there sooner when it is looked for more often.
+    if (!seats.empty() &&
+        (!pod.has_runtime_class || seats.back().has_run || !entry->second.unseen.empty())) {
       entry->second.missing_since = {};
       continue;
     }
@@ -151,7 +153,8 @@ Result<NetnsTable::Seat> NetnsTable::prove(const KnownPod& pod, const PodProcess
 
 void NetnsTable::find(const KnownPod& pod, Entry& entry, const std::vector<PodProcess>& processes,
                       Clock::time_point now) {
-  entry.problem = processes.empty()       ? "none of its processes runs on this node yet"
+  entry.problem = processes.empty() && !entry.unseen.empty() ? entry.unseen
+                  : processes.empty()     ? "none of its processes runs on this node yet"
                   : pod.addresses.empty() ? "the API has no address of it yet"
                                           : "its processes are in the node's network namespace";
   if (pod.addresses.empty()) {
@@ -223,6 +226,9 @@ bool NetnsTable::compare(const KnownPod& pod, const NodeProcesses& all, Clock::t
     sandbox = sandbox.empty() ? sandbox_of(process.command_line) : sandbox;
   }
   bool changed = std::exchange(entry.sandbox, sandbox) != sandbox;
+  const auto hidden = all.unseen.find(pod.uid);
+  const std::string unseen = hidden == all.unseen.end() ? "" : hidden->second;
+  changed = std::exchange(entry.unseen, unseen) != unseen || changed;
   const auto is_stale = [&](const Seat& seat) {
     // A pod may be without any process for a while: between two containers, or while images come.
     return now - seat.since > kYoung && !processes.empty() &&
@@ -264,16 +270,17 @@ bool NetnsTable::look(const std::vector<KnownPod>& pods, Clock::time_point now) 
 NetnsPlace NetnsTable::place(const std::string& uid) const {
   const auto found = entries_.find(uid);
   if (found == entries_.end()) {
-    return {.path = "", .problem = "not looked for yet", .sandbox = ""};
+    return {.path = "", .problem = "not looked for yet", .sandbox = "", .unseen = ""};
   }
   const Entry& entry = found->second;
   if (entry.seats.empty()) {
-    return {.path = "", .problem = entry.problem, .sandbox = entry.sandbox};
+    return {.path = "", .problem = entry.problem, .sandbox = entry.sandbox, .unseen = entry.unseen};
   }
   return {.path = "/proc/self/fd/" + std::to_string(entry.seats.back().netns.get()),
           .problem = "",
           .sandbox = entry.sandbox,
           .has_run = entry.seats.back().has_run,
+          .unseen = entry.unseen,
           .addresses = entry.seats.back().addresses,
           .running_since = entry.running_since};
 }

@@ -35,6 +35,7 @@ struct NetnsPlace {
   std::string problem;   // why not
   std::string sandbox;   // the runtime's, if that does not use the node's sockets
   bool has_run = false;  // something of it was seen in there: before, `sandbox` is not known
+  std::string unseen;    // why a process of it cannot be looked at; empty: each can
   // As the plugin said, which is before the API does and at once after a new sandbox; else empty.
   std::vector<std::string> addresses;
   // Of the oldest process seen in it that is not the sandbox's own; nothing: none was yet.
@@ -82,6 +83,7 @@ class NetnsTable {
     std::vector<Seat> seats;  // the last one counts
     std::string problem;
     std::string sandbox;
+    std::string unseen;
     std::optional<Clock::time_point> running_since{};
     Clock::time_point missing_since;
   };

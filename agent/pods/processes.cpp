@@ -152,15 +152,18 @@ Result<NodeProcesses> list_processes(const std::filesystem::path& proc) {
     }
     const std::string own = (proc / entry->d_name).string();
     const auto place = parse_process_cgroups(read_start(own + "/cgroup"));
-    const ino_t netns = netns_of(own).value_or(0);  // 0: it cannot be seen
+    const auto netns = netns_of(own);
+    if (!netns && place && !is_gone(netns.error(), own)) {
+      processes.unseen.try_emplace(place->pod_uid, netns.error().message);
+    }
     // Most of a node's own processes are passed by here.
-    if (netns == 0 || (!place && netns == own_netns)) {
+    if (!netns || (!place && *netns == own_netns)) {
       continue;
     }
     PodProcess process{
         .pid = pid,
         .container_id = place ? place->container_id : "",
-        .netns = netns,
+        .netns = *netns,
         .command_line = read_start(own + "/cmdline"),
         .started = place ? start_of(read_start(own + "/stat"), ticks, suspended) : std::nullopt};
     if (place) {

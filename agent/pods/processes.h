@@ -34,6 +34,8 @@ struct NodeProcesses {
   // Sandboxes (outside_sandbox_of) in no pod's cgroup and not in our network namespace: by default
   // Kata runs its virtual machines in a cgroup of their own, but in the pod's network namespace.
   std::vector<PodProcess> outside;
+  // Why a process in a pod's cgroup could not be looked at, by the pod's uid: it is in neither.
+  std::map<std::string, std::string> unseen;
 };
 
 // `proc` is /proc of the host. kPermission, kIo: it cannot be listed.

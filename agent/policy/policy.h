@@ -153,6 +153,7 @@ struct PodIntent {
   std::string netns_path;     // annotation sidetrack.io/netns (files); else filled in by the agent
   std::string netns_problem;  // why the agent has none
   bool runtime_unseen = false;  // whether its sockets are the node's is not known yet
+  std::string runtime_problem;  // why the agent cannot know; empty: it will
   std::vector<st_addr> addresses;
   std::vector<std::uint16_t> container_ports;
   st_mode mode = ST_MODE_DISABLED;

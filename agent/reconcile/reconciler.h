@@ -26,9 +26,10 @@ struct Settings {
   std::uint64_t node_netns_cookie = 0;  // never enrolled
 };
 
-// Reason of a pod that is pending only because PodIntent::runtime_unseen; its row is as it should
-// be.
+// Reasons of a pod that is pending only because PodIntent::runtime_unseen; its row is as it should
+// be. The second: PodIntent::runtime_problem, too.
 inline constexpr const char* kRuntimeNotSeen = "runtime_not_seen";
+inline constexpr const char* kRuntimeHidden = "runtime_hidden";
 
 enum class PodPhase { kEnrolled, kPending, kSkipped, kDrift };
 
@@ -128,6 +129,7 @@ class Reconciler {
     PodPhase phase = PodPhase::kEnrolled;
     std::string reason, detail;
   };
+  [[nodiscard]] static Finding without_runtime(const policy::PodIntent& intent);
   // What the kernel holds otherwise than it was written; nothing: it holds just that.
   [[nodiscard]] std::optional<Finding> damage(const Entry& entry,
                                               const Result<std::optional<st_pod>>& in_kernel) const;

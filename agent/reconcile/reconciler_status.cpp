@@ -17,6 +17,17 @@ std::string without_netns(const policy::PodIntent& intent) {
 
 }  // namespace
 
+Reconciler::Finding Reconciler::without_runtime(const policy::PodIntent& intent) {
+  const std::string what =
+      "it has a runtimeClassName: whether its sockets are the node's, which can be redirected, is ";
+  return intent.runtime_problem.empty()
+             ? Finding{PodPhase::kPending, kRuntimeNotSeen,
+                       what + "known when its first process runs"}
+             : Finding{PodPhase::kPending, kRuntimeHidden,
+                       what + "not known, because its processes cannot be seen: " +
+                           intent.runtime_problem + " (CAP_SYS_PTRACE is needed)"};
+}
+
 std::optional<Reconciler::Finding> Reconciler::damage(
     const Entry& entry, const Result<std::optional<st_pod>>& in_kernel) const {
   if (!in_kernel) {
@@ -70,9 +81,7 @@ Reconciler::Finding Reconciler::look_at(const Entry& entry,
   const std::string detail = fallback(entry.detail.empty() ? entry.engine_failure : entry.detail);
   if ((*in_kernel)->mode != ST_MODE_REDIRECT || has_listener(**in_kernel)) {
     if (entry.intent.runtime_unseen) {
-      return {PodPhase::kPending, kRuntimeNotSeen,
-              "it has a runtimeClassName: whether its sockets are the node's, which can be "
-              "redirected, is known when its first process runs"};
+      return without_runtime(entry.intent);
     }
     return {PodPhase::kEnrolled, entry.intent.reason, detail};
   }

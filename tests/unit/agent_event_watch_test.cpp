@@ -71,6 +71,19 @@ TEST_F(Events, do_not_tell_of_a_pod_whose_runtime_is_not_known_yet) {
   EXPECT_TRUE(look(60s).empty());
 }
 
+TEST_F(Events, tell_of_a_pod_whose_runtime_cannot_be_known) {
+  pod_.phase = reconcile::PodPhase::kPending;
+  pod_.reason = reconcile::kRuntimeHidden;
+  pod_.detail = "look at /proc/7/ns/net: Permission denied";
+  (void)look(0s);
+  const auto events = look(10s);
+  ASSERT_EQ(events.size(), 1U);
+  EXPECT_EQ(events[0].reason, "SidetrackNotCaptured");
+  EXPECT_EQ(events[0].message,
+            "its connections may not be redirected: look at /proc/7/ns/net: Permission denied "
+            "(runtime_hidden)");
+}
+
 TEST_F(Events, do_not_tell_of_pods_that_are_not_wanted) {
   pod_.phase = reconcile::PodPhase::kSkipped;
   pod_.reason = "mode_disabled";

@@ -101,6 +101,7 @@ TEST_F(PodNetnsTest, does_not_know_the_runtime_of_a_class_before_its_first_proce
   netns_.look(objects_, pods::Clock::now());
   netns_.fill(objects_, intents_);
   EXPECT_TRUE(intents_[0].runtime_unseen);
+  EXPECT_EQ(intents_[0].runtime_problem, "");
   EXPECT_EQ(intents_[0].state, policy::PodState::kEnrol);
   web().runtime_class.clear();
   intents_[0].runtime_unseen = false;
@@ -112,6 +113,17 @@ TEST_F(PodNetnsTest, does_not_know_the_runtime_of_a_class_before_its_first_proce
   netns_.look(objects_, pods::Clock::now() + std::chrono::seconds(20));
   netns_.fill(objects_, intents_);
   EXPECT_FALSE(intents_[0].runtime_unseen);
+}
+
+TEST_F(PodNetnsTest, says_why_the_runtime_of_a_class_cannot_be_known) {
+  web().runtime_class = "gvisor";
+  netns_.table().attach("c1/eth0", "u1", UniqueFd(memfd_create("netns", MFD_CLOEXEC)),
+                        pods::Clock::now());
+  processes_.unseen["u1"] = "permission denied";
+  netns_.look(objects_, pods::Clock::now());
+  netns_.fill(objects_, intents_);
+  EXPECT_TRUE(intents_[0].runtime_unseen);
+  EXPECT_EQ(intents_[0].runtime_problem, "permission denied");
 }
 
 }  // namespace

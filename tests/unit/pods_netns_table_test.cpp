@@ -280,6 +280,25 @@ TEST_F(Table, looks_soon_for_the_first_process_of_a_pod_with_a_runtime_class) {
   EXPECT_FALSE(table_.place(kWeb).has_run);
 }
 
+TEST_F(Table, does_not_look_more_often_for_a_process_that_cannot_be_seen) {
+  pods_[0].has_runtime_class = true;
+  table_.attach("sandbox1", kWeb, open(make_netns("10.0.0.5")), Clock::time_point{1h});
+  processes_.unseen[kWeb] = "permission denied";
+  EXPECT_TRUE(look(0s));
+  EXPECT_EQ(table_.place(kWeb).unseen, "permission denied");
+  EXPECT_FALSE(look(9s));
+  EXPECT_EQ(scans_, 1);
+  processes_.unseen.clear();
+  EXPECT_TRUE(look(10s)) << "it has ended";
+  EXPECT_EQ(table_.place(kWeb).unseen, "");
+}
+
+TEST_F(Table, says_of_a_pod_without_namespace_that_its_processes_cannot_be_seen) {
+  processes_.unseen[kWeb] = "permission denied";
+  EXPECT_TRUE(look(0s));
+  EXPECT_EQ(table_.place(kWeb).problem, "permission denied");
+}
+
 TEST_F(Table, takes_its_time_for_the_first_process_of_any_other_pod) {
   table_.attach("sandbox1", kWeb, open(make_netns("10.0.0.5")), Clock::time_point{1h});
   look(0s);

@@ -14,7 +14,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-class RingHolders : public testing::Test {
+class ListedProcesses : public testing::Test {
  protected:
   // The inode of a new namespace.
   ino_t make_netns(const std::string& name) const {
@@ -35,9 +35,23 @@ class RingHolders : public testing::Test {
     }
   }
 
+  // One whose namespace cannot be seen, in this cgroup: a file stands where a folder should.
+  void add_hidden(const std::string& pid, const std::string& cgroup) const {
+    fs::create_directories(root_ / pid);
+    std::ofstream(root_ / pid / "ns");
+    std::ofstream(root_ / pid / "cgroup") << "0::" << cgroup << "\n";
+  }
+
+  static constexpr const char* kUid = "1f2e3d4c-0000-4000-8000-000000000001";
+  static constexpr const char* kOther = "1f2e3d4c-0000-4000-8000-000000000002";
+  static std::string cgroup_of(const std::string& uid) {
+    return "/kubepods/burstable/pod" + uid + "/" + std::string(64, 'a');
+  }
   const lab::TempDir folder_ = lab::TempDir::create("proc").value();
   const fs::path root_{folder_.path()};
 };
+
+using RingHolders = ListedProcesses;
 
 TEST_F(RingHolders, are_found_by_their_namespace) {
   const ino_t with = make_netns("with");
@@ -89,20 +103,31 @@ TEST_F(RingHolders, that_cannot_be_looked_at_are_not_taken_for_none) {
 }
 
 TEST_F(RingHolders, whose_namespace_cannot_be_seen_count_by_their_pods_cgroup) {
-  const std::string uid = "1f2e3d4c-0000-4000-8000-000000000001";
   const ino_t theirs = make_netns("theirs");
   const ino_t other = make_netns("other");
-  const auto add_hidden = [this](const std::string& pid, const std::string& cgroup) {
-    fs::create_directories(root_ / pid);
-    std::ofstream(root_ / pid / "ns");
-    std::ofstream(root_ / pid / "cgroup") << "0::" << cgroup << "\n";
-  };
-  add_hidden("10", "/kubepods/burstable/pod" + uid + "/" + std::string(64, 'a'));
+  add_hidden("10", cgroup_of(kUid));
   add_hidden("11", "/system.slice/sshd.service");
-  const auto holders = netns_with_io_uring({{theirs, uid}, {other, ""}}, root_);
+  const auto holders = netns_with_io_uring({{theirs, kUid}, {other, ""}}, root_);
   ASSERT_TRUE(holders) << holders.error().message;
   EXPECT_EQ(holders->unseen.size(), 1U);
   EXPECT_TRUE(holders->unseen.contains(theirs));
+}
+
+TEST_F(ListedProcesses, that_cannot_be_looked_at_are_told_of_by_their_pod) {
+  add_hidden("10", cgroup_of(kUid));
+  add_hidden("11", "/system.slice/sshd.service");
+  make_netns("netns");
+  add("12", "netns", {});
+  std::ofstream(root_ / "12/cgroup") << "0::" << cgroup_of(kUid) << "\n";
+  fs::create_directories(root_ / "13");  // of one that has just ended
+  std::ofstream(root_ / "13/cgroup") << "0::" << cgroup_of(kOther) << "\n";
+  const auto processes = list_processes(root_);
+  ASSERT_TRUE(processes) << processes.error().message;
+  ASSERT_EQ(processes->unseen.size(), 1U);
+  EXPECT_NE(processes->unseen.at(kUid).find("10/ns/net: Not a directory"), std::string::npos)
+      << processes->unseen.at(kUid);
+  ASSERT_EQ(processes->of_pods.size(), 1U);
+  EXPECT_EQ(processes->of_pods.at(kUid).size(), 1U);
 }
 
 }  // namespace

@@ -54,6 +54,13 @@ TEST_F(Pods, of_a_runtime_that_is_not_known_yet_are_pending_with_their_row) {
   EXPECT_EQ(status("web").phase, PodPhase::kPending);
   EXPECT_EQ(status("web").reason, kRuntimeNotSeen);
   EXPECT_EQ(kernel.rows.at(kWeb).mode, ST_MODE_REDIRECT);
+  pod.runtime_problem = "look at /proc/7/ns/net: Permission denied";
+  apply({pod});
+  EXPECT_EQ(status("web").phase, PodPhase::kPending);
+  EXPECT_EQ(status("web").reason, kRuntimeHidden);
+  EXPECT_NE(status("web").detail.find("/proc/7/ns/net: Permission denied (CAP_SYS_PTRACE"),
+            std::string::npos);
+  EXPECT_EQ(kernel.rows.at(kWeb).mode, ST_MODE_REDIRECT);
   pod.runtime_unseen = false;
   apply({pod});
   EXPECT_EQ(status("web").phase, PodPhase::kEnrolled);
