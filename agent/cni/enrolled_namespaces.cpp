@@ -1,11 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "agent/cni/enrolled_namespaces.h"
 
+#include <fcntl.h>
+#include <sys/stat.h>
+
+#include <cerrno>
 #include <sstream>
+#include <utility>
 
 #include "sidetrack/files/whole_file.h"
 
 namespace sidetrack::cni {
+namespace {
+
+constexpr std::chrono::seconds kFresh{30};
+
+}  // namespace
 
 std::set<std::string> EnrolledNamespaces::read() const {
   std::set<std::string> names;
@@ -32,6 +42,20 @@ Result<void> EnrolledNamespaces::write(const std::set<std::string>& names) {
   }
   written_ = std::move(text);
   return {};
+}
+
+Result<void> EnrolledNamespaces::keep_fresh(Clock::time_point now) {
+  if (touched_ && now - *touched_ < kFresh) {
+    return {};
+  }
+  touched_ = now;
+  if (::utimensat(AT_FDCWD, file_.c_str(), nullptr, 0) == 0) {
+    fails_ = false;
+    return {};
+  }
+  const int error = errno;
+  return std::exchange(fails_, true) ? Result<void>()
+                                     : errno_error("touch " + file_.string(), error);
 }
 
 }  // namespace sidetrack::cni

@@ -27,6 +27,7 @@ cni::install::Settings installer_settings(const Options& options) {
                                                : std::filesystem::path(options.cni.binary),
           .cache_dir = options.cache_dir,
           .entry = {.socket = options.state_dir + "/cni.sock",
+                    .deny_for_seconds = static_cast<std::uint32_t>(options.cni.deny_for.count()),
                     .enrolled_namespaces = enrolled_file(options),
                     .log_file = options.cni.log_file,
                     .on_agent_down = options.cni.deny_when_down ? "deny" : "allow",
@@ -174,6 +175,10 @@ void KubernetesNode::tick() {
     host_.apply();
   }
   door_.settle();
+  if (auto fresh = enrolled_.keep_fresh(pods::Clock::now()); !fresh) {
+    log_event(LogLevel::kWarn, "cni", "enrolled_list_not_fresh",
+              {{"detail", fresh.error().message}});
+  }
 }
 
 void KubernetesNode::tell(const std::vector<reconcile::PodStatus>& pods,

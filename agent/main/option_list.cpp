@@ -59,7 +59,9 @@ po::options_description run_options() {
                         "sidetrack-cni to be copied there; default the one beside this program")(
       "cni-on-agent-down", text_value("allow"),
       "allow, deny: pods of enrolled namespaces start while no agent answers the plugin")(
-      "cni-timeout", text_value("2s"), "the plugin's time for a pod, 50ms to 1m")(
+      "cni-deny-for", text_value("1h"),
+      "how long they do not start with deny after the last sign of an agent: 1m to 8760h, or 0s, "
+      "for ever")("cni-timeout", text_value("2s"), "the plugin's time for a pod, 50ms to 1m")(
       "cni-log-file", po::value<std::string>(),
       "where the plugin notes faults and pods that started before they were enrolled, or off; "
       "default cni.log in --cache-dir")("cni-status-checks-agent", text_value("off"),

@@ -22,6 +22,9 @@ using Units = std::map<std::string_view, std::uint64_t>;  // what each is worth
 
 const Units kMilliseconds{{"ms", 1}, {"s", 1000}, {"m", 60'000}};
 
+// An agent says so every 30 s: one that is just restarted is not one that is gone.
+constexpr std::uint64_t kLeastDenyFor = 60;
+
 // A number and its unit.
 std::optional<std::uint64_t> parse_quantity(const std::string& value, const Units& units) {
   std::uint64_t number = 0;
@@ -179,6 +182,13 @@ Result<void> parse_cni(const po::variables_map& values, const std::string& cache
     return invalid("cni-on-agent-down", down, "allow or deny is meant");
   }
   cni.deny_when_down = down == "deny";
+  const auto deny_for = parse_quantity(text("cni-deny-for"), {{"s", 1}, {"m", 60}, {"h", 3600}});
+  if (!deny_for || (*deny_for != 0 && *deny_for < kLeastDenyFor) ||
+      *deny_for > wire::cni::kMaxDenyForSeconds) {
+    return invalid("cni-deny-for", text("cni-deny-for"),
+                   "a time such as 10m or 1h is meant, 1m to 8760h, or 0s: for ever");
+  }
+  cni.deny_for = std::chrono::seconds(*deny_for);
   const auto timeout = parse_quantity(text("cni-timeout"), kMilliseconds);
   if (!timeout || *timeout < wire::cni::kMinTimeoutMs || *timeout > wire::cni::kMaxTimeoutMs) {
     return invalid("cni-timeout", text("cni-timeout"),

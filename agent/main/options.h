@@ -42,6 +42,7 @@ struct CniOptions {
   std::string bin_dir;
   std::string binary;  // empty: the one beside this program
   bool deny_when_down = false;
+  std::chrono::seconds deny_for{};      // 0: for ever
   std::chrono::milliseconds timeout{};  // of the plugin's ADD and CHECK
   std::string log_file;                 // empty: none
   bool status_checks_agent = false;

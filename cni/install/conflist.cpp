@@ -184,6 +184,9 @@ std::string entry_text(const Entry& entry) {
       add(key, json::quoted(value));
     }
   };
+  if (entry.deny_for_seconds != wire::cni::kDefaultDenyForSeconds) {
+    add("denyForSeconds", std::to_string(entry.deny_for_seconds));
+  }
   add_text("enrolledNamespaces", entry.enrolled_namespaces);
   add_text("logFile", entry.log_file);
   add_text("onAgentDown", entry.on_agent_down);

@@ -18,8 +18,9 @@ namespace sidetrack::cni::install {
 struct Entry {
   std::string type = "sidetrack-cni";  // also the name of the program
   std::string socket = "/run/sidetrack/cni.sock";
-  std::string enrolled_namespaces;  // file, empty: none
-  std::string log_file;             // empty: none
+  std::uint32_t deny_for_seconds = wire::cni::kDefaultDenyForSeconds;  // 0: for ever
+  std::string enrolled_namespaces;                                     // file, empty: none
+  std::string log_file;                                                // empty: none
   std::string on_agent_down = "allow";
   std::string own_namespace;  // empty: unknown
   bool status_checks_agent = false;

@@ -57,6 +57,7 @@ class Invocation {
   Reply ask_agent(const wire::cni::Message& request, UniqueFd netns, Deadline deadline) const;
   Reply tell_of_pod(const wire::cni::Add& request, const UniqueFd& netns, bool patient) const;
   [[nodiscard]] bool is_enrolled(const Pod& pod) const;
+  [[nodiscard]] std::string why_denied_no_more(const Reply& reply) const;
   [[nodiscard]] Outcome pass(std::string output, std::string note = {}) const;
   [[nodiscard]] Deadline deadline() const { return started_ + milliseconds(config_.timeout_ms); }
 
@@ -173,6 +174,18 @@ bool Invocation::is_enrolled(const Pod& pod) const {
          lists(config_.enrolled_namespaces, pod.namespace_name);
 }
 
+// An agent that is gone for good must not keep its node from starting pods for ever. In words for
+// the note; empty: `deny` holds.
+std::string Invocation::why_denied_no_more(const Reply& reply) const {
+  const auto silence = untouched_for(config_.enrolled_namespaces).count();
+  if (reply.answered || config_.deny_for_seconds == 0 || silence <= config_.deny_for_seconds) {
+    return "";
+  }
+  return "; it is not refused (onAgentDown: deny), for no agent has been there for " +
+         std::to_string(silence) + " s, more than denyForSeconds (" +
+         std::to_string(config_.deny_for_seconds) + "): " + reply.failure->details;
+}
+
 // A patient one asks until an agent answers, so that no pod slips through while the agent is
 // restarted. Nothing tells when it listens again.
 Reply Invocation::tell_of_pod(const wire::cni::Add& request, const UniqueFd& netns,
@@ -228,9 +241,11 @@ Outcome Invocation::enrol() {
   if (!reply.failure) {
     return pass(std::move(*previous));
   }
-  if (!config_.deny || !enrolled) {
+  const bool denies = config_.deny && enrolled;
+  const std::string no_more = denies ? why_denied_no_more(reply) : "";
+  if (!denies || !no_more.empty()) {
     return pass(std::move(*previous),
-                who + " starts before it is enrolled: " + reply.failure->message);
+                who + " starts before it is enrolled: " + reply.failure->message + no_more);
   }
   return fail(
       {reply.failure->code,
@@ -256,7 +271,7 @@ Outcome Invocation::check() {
   if (!reply.failure) {
     return pass("");
   }
-  if (!reply.answered && !(config_.deny && is_enrolled(pod))) {
+  if (!reply.answered && !(config_.deny && is_enrolled(pod) && why_denied_no_more(reply).empty())) {
     return pass("", who + " was not checked: " + reply.failure->message);
   }
   return fail({reply.failure->code, who + ": " + reply.failure->message, reply.failure->details});

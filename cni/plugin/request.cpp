@@ -91,7 +91,7 @@ class Keys {
       }
     }
   }
-  void milliseconds(std::string_view key, std::uint32_t& out) {
+  void number(std::string_view key, std::uint32_t low, std::uint32_t high, std::uint32_t& out) {
     const json::Member* const member = find(key);
     if (member == nullptr) {
       return;
@@ -99,9 +99,9 @@ class Keys {
     const std::string_view value = member->value.of(input_);
     std::uint32_t number = 0;
     const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), number);
-    if (error != std::errc{} || end != value.data() + value.size() ||
-        number < wire::cni::kMinTimeoutMs || number > wire::cni::kMaxTimeoutMs) {
-      fail(key, "a number from 50 to 60000");
+    if (error != std::errc{} || end != value.data() + value.size() || number < low ||
+        number > high) {
+      fail(key, "a number from " + std::to_string(low) + " to " + std::to_string(high));
       return;
     }
     out = number;
@@ -210,8 +210,9 @@ Result<Config> read_config(std::string_view input, const json::Object& object) {
   Keys keys(input, object);
   std::string on_agent_down = "allow";
   keys.path("socket", config.socket);
-  keys.milliseconds("timeoutMs", config.timeout_ms);
+  keys.number("timeoutMs", wire::cni::kMinTimeoutMs, wire::cni::kMaxTimeoutMs, config.timeout_ms);
   keys.text("onAgentDown", on_agent_down);
+  keys.number("denyForSeconds", 0, wire::cni::kMaxDenyForSeconds, config.deny_for_seconds);
   keys.path("enrolledNamespaces", config.enrolled_namespaces);
   keys.path("logFile", config.log_file);
   keys.text("ownNamespace", config.own_namespace);

@@ -46,10 +46,11 @@ struct Pod {
 struct Config {
   std::string socket = "/run/sidetrack/cni.sock";
   std::uint32_t timeout_ms = wire::cni::kDefaultTimeoutMs;
-  bool deny = false;                // onAgentDown: deny
-  std::string enrolled_namespaces;  // file; empty: none
-  std::string log_file;             // empty: none
-  std::string own_namespace;        // empty: unknown
+  bool deny = false;                                                   // onAgentDown: deny
+  std::uint32_t deny_for_seconds = wire::cni::kDefaultDenyForSeconds;  // 0: for ever
+  std::string enrolled_namespaces;                                     // file; empty: none
+  std::string log_file;                                                // empty: none
+  std::string own_namespace;                                           // empty: unknown
   bool status_checks_agent = false;
   // Keys that are not ours and look like one of ours, in words; empty: none.
   std::string misspelt;

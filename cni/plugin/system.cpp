@@ -202,6 +202,24 @@ bool lists(const std::string& file, std::string_view name) {
   return false;
 }
 
+std::chrono::seconds age_in_this_boot(std::chrono::seconds touched, std::chrono::seconds now,
+                                      std::chrono::seconds since_boot) {
+  return now - std::clamp(touched, now - since_boot, now);
+}
+
+std::chrono::seconds untouched_for(const std::string& file) {
+  const auto read = [](clockid_t clock) {
+    timespec time{};
+    ::clock_gettime(clock, &time);
+    return std::chrono::seconds(time.tv_sec);
+  };
+  struct stat status {};
+  return ::stat(file.c_str(), &status) != 0
+             ? std::chrono::seconds::zero()
+             : age_in_this_boot(std::chrono::seconds(status.st_mtim.tv_sec), read(CLOCK_REALTIME),
+                                read(CLOCK_BOOTTIME));
+}
+
 Result<void> append_line(const std::string& file, std::string_view line) {
   const UniqueFd fd(::open(
       file.c_str(), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW, 0600));

@@ -35,6 +35,14 @@ using Deadline = Clock::time_point;
 // Does this list, a name a line, have the name? Not if it cannot be read.
 [[nodiscard]] bool lists(const std::string& file, std::string_view name);
 
+// How long ago a file of this time was touched, as far as this boot knows: the time while the
+// machine was off does not count, and a time to come is now.
+[[nodiscard]] std::chrono::seconds age_in_this_boot(std::chrono::seconds touched,
+                                                    std::chrono::seconds now,
+                                                    std::chrono::seconds since_boot);
+// The same of this file; zero if it cannot be looked at.
+[[nodiscard]] std::chrono::seconds untouched_for(const std::string& file);
+
 // Appends a line with the time to a regular file; nothing once that has 10 MiB.
 [[nodiscard]] Result<void> append_line(const std::string& file, std::string_view line);
 

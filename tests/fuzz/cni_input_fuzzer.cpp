@@ -55,6 +55,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   }
   const auto config = plugin::read_config(input, *object);
   require(!config || (config->timeout_ms >= 50 && config->timeout_ms <= 60'000));
+  require(!config || config->deny_for_seconds <= 31'536'000);
   const auto valid = plugin::read_valid_attachments(input, *object);
   require(!valid || valid->size() <= sidetrack::wire::cni::kMaxAttachments);
   check_result(input, *object);

@@ -73,6 +73,22 @@ TEST_F(AgentLateTest, tells_of_a_pod_that_ran_before_it_once) {
   EXPECT_EQ(late_pods(), 0U);
 }
 
+// The list tells the plugin when an agent was there last; one that finds it as it should be does
+// not write it.
+TEST_F(AgentLateTest, keeps_the_list_of_enrolled_namespaces_fresh) {
+  ST_ASSERT_OK(sidetrack_->start_agent());
+  ST_ASSERT_OK(sidetrack_->wait_for_pod(pod_name(), "enrolled", "passthrough"));
+  sidetrack_->agent().kill_hard();
+  const std::string list = sidetrack_->cache_dir() + "/enrolled-namespaces";
+  const auto old = std::filesystem::last_write_time(list) - 24h;
+  const auto is_fresh = [&] { return std::filesystem::last_write_time(list) > old + 23h; };
+  std::filesystem::last_write_time(list, old);
+  ST_ASSERT_OK(sidetrack_->start_agent());
+  ASSERT_TRUE(lab::eventually(lab::kPatience, is_fresh)) << sidetrack_->logs();
+  std::filesystem::last_write_time(list, old);
+  EXPECT_TRUE(lab::eventually(lab::scaled(40s), is_fresh)) << sidetrack_->logs();
+}
+
 TEST_F(AgentLateTest, tells_nothing_of_a_namespace_that_nobody_had_enrolled) {
   ST_ASSERT_OK(sidetrack_->start_agent());
   ST_ASSERT_OK(sidetrack_->wait_for_pod(pod_name(), "enrolled", "passthrough"));

@@ -62,6 +62,14 @@ TEST_F(OptionsTest, refuse_another_answer_for_when_the_agent_is_down) {
           "--cni-on-agent-down 'wait': allow or deny is meant");
 }
 
+TEST_F(OptionsTest, refuse_to_deny_for_a_time_that_a_restart_takes_or_that_has_no_unit) {
+  for (const char* value : {"59s", "1s", "0", "3600", "8761h", "-1s", "1d", "500ms", "for ever"}) {
+    refuses(run_with({"--cni-deny-for", value}),
+            std::string("--cni-deny-for '") + value +
+                "': a time such as 10m or 1h is meant, 1m to 8760h, or 0s: for ever");
+  }
+}
+
 TEST_F(OptionsTest, refuse_what_the_plugin_would_refuse) {
   const auto refuses_time = [](const char* value) {
     refuses(run_with({"--cni-timeout", value}),

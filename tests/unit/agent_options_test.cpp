@@ -70,21 +70,26 @@ TEST_F(OptionsTest, tell_the_plugin_what_it_does_by_default) {
   EXPECT_EQ(entry.timeout_ms, 2000U);
   EXPECT_EQ(entry.log_file, "/c/cni.log");
   EXPECT_EQ(entry.on_agent_down, "allow");
+  EXPECT_EQ(entry.deny_for_seconds, 3600U);
   EXPECT_FALSE(entry.status_checks_agent);
   EXPECT_EQ(entry.socket, "/s/cni.sock");
   EXPECT_EQ(entry.enrolled_namespaces, "/c/enrolled-namespaces");
 }
 
 TEST_F(OptionsTest, set_every_key_of_the_plugins_entry) {
-  const cni::install::Entry entry =
-      entry_with({"--cni-timeout", "500ms", "--cni-log-file", "/l", "--cni-on-agent-down", "deny",
-                  "--cni-status-checks-agent", "on", "--namespace", "mesh"});
+  const cni::install::Entry entry = entry_with(
+      {"--cni-timeout", "500ms", "--cni-log-file", "/l", "--cni-on-agent-down", "deny",
+       "--cni-deny-for", "90m", "--cni-status-checks-agent", "on", "--namespace", "mesh"});
   EXPECT_EQ(entry.timeout_ms, 500U);
   EXPECT_EQ(entry.log_file, "/l");
   EXPECT_EQ(entry.on_agent_down, "deny");
+  EXPECT_EQ(entry.deny_for_seconds, 5400U);
   EXPECT_TRUE(entry.status_checks_agent);
   EXPECT_EQ(entry.own_namespace, "mesh");
   EXPECT_EQ(entry_with({"--cni-timeout", "1m"}).timeout_ms, 60'000U);
+  EXPECT_EQ(entry_with({"--cni-deny-for", "0s"}).deny_for_seconds, 0U);
+  EXPECT_EQ(entry_with({"--cni-deny-for", "1m"}).deny_for_seconds, 60U);
+  EXPECT_EQ(entry_with({"--cni-deny-for", "8760h"}).deny_for_seconds, 31'536'000U);
   EXPECT_EQ(entry_with({"--cni-log-file", "off"}).log_file, "");
 }
 

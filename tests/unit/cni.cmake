@@ -4,8 +4,8 @@ st_unit_test(cni_test
   LIBS st_cni_server st_files st_lab st_wire Threads::Threads)
 
 st_unit_test(cni_plugin_test
-  SOURCES cni_plugin_alone_test.cpp cni_plugin_test.cpp cni_test_agent.cpp
-  LIBS st_cni_server st_lab st_wire nlohmann_json::nlohmann_json Threads::Threads)
+  SOURCES cni_deny_for_test.cpp cni_plugin_alone_test.cpp cni_plugin_test.cpp cni_test_agent.cpp
+  LIBS st_cni_plugin st_cni_server st_lab st_wire nlohmann_json::nlohmann_json Threads::Threads)
 add_dependencies(cni_plugin_test sidetrack-cni)
 if(ST_SANITIZE)
   target_compile_definitions(cni_plugin_test PRIVATE ST_NOT_STATIC)

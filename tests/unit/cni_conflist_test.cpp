@@ -198,6 +198,7 @@ TEST(CniConflistEdit, finds_our_entry_anywhere) {
 TEST(CniEntry, says_to_the_plugin_what_was_meant) {
   const Entry entry{.type = "sidetrack-cni",
                     .socket = "/run/a \"quoted\"/\xc3\xbc.sock",
+                    .deny_for_seconds = 0,
                     .enrolled_namespaces = "/var/lib/x/enrolled-namespaces",
                     .log_file = "/var/log/x",
                     .on_agent_down = "deny",
@@ -213,6 +214,7 @@ TEST(CniEntry, says_to_the_plugin_what_was_meant) {
   EXPECT_EQ(config->enrolled_namespaces, entry.enrolled_namespaces);
   EXPECT_EQ(config->log_file, entry.log_file);
   EXPECT_TRUE(config->deny);
+  EXPECT_EQ(config->deny_for_seconds, 0U);
   EXPECT_EQ(config->own_namespace, "mesh");
   EXPECT_TRUE(config->status_checks_agent);
   EXPECT_EQ(config->timeout_ms, 1234U);
@@ -223,6 +225,7 @@ TEST(CniEntry, says_to_the_plugin_what_was_meant) {
   const auto defaults = plugin::read_config(plain, *plain_object);
   ASSERT_TRUE(defaults);
   EXPECT_FALSE(defaults->deny);
+  EXPECT_EQ(defaults->deny_for_seconds, 3600U);
   EXPECT_EQ(defaults->timeout_ms, 2000U);
   EXPECT_EQ(defaults->socket, "/run/sidetrack/cni.sock");
 }

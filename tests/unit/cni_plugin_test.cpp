@@ -259,7 +259,8 @@ TEST_F(CniPlugin, a_wrong_key_of_ours_is_named) {
   const std::vector<std::pair<std::string, std::string>> wrong = {
       {"timeoutMs", "10"},          {"timeoutMs", "1e3"},       {"timeoutMs", "\"200\""},
       {"onAgentDown", "\"maybe\""}, {"socket", "\"cni.sock\""}, {"logFile", "7"},
-      {"statusChecksAgent", "1"}};
+      {"statusChecksAgent", "1"},   {"denyForSeconds", "-1"},   {"denyForSeconds", "31536001"},
+      {"denyForSeconds", "\"1h\""}, {"denyForSeconds", "1.5"}};
   for (const auto& [key, value] : wrong) {
     keys = ", \"" + key + "\": " + value;
     const Ran ran = run("ADD");
@@ -273,9 +274,13 @@ TEST_F(CniPlugin, a_wrong_key_of_ours_is_named) {
 
 TEST_F(CniPlugin, a_misspelt_key_of_ours_is_told_and_no_error) {
   const std::vector<std::pair<std::string, std::string>> misspelt = {
-      {"onAgentDwn", "onAgentDown"}, {"on-agent-down", "onAgentDown"},
-      {"logfile", "logFile"},        {"statusCheckAgent", "statusChecksAgent"},
-      {"timeout", "timeoutMs"},      {"enrolledNamespace", "enrolledNamespaces"}};
+      {"onAgentDwn", "onAgentDown"},
+      {"on-agent-down", "onAgentDown"},
+      {"logfile", "logFile"},
+      {"statusCheckAgent", "statusChecksAgent"},
+      {"timeout", "timeoutMs"},
+      {"enrolledNamespace", "enrolledNamespaces"},
+      {"denyForSecond", "denyForSeconds"}};
   for (const auto& [written, meant] : misspelt) {
     keys = ", \"" + written + "\": \"deny\"";
     const Ran ran = run("ADD");

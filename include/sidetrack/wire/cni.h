@@ -26,6 +26,11 @@ inline constexpr std::uint32_t kMinTimeoutMs = 50;
 inline constexpr std::uint32_t kMaxTimeoutMs = 60'000;
 inline constexpr std::uint32_t kDefaultTimeoutMs = 2000;
 
+// How long the plugin refuses pods after the last sign of life of an agent (`denyForSeconds`); 0:
+// for ever.
+inline constexpr std::uint32_t kDefaultDenyForSeconds = 3600;
+inline constexpr std::uint32_t kMaxDenyForSeconds = 365 * 24 * 3600;
+
 // Error codes of the CNI spec (SPEC.md, "Error"); 100 and above are ours.
 inline constexpr std::uint32_t kTryAgainLater = 11;
 inline constexpr std::uint32_t kNotAvailable = 50;  // STATUS: no ADD can be served
