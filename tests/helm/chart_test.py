@@ -25,7 +25,7 @@ MATRIX: list[tuple[str, dict[str, Any]]] = [
     ("more options", {"agent": {"extraOptions": {"fast-path-window": "512KiB"}, "extraEnv": [{"name": "TZ", "value": "UTC"}]},
                       "engine": {"threads": 2, "extraEnv": [{"name": "TZ", "value": "UTC"}]}}),
     ("no plugin", {"cni": {"enabled": False}}),
-    ("strict plugin", {"cni": {"onAgentDown": "deny", "timeout": "5s", "logFile": "/var/log/mesh.log", "statusChecksAgent": True}}),
+    ("strict plugin", {"cni": {"onAgentDown": "deny", "denyFor": "10m", "timeout": "5s", "logFile": "/var/log/mesh.log", "statusChecksAgent": True}}),
     ("own paths", {"hostPaths": {"state": "/run/mesh", "cache": "/var/lib/mesh", "pinFolder": "mesh", "mountPropagation": "HostToContainer"}}),
     ("digest", {"image": {"digest": "sha256:" + "0" * 64}, "imagePullSecrets": [{"name": "pull"}]}),
     ("API server named", {"kubernetes": {"apiServerHost": "10.0.0.1", "apiServerPort": 6443}}),
@@ -249,9 +249,9 @@ class Upgrades(unittest.TestCase):
             lines = chart.options_of_agent(chart.rendered({"cni": cni}))
             return {key.removeprefix("cni-"): value for key, value in lines.items() if key.startswith("cni-")}
         folders = {"conf-dir": "/etc/cni/net.d", "bin-dir": "/opt/cni/bin", "binary": "/usr/bin/sidetrack-cni"}
-        self.assertEqual(options({}), {**folders, "on-agent-down": "allow", "timeout": "2s", "status-checks-agent": "off"})
-        self.assertEqual(options({"onAgentDown": "deny", "timeout": "500ms", "logFile": "/var/log/x", "statusChecksAgent": True}),
-                         {**folders, "on-agent-down": "deny", "timeout": "500ms", "log-file": "/var/log/x", "status-checks-agent": "on"})
+        self.assertEqual(options({}), {**folders, "on-agent-down": "allow", "deny-for": "1h", "timeout": "2s", "status-checks-agent": "off"})
+        self.assertEqual(options({"onAgentDown": "deny", "denyFor": "0s", "timeout": "500ms", "logFile": "/var/log/x", "statusChecksAgent": True}),
+                         {**folders, "on-agent-down": "deny", "deny-for": "0s", "timeout": "500ms", "log-file": "/var/log/x", "status-checks-agent": "on"})
 
     def test_a_large_number_is_not_written_with_an_exponent(self):
         spec = chart.find(chart.rendered({"terminationGracePeriodSeconds": 1000000}), "DaemonSet")["spec"]["template"]["spec"]

@@ -68,6 +68,11 @@
 {{- include "sidetrack.checkPath" (dict "key" "cni.logFile" "text" .) -}}
 {{- end -}}
 {{- end -}}
+{{- $meant := "a time, such as 10m or 1h, of 1m to 8760h, or 0s for ever" -}}
+{{- $seconds := include "sidetrack.amount" (dict "key" "cni.denyFor" "text" .denyFor "units" (dict "s" 1 "m" 60 "h" 3600) "low" 0 "high" 31536000 "meant" $meant) | atoi -}}
+{{- if and $seconds (lt $seconds 60) -}}
+{{- fail (printf "cni.denyFor: '%s': %s is meant" .denyFor $meant) -}}
+{{- end -}}
 {{- $_ := include "sidetrack.amount" (dict "key" "cni.timeout" "text" .timeout "units" (dict "ms" 1 "s" 1000 "m" 60000) "low" 50 "high" 60000 "meant" "a time, such as 500ms or 5s, of 50ms to 1m") -}}
 {{- end -}}
 {{- with .Values.hostPaths -}}
