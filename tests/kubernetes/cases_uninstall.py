@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Uninstall leaves the node as it was found."""
 
+import json
 import os
 import signal
 import time
@@ -8,11 +9,14 @@ import time
 import workloads
 from cases_basic import CLIENT, CONFLIST, SERVER, decided, until_chained, values
 from cases_faults import TILL
+from cases_pods import refusal
 from cases_restarts import MANIFEST, STATIC
-from cluster import (BIN, BIN_DIR, CACHE_DIR, CONF_DIR, NAMESPACE, PIN_DIR, RELEASE, ROOT, STATE_DIR, agent_is_ready, cgroup2_root, enrolled, get,
-                     kernel_objects, kubectl, main_conflist, processes, run)
+from cluster import (BIN, BIN_DIR, CACHE_DIR, CONF_DIR, DAEMON_SET, NAMESPACE, PIN_DIR, RELEASE, ROOT, STATE_DIR, agent_is_ready, agent_pods, apply,
+                     cgroup2_root, enrolled, get, kernel_objects, kubectl, main_conflist, processes, ready, run)
 from tap import Suite, expect, until
 from workloads import SERVICE, SHOP
+
+LIST = CACHE_DIR / "enrolled-namespaces"
 
 
 def folder(path: object) -> dict[str, bytes]:
@@ -35,6 +39,23 @@ def answered(pod: str) -> None:
     namespace, name = pod.split("/")
     answer = kubectl("exec", "-n", namespace, name, "--", "curl", "-sS", "-m", "10", f"http://{SERVICE}/")
     expect("client=" in answer, answer)
+
+
+def keep_from_starting() -> None:
+    """The agent's container ends at each start, by an option that it refuses."""
+    kubectl("patch", "daemonset", "-n", NAMESPACE, DAEMON_SET, "--type=json", "-p", json.dumps([
+        {"op": "replace", "path": "/spec/updateStrategy/rollingUpdate", "value": {"maxSurge": 0, "maxUnavailable": 1}},
+        {"op": "add", "path": "/spec/template/spec/containers/0/args/-", "value": "--log-level=none"}]))
+
+    def fails() -> bool:
+        states = [one for pod in agent_pods() for one in pod["status"].get("containerStatuses", []) if one["name"] == "agent"]
+        return len(states) == 1 and states[0]["restartCount"] > 0 and "waiting" in states[0]["state"]
+    until(180, "the agent to fail again and again", fails)
+
+
+def until_refused(pod: str) -> str:
+    until(60, f"{pod} to be refused", lambda: "onAgentDown: deny" in refusal(pod))
+    return refusal(pod)
 
 
 def add(suite: Suite) -> None:
@@ -67,6 +88,34 @@ def add(suite: Suite) -> None:
         run(BIN / "sidetrack-agent", "uninstall", "--cni-conf-dir", CONF_DIR, "--cni-bin-dir", BIN_DIR, "--drain", "1s")
         expect_as_found()
         return f"onAgentDown: deny; the conflist is as it was; a pod started, connected and was deleted in {took:.1f} s, one from before connects; `sidetrack-agent uninstall` took back the rest"
+
+    @suite.case("uninstall-while-the-agent-cannot-start", slow=True)
+    def _() -> str:
+        run("helm", "install", RELEASE, ROOT / "helm/sidetrack", "-n", NAMESPACE, *values(), "--set", "cni.onAgentDown=deny,cni.denyFor=1m", "--wait",
+            "--timeout", "3m", timeout=200)
+        until(60, "the agent to be ready", agent_is_ready)
+        until_chained()
+        enrolled(CLIENT, "redirect")
+        until(60, "the namespace to be listed", lambda: SHOP in LIST.read_text().split())
+        keep_from_starting()
+        run("helm", "uninstall", RELEASE, "-n", NAMESPACE, "--wait", "--timeout", "3m", timeout=200)
+        until(180, "the pods of Sidetrack to be gone", lambda: not get("pods", "-n", NAMESPACE)["items"])
+        expect(CONFLIST.read_text() != main_conflist() and LIST.exists(), "the node was cleared: there is nothing that could refuse pods")
+        LIST.touch()  # as if it had ended just now, however long the above took
+        begin = time.monotonic()
+        apply(workloads.pod(SHOP, "patient", workloads.IDLE))
+        message = until_refused(f"{SHOP}/patient")
+        ready(SHOP, "pod/patient", seconds=240)
+        took = time.monotonic() - begin
+        expect(took > 55, f"it started after {took:.1f} s: deny did not hold for its minute")
+        answered(f"{SHOP}/patient")
+        noted = [line for line in (CACHE_DIR / "cni.log").read_text().splitlines() if f"pod {SHOP}/patient starts before it is enrolled" in line]
+        for part in ("no agent has been there for", "sidetrack-agent uninstall"):
+            expect(len(noted) == 1 and part in noted[0], f"'{part}' is not in {noted}")
+        run(BIN / "sidetrack-agent", "uninstall", "--cni-conf-dir", CONF_DIR, "--cni-bin-dir", BIN_DIR, "--drain", "1s")
+        expect_as_found()
+        kubectl("delete", "pod", "-n", SHOP, "patient", "--timeout=30s")
+        return f"cni.denyFor: 1m; a pod was refused ({message}), and started {took:.1f} s after the agent was there last; `sidetrack-agent uninstall` took back the rest"
 
     @suite.case("pods-after-uninstall")
     def _() -> str:
