@@ -19,6 +19,7 @@
 #include "engine/metrics.h"
 #include "engine/original_destination.h"
 #include "sidetrack/log/log.h"
+#include "sidetrack/version.h"
 
 namespace sidetrack::engine {
 namespace {
@@ -50,7 +51,7 @@ class Daemon {
         timer_(context_),
         agent_(context_,
                AgentLink::Settings{.socket_path = options.state_dir + "/engine.sock",
-                                   .build = ST_VERSION},
+                                   .build = version()},
                engine_, heartbeat_, [this](const Error& error) { fail(error); }) {}
 
   int run() {
@@ -64,7 +65,7 @@ class Daemon {
       return exit_code_;
     }
     log_event(LogLevel::kInfo, "engine", "started",
-              {{"version", ST_VERSION},
+              {{"version", version()},
                {"threads", std::to_string(options_.threads)},
                {"files_limit", std::to_string(heartbeat_.files_limit())}});
     wait_for_signal();
@@ -146,7 +147,7 @@ class Daemon {
                                      .files_limit = heartbeat_.files_limit(),
                                      .pods = engine_.pods().size(),
                                      .routes = engine_.routes().size(),
-                                     .version = ST_VERSION});
+                                     .version = version()});
   }
 
   Options options_;

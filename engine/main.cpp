@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <fmt/format.h>
 #include <unistd.h>
 
 #include <csignal>
@@ -12,6 +13,7 @@
 #include "sidetrack/cli/complain.h"
 #include "sidetrack/cli/say.h"
 #include "sidetrack/log/log.h"
+#include "sidetrack/version.h"
 
 namespace {
 
@@ -33,7 +35,7 @@ int run(const std::vector<std::string>& arguments) {
       sidetrack::cli::say(sidetrack::engine::usage());
       return 0;
     case Options::Command::kVersion:
-      sidetrack::cli::say("sidetrack-engine " ST_VERSION "\n");
+      sidetrack::cli::say(fmt::format("sidetrack-engine {}\n", sidetrack::version()));
       return 0;
     case Options::Command::kRun:
       break;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // sidetrack-probe: what `helm test` and the tests in a cluster run in pods.
+#include <fmt/format.h>
 #include <unistd.h>
 
 #include <csignal>
@@ -10,6 +11,7 @@
 #include "probe/serve.h"
 #include "sidetrack/cli/complain.h"
 #include "sidetrack/cli/say.h"
+#include "sidetrack/version.h"
 
 namespace sidetrack::probe {
 namespace {
@@ -31,7 +33,7 @@ int main_of(const std::vector<std::string>& arguments) {
       cli::say(usage());
       return 0;
     case Command::kVersion:
-      cli::say("sidetrack-probe " ST_VERSION "\n");
+      cli::say(fmt::format("sidetrack-probe {}\n", version()));
       return 0;
     case Command::kServe: {
       char name[256] = {};

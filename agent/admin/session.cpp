@@ -14,6 +14,7 @@
 #include <nlohmann/json.hpp>
 
 #include "agent/admin/json.h"
+#include "sidetrack/version.h"
 
 namespace sidetrack::admin {
 
@@ -110,7 +111,7 @@ class Sessions::Session : public std::enable_shared_from_this<Session> {
     message_.set(http::field::content_type, response.content_type);
     message_.set(http::field::cache_control, "no-store");
     message_.set(http::field::server,
-                 "sidetrack-agent/" ST_VERSION);  // a client of another says so
+                 "sidetrack-agent/" + version());  // a client of another says so
     if (!response.allow.empty()) {
       message_.set(http::field::allow, response.allow);
     }

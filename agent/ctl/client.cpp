@@ -12,7 +12,7 @@
 #include <nlohmann/json.hpp>
 
 #include "agent/admin/json.h"
-#include "agent/ctl/options.h"
+#include "sidetrack/version.h"
 
 namespace sidetrack::ctl {
 namespace {

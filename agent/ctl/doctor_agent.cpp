@@ -9,8 +9,8 @@
 #include <nlohmann/json.hpp>
 
 #include "agent/ctl/doctor.h"
-#include "agent/ctl/options.h"
 #include "agent/ctl/render.h"
+#include "sidetrack/version.h"
 
 namespace sidetrack::ctl {
 namespace {

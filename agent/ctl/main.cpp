@@ -10,6 +10,7 @@
 #include "agent/ctl/commands.h"
 #include "agent/ctl/options.h"
 #include "sidetrack/cli/say.h"
+#include "sidetrack/version.h"
 
 namespace {
 
@@ -34,7 +35,7 @@ int run(const std::vector<std::string>& arguments) {
     return kExitFine;
   }
   if (options->wish == Wish::kVersion) {
-    std::cout << "sidetrackctl " << version() << "\n";
+    std::cout << "sidetrackctl " << sidetrack::version() << "\n";
     return kExitFine;
   }
   return run_command(*options, Streams{std::cout, std::cerr, painter_for(*options)});

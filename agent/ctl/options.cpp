@@ -274,10 +274,6 @@ Result<Options> parse_options(const std::vector<std::string>& arguments) {
   return options;
 }
 
-std::string version() {
-  return ST_VERSION;
-}
-
 std::string help_text(const std::string& command) {
   std::ostringstream out;
   if (command.empty()) {

@@ -31,7 +31,4 @@ struct Options {
 // The help of one command, or with "" the list of all; nothing for an unknown one.
 [[nodiscard]] std::string help_text(const std::string& command);
 
-// "0.1.0"
-[[nodiscard]] std::string version();
-
 }  // namespace sidetrack::ctl

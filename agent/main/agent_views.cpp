@@ -11,6 +11,7 @@
 #include "agent/main/agent.h"
 #include "agent/main/names.h"
 #include "sidetrack/decide.h"
+#include "sidetrack/version.h"
 
 namespace sidetrack::agent {
 
@@ -95,7 +96,7 @@ admin::StatusView Agent::status() {
   admin::StatusView view;
   utsname system{};
   uname(&system);
-  view.version = ST_VERSION;
+  view.version = version();
   view.pid = getpid();
   view.started = started_;
   view.node = options_.node_name;

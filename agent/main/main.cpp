@@ -19,6 +19,7 @@
 #include "sidetrack/cli/complain.h"
 #include "sidetrack/cli/rights.h"
 #include "sidetrack/cli/say.h"
+#include "sidetrack/version.h"
 
 namespace sidetrack::agent {
 
@@ -152,7 +153,7 @@ int main_of(int argc, char** argv) {
       cli::say(help_text(options->help_of));
       return kDone;
     case Command::kVersion:
-      cli::say("sidetrack-agent " ST_VERSION "\n");
+      cli::say(fmt::format("sidetrack-agent {}\n", version()));
       return kDone;
     case Command::kUninstall:
       return exit_code_of(uninstall(*options), *options);

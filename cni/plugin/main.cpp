@@ -11,6 +11,7 @@
 
 #include "cni/plugin/answer.h"
 #include "cni/plugin/plugin.h"
+#include "sidetrack/version.h"
 
 namespace {
 
@@ -54,8 +55,9 @@ int main(int argc, char** argv) {
   if (argc > 1) {
     const std::string_view argument = argv[1];
     const bool version = argument == "--version";
-    const auto wrote = write_all(
-        STDOUT_FILENO, version ? std::string_view("sidetrack-cni " ST_VERSION "\n") : kHelp);
+    const auto wrote =
+        write_all(STDOUT_FILENO,
+                  version ? "sidetrack-cni " + sidetrack::version() + "\n" : std::string(kHelp));
     if (!version && argument != "--help") {
       return 2;
     }

@@ -16,7 +16,7 @@ class Room:
     forbidden: tuple[str, ...] = (r"bpf/.*", r".*\.skel\.h")
 
 
-SHARED = ("sidetrack/abi/", "sidetrack/choose.h", "sidetrack/decide.h", "sidetrack/fast_rules.h", "sidetrack/log/", "sidetrack/result.h", "sidetrack/unique_fd.h")
+SHARED = ("sidetrack/abi/", "sidetrack/choose.h", "sidetrack/decide.h", "sidetrack/fast_rules.h", "sidetrack/log/", "sidetrack/result.h", "sidetrack/unique_fd.h", "sidetrack/version.h")
 PURE_FORBIDDEN = (
     r"bpf/.*", r".*\.skel\.h", r"sys/.*", r"unistd\.h", r"fcntl\.h", r"poll\.h", r"sched\.h", r"signal\.h",
     r"thread", r"mutex", r"shared_mutex", r"atomic", r"condition_variable", r"future", r"chrono", r"ctime", r"time\.h",
@@ -65,9 +65,10 @@ ROOMS = {
     "agent/": Room(project=("agent/", "sidetrack/")),
     "agent/main/": Room(project=("agent/", "cni/install/", "sidetrack/")),
     "engine/": Room(project=("engine/", "sidetrack/cgroup/", "sidetrack/cli/", "sidetrack/wire/") + SHARED),
-    "probe/": Room(project=("probe/", "sidetrack/cli/", "sidetrack/result.h")),
+    "probe/": Room(project=("probe/", "sidetrack/cli/", "sidetrack/result.h", "sidetrack/version.h")),
     "cni/": Room(
-        project=("cni/json/", "cni/plugin/", "cni/versions.h", "sidetrack/wire/", "sidetrack/result.h", "sidetrack/spelling.h", "sidetrack/unique_fd.h")),
+        project=("cni/json/", "cni/plugin/", "cni/versions.h", "sidetrack/wire/", "sidetrack/result.h", "sidetrack/spelling.h", "sidetrack/unique_fd.h",
+                 "sidetrack/version.h")),
     # The agent's, never the plugin's.
     "cni/install/": Room(project=("cni/install/", "cni/json/", "cni/versions.h", "sidetrack/files/", "sidetrack/wire/", "sidetrack/result.h", "sidetrack/unique_fd.h")),
 }
