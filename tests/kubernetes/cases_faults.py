@@ -16,9 +16,9 @@ import workloads
 from cases_basic import CLIENT, CONFLIST, SERVER, decided, until_chained, values
 from cases_pods import each_row_has_its_pod
 from cases_restarts import STATIC
-from cluster import (DAEMON_SET, HERE, HOME, IMAGE, NAMESPACE, PIN_DIR, RELEASE, ROOT, STATE_DIR, agent_is_ready, agent_pods, apply,
-                     counters, ctl, ctr, curl, enrolled, event_of, explained, get, kernel_objects, kubectl, label, main_conflist, processes, run,
-                     state_of, traffic_of, undisturbed)
+from cluster import (BIN, DAEMON_SET, HERE, HOME, IMAGE, NAMESPACE, OTHER_BIN, PIN_DIR, RELEASE, ROOT, STATE_DIR, agent_is_ready, agent_pods,
+                     apply, counters, ctl, ctr, curl, enrolled, event_of, explained, get, kernel_objects, kubectl, label, main_conflist, processes,
+                     run, state_of, traffic_of, undisturbed, version_of)
 from tap import Failed, Suite, expect, until
 from workloads import SERVICE, SHOP
 
@@ -61,6 +61,22 @@ def kill(name: str) -> int:
 
 def build_of_the_agent() -> str:
     return hashlib.sha256(Path(f"/proc/{processes('sidetrack-agent')[0]}/exe").read_bytes()).hexdigest()
+
+
+def talks_to_both_versions() -> str:
+    """The agent's version: what each sidetrackctl gets from it is the same, and doctor of another version says so."""
+    tools = [BIN, Path(OTHER_BIN)] if OTHER_BIN else [BIN]
+    version = ctl("status")["agent"]["version"]
+    for programs in tools:
+        own = version_of(programs)
+        seen = ctl("status", programs=programs)["agent"]["version"]
+        expect(seen == version, f"sidetrackctl {own} says of the agent's version: {seen}")
+        told = ctl("explain", CLIENT, SERVER, programs=programs)["reason"]
+        expect(told == "redirected", f"sidetrackctl {own} says of a connection: {told}")
+        said = run(programs / "sidetrackctl", "doctor", check=False)
+        hint = f"the agent is version {version}, this sidetrackctl {own}"
+        expect((hint in said) == (own != version), f"doctor of sidetrackctl {own}: {said}")
+    return version
 
 
 def cpu_seconds(pid: int) -> float:
@@ -221,12 +237,12 @@ def add(suite: Suite) -> None:
 
     @suite.case("upgrade-and-rollback-under-load")
     def _() -> str:
-        if f"{IMAGE}:2" not in ctr("images", "list", "-q").split():  # OTHER_BIN of run.sh brings another build
+        if not OTHER_BIN:
             ctr("images", "tag", "--force", f"{IMAGE}:1", f"{IMAGE}:2")
         builds = [build_of_the_agent()]
         pod = load("upgrade", held_requests=50)
         kubectl("delete", "pod", "-n", TILL, "load", "--wait=false", "--ignore-not-found")
-        old = agent_pods()[0]["metadata"]["uid"]
+        old, versions = agent_pods()[0]["metadata"]["uid"], [talks_to_both_versions()]
         times, rush = [], start_rush(UPGRADE_PODS, 4)
         with none_escapes(), undisturbed(pod) as said:
             for command in (["upgrade", RELEASE, ROOT / "helm/sidetrack", *values(), "--set-string", "image.tag=2"], ["rollback", RELEASE, "1"]):
@@ -241,11 +257,15 @@ def add(suite: Suite) -> None:
                 builds.append(build_of_the_agent())
                 until_chained()
                 decided(CLIENT, f"http://{SERVER}/", "redirected")
+                versions.append(talks_to_both_versions())
         end_rush(UPGRADE_PODS, rush)
         kubectl("delete", "namespace", RUSH, "--timeout=180s", timeout=190)
         kubectl("delete", "pod", "-n", TILL, "upgrade", "--wait=false")
-        expect(builds[2] == builds[0], f"the agent before, after the upgrade and after the rollback: {builds}")
-        return (f"upgrade {times[0]:.0f} s, rollback {times[1]:.0f} s, {'the same build' if builds[1] == builds[0] else 'another build and back'}: "
+        expect(builds[2] == builds[0] and (builds[1] != builds[0]) == bool(OTHER_BIN),
+               f"the agent before, after the upgrade and after the rollback: {builds}")
+        wanted = [version_of(BIN), version_of(Path(OTHER_BIN) if OTHER_BIN else BIN), version_of(BIN)]
+        expect(versions == wanted, f"the agent was {versions}, not {wanted}")
+        return (f"upgrade {times[0]:.0f} s, rollback {times[1]:.0f} s, the agent was {', '.join(versions)}{'' if OTHER_BIN else ' (no other build)'}: "
                 f"{said[0]}; {UPGRADE_PODS} pods that started meanwhile were redirected")
 
     @suite.case("privileged", slow=True)

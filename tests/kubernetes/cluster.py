@@ -17,6 +17,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 HOME = Path(os.environ.get("ST_K8S_HOME", os.path.expanduser("~/.cache/sidetrack-k8s")))
 BIN = Path(os.environ.get("ST_K8S_PROGRAMS", ROOT / "build/bin"))
+OTHER_BIN = os.environ.get("ST_K8S_OTHER_PROGRAMS", "")  # of another version, tag 2 of the image; empty: there is none
 CONF_DIR, BIN_DIR = HOME / "cni/net.d", HOME / "cni/bin"
 STATE_DIR, CACHE_DIR, PIN_DIR = Path("/run/sidetrack"), Path("/var/lib/sidetrack"), Path("/sys/fs/bpf/sidetrack")
 NAMESPACE, RELEASE, DAEMON_SET = "sidetrack-system", "mesh", "mesh-sidetrack"
@@ -81,8 +82,12 @@ def label(namespace: str, mode: str) -> None:
 # --- what the agent of the node says, by the socket on the node
 
 
-def ctl(*arguments: object) -> Any:
-    return json.loads(run(BIN / "sidetrackctl", *arguments, "-o", "json"))
+def ctl(*arguments: object, programs: Path = BIN) -> Any:
+    return json.loads(run(programs / "sidetrackctl", *arguments, "-o", "json"))
+
+
+def version_of(programs: Path) -> str:
+    return run(programs / "sidetrackctl", "--version").split()[-1]
 
 
 def counters(namespace: str) -> dict[str, int]:

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # run.sh BUILD_DIR [--quick] [PATTERN...]: a cluster on this machine, the chart and image of this build in it, and the cases of run.py.
-# Root. The cluster is taken down afterwards, also after a failure; KEEP=1 leaves it. OTHER_BIN: programs of another build, to which the
-# case of upgrade and rollback goes, and back.
+# Root. The cluster is taken down afterwards, also after a failure; KEEP=1 leaves it. OTHER_BIN: programs of another version, to which the
+# case of upgrade and rollback goes, and back; without, they are built of these sources, but for --quick: then it goes to the same programs.
 # One at a time: the cluster uses the machine's sysctls and iptables.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -29,6 +29,16 @@ machine() {
   awk '{ print "mount", $5 }' /proc/self/mountinfo | grep -F -e "$HOME_DIR" -e "$STATE" -e /run/netns/cni-
   ls -d "$PINS" "$STATE" /run/netns/cni-* /var/log/containers 2>/dev/null
   true
+}
+
+# The programs of these sources as another version, to $OTHER_BIN: from a copy, because for ccache paths below the sources do not count,
+# and only what says the version is compiled.
+build_other() {
+  local source=${OTHER_BIN%/build/bin} version
+  version=$("$build/bin/sidetrackctl" --version | cut -d ' ' -f 2)
+  mkdir -p "$source"
+  git ls-files -z | tar --create --null --files-from - | tar --extract --directory "$source"
+  (cd "$source" && cmake --preset ci -DBUILD_TESTING=OFF "-DST_VERSION=$version-other" >/dev/null && cmake --build --preset ci)
 }
 
 # shellcheck disable=SC2317 # by the trap
@@ -68,6 +78,10 @@ main() {
     exit 1
   fi
   "$here/build.sh" 9>&-
+  if [ -z "${OTHER_BIN:-}" ] && [[ " $* " != *" --quick "* ]]; then
+    OTHER_BIN=$HOME_DIR/other/build/bin
+    build_other 9>&-
+  fi
   "$here/down.sh" --wipe 9>&- # state and logs of the run before
   before=$(machine)
   trap finish EXIT
@@ -84,7 +98,7 @@ main() {
     mv "$IMAGES/other"/*.oci.tar "$IMAGES/other.tar"
   fi
   "$here/up.sh" 9>&-
-  ST_K8S_PROGRAMS="$build/bin" python3 -B "$here/run.py" "$@" 9>&-
+  ST_K8S_PROGRAMS="$build/bin" ST_K8S_OTHER_PROGRAMS="${OTHER_BIN:-}" python3 -B "$here/run.py" "$@" 9>&-
 }
 
 main "$@"
