@@ -15,6 +15,7 @@ cd "$(dirname "$0")/.." || exit
 # waited for does not.
 lives() {
   local status
+  # shellcheck disable=SC2013 # a path each
   for status in $(grep -lsE "^NSpid:.*[[:space:]]$1\$" /proc/[0-9]*/status); do
     [ -e "$status" ] && ! grep -qs '^State:.Z' "$status" && return 0
   done
