@@ -122,7 +122,7 @@ TEST_F(WritesTest, our_daemonset_is_gone_although_our_rights_went_with_it) {
   auto other = mine;
   other.daemonset = "";
   SourceLoop blind(other);
-  EXPECT_EQ(ask_until(blind, Existence::kUnknown), Existence::kUnknown) << "the rights are gone";
+  EXPECT_EQ(ask_until(blind, Existence::kNoRight), Existence::kNoRight) << "the rights are gone";
   EXPECT_EQ(ask(loop), Existence::kGone);
 }
 
@@ -130,7 +130,7 @@ TEST_F(WritesTest, our_daemonset_is_unknown_where_nobody_can_say) {
   auto elsewhere = settings();
   elsewhere.namespace_name = "shop";  // we have no right to ask there
   SourceLoop forbidden(elsewhere);
-  EXPECT_EQ(ask(forbidden), Existence::kUnknown);
+  EXPECT_EQ(ask(forbidden), Existence::kNoRight);
 
   SourceLoop loop(settings());
   ASSERT_TRUE(loop.run_until_complete());
