@@ -18,8 +18,8 @@ struct ListenerPlan {
   std::vector<std::uint16_t> reserved_ports;  // the pod's own: never taken
 };
 
-// IPv4 listeners first. IPv6 ones are left out where the pod has no IPv6 loopback. Errors: kFull
-// (no port free), kPermission or kIo (the netns cannot be entered).
+// IPv4 listeners first. Those of a family are left out where the pod has no loopback of it. Errors:
+// kFull (no port free), kPermission or kIo (the netns cannot be entered).
 [[nodiscard]] Result<std::vector<Listener>> open_listeners(const Netns& netns,
                                                            const ListenerPlan& plan);
 

@@ -133,6 +133,44 @@ TEST_F(ExternalTest, envoy_forwards_both_families_to_the_server_that_was_asked_f
   }
 }
 
+// What a proxy asks the kernel, in place of one, for a pod of IPv6 alone.
+TEST_F(ExternalTest, original_destination_of_ipv6_is_told_to_the_engine_only) {
+  ASSERT_NO_FATAL_FAILURE(set_up_pods());
+  ST_ASSERT_OK(client_->netns.ip(
+      fmt::format("addr del {}/24 dev eth0\naddr del 127.0.0.1/8 dev lo", client_->v4)));
+  ST_ASSERT_OK(objects_->put(PodSpec{.namespace_name = "shop",
+                                     .name = "client",
+                                     .netns_path = client_->netns.path(),
+                                     .addresses = {client_->v6}}));
+  ASSERT_NO_FATAL_FAILURE(start_agent({lab_->node_v6()}));
+  ASSERT_NO_FATAL_FAILURE(listen_as_proxy(lab_->node_v6()));
+  ASSERT_TRUE(eventually(kPatience, [&] {
+    return verdict(server_->v6) == "redirected/redirected";
+  })) << verdict(server_->v6);
+  ST_ASSERT_VALUE(const auto asked, shell_->connect(server_->v6, kEcho));
+  ST_ASSERT_VALUE(const auto accepted, listener_->accept(listening_));
+  EXPECT_EQ(accepted.address, client_->v6) << "who it is from";
+  ST_ASSERT_VALUE(const auto told, listener_->original_destination(accepted.id));
+  EXPECT_EQ(told.error_number, 0);
+  EXPECT_EQ(told.address, server_->v6);
+  EXPECT_EQ(told.port, kEcho);
+  // Not as an IPv4 address; and of one that was not redirected, what the kernel itself says.
+  ST_ASSERT_VALUE(const json as_v4,
+                  listener_->command(fmt::format("original_dst {}", accepted.id)));
+  EXPECT_NE(as_v4["errno"], 0);
+  ST_ASSERT_VALUE(const auto own, shell_->connect(lab_->node_v6(), kProxyPort));
+  ST_ASSERT_VALUE(const auto direct, listener_->accept(listening_));
+  ST_ASSERT_VALUE(const auto untold, listener_->original_destination(direct.id));
+  ST_ASSERT_VALUE(const auto expected, shell_->original_destination(own.id));
+  EXPECT_NE(untold.error_number, 0);
+  EXPECT_EQ(untold.error_number, expected.error_number);
+  // The pod's names, as on plain TCP.
+  ST_ASSERT_VALUE(const auto peer, shell_->peer_name(asked.id));
+  ST_ASSERT_VALUE(const auto name, shell_->socket_name(asked.id));
+  EXPECT_EQ(peer.address, server_->v6);
+  EXPECT_EQ(name.address, client_->v6);
+}
+
 TEST_F(ExternalTest, no_engine_gives_passthrough_only) {
   ASSERT_NO_FATAL_FAILURE(set_up_pods());
   ASSERT_NO_FATAL_FAILURE(make_sidetrack({.engine = "none"}));

@@ -3,7 +3,7 @@ add_library(st_mesh STATIC mesh.cpp kernel_view.cpp)
 target_include_directories(st_mesh PUBLIC ${CMAKE_SOURCE_DIR})
 target_link_libraries(st_mesh PUBLIC st_options st_lab st_headers nlohmann_json::nlohmann_json fmt::fmt GTest::gtest GTest::gmock)
 
-foreach(subject verdict names past_engine close rules engine_service)
+foreach(subject verdict names ipv6_only past_engine close rules engine_service)
   st_root_test(${subject}_test SOURCES ${subject}_test.cpp LIBS st_mesh)
 endforeach()
 target_sources(rules_test PRIVATE edits_test.cpp traffic.cpp)
