@@ -108,6 +108,14 @@ const milliseconds kMedianBound = scaled(milliseconds(50));
 const milliseconds kLongestBound = scaled(milliseconds(500));
 constexpr int kSwaps = 40;
 
+// The object that is edited.
+struct Object {
+  Kind kind;
+  const char* name;
+};
+constexpr Object kShop{Kind::kNamespace, "shop"};
+constexpr Object kWeb{Kind::kPod, "shop/web"};
+
 struct Edit {
   std::function<Result<void>()> make;
   std::string role;  // of a connect to kEchoToo when it holds
@@ -123,15 +131,22 @@ struct Policy {
 
 class EditsTest : public Mesh {
  protected:
-  [[nodiscard]] Edit mode(const char* value, const char* role) const {
-    return {[this, value] { return objects_->set_label(Kind::kNamespace, "shop", kMode, value); },
-            role};
-  }
-  [[nodiscard]] Edit exclude(std::optional<std::string> ports, const char* role) const {
-    return {[this, ports] {
-              return objects_->set_annotation(Kind::kNamespace, "shop", kExcludePorts, ports);
+  [[nodiscard]] Edit mode(const Object& object, const char* value, const char* role) const {
+    return {[this, object, value] {
+              return objects_->set_label(object.kind, object.name, kMode, value);
             },
             role};
+  }
+  [[nodiscard]] Edit exclude(const Object& object, const char* key,
+                             const std::optional<std::string>& list, const char* role) const {
+    return {[this, object, key, list] {
+              return objects_->set_annotation(object.kind, object.name, key, list);
+            },
+            role};
+  }
+  void set_mode(const Object& object, const char* value) {
+    ST_ASSERT_OK(objects_->set_label(object.kind, object.name, kMode, value));
+    ST_ASSERT_OK(sidetrack_->wait_for_pod("shop/web", "enrolled", value));
   }
 
   // Edits there and back; how long each takes until a connect of web that begins then obeys it.
@@ -158,6 +173,38 @@ class EditsTest : public Mesh {
     EXPECT_LE(took_ms[kEdits / 2], kMedianBound.count()) << times;
     EXPECT_LE(took_ms[kEdits - 2], kEditBound.count()) << times;
     EXPECT_LE(took_ms[kEdits - 1], kLongestBound.count()) << times;
+  }
+
+  // Edits of all that says where web's connections go, while some are open and others are made:
+  // each holds at once and cuts nothing.
+  void hold_at_once_under_load(const Object& object) {
+    ASSERT_NO_FATAL_FAILURE(enrol_neighbour());
+    OpenStream redirected(place(*web_), api_->v4);
+    ASSERT_NO_FATAL_FAILURE(set_mode(object, "passthrough"));
+    OpenStream passed(place(*web_), api_->v6);
+    ST_ASSERT_VALUE(auto shell, PodShell::start(place(*plain_)));
+    Traffic neighbour(std::move(shell), {{api_->v4, kEcho}, {api_->v6, kEcho}}, {.count = 20});
+    hold_at_once("mode", mode(object, "redirect", "redirected"),
+                 mode(object, "passthrough", "observed"));
+    ASSERT_NO_FATAL_FAILURE(set_mode(object, "redirect"));
+    hold_at_once(kExcludePorts, exclude(object, kExcludePorts, std::to_string(kEchoToo), "none"),
+                 exclude(object, kExcludePorts, std::nullopt, "redirected"));
+    hold_at_once(
+        kExcludeCidrs,
+        exclude(object, kExcludeCidrs, fmt::format("{}/32:{}", api_->v4, kEchoToo), "none"),
+        exclude(object, kExcludeCidrs, std::nullopt, "redirected"));
+    // Back soon enough to find the engine's listeners still open.
+    hold_at_once("disabled", mode(object, "disabled", "none"),
+                 mode(object, "redirect", "redirected"));
+    const BurstResult others = neighbour.stop();
+    for (OpenStream* const stream : {&redirected, &passed}) {
+      const auto [megabytes, failure] = stream->finish();
+      EXPECT_EQ(failure, "");
+      EXPECT_GT(megabytes, 1U);
+    }
+    EXPECT_GT(others.ok, 0U);
+    EXPECT_EQ(others.connect_errors, Counts());
+    EXPECT_EQ(others.io_errors, Counts());
   }
 
   [[nodiscard]] std::uint32_t policy_id() const {
@@ -217,28 +264,43 @@ class EditsTest : public Mesh {
 };
 
 TEST_F(EditsTest, take_effect_at_once_and_cut_nothing) {
-  ASSERT_NO_FATAL_FAILURE(enrol_neighbour());
-  OpenStream redirected(place(*web_), api_->v4);
-  label(kMode, "passthrough");
-  OpenStream passed(place(*web_), api_->v6);
-  ST_ASSERT_VALUE(auto shell, PodShell::start(place(*plain_)));
-  Traffic neighbour(std::move(shell), {{api_->v4, kEcho}, {api_->v6, kEcho}}, {.count = 20});
-  hold_at_once("mode", mode("redirect", "redirected"), mode("passthrough", "observed"));
-  label(kMode, "redirect");
-  hold_at_once("exclude-outbound-ports", exclude(std::to_string(kEchoToo), "none"),
-               exclude(std::nullopt, "redirected"));
-  // Back soon enough to find the engine's listeners still open.
-  hold_at_once("disabled", mode("disabled", "none"), mode("redirect", "redirected"));
-  const BurstResult others = neighbour.stop();
-  const auto [megabytes, failure] = redirected.finish();
-  const auto [megabytes_passed, failure_passed] = passed.finish();
-  EXPECT_EQ(failure, "");
-  EXPECT_EQ(failure_passed, "");
-  EXPECT_GT(megabytes, 1U);
-  EXPECT_GT(megabytes_passed, 1U);
-  EXPECT_GT(others.ok, 0U);
-  EXPECT_EQ(others.connect_errors, Counts());
-  EXPECT_EQ(others.io_errors, Counts());
+  hold_at_once_under_load(kShop);
+}
+
+TEST_F(EditsTest, of_a_pod_take_effect_at_once_and_cut_nothing) {
+  hold_at_once_under_load(kWeb);
+}
+
+// A node as full as they get: what is told of one pod does not wait for the others.
+class CrowdedEditsTest : public EditsTest {
+ protected:
+  static constexpr int kCrowd = 250;
+
+  void start_sidetrack() override {
+    ST_ASSERT_OK(objects_->put(NamespaceSpec{.name = "crowd", .labels = {{kMode, "redirect"}}}));
+    for (int i = 0; i < kCrowd; ++i) {
+      ST_ASSERT_VALUE(auto space, Netns::create("crowd"));
+      ST_ASSERT_OK(objects_->put(PodSpec{.namespace_name = "crowd",
+                                         .name = fmt::format("pod-{}", i),
+                                         .netns_path = space.path()}));
+      spaces_.push_back(std::move(space));
+    }
+    ASSERT_NO_FATAL_FAILURE(EditsTest::start_sidetrack());
+    ASSERT_TRUE(eventually(scaled(milliseconds(30'000)), [&] { return enrolled() == kCrowd + 1; }))
+        << enrolled();
+  }
+  [[nodiscard]] int enrolled() const {
+    const auto status = sidetrack_->get("/v1/status");
+    return status ? (*status)["pods"].value("enrolled", 0) : 0;
+  }
+
+ private:
+  std::vector<Netns> spaces_;
+};
+
+TEST_F(CrowdedEditsTest, of_a_pod_take_effect_at_once_and_cut_nothing) {
+  hold_at_once_under_load(kWeb);
+  EXPECT_EQ(enrolled(), kCrowd + 2) << "and the neighbour";
 }
 
 // Relies on: mode and policy id are fields of one row, which one update replaces while programs
