@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // How applications can tell, and how they cannot. dNN_...: deviation NN of docs/deviations.md, seen
 // from both pods: what the control must say and what the redirected client may say instead.
-// same_...: behaviour that must not differ.
+// same_...: behaviour that must not differ. What is about packets and the network beyond the pod is
+// in network_deviations_test.cpp.
+#include "tests/e2e/deviations.h"
+
 #include <fmt/format.h>
 #include <gmock/gmock.h>
 
@@ -9,36 +12,11 @@
 
 #include <nlohmann/json.hpp>
 
-#include "tests/e2e/pair.h"
-
 namespace sidetrack::lab {
 namespace {
 
-class Deviations : public Pair {
+class Deviations : public DeviationsPair {
  protected:
-  void SetUp() override {
-    Pair::SetUp();
-    if (IsSkipped() || HasFatalFailure()) {
-      return;
-    }
-    serve_probes();
-    host_ = server_->v4;
-  }
-
-  static Client probe(const std::string& step, std::vector<std::string> arguments) {
-    Client client{{"python3", client_file("probe.py"), step}};
-    client.arguments.insert(client.arguments.end(), arguments.begin(), arguments.end());
-    return client;
-  }
-  void expect(const Client& client, const std::string& direct, const std::string& redirected) {
-    const Outcomes outcomes = run_both(client);
-    EXPECT_EQ(outcomes.direct.output, direct) << "direct";
-    EXPECT_EQ(outcomes.redirected.output, redirected) << "redirected";
-  }
-  void expect_both(const Client& client, const std::string& output) {
-    expect(client, output, output);
-  }
-
   // Runs a probe that says "connected" and then waits for a line: `cut` comes in between.
   std::string run_cut(const Pod& pod, const Client& program, const std::function<void()>& cut);
   // ... as which the server's answers to `pod` are lost.
@@ -48,9 +26,6 @@ class Deviations : public Pair {
   // A Service of depot on port 7204, and waits until the engine knows it.
   static void put_service(const std::string& name, const std::string& address,
                           const std::vector<Backend>& backends);
-  static void iptables(const Pod& pod, const std::string& arguments);
-
-  std::string host_;
 };
 
 std::string Deviations::run_alone(const Pod& pod, const Client& program) {
@@ -75,13 +50,6 @@ void Deviations::put_service(const std::string& name, const std::string& address
     const auto answer = sidetrack_->get(target);
     return answer && answer->value("endpoints", nlohmann::json()).size() == backends.size();
   }));
-}
-
-void Deviations::iptables(const Pod& pod, const std::string& arguments) {
-  ST_ASSERT_VALUE(const auto done,
-                  run_command({.arguments = {"sh", "-c", "iptables -w " + arguments},
-                               .netns_path = pod.netns.path()}));
-  EXPECT_EQ(done.exit_status, 0) << done.output;
 }
 
 TEST_F(Deviations, d01_refusal_shows_as_reset_after_connect) {
@@ -109,17 +77,6 @@ TEST_F(Deviations, d01_port_checks_succeed_early) {
   // A port that is open looks the same.
   expect_both({{"nc", "-z", "-v", "-n", host_, "7208"}},
               fmt::format("Connection to {} 7208 port [tcp/*] succeeded!\n", host_));
-}
-
-TEST_F(Deviations, d02_unreachable_shows_as_reset_after_connect) {
-  in_both_pods("route add unreachable 10.251.0.0/16");
-  ST_ASSERT_OK(lab_->node().ip("route add unreachable 10.252.0.0/16"));
-  for (const char* address : {"10.251.0.1", "10.252.0.1"}) {
-    expect(probe("read", {address, "80"}), "connect EHOSTUNREACH\n",
-           "connect ok\nread ECONNRESET\nagain b''\n");
-  }
-  in_both_pods("route del unreachable 10.251.0.0/16");
-  ST_ASSERT_OK(lab_->node().ip("route del unreachable 10.252.0.0/16"));
 }
 
 TEST_F(Deviations, d03_timeouts_show_on_read_instead_of_connect) {
@@ -199,13 +156,6 @@ TEST_F(Deviations, d08_socket_tables_show_the_listener) {
 TEST_F(Deviations, d09_path_properties_are_those_of_loopback) {
   expect(probe("path", {host_}), "mss is ethernet's True\nmtu is ethernet's True\n",
          "mss is ethernet's False\nmtu is ethernet's False\n");
-}
-
-TEST_F(Deviations, d10_marks_on_packets_end_at_the_engine) {
-  expect(probe("tos", {host_}), "mine 72 server sees 72\n", "mine 72 server sees 0\n");
-  // A TTL that ends at the node: the redirected connection does not notice.
-  ST_ASSERT_OK(lab_->add_service_address("10.96.0.77", *server_));
-  expect(probe("ttl", {"10.96.0.77"}), "connect EHOSTUNREACH\n", "connect ok\nanswer True\n");
 }
 
 TEST_F(Deviations, d11_the_pods_loopback_has_the_engines_listeners) {

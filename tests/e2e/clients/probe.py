@@ -7,6 +7,7 @@ import os
 import select
 import socket
 import struct
+import subprocess
 import sys
 import termios
 import time
@@ -69,6 +70,15 @@ def step_read(host, port, timeout=None):
     if attempt("connect", lambda: sock.connect((host, int(port)))):
         show("read", lambda: sock.recv(100))
         show("again", lambda: sock.recv(100))
+
+
+def step_read_each(*places):
+    """`read` of all at once: an ICMP error that comes while connect() has the socket is only told with that of the second SYN."""
+    pairs = list(zip(places[::2], places[1::2]))
+    probes = [subprocess.Popen([sys.executable, __file__, "read", *pair], stdout=subprocess.PIPE, text=True) for pair in pairs]
+    for pair, each in zip(pairs, probes):
+        print(*pair)
+        print(each.communicate()[0], end="")
 
 
 def step_nonblocking(host, port):

@@ -11,6 +11,11 @@ import threading
 import time
 
 IP_PKTOPTIONS = 9
+IPV6_2292PKTOPTIONS = 6
+IPV6_DSTOPTS = 59
+IPV6_FLOWINFO = 11
+IPV6_RECVDSTOPTS = 58
+TCPI_OPT_SYN_DATA = 32
 TCP_MD5SIG_EXT = 32
 MD5_PORT = 7210
 
@@ -50,17 +55,55 @@ def close_cleanly(sock, _peer):
     sock.recv(1)
 
 
+def control_messages(buffer):
+    """(level, kind, data) of each."""
+    while len(buffer) >= 16:
+        length, level, kind = struct.unpack_from("@qii", buffer)
+        yield level, kind, buffer[16:length]
+        buffer = buffer[(length + 7) // 8 * 8:]
+
+
 def show_tos(sock, _peer):
     """The type of service that the client's packets carried."""
     sock.setsockopt(socket.IPPROTO_IP, socket.IP_RECVTOS, 1)
-    message = sock.getsockopt(socket.IPPROTO_IP, IP_PKTOPTIONS, 256)
     shown = "none"
-    while len(message) >= 16:
-        length, level, kind = struct.unpack_from("@qii", message)
+    for level, kind, data in control_messages(sock.getsockopt(socket.IPPROTO_IP, IP_PKTOPTIONS, 256)):
         if (level, kind) == (socket.IPPROTO_IP, socket.IP_TOS):
-            shown = str(message[16])
-        message = message[(length + 7) // 8 * 8:]
+            shown = str(data[0])
     sock.sendall(shown.encode())
+
+
+def ipv6_headers(sock):
+    """Of what the client sent last: traffic class, flow label, bytes of extension headers."""
+    seen = {"tclass": 0, "label": 0, "extensions": 0}
+    for level, kind, data in control_messages(sock.getsockopt(socket.IPPROTO_IPV6, IPV6_2292PKTOPTIONS, 512)):
+        if (level, kind) == (socket.IPPROTO_IPV6, socket.IPV6_TCLASS):
+            seen["tclass"] = struct.unpack("@i", data)[0]
+        elif (level, kind) == (socket.IPPROTO_IPV6, IPV6_FLOWINFO):
+            seen["label"] = struct.unpack("!I", data)[0] & 0xfffff
+        elif (level, kind) == (socket.IPPROTO_IPV6, IPV6_DSTOPTS):
+            seen["extensions"] += len(data)
+    return seen
+
+
+def show_packets(sock, peer):
+    """What came with the client's packets, NAME=VALUE each."""
+    seen = {"port": peer[1],
+            "mss": sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG),
+            "syn_data": sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 8)[5] & TCPI_OPT_SYN_DATA}
+    if peer[0].startswith("::ffff:"):
+        seen["options"] = len(sock.getsockopt(socket.IPPROTO_IP, socket.IP_OPTIONS, 40))
+    else:
+        seen |= ipv6_headers(sock)
+    sock.sendall(" ".join(f"{name}={value}" for name, value in seen.items()).encode() + b"\n")
+    stay(sock, peer)  # to end with unread bytes would be an RST
+
+
+def watch_headers(listener):
+    """What an accepted socket is to remember of the SYN, and that the SYN may have data."""
+    for option in (IPV6_FLOWINFO, socket.IPV6_RECVTCLASS, IPV6_RECVDSTOPTS):
+        listener.setsockopt(socket.IPPROTO_IPV6, option, 1)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_FASTOPEN, 16)
 
 
 def show_peer(sock, peer):
@@ -117,7 +160,10 @@ def serve(port, behave, prepare):
 
     def one(sock, peer):
         with sock:
-            behave(sock, peer)
+            try:
+                behave(sock, peer)
+            except ConnectionError:
+                pass  # who only looked whether it is there
 
     while True:
         threading.Thread(target=one, args=listener.accept(), daemon=True).start()
@@ -150,6 +196,7 @@ SERVERS = {
     MD5_PORT: (show_peer, sign),
     7211: (answer_and_reset, no_preparation),
     7212: (answer_and_close, no_preparation),
+    7213: (show_packets, watch_headers),
 }
 for number, (behaviour, preparation) in SERVERS.items():
     threading.Thread(target=serve, args=(number, behaviour, preparation), daemon=True).start()
