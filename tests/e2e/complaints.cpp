@@ -13,7 +13,8 @@ namespace sidetrack::lab {
 namespace {
 
 // The servers are those of probe_server.py. A client's lines begin with the fault: "reset" (in
-// mid-stream), "cut" (the end comes before all that was promised), "refused".
+// mid-stream), "cut" (the end comes before all that was promised), "silent" (no byte comes, until
+// the client's own patience ends), "refused".
 struct Complaints {
   std::string client;
   std::vector<std::string> says;   // parts of what it says, in either pod
@@ -55,6 +56,32 @@ const std::vector<Complaints>& complaints() {
        {"reset 1 Error: Connection reset by peer", "cut 1 Error: Server closed the connection"},
        "refused 1 Could not connect to Redis at",
        "refused 1 (Error|Could not connect to Redis at .*): Connection reset by peer.*"},
+      {"psql",
+       {"reset 2 server closed the connection unexpectedly",
+        "cut 2 server closed the connection unexpectedly", "silent 2 psql: error: connection to",
+        "failed: timeout expired"},
+       "failed: Connection refused Is the server running on that host",
+       "refused 2 psql: error: connection to server at .* failed: .*"
+       "(Connection reset by peer|server closed the connection unexpectedly).*"},
+      {"nghttp",
+       {"reset 0 Some requests were not processed. total=1, processed=0",
+        "cut 0 Some requests were not processed. total=1, processed=0",
+        "silent 0 [ERROR] Timeout Some requests were not processed."},
+       "refused 0 [ERROR] Could not connect to the address",
+       "refused 0 (\\[ERROR\\] Could not connect to the address [^ ]+ )?"
+       "Some requests were not processed. total=1, processed=0"},
+      {"curl over HTTP/2",
+       {"reset 56 curl: (56) Recv failure: Connection reset by peer", "cut 18 curl: (18) HTTP/2",
+        "silent 28 0"},
+       "refused 7 curl: (7) Failed to connect to",
+       "refused (7|16|55|56) curl: .*"},
+      {"smtp",
+       {"reset SMTPServerDisconnected Connection unexpectedly closed: [Errno 104]",
+        "cut SMTPServerDisconnected Connection unexpectedly closed\n",
+        "silent SMTPServerDisconnected Connection unexpectedly closed: timed out"},
+       "refused ConnectionRefusedError [Errno 111]",
+       "refused (SMTPServerDisconnected Connection unexpectedly closed: |ConnectionResetError )"
+       "\\[Errno 104\\].*"},
   };
   return kTable;
 }

@@ -69,11 +69,12 @@ http {{
   }
 
   // For a shell: `command` with $fault and $url, for each server of probe_server.py that fails.
-  Client for_each_fault(const std::string& command) const {
+  Client for_each_fault(const std::string& command,
+                        const std::string& faults = "reset:7211 cut:7212 refused:9") const {
     return {{"sh", "-c",
-             fmt::format("for each in reset:7211 cut:7212 refused:9; do fault=${{each%:*}}; "
-                         "url=http://{}:${{each#*:}}/; {}; done",
-                         v4_, command)}};
+             fmt::format("for each in {}; do fault=${{each%:*}}; url=http://{}:${{each#*:}}/; "
+                         "{}; done",
+                         faults, v4_, command)}};
   }
 
   std::string v4_;
@@ -189,6 +190,18 @@ TEST_F(HttpClients, http2_without_tls) {
   const std::string load = fmt::format(
       "h2load -n 300 -c 4 -m 10 http://{}:8081/data | grep -E '^(requests|status codes):'", v4_);
   expect_same({{"sh", "-c", load}});
+  serve_probes();
+  const std::string faults = "reset:7223 cut:7224 silent:7208 refused:9";
+  expect_same_complaints(
+      "nghttp", for_each_fault("said=$(nghttp -n -t 2 $url 2>&1); echo $fault $? $said", faults));
+  // How long it waited is in its message: of "silent" only how it ends.
+  expect_same_complaints(
+      "curl over HTTP/2",
+      for_each_fault(
+          "said=$(curl -sS --http2-prior-knowledge --max-time 2 -o /dev/null $url 2>&1); "
+          "status=$?; [ $fault = silent ] && said=${said##*with }; "
+          "echo $fault $status $said",
+          faults));
 }
 
 }  // namespace

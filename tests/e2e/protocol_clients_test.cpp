@@ -17,6 +17,14 @@ class ProtocolClients : public Pair {
            "--save", "", "--dir", folder_->path().string()},
           "Ready to accept connections");
   }
+  // For a shell: `command` towards $port, for each of `faults` ("reset:7211") its end and all that
+  // it says on one line.
+  static Client for_each_fault(const std::string& faults, const std::string& command) {
+    return {{"sh", "-c",
+             fmt::format("for each in {}; do port=${{each#*:}}; said=$({} 2>&1); "
+                         "echo ${{each%:*}} $? $said; done",
+                         faults, command)}};
+  }
 };
 
 TEST_F(ProtocolClients, python_blocking_and_with_timeouts) {
@@ -70,11 +78,9 @@ TEST_F(ProtocolClients, redis_commands_and_pipelines) {
       server_->v4);
   expect_same({{"sh", "-c", bench}});
   serve_probes();
-  const std::string faults = fmt::format(
-      "for each in reset:7211 cut:7212 refused:9; do "
-      "said=$(redis-cli -h {} -p ${{each#*:}} GET key 2>&1); echo ${{each%:*}} $? $said; done",
-      server_->v4);
-  expect_same_complaints("redis", {{"sh", "-c", faults}});
+  expect_same_complaints(
+      "redis", for_each_fault("reset:7211 cut:7212 refused:9",
+                              fmt::format("redis-cli -h {} -p $port GET key", server_->v4)));
 }
 
 TEST_F(ProtocolClients, iperf3_both_ways) {
@@ -139,11 +145,21 @@ TEST_F(ProtocolClients, postgresql) {
       "| grep 'actually processed'",
       server_->v4);
   expect_same({{"sh", "-c", bench}});
+  serve_probes();
+  expect_same_complaints(
+      "psql",
+      for_each_fault("reset:7221 cut:7222 silent:7208 refused:9",
+                     fmt::format("LC_ALL=C psql -X -At -h {} -p $port -U tester -d "
+                                 "'dbname=postgres connect_timeout=2' -c 'SELECT word FROM line'",
+                                 server_->v4)));
 }
 
 TEST_F(ProtocolClients, smtp_where_the_server_speaks_first) {
   serve({"python3", client_file("smtp_server.py"), "2525"}, "ready");
   expect_same({{"python3", client_file("smtp_client.py"), "2525", server_->v4, server_->v6}});
+  serve_probes();
+  expect_same_complaints("smtp",
+                         {{"python3", client_file("smtp_client.py"), "faults", server_->v4}});
 }
 
 TEST_F(ProtocolClients, netcat_half_closes) {

@@ -38,17 +38,81 @@ def answer_in_part(sock):
     sock.sendall(head + b"p" * 1000)
 
 
-def answer_and_reset(sock, _peer):
-    answer_in_part(sock)
-    waiting = array.array("i", [1])
-    while waiting[0]:  # an RST takes away what the client's kernel does not have yet
-        fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, waiting)
-        time.sleep(0.001)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+def exactly(sock, size):
+    data = b""
+    while len(data) < size:
+        if not (piece := sock.recv(size - len(data))):
+            raise EOFError
+        data += piece
+    return data
 
 
-def answer_and_close(sock, _peer):
-    answer_in_part(sock)
+def answer_postgres_in_part(sock):
+    """Lets anybody in and answers a query with one row, without the end of the answer."""
+    def message(kind, body):
+        return kind + struct.pack("!I", len(body) + 4) + body
+
+    while True:
+        body = exactly(sock, struct.unpack("!I", exactly(sock, 4))[0] - 4)
+        if struct.unpack("!I", body[:4])[0] not in (80877103, 80877104):  # asks for TLS or GSSAPI
+            break
+        sock.sendall(b"N")
+    sock.sendall(message(b"R", struct.pack("!I", 0)) + message(b"Z", b"I"))
+    exactly(sock, struct.unpack("!cI", exactly(sock, 5))[1] - 4)
+    column = b"word\0" + struct.pack("!IhIhih", 0, 0, 25, -1, -1, 0)
+    row = b"p" * 1000
+    sock.sendall(message(b"T", struct.pack("!h", 1) + column) + message(b"D", struct.pack("!hI", 1, len(row)) + row))
+
+
+def answer_h2_in_part(sock):
+    """HTTP/2 without TLS: the head of an answer and 1,000 bytes that are not its end."""
+    def frame(kind, flags, stream, body):
+        return struct.pack("!I", len(body))[1:] + struct.pack("!BBI", kind, flags, stream) + body
+
+    def read_until(kind, flags):
+        """The stream of the first such frame."""
+        while True:
+            head = exactly(sock, 9)
+            exactly(sock, struct.unpack("!I", b"\0" + head[:3])[0])
+            if head[3] == kind and head[4] & flags == flags:
+                return struct.unpack("!I", head[5:])[0]
+
+    data, headers, settings, acknowledged, status_200 = 0, 1, 4, 1, b"\x88"
+    exactly(sock, len(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"))
+    stream = read_until(headers, 0)
+    sock.sendall(frame(settings, 0, 0, b"") + frame(settings, acknowledged, 0, b"") + frame(headers, 4, stream, status_200)
+                 + frame(data, 0, stream, b"p" * 1000))
+    read_until(settings, acknowledged)  # the client has read it, and nothing is left to be sent
+
+
+def take_mail_in_part(sock):
+    """RFC 5321: greets, takes a message, and does not say so."""
+    sock.sendall(b"220 mail.example ESMTP\r\n")
+    lines = sock.makefile("rb")
+    while line := lines.readline():
+        if line == b".\r\n":
+            return
+        verb = line[:4].upper()
+        if verb in (b"EHLO", b"MAIL", b"RCPT"):
+            sock.sendall(b"250 ok\r\n")
+        elif verb == b"DATA":
+            sock.sendall(b"354 go on\r\n")
+    raise EOFError
+
+
+def close_after(answer):
+    return lambda sock, _peer: answer(sock)
+
+
+def reset_after(answer):
+    def behave(sock, _peer):
+        answer(sock)
+        waiting = array.array("i", [1])
+        while waiting[0]:  # an RST takes away what the client's kernel does not have yet
+            fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, waiting)
+            time.sleep(0.001)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    return behave
 
 
 def close_cleanly(sock, _peer):
@@ -162,7 +226,7 @@ def serve(port, behave, prepare):
         with sock:
             try:
                 behave(sock, peer)
-            except ConnectionError:
+            except (EOFError, ConnectionError):
                 pass  # who only looked whether it is there
 
     while True:
@@ -194,9 +258,15 @@ SERVERS = {
     7208: (stay, no_preparation),
     7209: (stay, no_preparation),
     MD5_PORT: (show_peer, sign),
-    7211: (answer_and_reset, no_preparation),
-    7212: (answer_and_close, no_preparation),
+    7211: (reset_after(answer_in_part), no_preparation),
+    7212: (close_after(answer_in_part), no_preparation),
     7213: (show_packets, watch_headers),
+    7221: (reset_after(answer_postgres_in_part), no_preparation),
+    7222: (close_after(answer_postgres_in_part), no_preparation),
+    7223: (reset_after(answer_h2_in_part), no_preparation),
+    7224: (close_after(answer_h2_in_part), no_preparation),
+    7225: (reset_after(take_mail_in_part), no_preparation),
+    7226: (close_after(take_mail_in_part), no_preparation),
 }
 for number, (behaviour, preparation) in SERVERS.items():
     threading.Thread(target=serve, args=(number, behaviour, preparation), daemon=True).start()
