@@ -79,7 +79,9 @@ Result<void> parse_engine(const std::string& value, Options& options) {
       return invalid("engine", value, "one address per family at most");
     }
     if (st_addr_is_local(&address->address) != 0) {
-      return invalid("engine", value, "pods cannot reach this address: use one of the node's own");
+      return invalid("engine", value,
+                     "pods cannot reach this address: use one of the node's own, also if the proxy "
+                     "listens on all of them");
     }
     place = *address;
   }

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // What sidetrack-agent refuses, and the words it does so with: option, value, what is allowed. All
 // of them end with exit code 2.
+#include <fmt/format.h>
+
 #include "tests/unit/agent_options_fixture.h"
 
 namespace sidetrack::agent::testing {
@@ -160,8 +162,11 @@ TEST_F(OptionsTest, refuse_two_external_addresses_of_a_family) {
           "one address per family at most");
 }
 
-TEST_F(OptionsTest, refuse_an_external_engine_on_loopback) {
-  refuses(run_with({"--engine", "external=127.0.0.1:15001"}), "pods cannot reach this address");
+TEST_F(OptionsTest, refuse_an_external_engine_at_what_is_no_address_of_the_node) {
+  for (const char* address : {"127.0.0.1", "0.0.0.0", "[::1]", "[::]"}) {
+    refuses(run_with({"--engine", fmt::format("external={}:15001", address)}),
+            "pods cannot reach this address: use one of the node's own");
+  }
 }
 
 TEST_F(OptionsTest, refuse_listener_ports_that_are_no_range) {
