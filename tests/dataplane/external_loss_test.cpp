@@ -100,61 +100,6 @@ TEST_F(ExternalLoss, haproxy_with_a_full_queue_is_left_out_until_it_goes_on) {
   expect_to_go_on(waiting.id);
 }
 
-TEST_F(ExternalLoss, haproxy_that_is_stopped_is_left_out_after_a_second) {
-  ASSERT_NO_FATAL_FAILURE(set_up_pods());
-  ASSERT_NO_FATAL_FAILURE(start_agent({lab_->node_v4()}));
-  ASSERT_NO_FATAL_FAILURE(start_haproxy_here({lab_->node_v4()}));
-  wait_until_redirected(server_->v4);
-  ST_ASSERT_VALUE(const auto busy,
-                  shell_->burst(server_->v4, kEcho, {.count = 2000, .threads = 16}));
-  EXPECT_EQ(busy.ok, 2000U);
-  EXPECT_EQ(counted("redirected"), 2000U) << "a busy proxy was taken for one that hangs";
-  ST_ASSERT_OK(proxy_->signal(SIGSTOP));
-  const auto stopped = Clock::now();
-  ST_ASSERT_VALUE(const auto waiting, shell_->connect(server_->v4, kEcho));
-  EXPECT_EQ(waiting.errno_name, "");
-  wait_until_left_out("accepted none for a second");
-  const auto took = std::chrono::duration_cast<milliseconds>(Clock::now() - stopped);
-  RecordProperty("busy_ms", std::to_string(busy.total_us / 1000));
-  RecordProperty("left_out_after_ms", std::to_string(took.count()));
-  EXPECT_GE(took, milliseconds(1000));
-  EXPECT_LT(took, scaled(milliseconds(2000))) << "a second, two looks and what the machine takes";
-  EXPECT_EQ(seen_by(server_->v4), client_->v4);
-  expect_to_go_on(waiting.id);
-}
-
-TEST_F(ExternalLoss, haproxy_that_is_full_or_dead_refuses_if_the_pod_says_closed) {
-  constexpr std::uint64_t kQueue = 64;
-  const std::string refused = "refused/engine_down_closed";
-  const auto expect_refused = [&] {
-    const auto before = counted("engine_down_closed");
-    ST_ASSERT_VALUE(const auto burst, shell_->burst(server_->v4, kEcho, {.count = 20}));
-    EXPECT_EQ(json(burst.connect_errors), (json{{"ECONNREFUSED", 20}}));
-    EXPECT_EQ(counted("engine_down_closed"), before + 20);
-  };
-  ASSERT_NO_FATAL_FAILURE(set_up_pods());
-  ST_ASSERT_OK(
-      objects_->set_label(Kind::kNamespace, "shop", "sidetrack.io/on-engine-loss", "closed"));
-  ST_ASSERT_OK(lab_->node().write_sysctl("core/somaxconn", std::to_string(kQueue)));
-  ASSERT_NO_FATAL_FAILURE(start_agent({lab_->node_v4()}));
-  ASSERT_NO_FATAL_FAILURE(start_haproxy_here({lab_->node_v4()}));
-  wait_until_redirected(server_->v4);
-  ST_ASSERT_OK(proxy_->signal(SIGSTOP));
-  ST_ASSERT_VALUE(const auto waiting, shell_->connect(server_->v4, kEcho));
-  ST_ASSERT_OK(shell_->hold(server_->v4, kEcho, kQueue * 3 / 4));
-  ASSERT_TRUE(eventually(kPatience, [&] { return verdict(server_->v4) == refused; }))
-      << verdict(server_->v4) << engine_view().dump();
-  EXPECT_EQ(engine_view()["state"], "full");
-  expect_refused();
-  ASSERT_NO_FATAL_FAILURE(expect_to_go_on(waiting.id));
-  proxy_->kill_hard();
-  expect_refused();
-  ASSERT_NO_FATAL_FAILURE(start_haproxy_here({lab_->node_v4()}));
-  wait_until_redirected(server_->v4);
-  expect_bytes(server_->v4);
-  EXPECT_EQ(counted("engine_full") + counted("engine_down"), 0U) << "something went direct";
-}
-
 TEST_F(ExternalLoss, proxy_whose_queue_is_never_empty_but_moves_is_left_in) {
   constexpr std::uint64_t kWaiting = 3;
   constexpr std::uint64_t kAccepted = 4;
@@ -178,18 +123,75 @@ TEST_F(ExternalLoss, proxy_whose_queue_is_never_empty_but_moves_is_left_in) {
   EXPECT_EQ(counted("redirected"), kWaiting + kAccepted);
 }
 
-TEST_F(ExternalLoss, killed_envoy_is_lost_in_the_same_instant) {
-  ASSERT_NO_FATAL_FAILURE(set_up_envoy());
-  if (IsSkipped()) {
-    return;
+class ExternalLossOfEach : public ExternalLoss, public testing::WithParamInterface<ProxyKind> {
+ protected:
+  void SetUp() override {
+    ASSERT_NO_FATAL_FAILURE(ExternalNode::SetUp());
+    if (!IsSkipped()) {
+      find_proxy(GetParam());
+    }
   }
-  proxy_->kill_hard();
-  for (const std::string& address : {server_->v4, server_->v6}) {
-    ST_ASSERT_VALUE(const auto burst, shell_->burst(address, kEcho, {.count = 50}));
-    EXPECT_EQ(burst.ok, 50U) << address;
+  void start_proxy() {
+    ASSERT_NO_FATAL_FAILURE(start_proxy_here(GetParam(), {lab_->node_v4()}));
+    wait_until_redirected(server_->v4);
   }
-  EXPECT_EQ(counted("engine_down"), 100U);
+};
+
+TEST_P(ExternalLossOfEach, stopped_one_is_left_out_after_a_second) {
+  ASSERT_NO_FATAL_FAILURE(set_up_pods());
+  ASSERT_NO_FATAL_FAILURE(start_agent({lab_->node_v4()}));
+  ASSERT_NO_FATAL_FAILURE(start_proxy());
+  ST_ASSERT_VALUE(const auto busy,
+                  shell_->burst(server_->v4, kEcho, {.count = 2000, .threads = 16}));
+  EXPECT_EQ(busy.ok, 2000U);
+  EXPECT_EQ(counted("redirected"), 2000U) << "a busy proxy was taken for one that hangs";
+  ST_ASSERT_OK(proxy_->signal(SIGSTOP));
+  const auto stopped = Clock::now();
+  ST_ASSERT_VALUE(const auto waiting, shell_->connect(server_->v4, kEcho));
+  EXPECT_EQ(waiting.errno_name, "");
+  wait_until_left_out("accepted none for a second");
+  const auto took = std::chrono::duration_cast<milliseconds>(Clock::now() - stopped);
+  RecordProperty("busy_ms", std::to_string(busy.total_us / 1000));
+  RecordProperty("left_out_after_ms", std::to_string(took.count()));
+  EXPECT_GE(took, milliseconds(1000));
+  EXPECT_LT(took, scaled(milliseconds(2000))) << "a second, two looks and what the machine takes";
+  EXPECT_EQ(seen_by(server_->v4), client_->v4);
+  expect_to_go_on(waiting.id);
 }
+
+TEST_P(ExternalLossOfEach, one_that_is_full_or_dead_refuses_if_the_pod_says_closed) {
+  constexpr std::uint64_t kQueue = 64;
+  const std::string refused = "refused/engine_down_closed";
+  const auto expect_refused = [&] {
+    const auto before = counted("engine_down_closed");
+    ST_ASSERT_VALUE(const auto burst, shell_->burst(server_->v4, kEcho, {.count = 20}));
+    EXPECT_EQ(json(burst.connect_errors), (json{{"ECONNREFUSED", 20}}));
+    EXPECT_EQ(counted("engine_down_closed"), before + 20);
+  };
+  ASSERT_NO_FATAL_FAILURE(set_up_pods());
+  ST_ASSERT_OK(
+      objects_->set_label(Kind::kNamespace, "shop", "sidetrack.io/on-engine-loss", "closed"));
+  ST_ASSERT_OK(lab_->node().write_sysctl("core/somaxconn", std::to_string(kQueue)));
+  ASSERT_NO_FATAL_FAILURE(start_agent({lab_->node_v4()}));
+  ASSERT_NO_FATAL_FAILURE(start_proxy());
+  ST_ASSERT_OK(proxy_->signal(SIGSTOP));
+  ST_ASSERT_VALUE(const auto waiting, shell_->connect(server_->v4, kEcho));
+  ST_ASSERT_OK(shell_->hold(server_->v4, kEcho, kQueue * 3 / 4));
+  ASSERT_TRUE(eventually(kPatience, [&] { return verdict(server_->v4) == refused; }))
+      << verdict(server_->v4) << engine_view().dump();
+  EXPECT_EQ(engine_view()["state"], "full");
+  expect_refused();
+  ASSERT_NO_FATAL_FAILURE(expect_to_go_on(waiting.id));
+  proxy_->kill_hard();
+  expect_refused();
+  ASSERT_NO_FATAL_FAILURE(start_proxy());
+  expect_bytes(server_->v4);
+  EXPECT_EQ(counted("engine_full") + counted("engine_down"), 0U) << "something went direct";
+}
+
+INSTANTIATE_TEST_SUITE_P(All, ExternalLossOfEach,
+                         testing::Values(ProxyKind::kHaproxy, ProxyKind::kEnvoy),
+                         [](const auto& proxy) { return testing::PrintToString(proxy.param); });
 
 }  // namespace
 }  // namespace sidetrack::lab

@@ -9,16 +9,21 @@ namespace {
 using nlohmann::json;
 
 constexpr std::uint16_t kWhoami = 7001;
+constexpr std::uint16_t kOtherWhoami = 7002;
 constexpr unsigned kBytes = 3'000'000;
 
 }  // namespace
+
+void PrintTo(ProxyKind kind, std::ostream* out) {
+  *out << (kind == ProxyKind::kNone ? "none" : kind == ProxyKind::kEnvoy ? "envoy" : "haproxy");
+}
 
 void ExternalNode::set_up_pods() {
   server_ = &plain_pod("server");
   other_ = &plain_pod("other");
   client_ = &meshed_pod("client");
   server_echo_ = echo_in(*server_, {"echo:7000", "whoami:7001"});
-  other_echo_ = echo_in(*other_, {"echo:7000", "whoami:7001"});
+  other_echo_ = echo_in(*other_, {"echo:7000", "whoami:7002"});
   shell_ = shell_in(*client_);
   ST_ASSERT_VALUE(engine_cgroup_, cgroup_->child("engine"));
   ST_ASSERT_VALUE(auto folder, TempDir::create("proxy"));
@@ -39,23 +44,30 @@ void ExternalNode::start_agent(const std::vector<std::string>& addresses) {
 }
 
 void ExternalNode::start_haproxy_here(const std::vector<std::string>& addresses, HaproxyKind kind) {
+  proxy_kind_ = ProxyKind::kHaproxy;
   ST_ASSERT_VALUE(proxy_, start_haproxy({lab_->node().path(), engine_cgroup_}, *proxy_folder_,
                                         addresses, kind));
 }
 
-void ExternalNode::set_up_envoy() {
+void ExternalNode::find_proxy(ProxyKind kind) {
+  if (kind != ProxyKind::kEnvoy) {
+    return;
+  }
   const auto envoy = find_envoy();
   if (!envoy && envoy.error().code == ErrorCode::kNotFound) {
     GTEST_SKIP() << "the package registry cannot be reached: " << envoy.error().message;
   }
-  ST_ASSERT_OK(envoy);
-  const std::vector<std::string> addresses = {lab_->node_v4(), lab_->node_v6()};
-  ASSERT_NO_FATAL_FAILURE(set_up_pods());
-  ASSERT_NO_FATAL_FAILURE(start_agent(addresses));
-  ST_ASSERT_VALUE(proxy_, start_envoy(*envoy, {lab_->node().path(), engine_cgroup_}, *proxy_folder_,
+  ST_ASSERT_VALUE(envoy_, envoy);
+}
+
+void ExternalNode::start_proxy_here(ProxyKind kind, const std::vector<std::string>& addresses) {
+  if (kind != ProxyKind::kEnvoy) {
+    start_haproxy_here(addresses);
+    return;
+  }
+  proxy_kind_ = kind;
+  ST_ASSERT_VALUE(proxy_, start_envoy(envoy_, {lab_->node().path(), engine_cgroup_}, *proxy_folder_,
                                       addresses));
-  wait_until_redirected(server_->v4);
-  wait_until_redirected(server_->v6);
 }
 
 nlohmann::json ExternalNode::engine_view() const {
@@ -86,7 +98,9 @@ void ExternalNode::listen_as_proxy(const std::string& address) {
 }
 
 std::string ExternalNode::seen_by(const std::string& address, Family family) {
-  const auto socket = shell_->connect(address, kWhoami, {.family = family});
+  const bool is_other = address == other_->v4 || address == other_->v6;
+  const auto socket =
+      shell_->connect(address, is_other ? kOtherWhoami : kWhoami, {.family = family});
   if (!socket || socket->error_number != 0) {
     return socket ? socket->errno_name : socket.error().message;
   }
@@ -111,11 +125,11 @@ void ExternalNode::expect_stream(const std::string& address, Family family) {
   EXPECT_EQ(socket.errno_name, "");
   ST_ASSERT_VALUE(const auto peer, shell_->peer_name(socket.id));
   EXPECT_EQ(peer.address, family == Family::kV6 ? "::ffff:" + address : address);
-  // Without a half-close: HAProxy 2.6 takes a FIN that it is told of while it waits for room to
-  // write to the client for the end of all input. It then calls shutdown() towards the server and
-  // close() with the rest of the client's bytes unread (seen in its system calls).
-  ST_ASSERT_VALUE(const auto done, shell_->command(fmt::format("exchange {} len={} seed=1 open",
-                                                               socket.id, kBytes)));
+  // HAProxy cuts a client short that half-closes while it is sent to: docs/configuration.md,
+  // "External engines".
+  ST_ASSERT_VALUE(const auto done,
+                  shell_->command(fmt::format("exchange {} len={} seed=1 {}", socket.id, kBytes,
+                                              proxy_kind_ == ProxyKind::kHaproxy ? "open" : "")));
   // Cut short or corrupted: two different things.
   EXPECT_EQ(done.value("errno", -1), 0)
       << address << ", send errno " << done.value("send_errno", -1);

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <memory>
+#include <ostream>
 #include <string>
 #include <vector>
 
@@ -14,6 +15,11 @@
 #include "tests/dataplane/scale_node.h"
 
 namespace sidetrack::lab {
+
+enum class ProxyKind { kNone, kHaproxy, kEnvoy };
+
+// For failure messages and names of tests.
+void PrintTo(ProxyKind kind, std::ostream* out);
 
 class ExternalNode : public ScaleNode {
  protected:
@@ -25,8 +31,9 @@ class ExternalNode : public ScaleNode {
   void start_agent(const std::vector<std::string>& addresses);
   void start_haproxy_here(const std::vector<std::string>& addresses,
                           HaproxyKind kind = HaproxyKind::kPlain);
-  // Pods, agent and Envoy, of both families; skips the test without a package registry.
-  void set_up_envoy();
+  // Before start_proxy_here(); skips the test without a package registry, should it need that.
+  void find_proxy(ProxyKind kind);
+  void start_proxy_here(ProxyKind kind, const std::vector<std::string>& addresses);
   [[nodiscard]] nlohmann::json engine_view() const;
   [[nodiscard]] std::string verdict(const std::string& address) const;
   void wait_until_redirected(const std::string& address);
@@ -34,6 +41,7 @@ class ExternalNode : public ScaleNode {
   // nothing might ask itself.
   void listen_as_proxy(const std::string& address);
   // Who the server at `address` sees: the proxy is on the node, a direct connection is the pod's.
+  // Each server is asked on a port of its own: at the wrong one, nobody answers.
   std::string seen_by(const std::string& address, Family family = Family::kOfAddress);
   void expect_bytes(const std::string& address);
   // An AF_INET6 socket that asks for an IPv4 address.
@@ -48,6 +56,8 @@ class ExternalNode : public ScaleNode {
   std::unique_ptr<PodShell> shell_;
   std::string engine_cgroup_;
   std::unique_ptr<TempDir> proxy_folder_;
+  std::string envoy_;  // its path
+  ProxyKind proxy_kind_ = ProxyKind::kNone;
   std::unique_ptr<Process> proxy_;
   std::unique_ptr<PodShell> listener_;
   int listening_ = 0;  // the latest of listener_

@@ -24,7 +24,11 @@ std::string bracketed(const std::string& address) {
   return address.find(':') == std::string::npos ? address : "[" + address + "]";
 }
 
-json envoy_listener(const std::string& address) {
+bool is_dual_stack(const std::string& address, const std::vector<std::string>& addresses) {
+  return address == "::" && addresses.size() == 1;
+}
+
+json envoy_listener(const std::string& address, bool takes_v4) {
   const json proxy = {
       {"@type", "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy"},
       {"stat_prefix", "out"},
@@ -34,7 +38,9 @@ json envoy_listener(const std::string& address) {
        "type.googleapis.com/envoy.extensions.filters.listener.original_dst.v3.OriginalDst"}};
   return {
       {"name", "out-" + address},
-      {"address", {{"socket_address", {{"address", address}, {"port_value", kProxyPort}}}}},
+      {"address",
+       {{"socket_address",
+         {{"address", address}, {"port_value", kProxyPort}, {"ipv4_compat", takes_v4}}}}},
       {"listener_filters",
        {{{"name", "envoy.filters.listener.original_dst"}, {"typed_config", original}}}},
       {"filter_chains",
@@ -55,7 +61,8 @@ Result<std::unique_ptr<Process>> start_haproxy(const Place& place, const TempDir
     config += "  option splice-request\n  option splice-response\n";
   }
   for (const std::string& address : addresses) {
-    config += fmt::format("  bind {}:{}\n", bracketed(address), kProxyPort);
+    config += fmt::format("  bind {}:{}{}\n", bracketed(address), kProxyPort,
+                          is_dual_stack(address, addresses) ? " v4v6" : "");
   }
   const std::string file = folder.file("haproxy.cfg");
   ST_TRY(write_atomically(file, config));
@@ -70,7 +77,7 @@ Result<std::unique_ptr<Process>> start_envoy(const std::string& program, const P
                                              const std::vector<std::string>& addresses) {
   json listeners = json::array();
   for (const std::string& address : addresses) {
-    listeners.push_back(envoy_listener(address));
+    listeners.push_back(envoy_listener(address, is_dual_stack(address, addresses)));
   }
   const json cluster = {{"name", "original"},
                         {"type", "ORIGINAL_DST"},

@@ -18,6 +18,8 @@ inline constexpr std::uint16_t kProxyPort = 15'001;
 
 enum class HaproxyKind { kPlain, kMasterWorker, kSplicing };
 
+// Of the addresses of both, "::" without another one takes IPv4, too.
+
 // HAProxy in TCP mode on `addresses`, which sends every connection to where it was meant to go.
 Result<std::unique_ptr<Process>> start_haproxy(const Place& place, const TempDir& folder,
                                                const std::vector<std::string>& addresses,

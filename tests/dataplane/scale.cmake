@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 st_root_test(ports_test SOURCES ports_test.cpp scale_node.cpp)
 st_root_test(limits_test SOURCES limits_test.cpp scale_node.cpp)
-foreach(name external_test external_loss_test)
+foreach(name external_test external_loss_test external_proxies_test)
   st_root_test(${name} SOURCES ${name}.cpp external_node.cpp proxies.cpp scale_node.cpp)
 endforeach()
 st_root_test(external_listeners_test SOURCES external_listeners_test.cpp scale_node.cpp)
