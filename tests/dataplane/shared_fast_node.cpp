@@ -2,8 +2,6 @@
 #include "tests/dataplane/shared_fast_node.h"
 
 #include <csignal>
-#include <fstream>
-#include <iterator>
 
 #include <nlohmann/json.hpp>
 
@@ -11,17 +9,6 @@
 #include "tests/dataplane/kernel_view.h"
 
 namespace sidetrack::lab {
-namespace {
-
-// proc_pid_stat(5): the state is the first field after the name in brackets.
-char state_of(pid_t pid) {
-  std::ifstream file("/proc/" + std::to_string(pid) + "/stat");
-  const std::string text{std::istreambuf_iterator<char>(file), {}};
-  const std::size_t bracket = text.rfind(") ");
-  return bracket == std::string::npos ? '?' : text[bracket + 2];
-}
-
-}  // namespace
 
 void SharedFastNode::TearDownTestSuite() {
   kept_.reset();
@@ -57,7 +44,6 @@ void SharedFastNode::TearDown() {
 
 void SharedFastNode::stop_agent() {
   ST_ASSERT_OK(sidetrack_->agent().signal(SIGSTOP));
-  ASSERT_TRUE(eventually(kPatience, [&] { return state_of(sidetrack_->agent().pid()) == 'T'; }));
 }
 
 void SharedFastNode::wake_agent() {

@@ -5,6 +5,7 @@
 
 #include <fmt/format.h>
 #include <gtest/gtest.h>
+#include <signal.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -17,6 +18,7 @@
 #include "tests/lab/cgroup.h"
 #include "tests/lab/echo_server.h"
 #include "tests/lab/pod_shell.h"
+#include "tests/lab/proc_stats.h"
 #include "tests/lab/sidetrack.h"
 #include "tests/lab/temp_dir.h"
 
@@ -286,6 +288,18 @@ TEST(Process, reports_exit_output_and_time_out) {
   ST_ASSERT_OK(cat->wait_for_output("ping"));
   ST_ASSERT_VALUE(const int status, cat->terminate());
   EXPECT_EQ(status, 128 + SIGTERM);
+}
+
+TEST(Process, stands_still_once_it_was_told_to_stop) {
+  constexpr int kRounds = 100;
+  ST_ASSERT_VALUE(auto busy, Process::start({.arguments = {"sh", "-c", "while :; do :; done"}}));
+  int stopped = 0;
+  for (int round = 0; round < kRounds; ++round) {
+    ST_ASSERT_OK(busy->signal(SIGSTOP));
+    stopped += process_state(busy->pid()) == 'T' ? 1 : 0;
+    ST_ASSERT_OK(busy->signal(SIGCONT));
+  }
+  EXPECT_EQ(stopped, kRounds);
 }
 
 TEST(Process, says_what_cannot_be_started) {

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <fstream>
+#include <iterator>
 #include <string>
 #include <system_error>
 
@@ -24,6 +25,14 @@ namespace sidetrack::lab {
   std::error_code failure;
   return std::distance(
       std::filesystem::directory_iterator("/proc/" + std::to_string(pid) + "/fd", failure), {});
+}
+
+// proc_pid_stat(5): the first field after the name in brackets; '?' for one that is gone.
+[[nodiscard]] inline char process_state(pid_t pid) {
+  std::ifstream file("/proc/" + std::to_string(pid) + "/stat");
+  const std::string text{std::istreambuf_iterator<char>(file), {}};
+  const std::size_t bracket = text.rfind(") ");
+  return bracket == std::string::npos ? '?' : text[bracket + 2];
 }
 
 }  // namespace sidetrack::lab

@@ -15,7 +15,6 @@
 #include <array>
 #include <cerrno>
 #include <condition_variable>
-#include <cstdlib>
 #include <mutex>
 #include <thread>
 
@@ -75,11 +74,6 @@ std::vector<char*> pointers_to(std::vector<std::string>& strings) {
   return result;
 }
 
-std::string program_path(const char* variable, const char* built_in, std::string_view name) {
-  const char* folder = std::getenv(variable);
-  return fmt::format("{}/{}", folder != nullptr && *folder != '\0' ? folder : built_in, name);
-}
-
 Result<pid_t> spawn(const ProcessSpec& spec, int input, int output, int error, int status) {
   std::vector<std::string> arguments = {lab_program("st_launch"), std::to_string(::getpid()),
                                         spec.cgroup_path, spec.netns_path};
@@ -125,6 +119,20 @@ std::string read_launch_error(int status) {
     }
   }
   return message;
+}
+
+// A thread on another CPU goes on for a moment when kill() has returned.
+Result<void> wait_until_stopped(pid_t pid) {
+  siginfo_t info{};
+  const bool stands = eventually(kPatience, [&] {
+    return ::waitid(P_PID, static_cast<id_t>(pid), &info, WSTOPPED | WEXITED | WNOWAIT | WNOHANG) !=
+               0 ||
+           info.si_pid == pid;
+  });
+  if (!stands) {
+    return make_error(ErrorCode::kBusy, fmt::format("process {} does not stop", pid));
+  }
+  return {};
 }
 
 }  // namespace
@@ -294,7 +302,7 @@ Result<void> Process::signal(int number) {
   if (::kill(state_->pid, number) != 0) {
     return errno_error("signal " + state_->name, errno);
   }
-  return {};
+  return number == SIGSTOP ? wait_until_stopped(state_->pid) : Result<void>{};
 }
 
 Result<int> Process::terminate(milliseconds within) {
@@ -379,32 +387,6 @@ Result<std::string> Process::read_line(milliseconds within) {
   std::string line = state_->out.substr(state_->lines_read, end - state_->lines_read);
   state_->lines_read = end + 1;
   return line;
-}
-
-Result<CommandResult> run_command(const CommandSpec& spec) {
-  auto process = Process::start({.arguments = spec.arguments,
-                                 .environment = {},
-                                 .netns_path = spec.netns_path,
-                                 .cgroup_path = spec.cgroup_path,
-                                 .log_file = {}});
-  if (!process) {
-    return process.error();
-  }
-  ST_TRY((*process)->write(spec.input));
-  (*process)->close_input();
-  auto status = (*process)->wait(spec.within);
-  ST_TRY(status);
-  ST_TRY((*process)->wait_for_end_of_output(spec.within));
-  return CommandResult{.exit_status = *status,
-                       .output = (*process)->output(),
-                       .standard_output = (*process)->standard_output()};
-}
-
-std::string lab_program(std::string_view name) {
-  return program_path("ST_LAB_DIR", ST_BUILT_LAB_DIR, name);
-}
-std::string built_program(std::string_view name) {
-  return program_path("ST_BIN_DIR", ST_BUILT_BIN_DIR, name);
 }
 
 }  // namespace sidetrack::lab

@@ -40,7 +40,8 @@ class Process {
   // The exit status as a shell shows it: 0-255, 128 + N after signal N. kBusy: still running after
   // `within`.
   Result<int> wait(milliseconds within = kPatience);
-  // kNotFound: it has ended and was reaped.
+  // SIGSTOP: returns when all of its threads stand still, or it has ended. kNotFound: it has ended
+  // and was reaped.
   Result<void> signal(int number);
   // SIGTERM, then SIGKILL after `within`; the exit status.
   Result<int> terminate(milliseconds within = kPatience);
