@@ -59,6 +59,7 @@ Result<Existence> ask_daemonset(const ApiConfig& config, const std::string& name
   ST_TRY(client);
   const auto start = Clock::now();
   auto end = start + patience.answer;
+  auto heard = Existence::kUnknown;
   for (;;) {
     Existence existence{};
     const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(end - Clock::now());
@@ -72,9 +73,11 @@ Result<Existence> ask_daemonset(const ApiConfig& config, const std::string& name
     if (existence == Existence::kNoRight && Clock::now() < start + patience.refusal) {
       end = Clock::now() + patience.answer;
     }
+    // The last question has little time: its silence takes nothing back.
+    heard = existence == Existence::kUnknown ? heard : existence;
     const bool is_sure = existence == Existence::kExists || existence == Existence::kGone;
     if (is_sure || Clock::now() + kPause >= end) {
-      return existence;
+      return heard;
     }
     std::this_thread::sleep_for(kPause);  // a refusal may be of a moment, and the rest, too
   }

@@ -31,9 +31,9 @@ struct Patience {
   // server goes on believing in for ten seconds: so long a refusal says nothing.
   std::chrono::milliseconds refusal;
 };
-// Asks until it is known to exist or to be gone, or `answer` is over; then the last answer. Each
-// kNoRight of the first `refusal` gives it as much again. Blocking. kInternal: the client cannot
-// start.
+// Asks until it is known to exist or to be gone, or `answer` is over; then what was last said of
+// it, kUnknown if nothing was. Each kNoRight of the first `refusal` gives it as much again.
+// Blocking. kInternal: the client cannot start.
 [[nodiscard]] Result<Existence> ask_daemonset(const ApiConfig& config,
                                               const std::string& namespace_name,
                                               const std::string& name, Patience patience);

@@ -199,8 +199,8 @@ Result<void> Agent::start() {
     drain_rings();
     reconciler_.tick(reconcile::Clock::now());
     tell_early_flows();
-    if (kubernetes_ && synced_) {
-      kubernetes_->tick();
+    if (kubernetes_) {
+      kubernetes_->tick(synced_);
     }
   });
   every(kAudit, [this] { audit(); });

@@ -92,7 +92,8 @@ Result<void> FastPath::begin(bool has_adopted) {
   reason_ = settings_.on ? ST_FAST_NO_SENTINEL : ST_FAST_NODE_OFF;
   stop_watching();  // an earlier agent's; not while something is adopted
   watching_ = false;
-  if (problem_.empty() && !workloads_.are_kept()) {
+  // Where it is off the folder is not made; what is in it is known all the same.
+  if (!workloads_.are_kept() && (problem_.empty() || std::filesystem::exists(options_.cache_dir))) {
     workloads_.keep_in(workloads_file(options_.cache_dir));
   }
   if (problem_.empty() && has_adopted) {

@@ -41,7 +41,9 @@ std::optional<adopt::Pod> KnownPods::pod(std::uint64_t netns_cookie) {
 }
 
 std::optional<std::string> KnownPods::demoted_of(const std::string& workload) {
-  for (const std::uint64_t netns_cookie : taking_part()) {
+  const auto rows = dataplane_.pods();
+  for (const auto& [netns_cookie, row] :
+       rows ? *rows : std::vector<std::pair<std::uint64_t, st_pod>>()) {
     const auto known = pod(netns_cookie);
     if (known && known->workload == workload && known->demoted != ST_FAST_NONE) {
       return name_of(*reconciler_.owner(netns_cookie));

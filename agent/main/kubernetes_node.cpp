@@ -170,12 +170,15 @@ void KubernetesNode::applied() {
   door_.settle();
 }
 
-void KubernetesNode::tick() {
-  if (pods_.look(host_.objects, pods::Clock::now())) {
-    host_.apply();
+void KubernetesNode::tick(bool are_known) {
+  if (are_known) {
+    if (pods_.look(host_.objects, pods::Clock::now())) {
+      host_.apply();
+    }
+    door_.settle();
   }
-  door_.settle();
-  if (auto fresh = enrolled_.keep_fresh(pods::Clock::now()); !fresh) {
+  const auto fresh = enrolled_.keep_fresh(pods::Clock::now());
+  if (!fresh && (are_known || fresh.error().code != ErrorCode::kNotFound)) {
     log_event(LogLevel::kWarn, "cni", "enrolled_list_not_fresh",
               {{"detail", fresh.error().message}});
   }

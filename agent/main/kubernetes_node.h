@@ -57,8 +57,8 @@ class KubernetesNode {
   void applied();
   // Something may have settled a pod.
   void settle() { door_.settle(); }
-  // Every 250 ms.
-  void tick();
+  // Every 250 ms. Before the objects are known there is no list yet, or that of an agent before.
+  void tick(bool are_known);
   // Every 2 s: tells people, by Events, what is not as it should be. `of_node`: the problems that
   // `status` shows.
   void tell(const std::vector<reconcile::PodStatus>& pods,

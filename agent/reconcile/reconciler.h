@@ -110,9 +110,9 @@ class Reconciler {
 
   void step(const std::string& key, Entry& entry, Clock::time_point now);
   void look_at_all(Clock::time_point now, std::size_t inspections);
-  // False: it is another namespace, or none.
   // Whose addresses were listed longest ago, if that is long enough; nullptr: nobody's.
   [[nodiscard]] const Entry* due_for_listing(Clock::time_point now) const;
+  // False: it is another namespace, or none.
   [[nodiscard]] bool look_into(Entry& entry, Clock::time_point now, bool lists);
   [[nodiscard]] bool look_at_netns(const std::string& key, Entry& entry, Clock::time_point now);
   [[nodiscard]] Result<void> write_row(Entry& entry, Clock::time_point now);

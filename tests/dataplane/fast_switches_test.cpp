@@ -4,6 +4,7 @@
 #include <sys/socket.h>
 
 #include <algorithm>
+#include <fstream>
 #include <vector>
 
 #include <nlohmann/json.hpp>
@@ -135,7 +136,12 @@ TEST_F(FastSwitches, an_agent_that_starts_with_the_fast_path_off_takes_all_out) 
   Talker client(streaming.client.get(), 5, 6);
   Talker server(streaming.server.get(), 6, 5);
 
+  std::ofstream(sidetrack_->cache_dir() + "/fast-path-workloads.json")
+      << R"({"shop/ReplicaSet/kept": "fp_splice"})";
   ASSERT_NO_FATAL_FAILURE(start_agent_with({"--fast-path", "off"}));
+  ST_ASSERT_VALUE(const auto workloads, sidetrack_->get("/v1/workloads"));
+  EXPECT_EQ(workloads["workloads"].dump(),
+            R"([{"reason":"fp_splice","workload":"shop/ReplicaSet/kept"}])");
   const auto are_in = [&] {
     return std::string(is_in(streaming.client) ? "c" : "") + (is_in(streaming.server) ? "s" : "") +
            (is_in(idle.client) || is_in(idle.server) ? " idle" : "");

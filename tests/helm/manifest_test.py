@@ -115,6 +115,7 @@ OF_AGENT = [
     option("cni.binDir", "/opt/mesh", "cni-bin-dir"),
     *folder("cni.binDir", "/opt/mesh", "cni-bin"),
     option("cni.onAgentDown", "deny", "cni-on-agent-down"),
+    option("cni.denyFor", "10m", "cni-deny-for"),
     option("cni.timeout", "5s", "cni-timeout"),
     option("cni.logFile", "/var/log/mesh.log", "cni-log-file"),
     option("cni.statusChecksAgent", True, "cni-status-checks-agent", "on"),

@@ -37,7 +37,8 @@ build_other() {
   local source=${OTHER_BIN%/build/bin} version
   version=$("$build/bin/sidetrackctl" --version | cut -d ' ' -f 2)
   mkdir -p "$source"
-  git ls-files -z | tar --create --null --files-from - | tar --extract --directory "$source"
+  find "$source" -mindepth 1 -maxdepth 1 ! -name build -exec rm -rf {} +
+  git ls-files -z --cached --others --exclude-standard | tar --create --null --ignore-failed-read --files-from - | tar --extract --directory "$source"
   (cd "$source" && cmake --preset ci -DBUILD_TESTING=OFF "-DST_VERSION=$version-other" >/dev/null && cmake --build --preset ci)
 }
 
