@@ -204,12 +204,12 @@ json to_json(const std::vector<CounterView>& counters) {
   return {{"counters", list_of(counters)}};
 }
 
+json to_json(const WorkloadView& view) {
+  return {{"workload", view.workload}, {"reason", view.reason}};
+}
+
 json to_json(const std::vector<WorkloadView>& workloads) {
-  json list = json::array();
-  for (const WorkloadView& view : workloads) {
-    list.push_back({{"workload", view.workload}, {"reason", view.reason}});
-  }
-  return {{"workloads", std::move(list)}};
+  return {{"workloads", list_of(workloads)}};
 }
 
 json to_json(const Error& error) {

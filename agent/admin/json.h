@@ -18,6 +18,7 @@ namespace sidetrack::admin {
 [[nodiscard]] nlohmann::json to_json(const ExplainView& view);
 [[nodiscard]] nlohmann::json to_json(const FlowView& view);
 [[nodiscard]] nlohmann::json to_json(const CounterView& view);
+[[nodiscard]] nlohmann::json to_json(const WorkloadView& view);
 [[nodiscard]] nlohmann::json to_json(const FlowPage& page);  // {"flows", "next_sequence"}
 [[nodiscard]] nlohmann::json to_json(const std::vector<PodView>& pods);            // {"pods"}
 [[nodiscard]] nlohmann::json to_json(const std::vector<CounterView>& counters);    // {"counters"}
