@@ -5,9 +5,11 @@
 #include <netinet/in.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <array>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 
@@ -150,6 +152,18 @@ Result<void> FakeViews::forget_workload(const std::string& workload) {
       workload_views, [&](const WorkloadView& view) { return view.workload == workload; });
   return gone > 0 ? Result<void>()
                   : make_error(ErrorCode::kNotFound, "workload " + workload + " is not kept");
+}
+
+Outcome run_program(const std::string& program, const std::string& arguments) {
+  FILE* pipe = ::popen((program + " " + arguments + " 2>&1").c_str(), "r");
+  Outcome outcome;
+  std::array<char, 4096> buffer{};
+  while (const auto count = std::fread(buffer.data(), 1, buffer.size(), pipe)) {
+    outcome.output.append(buffer.data(), count);
+  }
+  const int status = ::pclose(pipe);
+  outcome.code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+  return outcome;
 }
 
 TemporaryFolder::TemporaryFolder() {

@@ -81,6 +81,15 @@ class LoopThread {
   std::thread thread_;
 };
 
+// Of a program that was run to its end.
+struct Outcome {
+  int code = -1;       // 128 + the signal that ended it
+  std::string output;  // both streams
+};
+
+// `arguments` as in a shell.
+[[nodiscard]] Outcome run_program(const std::string& program, const std::string& arguments);
+
 // Sends the bytes to a unix socket and returns all that comes back until the other end closes or is
 // silent for 3 s.
 [[nodiscard]] std::string exchange_unix(const std::string& path, const std::string& bytes);

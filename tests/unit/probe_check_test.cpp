@@ -4,10 +4,7 @@
 #include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <sys/wait.h>
 
-#include <array>
-#include <cstdio>
 #include <ostream>
 #include <string>
 #include <vector>
@@ -82,21 +79,10 @@ std::string text(const Tcp::endpoint& endpoint) {
   return fmt::format("{}:{}", endpoint.address().to_string(), endpoint.port());
 }
 
-struct Outcome {
-  int code = -1;
-  std::string output;  // both streams
-};
+using test::Outcome;
 
 Outcome run_probe(const std::string& arguments) {
-  FILE* pipe = ::popen(fmt::format("{} {} 2>&1", ST_PROBE, arguments).c_str(), "r");
-  Outcome outcome;
-  std::array<char, 4096> buffer{};
-  while (const auto count = std::fread(buffer.data(), 1, buffer.size(), pipe)) {
-    outcome.output.append(buffer.data(), count);
-  }
-  const int status = ::pclose(pipe);
-  outcome.code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
-  return outcome;
+  return test::run_program(ST_PROBE, arguments);
 }
 
 class ProbeCheck : public ::testing::Test {
