@@ -79,8 +79,8 @@ TEST_F(Handoff, begins_under_streams_and_a_half_close_ends_it) {
     Talker server(ends.server.get(), 22, 11);
     ASSERT_TRUE(is_handed_off(source)) << flow(source, true) << sidetrack_->logs();
     EXPECT_TRUE(both_receive(client, server, kMuch));
-    // How much of it depends on how often a reader is there: 53 MB were seen on a busy machine.
-    EXPECT_GT(past_tcp().applications, kMuch / 4);
+    // Which part of it skips TCP depends on how often a reader is there; the streams go on.
+    EXPECT_TRUE(eventually(kPatience, [&] { return past_tcp().applications > kMuch; }));
     EXPECT_EQ(past_tcp().engines, 0U);
     client.finish();
     EXPECT_TRUE(eventually(kPatience, [&] { return server.ended(); }));
