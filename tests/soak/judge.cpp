@@ -108,6 +108,9 @@ void Judge::take(const Source& source, const json& line, std::int64_t now_ms) {
       given_up_.insert(id);
     }
   }
+  if (what == "gap" || what == "stall" || what == "end") {
+    standstills_.take(line);
+  }
   waiting_.push_back({.source = source, .told = line, .due_ms = now_ms + kWaitMs});
 }
 
@@ -117,12 +120,13 @@ void Judge::look(std::int64_t now_ms) {
                                            [&](const Line& line) { return line.due_ms > now_ms; });
   std::move(later, waiting_.end(), std::back_inserter(due));
   waiting_.erase(later, waiting_.end());
-  std::for_each(due.begin(), due.end(), [this](const Line& line) { look_at(line); });
+  std::for_each(due.begin(), due.end(), [&](const Line& line) { look_at(line, now_ms); });
   // The other end was killed and will never tell.
   std::erase_if(half_, [&](const auto& entry) { return entry.second.at_ms + kForgetMs < now_ms; });
+  standstills_.forget(now_ms - 2 * kForgetMs);
 }
 
-void Judge::look_at(const Line& line) {
+void Judge::look_at(const Line& line, std::int64_t now_ms) {
   const auto& what = line.told.at("what").get_ref<const std::string&>();
   if (what == "gap") {
     ++(line.source.is_control ? totals_.control_gaps : totals_.gaps);
@@ -130,7 +134,7 @@ void Judge::look_at(const Line& line) {
   } else if (what == "end") {
     look_at_end(line);
   } else if (what == "stall") {
-    look_at_stall(line);
+    look_at_stall(line, now_ms);
   } else if (what == "small" || what == "large") {
     look_at_answer(line);
   } else if (what == "corrupt") {
@@ -231,19 +235,30 @@ bool Judge::agent_just_died(std::int64_t at_ms) const {
   });
 }
 
-void Judge::look_at_stall(const Line& line) {
+void Judge::look_at_stall(const Line& line, std::int64_t now_ms) {
+  const auto why = excuse_of_stall(line);
+  if (why) {
+    ++totals_.errors["stall, " + std::string(*why)];
+    return;
+  }
+  const auto other = standstills_.other_end(line.told, kStallMs);
+  if (other == Standstills::Other::kMoved || other_end_was_killed(line)) {
+    ++totals_.errors["stall, the other end moved"];
+    return;
+  }
+  const auto told_ms = line.told.at("now").get<std::int64_t>();
+  if (other == Standstills::Other::kUnknown && now_ms < told_ms + kForgetMs) {
+    waiting_.push_back({.source = line.source, .told = line.told, .due_ms = now_ms + kWaitMs});
+    return;
+  }
+  add_finding("stall: " + line.source.world + " " + line.told.dump());
+}
+
+std::optional<std::string_view> Judge::excuse_of_stall(const Line& line) const {
   // Sockets of MPTCP are never adopted: what they show is the kernel's own. Those that Sidetrack
   // does not look at (the control ones) are seen to stand still with a closed window, too (6.18).
   if (is_mptcp(line.told)) {
-    ++totals_.errors["stall, MPTCP"];
-    return;
-  }
-  // Two TCP connections in a row, each of which may stand still for a second: as long without the
-  // fast path (docs/fast-path.md).
-  const bool is_relayed = line.source.by_engine && !line.source.is_control;
-  if (is_relayed && line.told.at("gap") < 2 * kStallMs) {
-    ++totals_.errors["stall below 2 s, through the engine"];
-    return;
+    return "MPTCP";
   }
   const auto from = line.told.at("from").get<std::int64_t>();
   const auto to = line.told.at("now").get<std::int64_t>();
@@ -254,16 +269,25 @@ void Judge::look_at_stall(const Line& line) {
                         const auto both = std::min(gap.to_ms, to) - std::max(gap.from_ms, from);
                         return sum + std::max<std::int64_t>(0, both);
                       });
-  const bool tcp_too = 2 * busy >= to - from;
-  if (line.source.is_control || tcp_too) {
-    ++totals_.errors["stall, plain TCP or the machine too"];
-    return;
+  if (line.source.is_control || 2 * busy >= to - from) {
+    return "plain TCP or the machine too";
   }
   if (agent_just_died(from)) {
-    ++totals_.errors["stall, the agent was away"];
-    return;
+    return "the agent was away";
   }
-  add_finding("stall: " + line.source.world + " " + line.told.dump());
+  return std::nullopt;
+}
+
+// A killed end tells nothing of its last second: it had not stood still for one until then. That
+// it was there at all is shown by what it had sent.
+bool Judge::other_end_was_killed(const Line& line) const {
+  const Cause cause =
+      line.told.at("side") == "client" ? Cause::kServerKilled : Cause::kClientKilled;
+  return line.told.at("received") != 0 &&
+         std::any_of(incidents_.begin(), incidents_.end(), [&](const Incident& incident) {
+           return incident.cause == cause && incident.world == line.source.world &&
+                  incident.from_ms >= line.told.at("now").get<std::int64_t>();
+         });
 }
 
 void Judge::compare_ends(const Line& line) {

@@ -10,9 +10,12 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include <nlohmann/json.hpp>
+
+#include "tests/soak/standstills.h"
 
 namespace sidetrack::soak {
 
@@ -85,9 +88,13 @@ class Judge {
     std::int64_t at_ms = 0;
   };
 
-  void look_at(const Line& line);
+  void look_at(const Line& line, std::int64_t now_ms);
   void look_at_end(const Line& line);
-  void look_at_stall(const Line& line);
+  // Waits on where the other end may still tell what it did.
+  void look_at_stall(const Line& line, std::int64_t now_ms);
+  // Why it is none of Sidetrack's, whatever the other end did.
+  [[nodiscard]] std::optional<std::string_view> excuse_of_stall(const Line& line) const;
+  [[nodiscard]] bool other_end_was_killed(const Line& line) const;
   void look_at_answer(const Line& line);
   void count_bytes(const Line& line);
   void compare_ends(const Line& line);
@@ -99,6 +106,7 @@ class Judge {
   std::vector<Incident> incidents_;
   std::vector<Line> waiting_;
   std::vector<Gap> control_gaps_;
+  Standstills standstills_;
   std::map<std::uint64_t, Counted> half_;  // complete ends whose other end has not told yet
   std::set<std::uint64_t> given_up_;       // connections of MPTCP that stood still
   std::vector<std::string> findings_;

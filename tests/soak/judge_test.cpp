@@ -21,8 +21,9 @@ json ended(const std::string& error, const std::string& side = "client") {
           {"longest_gap", 3}};
 }
 
-json stood_still(std::int64_t from, std::int64_t to) {
-  return {{"what", "stall"}, {"from", from}, {"now", to}, {"gap", to - from}};
+json stood_still(std::int64_t from, std::int64_t to, const std::string& side = "client") {
+  return {{"what", "stall"}, {"id", 7},       {"side", side},    {"from", from},
+          {"now", to},       {"received", 1}, {"gap", to - from}};
 }
 
 // Findings after `lines`, with what happened around them.
@@ -86,9 +87,54 @@ TEST(SoakJudge, a_stall_is_a_finding_unless_plain_tcp_stood_still_too) {
       judged({}, {{kPass, stood_still(1000, 2000)}, {kControl, stood_still(900, 1800)}}).empty());
 }
 
-TEST(SoakJudge, two_connections_in_a_row_may_stand_still_twice_as_long) {
-  EXPECT_TRUE(judged({}, {{kMesh, stood_still(1000, 2999)}}).empty());
-  EXPECT_EQ(judged({}, {{kMesh, stood_still(1000, 3000)}}).size(), 1U);
+TEST(SoakJudge, a_stall_is_none_as_long_as_the_other_end_moves) {
+  const json client = stood_still(1000, 2100);
+  const json server = stood_still(900, 2000, "server");
+  const json short_gap = {{"what", "gap"}, {"id", 7},     {"side", "server"},
+                          {"from", 1000},  {"now", 1900}, {"in_gap", ""}};
+  json end = ended("", "server");
+  end["now"] = 9000;
+  const auto stalls = [&](const std::vector<json>& lines) {
+    std::vector<std::pair<Source, json>> all;
+    for (const json& line : lines) {
+      all.emplace_back(kPass, line);
+    }
+    return judged({}, all).size();
+  };
+  EXPECT_EQ(stalls({client, end}), 0U);
+  EXPECT_EQ(stalls({client, short_gap, end}), 0U);
+  EXPECT_EQ(stalls({client, server, end}), 2U);
+  EXPECT_EQ(stalls({client, short_gap}), 1U) << "it may have gone on";
+  end["now"] = 2000;
+  EXPECT_EQ(stalls({client, end}), 1U) << "it had ended";
+  end["id"] = 8;
+  end["now"] = 9000;
+  EXPECT_EQ(stalls({client, end}), 1U) << "another connection";
+}
+
+TEST(SoakJudge, an_end_that_is_killed_later_had_moved) {
+  const auto killed = [](std::int64_t when) {
+    return Incident{.cause = Cause::kServerKilled, .world = "pass", .from_ms = when};
+  };
+  EXPECT_TRUE(judged({killed(2000)}, {{kPass, stood_still(1000, 2000)}}).empty());
+  EXPECT_EQ(judged({killed(1900)}, {{kPass, stood_still(1000, 2000)}}).size(), 1U);
+  EXPECT_EQ(judged({killed(2000)}, {{kMesh, stood_still(1000, 2000)}}).size(), 1U);
+  EXPECT_EQ(judged({killed(2000)}, {{kPass, stood_still(1000, 2000, "server")}}).size(), 1U);
+  json mute = stood_still(1000, 2000);
+  mute["received"] = 0;
+  EXPECT_EQ(judged({killed(2000)}, {{kPass, mute}}).size(), 1U);
+}
+
+TEST(SoakJudge, a_stall_waits_for_what_the_other_end_tells) {
+  Judge judge;
+  judge.take(kPass, stood_still(1000, 2000), 2000);
+  judge.look(6000);
+  EXPECT_TRUE(judge.findings().empty());
+  json end = ended("", "server");
+  end["now"] = 9000;
+  judge.take(kPass, end, 9000);
+  judge.look(kLater);
+  EXPECT_TRUE(judge.findings().empty());
 }
 
 TEST(SoakJudge, mptcp_stands_still_by_itself_and_excuses_nobody) {
