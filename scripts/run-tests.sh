@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # run-tests.sh BUILD_DIR [LABEL]: runs the tests of a build, and says at the end which were skipped, and why.
-# Unit tests run side by side, all others one at a time: they share the machine's clock and cores. Without a label: all but those
+# As many run side by side as there are cores; those that measure run alone (ST_SERIAL_TESTS). Without a label: all but those
 # with the label "kubernetes", which `make test-kubernetes` runs (they need its programs).
 # Where BPF works, a dataplane tier without tests or with skipped ones is a failure.
 set -euo pipefail
