@@ -134,7 +134,7 @@ class Competitors:
 
     def open(self) -> None:
         names = ["server", "off", "excluded", "excludedcidr", "passthrough", "client", "external", "fastserver", "fast", "handoff",
-                 "fastexternal", "haproxy-client", "haproxy-server", "envoy-client", "envoy-server"]
+                 "passedserver", "fastexternal", "haproxy-client", "haproxy-server", "envoy-client", "envoy-server"]
         self.pods = {name: self.lab.add_pod(name, 10 + index) for index, name in enumerate(names)}
         self.start_servers()
         self.start_mesh()
@@ -157,6 +157,7 @@ class Competitors:
         self.serve("server-external", "ext/pods", "server", 8200)
         self.serve("server-fastexternal", "extfast/pods", "server", 8300)
         self.serve("server-fast", "fast/pods", "fastserver", 8400)
+        self.serve("server-passed", "mesh/pods", "passedserver", 8600)
         self.paths["direct"] = Path_("direct", "direct, no mesh", "client", "plain", self.pods["server"], 8000,
                                      self.servers["server-plain"])
 
@@ -168,7 +169,8 @@ class Competitors:
                                  namespace("excludedcidr", "redirect", cidrs), namespace("passthrough", "passthrough"),
                                  namespace("client", "redirect")])
         agent.put("pods", [pod(self.lab, name, name, self.pods[name])
-                           for name in ("off", "excluded", "excludedcidr", "passthrough", "client")])
+                           for name in ("off", "excluded", "excludedcidr", "passthrough", "client")] +
+                          [pod(self.lab, "passthrough", "passedserver", self.pods["passedserver"])])
         agent.start()
         self.agents.append(agent)
         server = self.pods["server"]
@@ -178,6 +180,9 @@ class Competitors:
         agent.wait_for("client/client", f"{server}:8100", "redirected")
         self.paths["sidetrack"] = Path_("sidetrack", "Sidetrack, embedded engine", "client", "mesh/pods", server, 8100,
                                         self.servers["server-mesh"], [agent.engine_pid], agent)
+        # What "fast path, pod to pod" is without the fast path.
+        self.paths["passed"] = Path_("passed", "passed through, no fast path", "passthrough", "mesh/pods", self.pods["passedserver"], 8600,
+                                     self.servers["server-passed"], [], agent, "passthrough", only=(("crr", 16),))
 
     def start_node_proxy(self, path: str, agent_name: str, pod_name: str, http: int, listen: int, server_port: int, fast: bool) -> None:
         agent = Agent(self.lab, self.binaries, agent_name, http, external=f"10.244.9.1:{listen}", fast=fast)

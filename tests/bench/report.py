@@ -181,6 +181,7 @@ def fast_table(result: dict) -> tuple[list[str], list[list[str]]]:
         for one, two in (("x1", "x2"), ("e1", "e2")):
             add("handoff", one, "keepalive", connections, "requests/s", rate, 2)
             add("handoff", two, "keepalive", connections, "requests/s", rate, 4)
+    add("fast", "passed", "crr", 16, "connections/s", rate, 0.98)
     add("handoff", "sidetrack", "crr", 16, "connections/s", rate, 0.98)
     return ["path", "against", "in", *VERDICT_HEAD, "bytes past TCP"], table
 

@@ -26,7 +26,7 @@ WORKLOADS = (("keepalive", 1), ("keepalive", 16), ("keepalive", 64), ("crr", 16)
 PAIRED = (("keepalive", 1, ("sidetrack", "haproxy", "haproxyfast", "fast", "handoff", "relayed")),
           ("keepalive", 16, ("sidetrack", "haproxy", "haproxyfast", "fast", "handoff", "relayed")),
           ("keepalive", 64, ("sidetrack", "haproxy", "haproxyfast", "fast", "handoff", "relayed", "gofast", "gohandoff")),
-          ("crr", 16, ("haproxy", "sidetrack", "handoff")))
+          ("crr", 16, ("haproxy", "sidetrack", "handoff", "passed", "fast")))
 WARMUP_S = {True: 1.8, False: 0.1}  # a fast path arms one second after it was adopted
 # mode, its pod (None: no agent on either side), the first of its two ports
 CONNECT_MODES = (("control", None, 7000), ("off", "off", 7010), ("excluded port", "excluded", 7020),
