@@ -13,7 +13,9 @@ Outcome Explorer::run() {
   for (std::size_t i = 0; i < order_.size() && outcome_.wrong == Wrong::kNothing; ++i) {
     from_ = order_[i];
     const State& state = from_->first;
-    send(state);
+    for (thread_ = 0; thread_ < threads(); ++thread_) {
+      send(state);
+    }
     receive(state);
     deliver(state);
     if (!state.releasing && !state.b_releasing) {
@@ -38,8 +40,9 @@ Outcome Explorer::run() {
 
 State Explorer::begin() const {
   State state;
+  state.a.call[1].next = kSecond;
   if (setup_.was_out) {
-    state.a.next = state.expected = 3;
+    state.a.call[0].next = state.expected[0] = 3;
     state.a.written = state.a.sent = state.ea.copied = 1;
     state.engine.slot = state.engine.written = state.b.copied = 2;
     state.has_left = 1;
@@ -56,6 +59,7 @@ void Explorer::add(const State& state, const Node* from, const char* action) {
   const bool ends = state.ended == kFin;
   outcome_.ends |= ends;
   outcome_.skips_tcp |= ends && state.a.sent + state.a.handed != 0;
+  outcome_.overflows |= ends && state.a.overflown != 0;
   outcome_.hands_off |= ends && state.a.handed != 0;
   outcome_.resets |= state.ended == kReset && state.a.sent + state.a.handed != 0;
 }
@@ -71,34 +75,55 @@ void Explorer::fail(Wrong wrong, const std::string& what, const char* action) {
 }
 
 void Explorer::write_tcp(State& state) const {
-  state.a.phase = kNotSending;
+  call_of(state).phase = kNotSending;
   if (state.a.aborted) {
     state.closed = 1;  // it fails, and A sends no more
     return;
   }
-  peer_of(state).wire.push(state.a.next++);
+  peer_of(state).wire.push(call_of(state).next++);
   ++state.a.written;
+}
+
+// A: close(), when no thread is in a call any more.
+void Explorer::close(State state) {
+  if (thread_ != 0 || state.a.call[0].phase != kNotSending ||
+      state.a.call[1].phase != kNotSending || !has_sent_all(state, 0) || !has_sent_all(state, 1) ||
+      state.closed || state.a.aborted) {
+    return;
+  }
+  state.closed = 1;
+  peer_of(state).wire.push(kFin);
+  ++state.a.written;
+  go(state, "A: close()");
 }
 
 void Explorer::send(const State& before) {
   State state = before;
-  Sender& a = state.a;
-  switch (a.phase) {
+  const Sender& a = state.a;
+  Call& call = call_of(state);
+  switch (call.phase) {
     case kNotSending:
-      if (a.next <= setup_.messages && !state.closed) {
-        a.phase = !a.adopted || state.a_is_out ? kPlain : a.linked ? kLook1 : kPeer;
-        return go(state, "A: send() begins");
-      }
-      if (!state.closed && !a.aborted) {
-        state.closed = 1;
-        peer_of(state).wire.push(kFin);
-        ++a.written;
-        return go(state, "A: close()");
+      close(before);
+      if (!has_sent_all(state, thread_) && !state.closed) {
+        call.phase = !a.adopted || state.a_is_out ? kPlain : kWaits;
+        if (!setup_.two_threads && call.phase == kWaits) {
+          call.phase = a.linked ? kLook1 : kPeer;
+        }
+        go(state, "A: send() begins");
       }
       return;
     case kPlain:
-      write_tcp(state);
-      return go(state, "A: a plain send() writes to TCP");
+      if (!a.is_locked()) {
+        write_tcp(state);
+        go(state, "A: a plain send() writes to TCP");
+      }
+      return;
+    case kWaits:
+      if (!a.is_locked()) {
+        call.phase = a.linked ? kLook1 : kPeer;
+        go(state, "A: send() has the lock");
+      }
+      return;
     case kLook1:
     case kLook2:
     case kLook3:
@@ -129,6 +154,22 @@ bool Explorer::reader_allows(st_reader reader) const {
   return st_reader_allows(&reader, kCookie) == ST_FAST_NONE;
 }
 
+// The last thing that is asked: what waits is counted anew where the reader's queue is empty.
+bool Explorer::has_room(Sender& a, const st_reader& reader) const {
+  if (setup_.room == 0) {
+    return st_room(&reader, 1, kWindow, 1, 0, 0) == ST_FAST_NONE;
+  }
+  a.waiting = reader.queue_empty ? std::uint8_t{0} : a.waiting;
+  const auto room = static_cast<std::uint32_t>(setup_.room);
+  const bool by_messages = setup_.bound == Bound::kMessages;
+  const bool free =
+      st_room(&reader, 1, by_messages ? kWindow : room, setup_.bound == Bound::kCharged ? 1 : 0,
+              (by_messages ? ST_FAST_MESSAGES - room : 0) + a.waiting, a.waiting) == ST_FAST_NONE;
+  a.overflown = free ? a.overflown : std::uint8_t{1};
+  a.waiting = static_cast<std::uint8_t>(a.waiting + (free ? 1 : 0));
+  return free || !guards_.room;
+}
+
 void Explorer::redirect(const State& state, const char* action) {
   if (state.a.aborted) {
     return fail(Wrong::kAfterReset, "A sent after it was reset", action);
@@ -142,26 +183,31 @@ void Explorer::try_peer(State state, bool locked) {
   a.armed |= may_arm(a.arming, guards_.peer_armed, a.peer_copied, peer_of(state).copied);
   const bool read = !guards_.peer_all_read || st_all_read(kFirst + a.written, peer.copied_seq);
   if (!a.armed || !read || (a.released && peer.queue_empty) || !allows(a, peer) ||
-      !reader_allows(peer) || st_room(&peer, 1, kWindow, 1, 0, 0) != ST_FAST_NONE) {
+      !reader_allows(peer) || !has_room(a, peer)) {
     write_tcp(state);
     return go(state, "A: the program decides for TCP");
   }
   ++a.sent;
-  a.phase = kOnWayToPeer;
+  call_of(state).phase = kOnWayToPeer;
   redirect(state, "A: the program redirects, drops the lock");
 }
 
 void Explorer::arrive(State state) {
-  Reader& reader = state.a.phase == kOnWayToFar ? state.b : peer_of(state);
+  Call& call = call_of(state);
+  Reader& reader = call.phase == kOnWayToFar ? state.b : peer_of(state);
   if (!reader.adopted) {
     return fail(Wrong::kLost, "a byte was redirected to a socket that was taken out",
                 "A: enqueues");
   }
-  reader.fast.push(state.a.next++);
-  if (state.a.phase == kOnWayToFar) {
+  reader.fast.push(call.next++);
+  // What another thread has on its way is not counted by all.
+  if (setup_.room != 0 && reader.fast.size() >= setup_.room + static_cast<int>(threads())) {
+    return fail(Wrong::kTooMany, "more waits past TCP than there is room for", "A: enqueues");
+  }
+  if (call.phase == kOnWayToFar) {
     ++state.a.handed;
   }
-  state.a.phase = kNotSending;
+  call.phase = kNotSending;
   go(state, "A: the byte is enqueued, send() returns");
 }
 
@@ -200,9 +246,12 @@ void Explorer::receive(State state) {
     return go(state, "B: a step of recv()");
   }
   if (byte == kFin) {
-    if (state.expected != setup_.messages + 1) {
-      return fail(Wrong::kEnd, "B read the end before message " + std::to_string(state.expected),
-                  "B: recv() returns 0");
+    for (std::size_t thread = 0; thread < threads(); ++thread) {
+      if (state.expected[thread] != first_of(thread) + setup_.messages) {
+        return fail(Wrong::kEnd,
+                    "B read the end before message " + std::to_string(state.expected[thread]),
+                    "B: recv() returns 0");
+      }
     }
     state.ended = kFin;
     return go(state, "B: recv() returns 0");
@@ -211,13 +260,14 @@ void Explorer::receive(State state) {
     state.ended = kReset;
     return go(state, "B: recv() fails");
   }
-  if (byte != state.expected) {
+  std::uint8_t& expected = state.expected[byte < kSecond ? 0 : 1];
+  if (byte != expected) {
     return fail(
         Wrong::kOrder,
-        "B read message " + std::to_string(byte) + " instead of " + std::to_string(state.expected),
+        "B read message " + std::to_string(byte) + " instead of " + std::to_string(expected),
         "B: recv() returns a byte");
   }
-  ++state.expected;
+  ++expected;
   go(state, "B: recv() returns a byte");
 }
 
@@ -243,9 +293,7 @@ void Explorer::deliver_to(State& state, Reader& reader, const char* action) {
 
 // Another thread, or the kernel, resets A's connection. A call that decides has the lock.
 void Explorer::abort(State state) {
-  const std::uint8_t phase = state.a.phase;
-  const bool decides = phase == kPeer || (phase >= kLook1 && phase <= kLook3);
-  if (state.a.aborted || state.closed || decides) {
+  if (state.a.aborted || state.closed || state.a.is_locked()) {
     return;
   }
   state.a.aborted = 1;

@@ -4,7 +4,7 @@
 // one action; all interleavings are tried. What may skip TCP is decided by sidetrack/fast_rules.h.
 //
 // Messages are one byte and numbered: B must read 1, 2, 3 ... and then the end of the stream. One
-// thread sends and one reads on each socket.
+// thread sends and one reads on each socket; or two send on A's, and those of each come in order.
 #pragma once
 
 #include <cstddef>
@@ -33,7 +33,15 @@ struct Guards {
   bool reader_adopted = true;    // who is not in is not sent to past TCP
   bool reader_state = true;      // nor is one that was reset
   bool denied_now = true;        // a switch waits until the reader's queue is empty
+  bool room = true;              // only so many messages may wait past TCP
   bool keeps_sent = true;        // what was redirected to the engine is known when A is back
+};
+
+// By what st_room() knows how many messages wait.
+enum class Bound {
+  kCharged,    // the memory that the kernel charges the reader
+  kUncharged,  // the bytes since the reader's queue was seen empty
+  kMessages,   // the messages since then
 };
 
 struct Setup {
@@ -44,6 +52,9 @@ struct Setup {
   bool aborts = false;  // A may be reset at any time
   bool switches = false;           // policy may change at any time, and B reads with MSG_PEEK first
   bool engine_sends_fast = false;  // the product never does
+  bool two_threads = false;        // send, each so many messages
+  int room = 0;                    // messages that may wait past TCP; 0 = any number
+  Bound bound = Bound::kCharged;
   int messages = 3;
   Guards guards{};
 };
@@ -54,6 +65,7 @@ enum class Wrong {
   kEnd,         // B read the end before a message
   kLost,        // a byte is in no queue that anyone reads
   kAfterReset,  // A's send() did not fail after the reset of its connection
+  kTooMany,     // more wait past TCP than there is room for
   kHidden,      // B peeks, and does not see a message that has come
 };
 
@@ -62,6 +74,7 @@ struct Outcome {
   bool ends = false;       // a run was found in which B has read everything
   bool skips_tcp = false;  // ... in which bytes skipped TCP
   bool hands_off = false;  // ... past the engine
+  bool overflows = false;  // ... and a message went by TCP for want of room
   bool resets = false;     // one that was reset after bytes skipped TCP
   Wrong wrong = Wrong::kNothing;
   std::string what;              // in words

@@ -32,15 +32,24 @@ class Explorer {
   void redirect(const State& state, const char* action);
 
   Reader& peer_of(State& state) const { return setup_.relay ? state.ea : state.b; }
-  // In a call that began past TCP: it holds the psock.
-  static bool is_past_tcp(const Sender& a) { return a.phase != kNotSending && a.phase != kPlain; }
+  // Of the thread whose step is tried.
+  Call& call_of(State& state) const { return state.a.call[thread_]; }
+  // Everything of this thread is sent.
+  [[nodiscard]] bool has_sent_all(const State& state, std::size_t thread) const {
+    return state.a.call[thread].next ==
+           first_of(thread) + (thread < threads() ? setup_.messages : 0);
+  }
+  static constexpr int first_of(std::size_t thread) { return thread == 0 ? 1 : kSecond; }
+  [[nodiscard]] std::size_t threads() const { return setup_.two_threads ? 2 : 1; }
   // One step of a recv(). True: `*byte` was read.
   static bool step(Reader& reader, std::uint8_t* byte);
 
+  void close(State state);
   void send(const State& before);
   void write_tcp(State& state) const;
   [[nodiscard]] bool allows(const Sender& a, const st_reader& reader) const;
   [[nodiscard]] bool reader_allows(st_reader reader) const;
+  [[nodiscard]] bool has_room(Sender& a, const st_reader& reader) const;
   // `locked`: any reason of the moment for TCP.
   void try_peer(State state, bool locked);
   void arrive(State state);
@@ -70,6 +79,7 @@ class Explorer {
   std::unordered_map<State, Origin, Hash> seen_;
   std::vector<const Node*> order_;
   const Node* from_ = nullptr;
+  std::size_t thread_ = 0;
   Outcome outcome_;
 };
 

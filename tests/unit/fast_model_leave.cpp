@@ -18,7 +18,7 @@ void Explorer::put_in(State state) {
 void Explorer::join(const State& before) {
   State state = before;
   const bool leaves = before.a.adopted && before.a.released;
-  if (!before.a.adopted && !is_past_tcp(before.a)) {
+  if (!before.a.adopted && !before.a.is_past_tcp()) {
     put_in(before);
   }
   if (!peer_of(state).adopted && !leaves) {
@@ -83,7 +83,7 @@ bool Explorer::release(State& state, const Reader& reader, std::uint8_t brought,
   const bool is_in = state.a.adopted && state.a_is_out == 0;
   const bool knows_sender = &look == &state.releasing || guards_.linked_both_ways;
   const bool sending =
-      knows_sender && is_past_tcp(state.a) && (is_in || guards_.release_sees_leavers);
+      knows_sender && state.a.is_past_tcp() && (is_in || guards_.release_sees_leavers);
   std::uint64_t fact = 0;
   switch (st_drain_asks(look)) {
     case ST_DRAIN_SENDING:

@@ -6,33 +6,34 @@ namespace sidetrack::model {
 
 void Explorer::look_for_handoff(State state) {
   Sender& a = state.a;
-  const int look = a.phase - kLook1 + (guards_.slot_first ? 0 : 1);
+  Call& call = call_of(state);
+  const int look = call.phase - kLook1 + (guards_.slot_first ? 0 : 1);
   if (look % 3 == 0) {
-    a.seen_slot = state.engine.slot;
+    call.seen_slot = state.engine.slot;
   } else if (look % 3 == 1) {
-    a.seen_leg = state.engine.written;
+    call.seen_leg = state.engine.written;
   } else {
-    a.seen_copied = state.b.copied;
+    call.seen_copied = state.b.copied;
   }
-  if (a.phase != kLook3) {
-    ++a.phase;
+  if (call.phase != kLook3) {
+    ++call.phase;
     return go(state, "A: the program looks, for a handoff");
   }
-  a.phase = kPeer;
+  call.phase = kPeer;
   Reader seen = state.b;
-  seen.copied = a.seen_copied;
+  seen.copied = call.seen_copied;
   const st_reader far = look_at(seen, false);
   const bool empty =
-      !guards_.relay_empty || st_relay_empty(a.seen_slot, kFirst + a.written, kFirst, a.sent);
+      !guards_.relay_empty || st_relay_empty(call.seen_slot, kFirst + a.written, kFirst, a.sent);
   a.far_armed |= may_arm(a.linked, guards_.far_armed, a.far_copied, seen.copied);
-  const bool read = !guards_.far_all_read || st_all_read(kFirst + a.seen_leg, far.copied_seq);
+  const bool read = !guards_.far_all_read || st_all_read(kFirst + call.seen_leg, far.copied_seq);
   const bool leaves = a.released && far.queue_empty;
   if (empty && a.far_armed && read && !leaves && allows(a, far) && reader_allows(far) &&
-      st_room(&far, 1, kWindow, 1, 0, 0) == ST_FAST_NONE && !state.engine.closed) {
-    a.phase = kOnWayToFar;
+      !state.engine.closed && has_room(a, far)) {
+    call.phase = kOnWayToFar;
   }
-  a.seen_slot = a.seen_leg = a.seen_copied = 0;
-  if (a.phase == kPeer) {
+  call.seen_slot = call.seen_leg = call.seen_copied = 0;
+  if (call.phase == kPeer) {
     return go(state, "A: the program decides against a handoff");
   }
   redirect(state, "A: the program hands off, drops the lock");

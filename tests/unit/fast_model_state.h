@@ -51,6 +51,7 @@ struct Reader {
 enum Sending : std::uint8_t {
   kNotSending,
   kPlain,  // chose TCP's own sendmsg
+  kWaits,  // chose the one past TCP, and waits for the lock that another thread may have
   kLook1,  // handoff: the three looks
   kLook2,
   kLook3,
@@ -59,12 +60,28 @@ enum Sending : std::uint8_t {
   kOnWayToFar,
 };
 
+// A thread that sends: its call, if it is in one.
+struct Call {
+  std::uint8_t next = 1;  // what it sends
+  std::uint8_t phase = kNotSending;
+  std::uint8_t seen_slot = 0;
+  std::uint8_t seen_leg = 0;
+  std::uint8_t seen_copied = 0;
+
+  // The call has a psock.
+  [[nodiscard]] bool is_past_tcp() const { return phase != kNotSending && phase != kPlain; }
+  // It has the socket's lock.
+  [[nodiscard]] bool decides() const { return phase >= kLook1 && phase <= kPeer; }
+};
+
+// Messages of the second thread begin with this one.
+constexpr std::uint8_t kSecond = 8;
+
 struct Sender {
-  std::uint8_t next = 1;
+  Call call[2];
   std::uint8_t written = 0;  // by TCP
   std::uint8_t sent = 0;     // redirected to the peer
   std::uint8_t handed = 0;   // redirected to the far end
-  std::uint8_t phase = kNotSending;
   std::uint8_t adopted = 0;
   std::uint8_t arming = 0;  // both are in
   std::uint8_t armed = 0;
@@ -73,12 +90,14 @@ struct Sender {
   std::uint8_t linked = 0;
   std::uint8_t far_armed = 0;
   std::uint8_t far_copied = 0;
-  std::uint8_t seen_slot = 0;
-  std::uint8_t seen_leg = 0;
-  std::uint8_t seen_copied = 0;
-  std::uint8_t aborted = 0;  // has sent a reset: its send() must fail
-  std::uint8_t denied = 0;   // by policy
-  std::uint8_t pad[2] = {};
+  std::uint8_t aborted = 0;    // has sent a reset: its send() must fail
+  std::uint8_t denied = 0;     // by policy
+  std::uint8_t waiting = 0;    // redirected since a reader's queue was seen empty
+  std::uint8_t overflown = 0;  // one went by TCP for want of room
+  std::uint8_t pad[3] = {};
+
+  [[nodiscard]] bool is_past_tcp() const { return call[0].is_past_tcp() || call[1].is_past_tcp(); }
+  [[nodiscard]] bool is_locked() const { return call[0].decides() || call[1].decides(); }
 };
 
 enum Relaying : std::uint8_t { kNotRelaying, kCounted, kWrote, kOnWay };
@@ -96,17 +115,17 @@ struct State {
   Reader b;
   Reader ea;
   Engine engine;
-  std::uint8_t expected = 1;
-  std::uint8_t ended = 0;      // B has read the end: kFin or kReset
-  std::uint8_t closed = 0;     // A sends no more
-  std::uint8_t releasing = 0;  // how far the look before A's peer is taken out is
+  std::uint8_t expected[2] = {1, kSecond};  // by the thread that sends it
+  std::uint8_t ended = 0;                   // B has read the end: kFin or kReset
+  std::uint8_t closed = 0;                  // A sends no more
+  std::uint8_t releasing = 0;               // how far the look before A's peer is taken out is
   std::uint8_t release_count = 0;
   std::uint8_t a_is_out = 0;   // A was taken out before its peer
   std::uint8_t b_leaving = 0;  // the relay's other pair leaves, too
   std::uint8_t b_releasing = 0;
   std::uint8_t b_count = 0;
   std::uint8_t has_left = 0;  // a relay's pairs leave once: more would be too many states
-  std::uint8_t pad[2] = {};
+  std::uint8_t pad = 0;
 
   bool operator==(const State& other) const {
     return std::memcmp(this, &other, sizeof(State)) == 0;
@@ -130,6 +149,7 @@ inline st_reader look_at(const Reader& reader, bool locked) {
   st_reader found{};
   found.cookie = kCookie;
   found.copied_seq = kFirst + reader.copied;
+  found.queued = static_cast<std::uint32_t>(reader.fast.size());
   found.receive_buffer = 4 * kWindow;
   found.state = state_of(reader.reset);
   found.adopted = reader.adopted;

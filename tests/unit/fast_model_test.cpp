@@ -19,6 +19,7 @@ void expect_right(const Setup& setup) {
   EXPECT_TRUE(outcome.skips_tcp) << "nothing ever skips TCP";
   EXPECT_EQ(outcome.hands_off, setup.relay);
   EXPECT_EQ(outcome.resets, setup.aborts);
+  EXPECT_EQ(outcome.overflows, setup.room != 0);
   testing::Test::RecordProperty("states", static_cast<int>(outcome.states));
 }
 
@@ -120,6 +121,73 @@ TEST(Relay, loses_bytes_if_it_is_linked_one_way_only) {
 TEST(Relay, reorders_if_what_was_redirected_before_it_left_is_forgotten) {
   expect_wrong(Wrong::kOrder,
                {.relay = true, .was_out = true, .messages = 5, .guards = {.keeps_sent = false}});
+}
+
+// FAST -> TCP because too much waits, and back.
+class Room : public testing::TestWithParam<Bound> {
+ protected:
+  static model::Setup setup(bool relay, const Guards& guards = {}) {
+    return {.relay = relay,
+            .room = 1,
+            .bound = GetParam(),
+            .messages = relay ? 4 : 5,
+            .guards = guards};
+  }
+};
+
+TEST_P(Room, is_never_exceeded_and_its_end_reorders_nothing) {
+  expect_right(setup(false));
+  expect_right(setup(true));
+  model::Setup leaves = setup(false);
+  leaves.leaves = true;
+  expect_right(leaves);
+}
+
+TEST_P(Room, is_exceeded_unless_it_is_looked_at) {
+  expect_wrong(Wrong::kTooMany, setup(false, {.room = false}));
+  expect_wrong(Wrong::kTooMany, setup(true, {.room = false}));
+}
+
+TEST_P(Room, makes_no_other_guard_needless) {
+  expect_wrong(Wrong::kOrder, setup(false, {.peer_all_read = false}));
+  expect_wrong(Wrong::kOrder, setup(false, {.peer_armed = false}));
+  expect_wrong(Wrong::kOrder, setup(true, {.peer_all_read = false}));
+  expect_wrong(Wrong::kOrder, setup(true, {.far_all_read = false}));
+  expect_wrong(Wrong::kOrder, setup(true, {.relay_empty = false}));
+  expect_wrong(Wrong::kOrder, setup(true, {.slot_first = false}));
+  expect_wrong(Wrong::kOrder, setup(true, {.counts_plain_late = false}));
+}
+
+INSTANTIATE_TEST_SUITE_P(, Room,
+                         testing::Values(Bound::kCharged, Bound::kUncharged, Bound::kMessages),
+                         [](const auto& bound) {
+                           return std::string(bound.param == Bound::kCharged     ? "charged"
+                                              : bound.param == Bound::kUncharged ? "uncharged"
+                                                                                 : "messages");
+                         });
+
+// A thread may decide while what the other has redirected is not in the queue yet.
+TEST(TwoThreads, have_their_messages_in_order) {
+  expect_right({.two_threads = true, .messages = 3});
+  expect_right({.leaves = true, .two_threads = true, .messages = 2});
+  expect_right({.two_threads = true, .room = 1, .messages = 3});
+  expect_right({.relay = true, .two_threads = true, .messages = 2});
+}
+
+TEST(TwoThreads, need_the_same_guards) {
+  expect_wrong(Wrong::kOrder,
+               {.two_threads = true, .messages = 2, .guards = {.peer_all_read = false}});
+  expect_wrong(Wrong::kOrder,
+               {.two_threads = true, .messages = 2, .guards = {.peer_armed = false}});
+  expect_wrong(Wrong::kLost, {.leaves = true,
+                              .two_threads = true,
+                              .messages = 1,
+                              .guards = {.release_sees_senders = false}});
+  for (const Guards& guards : {Guards{.far_all_read = false}, Guards{.relay_empty = false},
+                               Guards{.slot_first = false}, Guards{.counts_plain_late = false}}) {
+    expect_wrong(Wrong::kOrder,
+                 {.relay = true, .two_threads = true, .messages = 2, .guards = guards});
+  }
 }
 
 TEST(Reset, is_told_to_every_later_send) {
