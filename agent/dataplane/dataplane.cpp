@@ -8,6 +8,7 @@
 #include <cstdarg>
 #include <cstdio>
 #include <cstdlib>
+#include <optional>
 
 #include "agent/dataplane/impl.h"
 #include "agent/dataplane/pinned.h"
@@ -89,6 +90,24 @@ Error load_error(int error_number) {
   return error;
 }
 
+std::optional<bpf_map_info> pinned_map(const std::string& path) {
+  const UniqueFd pinned(bpf_obj_get(path.c_str()));
+  bpf_map_info info{};
+  std::uint32_t size = sizeof(info);
+  if (!pinned.valid() || bpf_obj_get_info_by_fd(pinned.get(), &info, &size) != 0) {
+    return std::nullopt;
+  }
+  return info;
+}
+
+// libbpf takes over a map only with the flags that it was made with, which are no matter of what is
+// in it.
+void keep_flags(bpf_map* map, const std::string& path) {
+  if (const auto pinned = pinned_map(path)) {
+    (void)bpf_map__set_map_flags(map, pinned->map_flags);
+  }
+}
+
 // A trial: the same helper came to both kinds of programs at once (5.15).
 bool has_netns_helper() {
   return libbpf_probe_bpf_helper(BPF_PROG_TYPE_SOCK_OPS, BPF_FUNC_get_netns_cookie, nullptr) != 0 &&
@@ -129,6 +148,7 @@ Result<void> Dataplane::Impl::load(const Parts& parts) {
     if (bpf_map__set_pin_path(map, path.c_str()) != 0) {
       return errno_error("pin " + path, errno);
     }
+    keep_flags(map, path);
   }
   if (const int error = sidetrack_bpf::load(skeleton.get()); error != 0) {
     return load_error(-error);
@@ -162,15 +182,13 @@ Result<void> Dataplane::check_pins(const std::string& pin_dir) {
   const bpf_map* map = nullptr;
   bpf_object__for_each_map(map, skeleton->obj) {
     const std::string path = version_dir(pin_dir) + "/maps/" + bpf_map__name(map);
-    const UniqueFd pinned(bpf_map__is_internal(map) ? -1 : bpf_obj_get(path.c_str()));
-    bpf_map_info info{};
-    std::uint32_t size = sizeof(info);
-    if (!pinned.valid() || bpf_obj_get_info_by_fd(pinned.get(), &info, &size) != 0) {
+    const auto pinned = bpf_map__is_internal(map) ? std::nullopt : pinned_map(path);
+    if (!pinned) {
       continue;
     }
-    if (info.type != bpf_map__type(map) || info.key_size != bpf_map__key_size(map) ||
-        info.value_size != bpf_map__value_size(map) ||
-        info.max_entries != bpf_map__max_entries(map)) {
+    if (pinned->type != bpf_map__type(map) || pinned->key_size != bpf_map__key_size(map) ||
+        pinned->value_size != bpf_map__value_size(map) ||
+        pinned->max_entries != bpf_map__max_entries(map)) {
       return make_error(ErrorCode::kInvalid,
                         path +
                             " is of another version: it cannot be taken over. Run "

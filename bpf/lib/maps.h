@@ -44,10 +44,10 @@ struct {
 	__type(value, struct st_pod);
 } st_pods __weak SEC(".maps");
 
-/* Agent makes and deletes the rows with those of st_pods, the programs count in them. */
+/* Agent makes and deletes the rows with those of st_pods, the programs count in them. All rows are
+ * made at once: before 6.1 the kernel warns of tracepoints that use another map. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__uint(max_entries, ST_MAX_PODS);
 	__type(key, __u64);
 	__type(value, struct st_pod_state);
