@@ -18,13 +18,14 @@ class AgentNode : public FaultNode {
       start_echo({"echo:7000", "echo:7001"});
     }
   }
-  // How often the agent has said that it put objects into force, until it said `end`.
-  [[nodiscard]] std::size_t applied(const std::string& end = "no end") const {
+  // How often the agent has said that it put objects into force.
+  [[nodiscard]] std::size_t applied() const { return said("event=applied", "no end"); }
+  // How often the agent has said `what`, until it said `end`.
+  [[nodiscard]] std::size_t said(const std::string& what, const std::string& end) const {
     std::string log = sidetrack_->agent().output();
     log = log.substr(0, log.find(end));
     std::size_t count = 0;
-    for (auto at = log.find("event=applied"); at != std::string::npos;
-         at = log.find("event=applied", at + 1)) {
+    for (auto at = log.find(what); at != std::string::npos; at = log.find(what, at + 1)) {
       ++count;
     }
     return count;

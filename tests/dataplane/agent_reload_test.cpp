@@ -118,15 +118,15 @@ TEST_F(AgentReload, sighup_reads_every_list_compat_and_the_log_level_again) {
   }
   ASSERT_NO_FATAL_FAILURE(reload("log-level = warn\nexclude-outbound-cidrs = " + api_v4_ + "\n"));
   ASSERT_TRUE(eventually_explains("excluded_cidr"));
-  const std::size_t before = applied();
   ASSERT_NO_FATAL_FAILURE(reload("log-level = warn\n"));
   ASSERT_TRUE(eventually_explains("redirected"));
   ASSERT_NO_FATAL_FAILURE(reload("log-level = info\nexclude-outbound-cidrs = " + api_v4_ + "\n"));
   ASSERT_TRUE(eventually_explains("excluded_cidr"));
-  // An error, said at every level, and after all else: of two changes it has told the second.
+  // An error, said at every level, and after all else: of the three changes it has told the third.
   ASSERT_NO_FATAL_FAILURE(reload("log-level = loud\n"));
   ST_ASSERT_OK(sidetrack_->agent().wait_for_output("event=reload_refused"));
-  EXPECT_EQ(applied("event=reload_refused"), before + 1) << sidetrack_->logs();
+  EXPECT_EQ(said("event=reloaded", "event=reload_refused"), std::size(reasons) + 1)
+      << sidetrack_->logs();
 }
 
 TEST_F(AgentReload, sighup_while_it_starts_ends_nothing_and_is_not_lost) {

@@ -184,7 +184,7 @@ TEST_F(FastSwitches, the_nodes_switch_is_read_again_at_sighup) {
 
   // What began while it was off is not noted, and stays on TCP.
   ASSERT_NO_FATAL_FAILURE(flip("auto"));
-  ASSERT_TRUE(eventually(kPatience, [&] { return status("fast_path") == "on"; }))
+  ASSERT_TRUE(eventually(3 * kPatience, [&] { return status("fast_path") == "on"; }))
       << agent_->output();
   Ends young = open(true);
   make_fast({&young});
