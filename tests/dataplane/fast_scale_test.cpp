@@ -8,6 +8,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "sidetrack/abi/fast.h"
 #include "tests/dataplane/fast_talkers.h"
 #include "tests/lab/proc_stats.h"
 
@@ -16,11 +17,14 @@ namespace {
 
 using nlohmann::json;
 
-constexpr std::uint64_t kConnections = 9000;
 const milliseconds kSoon{500};  // a hot connection, from the end of its pod's probation
-// Both ends of one connection: two entries of the sockhash, two psocks, two storages.
+// Both ends of one TCP connection: two entries of the sockhash, two psocks, two storages.
 constexpr std::uint64_t kKernelBytes = 6144;
 constexpr std::uint64_t kAgentBytes = 2048;
+// The engine keeps one of its links to itself; a pod has room for one relayed connection more.
+constexpr std::uint64_t kLinks = ST_LINKS_PER_ENGINE - 1;
+constexpr std::uint64_t kRelayedOfPod = ST_PAIR_QUOTA / 2;
+static_assert(kRelayedOfPod == kLinks + 1);
 
 // Bytes in the kernel's caches for small objects, of all processes.
 std::uint64_t slab_bytes() {
@@ -49,29 +53,58 @@ class FastScale : public FastTalkers {
   }
 };
 
-TEST_F(FastScale, nine_thousand_connections_skip_tcp_at_once) {
-  // So many segments that none is adopted before all are there.
-  ASSERT_NO_FATAL_FAILURE(start({.round_trips = "16"}));
-  const std::uint64_t agent_before = resident_bytes(sidetrack_->agent().pid());
-  ASSERT_NO_FATAL_FAILURE(hold(kConnections));
-  expect_exact(kConnections);
-  ASSERT_EQ(adopted(), 0U);
-  const std::uint64_t slab_before = slab_bytes();
-  const auto begin = Clock::now();
-  ASSERT_NO_FATAL_FAILURE(expect_all_adopted(kConnections));
-  const auto took = std::chrono::ceil<milliseconds>(Clock::now() - begin);
-  const std::uint64_t kernel = (slab_bytes() - slab_before) / kConnections;
-  const std::uint64_t agent =
-      (resident_bytes(sidetrack_->agent().pid()) - agent_before) / kConnections;
-  expect_all_fast(kConnections);
-  EXPECT_LE(kernel, kKernelBytes);
-  EXPECT_LE(agent, kAgentBytes);
-  fmt::print("{}\n", json{{"adopted_connections", kConnections},
-                          {"all_adopted_ms", took.count()},
-                          {"kernel_bytes_per_connection", kernel},
-                          {"agent_bytes_per_connection", agent},
-                          {"agent_rss_bytes", resident_bytes(sidetrack_->agent().pid())}}
-                         .dump());
+class FastScaleOfMany : public FastScale {
+ protected:
+  // `count` connections of `pairs` TCP connections each: that all are adopted, and what one costs.
+  void expect_many(const std::string& mode, std::uint64_t count, std::uint64_t pairs) {
+    // So many segments that none is adopted before all are there.
+    ASSERT_NO_FATAL_FAILURE(start({.round_trips = "16", .mode = mode}));
+    const std::uint64_t agent_before = resident_bytes(sidetrack_->agent().pid());
+    ASSERT_NO_FATAL_FAILURE(hold(count));
+    expect_exact(count);
+    ASSERT_EQ(adopted(), 0U);
+    const std::uint64_t slab_before = slab_bytes();
+    const milliseconds took = until_adopted(count);
+    ASSERT_FALSE(HasFatalFailure());
+    const std::uint64_t kernel = (slab_bytes() - slab_before) / count;
+    const std::uint64_t agent = (resident_bytes(sidetrack_->agent().pid()) - agent_before) / count;
+    expect_all_fast(count);
+    EXPECT_LE(kernel, pairs * kKernelBytes);
+    EXPECT_LE(agent, pairs * kAgentBytes);
+    fmt::print("{}\n", json{{"mode", mode},
+                            {"adopted_connections", count},
+                            {"all_adopted_ms", took.count()},
+                            {"kernel_bytes_per_connection", kernel},
+                            {"agent_bytes_per_connection", agent},
+                            {"agent_rss_bytes", resident_bytes(sidetrack_->agent().pid())}}
+                           .dump());
+  }
+};
+
+TEST_F(FastScaleOfMany, nine_thousand_connections_skip_tcp_at_once) {
+  expect_many("passthrough", 9000, 1);
+}
+
+// Those beyond are relayed as without the fast path; the one for which there is room, but no link,
+// skips TCP to the engine only.
+TEST_F(FastScaleOfMany, as_many_skip_the_engine_as_it_has_links_and_more_are_relayed) {
+  constexpr std::uint64_t kMore = 200;
+  ASSERT_NO_FATAL_FAILURE(expect_many("redirect", kLinks, 2));
+  const std::uint64_t full = counted().refused["fp_pairs_full"];
+  ASSERT_NO_FATAL_FAILURE(hold(kMore));
+  FastCounts round;
+  EXPECT_TRUE(eventually(kLong,
+                         [&] {
+                           const FastCounts before = counted();
+                           expect_exact(kLinks + kMore);
+                           round = counted();
+                           round.handoffs -= before.handoffs;
+                           round.messages -= before.messages;
+                           return HasFailure() ||
+                                  (round.handoffs == 2 * kLinks && round.messages == 2);
+                         }))
+      << round.handoffs << " past the engine, " << round.messages << " to it";
+  EXPECT_EQ(round.refused["fp_pairs_full"] - full, 2 * (kMore - 1));
 }
 
 // The best of some: another program may have had the CPU.

@@ -107,12 +107,11 @@ void FastTalkers::expect_all_adopted(std::uint64_t count) {
 }
 
 void FastTalkers::expect_all_fast(std::uint64_t count) {
-  const auto now = [&] { return options_.mode == "redirect" ? handoffs() : fast_messages(); };
   EXPECT_TRUE(eventually(kLong, [&] {
-    const std::uint64_t before = now();
+    const std::uint64_t before = past_tcp();
     expect_exact(count);
-    return HasFailure() || now() - before == 2 * count;
-  })) << now();
+    return HasFailure() || past_tcp() - before == 2 * count;
+  })) << past_tcp();
 }
 
 }  // namespace sidetrack::lab

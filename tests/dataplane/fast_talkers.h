@@ -50,11 +50,16 @@ class FastTalkers : public ScaleNode {
   // Both pods, agent (and engine), server and client.
   void start(const TalkersOptions& options);
 
+  [[nodiscard]] FastCounts counted() const;
   // Connections of which both ends are adopted, as status has it.
   [[nodiscard]] std::uint64_t adopted() const;
   // Messages that skipped TCP, ever, by the kernel's count; by handoff, those past the engine only.
   [[nodiscard]] std::uint64_t fast_messages() const { return counted().messages; }
   [[nodiscard]] std::uint64_t handoffs() const { return counted().handoffs; }
+  // Those that the mode is about.
+  [[nodiscard]] std::uint64_t past_tcp() const {
+    return options_.mode == "redirect" ? handoffs() : fast_messages();
+  }
 
   void hold(std::uint64_t count);
   // A request there and back on each of `count` connections.
@@ -74,7 +79,6 @@ class FastTalkers : public ScaleNode {
 
  private:
   std::uint64_t rounds_ = 0;
-  [[nodiscard]] FastCounts counted() const;
 };
 
 }  // namespace sidetrack::lab
