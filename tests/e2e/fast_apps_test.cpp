@@ -25,8 +25,8 @@ class FastGo : public FastPair {
     const std::string file = write_file(
         world, "haproxy.cfg",
         fmt::format("defaults\n  mode http\n{}  timeout connect 5s\n  timeout client 60s\n"
-                    "  timeout server 60s\nlisten in\n  bind :::8080 v4v6\n  server s {}:8080\n",
-                    options, world.server->v4));
+                    "  timeout server 60s\nlisten in\n  bind :::8080 v4v6\n  server s {}\n",
+                    options, endpoint(*world.server, Ip::kV6, 8080)));
     serve(world, *world.relay, {"haproxy", "-db", "-f", file}, "");
     wait_for_listener(world, *world.relay, 8080);
   }
@@ -41,7 +41,7 @@ http {{
   access_log off; client_max_body_size 512m; keepalive_requests 10000;
   client_body_temp_path {0}/body; proxy_temp_path {0}/proxy; fastcgi_temp_path {0}/fastcgi;
   uwsgi_temp_path {0}/uwsgi; scgi_temp_path {0}/scgi;
-  server {{ listen 8080; root {0}; dav_methods PUT; create_full_put_path on; }}
+  server {{ listen [::]:8080 ipv6only=off; root {0}; dav_methods PUT; create_full_put_path on; }}
 }}
 )",
                                                     root));
@@ -53,7 +53,7 @@ http {{
 TEST_F(FastGo, go_net_http_is_adopted) {
   expect_adopted([this](World& world) { serve_go(world); },
                  [](const World& world) {
-                   return std::vector<std::string>{go(), "drive", url(*world.server)};
+                   return std::vector<std::string>{go(), "drive", url(*world.server, Ip::kV6)};
                  });
 }
 
@@ -61,26 +61,28 @@ TEST_F(FastGo, go_io_copy_relay_splices_and_stays_on_tcp) {
   expect_refused(
       [this](World& world) {
         serve_go(world);
-        serve(world, *world.relay, {go(), "relay", "8080", world.server->v4 + ":8080"}, "ready");
+        serve(world, *world.relay, {go(), "relay", "8080", endpoint(*world.server, Ip::kV6, 8080)},
+              "ready");
       },
       [](const World& world) {
-        return std::vector<std::string>{go(), "drive", url(*world.relay)};
+        return std::vector<std::string>{go(), "drive", url(*world.relay, Ip::kV6)};
       },
       {"fp_splice"});
 }
 
 TEST_F(FastGo, nginx_asks_with_fionread_and_stays_on_tcp) {
-  expect_refused([this](World& world) { serve_nginx(world); },
-                 [](const World& world) {
-                   return std::vector<std::string>{go(), "files", url(*world.server), "200"};
-                 },
-                 {"fp_fionread"});
+  expect_refused(
+      [this](World& world) { serve_nginx(world); },
+      [](const World& world) {
+        return std::vector<std::string>{go(), "files", url(*world.server, Ip::kV6), "200"};
+      },
+      {"fp_fionread"});
 }
 
 TEST_F(FastGo, haproxy_is_adopted) {
   expect_adopted([this](World& world) { serve_haproxy(world, ""); },
                  [](const World& world) {
-                   return std::vector<std::string>{go(), "drive", url(*world.relay)};
+                   return std::vector<std::string>{go(), "drive", url(*world.relay, Ip::kV6)};
                  },
                  Through::kRelay);
 }
@@ -164,7 +166,7 @@ class FastJava : public FastGo {
 TEST_F(FastJava, java_http_client_is_adopted) {
   expect_adopted([this](World& world) { serve_go(world); },
                  [](const World& world) {
-                   return java({"drive-http", url(*world.server) + "/echo"});
+                   return java({"drive-http", url(*world.server, Ip::kV6) + "/echo"});
                  });
 }
 
@@ -186,8 +188,19 @@ TEST_F(FastJava, java_nio_is_adopted) {
         serve(world, *world.server, java({"serve-nio", "7000"}), "ready");
       },
       [](const World& world) {
-        return java({"drive-nio", world.server->v4, "7000"});
+        return java({"drive-nio", host(*world.server, Ip::kV6), "7000"});
       });
+}
+
+TEST_F(FastJava, java_socket_blocks_and_stays_on_tcp) {
+  expect_refused(
+      [this](World& world) {
+        serve(world, *world.server, java({"serve-nio", "7000"}), "ready");
+      },
+      [](const World& world) {
+        return java({"drive-socket", world.server->v4, "7000"});
+      },
+      {"fp_blocking"});
 }
 
 }  // namespace

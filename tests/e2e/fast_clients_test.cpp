@@ -16,8 +16,8 @@ class FastDebian : public FastPair {
  protected:
   void serve_redis(World& world) {
     serve(world, *world.server,
-          {"redis-server", "--port", "6379", "--bind", "*", "--protected-mode", "no", "--save", "",
-           "--dir", folder_of(world)},
+          {"redis-server", "--port", "6379", "--bind", "*", "::*", "--protected-mode", "no",
+           "--save", "", "--dir", folder_of(world)},
           "Ready to accept connections");
   }
 
@@ -34,10 +34,18 @@ class FastDebian : public FastPair {
             {"python3", program_file("fast_python.py"), "serve", kind, "7000"}, "ready");
     };
   }
-  static Command python_client(const std::string& kind) {
-    return [kind](const World& world) {
-      return std::vector<std::string>{
-          "python3", program_file("fast_python.py"), "drive", kind, world.server->v4, "7000"};
+  static Command python_client(const std::string& kind, Ip ip = Ip::kV4) {
+    return [kind, ip](const World& world) {
+      return std::vector<std::string>{"python3", program_file("fast_python.py"), "drive",
+                                      kind,      host(*world.server, ip),        "7000"};
+    };
+  }
+  // So long between two requests.
+  static Command redis_client(const char* pause_s) {
+    return [pause_s](const World& world) {
+      return std::vector<std::string>{"python3", program_file("fast_python.py"),
+                                      "redis",   host(*world.server, Ip::kV6),
+                                      "6379",    pause_s};
     };
   }
 
@@ -48,11 +56,7 @@ class FastDebian : public FastPair {
 };
 
 TEST_F(FastDebian, redis_is_adopted) {
-  expect_adopted([this](World& world) { serve_redis(world); },
-                 [](const World& world) {
-                   return std::vector<std::string>{"python3", program_file("fast_python.py"),
-                                                   "redis", world.server->v4, "6379"};
-                 });
+  expect_adopted([this](World& world) { serve_redis(world); }, redis_client("0.02"));
 }
 
 TEST_F(FastDebian, postgresql_is_adopted) {
@@ -75,7 +79,7 @@ TEST_F(FastDebian, postgresql_is_adopted) {
 }
 
 TEST_F(FastDebian, python_asyncio_is_adopted) {
-  expect_adopted(python_server("asyncio"), python_client("asyncio"));
+  expect_adopted(python_server("asyncio"), python_client("asyncio", Ip::kV6));
 }
 
 TEST_F(FastDebian, python_with_timeouts_is_adopted) {
@@ -96,7 +100,7 @@ TEST_F(FastDebian, curl_and_nghttpd_over_http2_are_adopted) {
       [](const World& world) {
         return shell(fmt::format(
             "({}) | curl -sS --http2-prior-knowledge -T - -w '%{{http_version}}' {} | sha256sum",
-            kSlowly, url(*world.server)));
+            kSlowly, url(*world.server, Ip::kV6)));
       });
 }
 
@@ -122,8 +126,39 @@ TEST_F(FastDebian, netcat_half_closes_and_is_adopted) {
         return shell(
             fmt::format("({0}) | nc -N {1} 7001 >{2} & ({0}) | nc -N {1} 7000 | sha256sum; "
                         "wait; cat {2}",
-                        kSlowly, world.server->v4, folder_of(world) + "/hash"));
+                        kSlowly, host(*world.server, Ip::kV6), folder_of(world) + "/hash"));
       });
+}
+
+// As many streams as were asked for, and that none was cut short.
+TEST_F(FastDebian, iperf3_is_adopted) {
+  expect_adopted(
+      [this](World& world) {
+        serve(world, *world.server, {"iperf3", "-s", "-1", "-p", "5201"}, "");
+        wait_for_listener(world, *world.server, 5201);
+      },
+      [](const World& world) {
+        return shell(fmt::format(
+            "iperf3 -c {} -p 5201 -t 5 -b 200M -P 2 -l 128K -J | python3 -c 'import json, sys\n"
+            "report = json.load(sys.stdin)\nend = report[\"end\"]\n"
+            "print(report.get(\"error\"), len(end[\"streams\"]), "
+            "end[\"sum_received\"][\"bytes\"] > 100e6)'",
+            host(*world.server, Ip::kV6)));
+      });
+}
+
+// The options as they come.
+class FastShipped : public FastDebian {
+ protected:
+  [[nodiscard]] std::vector<std::string> agent_arguments() const override { return {}; }
+};
+
+TEST_F(FastShipped, redis_is_adopted_after_its_probation) {
+  const auto runs =
+      expect_adopted([this](World& world) { serve_redis(world); }, redis_client("0.25"));
+  for (const FastRun& run : runs) {
+    EXPECT_NE(run.reasons.find(" fp_probation "), std::string::npos) << run.reasons;
+  }
 }
 
 using FastNode = FastPair;
@@ -155,7 +190,7 @@ TEST_F(FastRust, rust_tokio_is_adopted) {
         serve(world, *world.server, {*program, "serve", "7000"}, "ready");
       },
       [&](const World& world) {
-        return std::vector<std::string>{*program, "drive", world.server->v4 + ":7000"};
+        return std::vector<std::string>{*program, "drive", endpoint(*world.server, Ip::kV6, 7000)};
       });
 }
 

@@ -38,19 +38,22 @@ const char* mode_of(Way way) {
 
 }  // namespace
 
-void FastPair::set_up_node() {
+std::vector<std::string> FastPair::agent_arguments() const {
+  return {"--fast-path-probation", "0s", "--fast-path-round-trips", "1"};
+}
+
+void FastPair::set_up_node() const {
   ST_ASSERT_VALUE(auto cgroup, TestCgroup::create("fastpair"));
   cgroup_ = std::make_unique<TestCgroup>(std::move(cgroup));
   ST_ASSERT_VALUE(auto objects_folder, TempDir::create("objects"));
   objects_folder_ = std::make_unique<TempDir>(std::move(objects_folder));
   objects_ = std::make_unique<Objects>(objects_folder_->path());
   ST_ASSERT_VALUE(lab_, Lab::create("fastpair"));
-  ST_ASSERT_VALUE(sidetrack_, Sidetrack::create(
-                                  *cgroup_, {.objects_folder = objects_->folder().string(),
-                                             .netns_path = lab_->node().path(),
-                                             .fast_path = true,
-                                             .agent_arguments = {"--fast-path-probation", "0s",
-                                                                 "--fast-path-round-trips", "1"}}));
+  ST_ASSERT_VALUE(sidetrack_,
+                  Sidetrack::create(*cgroup_, {.objects_folder = objects_->folder().string(),
+                                               .netns_path = lab_->node().path(),
+                                               .fast_path = true,
+                                               .agent_arguments = agent_arguments()}));
   ST_ASSERT_OK(sidetrack_->start());
   ready_ = true;
 }
@@ -228,8 +231,9 @@ std::vector<FastRun> FastPair::run_all(const Serve& serve, const Command& client
   return {worlds[1].run, worlds[2].run};
 }
 
-void FastPair::expect_adopted(const Serve& serve, const Command& client, Through through) {
-  const std::vector<FastRun> runs = run_all(serve, client);
+std::vector<FastRun> FastPair::expect_adopted(const Serve& serve, const Command& client,
+                                              Through through) {
+  std::vector<FastRun> runs = run_all(serve, client);
   for (const FastRun& run : runs) {
     EXPECT_GT(run.client_adopted, 0U) << "reasons:" << run.reasons;
     if (through == Through::kRelay) {
@@ -239,6 +243,7 @@ void FastPair::expect_adopted(const Serve& serve, const Command& client, Through
   }
   EXPECT_GT(runs[0].fast_bytes, 0U) << "reasons:" << runs[0].reasons;
   EXPECT_GT(runs[1].handoff_bytes, 0U) << "reasons:" << runs[1].reasons;
+  return runs;
 }
 
 void FastPair::expect_refused(const Serve& serve, const Command& client,
@@ -287,8 +292,13 @@ bool FastPair::no_go() {
   return ::access(go().c_str(), X_OK) != 0;
 }
 
-std::string FastPair::url(const Pod& pod) {
-  return fmt::format("http://{}:8080", pod.v4);
+std::string FastPair::endpoint(const Pod& pod, Ip ip, std::uint16_t port) {
+  const std::string address = host(pod, ip);
+  return fmt::format("{}:{}", ip == Ip::kV6 ? "[" + address + "]" : address, port);
+}
+
+std::string FastPair::url(const Pod& pod, Ip ip) {
+  return "http://" + endpoint(pod, ip, 8080);
 }
 
 void FastPair::serve_go(World& world) {

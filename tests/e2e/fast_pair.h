@@ -30,6 +30,9 @@ inline const milliseconds kProgramPatience = scaled(milliseconds(50'000));
 // Not in the mesh; application to application; through the embedded engine, which steps out.
 enum class Way { kOff, kDirect, kEngine };
 
+// Of the address that a client is given.
+enum class Ip { kV4, kV6 };
+
 // What was seen of one run.
 struct FastRun {
   int exit_status = -1;
@@ -64,13 +67,15 @@ class FastPair : public testing::Test {
 
   static void TearDownTestSuite();
   void SetUp() override;
+  // Of the node, which all tests of a suite share.
+  [[nodiscard]] virtual std::vector<std::string> agent_arguments() const;
 
   // Runs it in all worlds; all must end well and say the same, and nothing may be adopted where
   // there is no mesh. Gives what was seen in the other two: kDirect, kEngine.
   std::vector<FastRun> run_all(const Serve& serve, const Command& client);
-  // run_all, and bytes must have skipped TCP, and the engine.
-  void expect_adopted(const Serve& serve, const Command& client,
-                      Through through = Through::kNothing);
+  // run_all, and bytes must have skipped TCP, and the engine. Gives what run_all() does.
+  std::vector<FastRun> expect_adopted(const Serve& serve, const Command& client,
+                                      Through through = Through::kNothing);
   // run_all, and none may have gone from application to application; one of `reasons` must have
   // been given.
   void expect_refused(const Serve& serve, const Command& client,
@@ -87,7 +92,10 @@ class FastPair : public testing::Test {
   void serve_go(World& world);
   static std::string go();
   static bool no_go();
-  static std::string url(const Pod& pod);  // http://ADDRESS:8080
+  static std::string host(const Pod& pod, Ip ip) { return ip == Ip::kV6 ? pod.v6 : pod.v4; }
+  // ADDRESS:PORT, in brackets if it must be.
+  static std::string endpoint(const Pod& pod, Ip ip, std::uint16_t port);
+  static std::string url(const Pod& pod, Ip ip = Ip::kV4);  // http://ADDRESS:8080
 
   // A script of bash that fails if one program of a pipe does.
   static std::vector<std::string> shell(const std::string& script);
@@ -108,7 +116,7 @@ class FastPair : public testing::Test {
   std::unique_ptr<TempDir> folder_;  // of the test; others may read it
 
  private:
-  static void set_up_node();
+  void set_up_node() const;
   void make_world(World& world);
   void run_in(World& world, const Serve& serve, const Command& client);
   static void watch(World& world);

@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 import com.sun.net.httpserver.HttpServer;
+import java.io.DataInputStream;
+import java.io.DataOutputStream;
 import java.io.IOException;
 import java.io.UncheckedIOException;
 import java.net.InetSocketAddress;
+import java.net.Socket;
 import java.net.StandardSocketOptions;
 import java.net.URI;
 import java.net.http.HttpClient;
@@ -21,6 +24,7 @@ import java.util.Random;
 
 // FastJava serve-http PORT | drive-http URL: HttpServer; HttpClient with keep-alive requests of random sizes for three seconds.
 // FastJava serve-nio PORT | drive-nio HOST PORT: what fast_python.py does, over selectors.
+// FastJava drive-socket HOST PORT: the same client with java.net.Socket, which blocks.
 public final class FastJava {
   static final int MESSAGES = 150;
   static final int PAUSE_MS = 20;
@@ -187,11 +191,40 @@ public final class FastJava {
     System.out.println("half-close: " + said(() -> new String(pair[1].receive())) + ", " + said(() -> pair[1].read(1).remaining()));
   }
 
+  static byte[] receive(Socket socket) throws IOException {
+    DataInputStream in = new DataInputStream(socket.getInputStream());
+    return in.readNBytes(in.readInt());
+  }
+
+  static void send(Socket socket, byte[] body) throws IOException {
+    DataOutputStream out = new DataOutputStream(socket.getOutputStream());
+    out.write(ByteBuffer.allocate(4 + body.length).putInt(body.length).put(body).array());
+  }
+
+  static void driveSocket(String host, int port) throws Exception {
+    Socket[] pair = {new Socket(host, port), new Socket(host, port)};
+    Random random = new Random(1);
+    Check check = new Check();
+    for (int number = 0; number < MESSAGES; number++) {
+      Socket socket = pair[number % 2];
+      byte[] sent = body(random);
+      send(socket, sent);
+      check.take(number, receive(socket), sent);
+      Thread.sleep(PAUSE_MS);
+    }
+    check.report();
+    send(pair[0], new byte[0]);
+    System.out.println("reset: " + said(() -> pair[0].getInputStream().read()));
+    pair[1].shutdownOutput();
+    System.out.println("half-close: " + said(() -> new String(receive(pair[1]))) + ", " + said(() -> pair[1].getInputStream().read()));
+  }
+
   public static void main(String[] arguments) throws Exception {
     switch (arguments[0]) {
       case "serve-http" -> serveHttp(Integer.parseInt(arguments[1]));
       case "drive-http" -> driveHttp(arguments[1]);
       case "serve-nio" -> serveNio(Integer.parseInt(arguments[1]));
+      case "drive-socket" -> driveSocket(arguments[1], Integer.parseInt(arguments[2]));
       default -> driveNio(arguments[1], Integer.parseInt(arguments[2]));
     }
     if (arguments[0].startsWith("drive")) {

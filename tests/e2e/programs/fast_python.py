@@ -4,7 +4,7 @@
 KIND: blocking, timeout (settimeout: poll before each call), asyncio. A message is its length in 4 bytes, then its bytes; the
 messages go over two connections in turn. Then the server is asked with a length of 0 to reset the first one, and the other
 one is closed in one direction: the server answers "bye". What each call says then is printed.
-fast_python.py redis HOST PORT: SET and GET of random values over asyncio.
+fast_python.py redis HOST PORT PAUSE_S: SET and GET of random values over asyncio.
 """
 import asyncio
 import errno
@@ -133,7 +133,7 @@ async def echo_async(reader, writer):
 
 
 async def serve_async(port):
-    server = await asyncio.start_server(echo_async, "0.0.0.0", port)
+    server = await asyncio.start_server(echo_async, None, port)
     print("ready", flush=True)
     await server.serve_forever()
 
@@ -159,7 +159,7 @@ async def drive_async(host, port):
     print("half-close:", await read_async(reader), await reader.read(1))
 
 
-async def drive_redis(host, port):
+async def drive_redis(host, port, pause_s):
     check = Check()
     reader, writer = await asyncio.open_connection(host, port)
 
@@ -175,7 +175,7 @@ async def drive_redis(host, port):
             sys.exit(f"SET: {answer}")
         length = int((await line())[1:])
         check.take((await reader.readexactly(length + 2))[:-2], body)
-        await asyncio.sleep(PAUSE_S)
+        await asyncio.sleep(pause_s)
     writer.close()
     check.report()
 
@@ -188,7 +188,7 @@ def main():
     elif what == ["drive", "asyncio"]:
         asyncio.run(drive_async(sys.argv[3], int(sys.argv[4])))
     elif what[0] == "redis":
-        asyncio.run(drive_redis(sys.argv[2], int(sys.argv[3])))
+        asyncio.run(drive_redis(sys.argv[2], int(sys.argv[3]), float(sys.argv[4])))
     elif what[0] == "serve":
         serve(timeout, int(sys.argv[3]))
     else:
