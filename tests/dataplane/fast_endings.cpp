@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "tests/dataplane/fast_endings.h"
-
+// How a connection can end: each case says what the two applications see.
 #include <fmt/format.h>
 #include <linux/sockios.h>
 #include <netinet/in.h>
@@ -16,6 +15,7 @@
 #include <thread>
 
 #include "sidetrack/abi/fast.h"
+#include "tests/dataplane/fast_cases.h"
 #include "tests/lab/pattern.h"
 
 namespace sidetrack::lab {
@@ -253,8 +253,7 @@ std::string peer_closes_while_we_send(Ends& ends) {
 
 }  // namespace
 
-FastList::Case FastListEndings::last_words(const char* name, int count, std::size_t size,
-                                           int times) {
+FastList::Case last_words(const char* name, int count, std::size_t size, int times) {
   const auto run = [=](Ends& ends) {
     send_pattern(ends.client, count, size);
     ends.client.reset();
@@ -263,7 +262,7 @@ FastList::Case FastListEndings::last_words(const char* name, int count, std::siz
   return {name, run, all_of(count, size), {}, times};
 }
 
-std::vector<FastList::Case> FastListEndings::endings() {
+std::vector<FastList::Case> endings() {
   constexpr int kMany = ST_FAST_MESSAGES + 88;  // more than fit past TCP: bytes in both queues
   const std::string over = "over";
   return {

@@ -7,8 +7,6 @@
 #include <linux/tcp.h>
 #include <netinet/in.h>
 #include <poll.h>
-#include <sched.h>
-#include <sys/mount.h>
 #include <unistd.h>
 
 #include <array>
@@ -74,9 +72,9 @@ const std::vector<Road>& all_roads() {
   return kRoads;
 }
 
-std::size_t many() {
+std::size_t many(std::size_t otherwise) {
   const char* given = std::getenv("ST_MANY_CONNECTIONS");
-  return given == nullptr ? 10'000 : std::strtoul(given, nullptr, 10);
+  return given == nullptr ? otherwise : std::strtoul(given, nullptr, 10);
 }
 
 Address address_of(const std::string& text, std::uint16_t port) {
@@ -133,19 +131,9 @@ void FastList::set_rps(Cpu cpu) const {
 
 void FastList::set_rps(const World& world, Cpu cpu) {
   for (const Pod* pod : {world.client, world.server}) {
-    // A view of sysfs of the thread's own, which ends with it.
-    ST_ASSERT_OK(pod->netns.run([&]() -> Result<void> {
-      if (::unshare(CLONE_NEWNS) != 0 ||
-          ::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0 ||
-          ::mount("sysfs", "/sys", "sysfs", 0, nullptr) != 0) {
-        return errno_error("mount sysfs", errno);
-      }
-      for (const char* device : {"eth0", "lo"}) {
-        ST_TRY(write_existing(fmt::format("/sys/class/net/{}/queues/rx-0/rps_cpus", device),
-                              cpu == Cpu::kOther ? "2" : "0"));
-      }
-      return {};
-    }));
+    for (const char* device : {"eth0", "lo"}) {
+      ST_ASSERT_OK(pod->netns.set_rps(device, cpu == Cpu::kOther ? "2" : "0"));
+    }
   }
 }
 
@@ -237,16 +225,17 @@ void FastList::expect_all(const std::vector<Case>& cases, const std::vector<Road
 }
 
 void FastList::expect_apart(const Case& one, const std::vector<Road>& roads) {
+  const char* mode = handoff_ ? "redirect" : "passthrough";
   std::vector<World> worlds(roads.size());
   std::vector<Ends> fast(roads.size());
   std::vector<Ends*> all;
   for (std::size_t i = 0; i < roads.size(); ++i) {
-    const std::string name = fmt::format("apart-{}", i);
-    ST_ASSERT_OK(objects_->put(
-        NamespaceSpec{.name = name, .labels = {{"sidetrack.io/mode", "passthrough"}}}));
+    const std::string name = fmt::format("apart-{}", apart_++);
+    ST_ASSERT_OK(
+        objects_->put(NamespaceSpec{.name = name, .labels = {{"sidetrack.io/mode", mode}}}));
     ASSERT_NO_FATAL_FAILURE(make_world(worlds[i], name));
     for (const char* pod : {"client", "server"}) {
-      ST_ASSERT_OK(sidetrack_->wait_for_pod(name + "/" + pod, "enrolled", "passthrough"));
+      ST_ASSERT_OK(sidetrack_->wait_for_pod(name + "/" + pod, "enrolled", mode));
     }
     fast[i] = open_on(worlds[i], roads[i]);
     all.push_back(&fast[i]);
@@ -359,6 +348,16 @@ std::string stream(const UniqueFd& from, const UniqueFd& to, const Pace& pace) {
     }
   }
   return fmt::format("{} {}", digest.length(), digest.hex());
+}
+
+FastList::Case::Run streams(const Pace& pace) {
+  return [pace](Ends& ends) {
+    return words({stream(ends.client, ends.server, pace), stream(ends.server, ends.client, pace)});
+  };
+}
+
+std::string both(std::uint64_t length) {
+  return whole(length) + " " + whole(length);
 }
 
 std::string read_to_end(const UniqueFd& fd) {

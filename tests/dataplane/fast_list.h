@@ -32,9 +32,9 @@ struct Road {
 // All of them.
 [[nodiscard]] const std::vector<Road>& all_roads();
 
-// How many connections begin and end in tests of many: ST_MANY_CONNECTIONS, 100000 for the whole
-// list.
-[[nodiscard]] std::size_t many();
+// How many connections begin and end in tests of many: ST_MANY_CONNECTIONS if it is set (100000 for
+// the whole list).
+[[nodiscard]] std::size_t many(std::size_t otherwise = 10'000);
 
 struct Address {
   sockaddr_storage storage{};
@@ -44,10 +44,11 @@ struct Address {
 [[nodiscard]] Address address_of(const std::string& text, std::uint16_t port);
 
 class FastList : public FastNode {
- protected:
+ public:
   struct Case {
+    using Run = Scenario;
     const char* name;
-    Scenario run;
+    Run run;
     std::string tcp;                    // what it says on plain TCP
     std::optional<std::string> fast{};  // what it may say past TCP, too: docs/deviations.md
     int times = 1;                      // connections
@@ -55,12 +56,13 @@ class FastList : public FastNode {
     bool rarely = false;  // `fast` is said now and then only, if at all
   };
 
+ protected:
   void SetUp() override;
   // Each case on each road: on plain TCP, and on a connection that has skipped TCP before, and does
   // again unless the case says why not.
   void expect_all(const std::vector<Case>& cases, const std::vector<Road>& roads = all_roads());
   // One case that keeps its pods' sockets on TCP from then on: on each road with new pods, those
-  // of namespaces apart-0, apart-1 and so on. Not kService.
+  // of namespaces apart-0, apart-1 and so on, over all calls. Not kService.
   void expect_apart(const Case& one, const std::vector<Road>& roads);
 
   // A non-blocking socket of the pod.
@@ -88,6 +90,8 @@ class FastList : public FastNode {
   };
   void compare(const Case& one, const Road& road, Ends& slow, Ends& fast, Seen& seen) const;
   static void expect_seen(const std::vector<const Case*>& cases, const Seen& seen);
+
+  int apart_ = 0;  // namespaces so far
 };
 
 // Waits for it, then takes one; not valid if nothing comes.
@@ -110,6 +114,9 @@ struct Pace {
 [[nodiscard]] std::string stream(const UniqueFd& from, const UniqueFd& to, const Pace& pace);
 // What stream() says when all has arrived.
 [[nodiscard]] std::string whole(std::uint64_t length);
+// One there and one back, and what that says when all has arrived.
+[[nodiscard]] FastList::Case::Run streams(const Pace& pace);
+[[nodiscard]] std::string both(std::uint64_t length);
 // Reads to the end: "LENGTH DIGEST EOF", or the errno's name instead.
 [[nodiscard]] std::string read_to_end(const UniqueFd& fd);
 

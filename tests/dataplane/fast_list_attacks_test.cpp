@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// What fast_attacks_test tries on one road, on the others.
+// What applications set or do late, and label flips, on all roads: fast_attacks_test tries more of
+// it on one.
 #include <memory>
 
-#include "tests/dataplane/fast_list.h"
-#include "tests/dataplane/fast_scenarios.h"
+#include "tests/dataplane/fast_cases.h"
 #include "tests/dataplane/talker.h"
 
 namespace sidetrack::lab {
@@ -14,16 +14,11 @@ constexpr std::uint64_t kSome = 1'000'000;
 class FastListAttacks : public FastList {};
 
 TEST_F(FastListAttacks, late_options_and_faulting_readers_are_as_on_tcp) {
-  expect_all(
-      {{"SO_RCVLOWAT set late", scenarios::set_rcvlowat_late, "0", {}, 1, "fp_rcvlowat"},
-       {"SO_PEEK_OFF set late", scenarios::set_peek_off_late, "'abc''def'", {}, 1, "fp_peek_off"},
-       {"a reader that page-faults", scenarios::read_into_faulting_memory,
-        "sent free senthelloworld"}});
-  expect_apart({"FIONREAD", scenarios::ask_how_much_waits, "sent'12345'sent'678'"},
-               {{Where::kVeth, Ip::kV6},
-                {Where::kVeth, Ip::kMapped, Cpu::kOther},
-                {Where::kLoopback, Ip::kV4},
-                {Where::kLoopback, Ip::kV6, Cpu::kOther}});
+  expect_all(late_calls());
+  expect_apart(asks_with_fionread(), {{Where::kVeth, Ip::kV6},
+                                      {Where::kVeth, Ip::kMapped, Cpu::kOther},
+                                      {Where::kLoopback, Ip::kV4},
+                                      {Where::kLoopback, Ip::kV6, Cpu::kOther}});
 }
 
 // On all at once.

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // How connections that skip TCP end: the same bytes and errors as on plain TCP, on every road.
-#include "tests/dataplane/fast_endings.h"
+#include "tests/dataplane/fast_cases.h"
 
 namespace sidetrack::lab {
 namespace {
 
-class FastListEnd : public FastListEndings {};
+class FastListEnd : public FastList {};
 
 TEST_F(FastListEnd, bytes_and_errors_are_those_of_tcp) {
   auto cases = endings();

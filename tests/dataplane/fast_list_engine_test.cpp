@@ -13,15 +13,6 @@
 namespace sidetrack::lab {
 namespace {
 
-auto streams(const Pace& pace) {
-  return [pace](Ends& ends) {
-    return words({stream(ends.client, ends.server, pace), stream(ends.server, ends.client, pace)});
-  };
-}
-std::string both(std::uint64_t length) {
-  return whole(length) + " " + whole(length);
-}
-
 std::string close_after_last_words(Ends& ends) {
   std::string bytes(20'000, '\0');
   Pattern(kStreamSeed).fill(bytes);

@@ -115,6 +115,18 @@ Result<void> Netns::write_sysctl(std::string_view key, std::string_view value) c
   return run([&] { return sysctl_here(key, value); });
 }
 
+Result<void> Netns::set_rps(std::string_view device, std::string_view cpus) const {
+  return run([&]() -> Result<void> {
+    // A view of sysfs of the thread's own, which ends with it.
+    if (::unshare(CLONE_NEWNS) != 0 ||
+        ::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0 ||
+        ::mount("sysfs", "/sys", "sysfs", 0, nullptr) != 0) {
+      return errno_error("mount sysfs", errno);
+    }
+    return write_existing(fmt::format("/sys/class/net/{}/queues/rx-0/rps_cpus", device), cpus);
+  });
+}
+
 Result<void> Netns::ip(std::string_view commands) const {
   auto done = run_command(
       {.arguments = {"ip", "-n", name(), "-batch", "-"}, .input = std::string(commands)});

@@ -56,6 +56,9 @@ class Netns {
 
   // Writes /proc/sys/net/KEY ("ipv4/ip_forward") inside.
   Result<void> write_sysctl(std::string_view key, std::string_view value) const;
+  // The CPUs that work on what arrives at the device (RPS), as a mask: "2" is the second, "0" each
+  // on what arrives on it.
+  Result<void> set_rps(std::string_view device, std::string_view cpus) const;
   // `ip -n THIS -batch -`: one command a line ("link set lo up"). The error carries what ip said.
   Result<void> ip(std::string_view commands) const;
 
