@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tests/dataplane/fast_node.h"
 
+#include <arpa/inet.h>
 #include <bpf/bpf.h>
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <linux/tcp.h>
 #include <netinet/in.h>
 #include <poll.h>
@@ -10,6 +12,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <array>
 #include <filesystem>
 #include <stdexcept>
 
@@ -58,6 +61,22 @@ std::uint16_t port_of(const UniqueFd& fd) {
   socklen_t size = sizeof(own);
   EXPECT_EQ(::getsockname(fd.get(), reinterpret_cast<sockaddr*>(&own), &size), 0);
   return ntohs(own.sin_port);
+}
+
+std::string source_of(const UniqueFd& fd) {
+  sockaddr_storage own{};
+  socklen_t size = sizeof(own);
+  EXPECT_EQ(::getsockname(fd.get(), reinterpret_cast<sockaddr*>(&own), &size), 0);
+  std::array<char, INET6_ADDRSTRLEN> text{};
+  if (own.ss_family == AF_INET) {
+    const auto* v4 = reinterpret_cast<const sockaddr_in*>(&own);
+    ::inet_ntop(AF_INET, &v4->sin_addr, text.data(), text.size());
+  } else {
+    const auto* v6 = reinterpret_cast<const sockaddr_in6*>(&own);
+    ::inet_ntop(AF_INET6, &v6->sin6_addr, text.data(), text.size());
+  }
+  const bool is_v4 = own.ss_family == AF_INET;
+  return fmt::format("{}{}{}:{}", is_v4 ? "" : "[", text.data(), is_v4 ? "" : "]", port_of(fd));
 }
 
 std::string filter(const Pod& pod, const std::string& arguments) {
@@ -248,6 +267,17 @@ FastNode::Counted FastNode::run_counted(const Scenario& scenario, Ends& ends) co
     }
   }
   return run;
+}
+
+nlohmann::json FastNode::flow(const std::string& source, bool open) const {
+  const auto page = sidetrack_->get("/v1/flows?namespace=shop");
+  auto found = nlohmann::json::object();
+  for (const auto& one : page ? page->at("flows") : nlohmann::json::array()) {
+    if (one.at("source") == source && (one.at("end") == 0) == open) {
+      found = one;
+    }
+  }
+  return found;
 }
 
 // What is handed off counts at the client's connection, to the engine.

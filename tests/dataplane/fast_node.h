@@ -12,6 +12,8 @@
 #include <string>
 #include <vector>
 
+#include <nlohmann/json_fwd.hpp>
+
 #include "sidetrack/abi/fast.h"
 #include "sidetrack/unique_fd.h"
 #include "tests/dataplane/kernel_view.h"
@@ -75,6 +77,9 @@ class FastNode : public testing::Test {
   static void expect_way(const Counted& run, const ByTcp& by_tcp);
   // Why the latest connection of the pod ("shop/server") that is on TCP is.
   [[nodiscard]] std::string reason_of(const std::string& pod) const;
+  // The newest flow record from there ("10.244.0.2:4711") in namespace shop, of an open or an ended
+  // connection; {}: none yet.
+  [[nodiscard]] nlohmann::json flow(const std::string& source, bool open) const;
   // Bytes past TCP of all open connections to or from an engine: what applications sent, and what
   // engines' sockets did.
   struct PastTcp {
@@ -118,6 +123,8 @@ class FastNode : public testing::Test {
   static UniqueFd take(PodShell& shell, int id, Blocking blocking);
 };
 
+// The socket's own address, as flow records have it.
+[[nodiscard]] std::string source_of(const UniqueFd& fd);
 // Bytes that TCP itself has sent on the socket, ever.
 [[nodiscard]] std::uint64_t sent_by_tcp(const UniqueFd& fd);
 // Everything that TCP sent has reached the other end's kernel.

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Handoff: applications of two pods talk through the engine, which steps out of the middle. Every
 // byte is checked by its position.
-#include <arpa/inet.h>
 #include <sys/socket.h>
 
 #include <array>
@@ -30,26 +29,6 @@ class Handoff : public FastNode {
     ASSERT_NO_FATAL_FAILURE(redirect("shop"));
   }
 
-  static std::string source_of(const UniqueFd& client) {
-    sockaddr_in address{};
-    socklen_t size = sizeof(address);
-    ::getsockname(client.get(), reinterpret_cast<sockaddr*>(&address), &size);
-    std::array<char, INET_ADDRSTRLEN> text{};
-    ::inet_ntop(AF_INET, &address.sin_addr, text.data(), text.size());
-    return std::string(text.data()) + ":" + std::to_string(ntohs(address.sin_port));
-  }
-
-  // The newest flow from there: open or closed.
-  nlohmann::json flow(const std::string& source, bool open) const {
-    const auto flows = sidetrack_->get("/v1/flows?namespace=shop");
-    auto found = nlohmann::json::object();  // not seen yet
-    for (const auto& one : flows ? (*flows)["flows"] : nlohmann::json::array()) {
-      if (one["source"] == source && (one["end"] == 0) == open) {
-        found = one;
-      }
-    }
-    return found;
-  }
   bool is_handed_off(const std::string& source) const {
     return eventually(kHandedOff,
                       [&] { return flow(source, true).value("path", "") == "handoff"; });

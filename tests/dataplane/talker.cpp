@@ -18,13 +18,20 @@ Talker::Talker(int fd, std::uint64_t sends, std::uint64_t expects)
 }
 
 Talker::~Talker() {
-  finish();
-  ::shutdown(fd_, SHUT_RDWR);
+  if (thread_.joinable()) {
+    finish();
+    ::shutdown(fd_, SHUT_RDWR);
+    thread_.join();
+  }
+}
+
+void Talker::stop() {
+  stopped_ = true;
   thread_.join();
 }
 
 void Talker::run() {
-  while (!ended_ || !finished_) {
+  while (!stopped_ && (!ended_ || !finished_)) {
     if (finish_ && begin_ == end_ && !std::exchange(finished_, true)) {
       ::shutdown(fd_, SHUT_WR);
     }

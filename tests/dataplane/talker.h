@@ -25,6 +25,8 @@ class Talker {
 
   // Sends FIN where it is now; goes on reading.
   void finish() { finish_ = true; }
+  // Does nothing more, wherever it is.
+  void stop();
   // It has read to the end.
   [[nodiscard]] bool ended() const { return ended_; }
   [[nodiscard]] std::uint64_t sent() const { return sent_; }
@@ -50,6 +52,7 @@ class Talker {
   std::size_t end_ = 0;
   bool finished_ = false;
   std::atomic<bool> finish_{false};
+  std::atomic<bool> stopped_{false};
   std::atomic<bool> ended_{false};
   std::atomic<bool> intact_{true};
   std::atomic<int> error_number_{0};
