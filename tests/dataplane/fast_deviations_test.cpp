@@ -6,9 +6,14 @@
 #include <linux/sockios.h>
 #include <linux/tcp.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+
+#include <array>
+#include <cerrno>
+#include <cstring>
 
 #ifdef ST_HAS_URING
 #include <liburing.h>
@@ -176,6 +181,31 @@ TEST_F(FastDeviations, d27_the_receive_buffer_is_larger_unless_the_application_s
   make_fast({&fast});
   EXPECT_TRUE(eventually(kPatience, [&] { return buffer_of(fast.server) >= kMuch; }));
   EXPECT_EQ(buffer_of(fast.client), own);
+}
+
+// More than may wait past TCP, and the end: bytes are in both queues when the reader looks.
+std::string reads_after_the_end_is_seen(Ends& ends) {
+  for (int i = 0; i < ST_FAST_MESSAGES + 40; ++i) {
+    EXPECT_EQ(send_text(ends.client, "m"), "sent");
+  }
+  ends.client.reset();
+  pollfd wanted{ends.server.get(), POLLRDHUP, 0};
+  EXPECT_EQ(::poll(&wanted, 1, static_cast<int>(kPatience.count())), 1);
+  std::string said;
+  std::array<char, 4096> bytes{};
+  ssize_t got = 0;
+  while ((got = ::recv(ends.server.get(), bytes.data(), bytes.size(), 0)) > 0) {
+    said += std::to_string(got) + " ";
+  }
+  return said + (got == 0 ? "EOF" : ::strerrorname_np(errno));
+}
+
+// A program that saves the recv() which would say 0 then, as HAProxy does, loses the second part.
+TEST_F(FastDeviations, d36_a_short_read_is_not_the_end_though_the_peer_has_closed) {
+  Ends slow = open(false);
+  EXPECT_EQ(reads_after_the_end_is_seen(slow), "552 EOF");
+  Ends fast = open_fast();
+  EXPECT_EQ(reads_after_the_end_is_seen(fast), "512 40 EOF");
 }
 
 #ifdef ST_HAS_URING
