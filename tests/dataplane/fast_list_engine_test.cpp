@@ -1,13 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Connections that an engine relays, embedded or external, with the fast path on.
-#include <fmt/format.h>
+// Connections that the embedded engine relays, with the fast path on.
 #include <sys/socket.h>
-#include <unistd.h>
-
-#include <nlohmann/json.hpp>
 
 #include "tests/dataplane/fast_list.h"
-#include "tests/dataplane/proxies.h"
 #include "tests/lab/pattern.h"
 
 namespace sidetrack::lab {
@@ -46,70 +41,6 @@ TEST_F(FastListEngine, the_embedded_one_is_as_plain_tcp) {
        {Where::kVeth, Ip::kV6},
        {Where::kVeth, Ip::kMapped},
        {Where::kService, Ip::kV4}});
-}
-
-// HAProxy on the node.
-class FastListExternal : public FastListEngine {
- protected:
-  void SetUp() override {
-    set_up_pods();
-    if (IsSkipped() || HasFatalFailure()) {
-      return;
-    }
-    ST_ASSERT_VALUE(engine_cgroup_, cgroup_->child("engine"));
-    ST_ASSERT_VALUE(
-        sidetrack_,
-        Sidetrack::create(
-            *cgroup_, {.objects_folder = objects_->folder().string(),
-                       .engine = fmt::format("external={}:{}", lab_->node_v4(), kProxyPort),
-                       .netns_path = lab_->node().path(),
-                       .fast_path = true,
-                       .agent_arguments = {"--fast-path-probation", "0s", "--fast-path-round-trips",
-                                           "4", "--engine-cgroup", engine_cgroup_}}));
-    ST_ASSERT_OK(sidetrack_->start_agent());
-    ST_ASSERT_OK(cgroup_->add(::getpid()));
-    ASSERT_NO_FATAL_FAILURE(redirect("shop"));
-  }
-  void start(HaproxyKind kind) {
-    proxy_.reset();
-    ST_ASSERT_VALUE(proxy_, start_haproxy({lab_->node().path(), engine_cgroup_}, *folder_,
-                                          {lab_->node_v4()}, kind));
-    ASSERT_TRUE(eventually(kPatience, [&] {
-      const auto verdict = sidetrack_->get(
-          "/v1/explain?namespace=shop&pod=client&destination=" + shop_.server->v4 + ":80");
-      return verdict && (*verdict)["verdict"] == "redirected";
-    })) << proxy_->output();
-  }
-  // Talks until the client's bytes skip TCP on their way to the proxy, or are refused for splice.
-  std::string find_out(const Ends& ends) const {
-    std::string said;
-    EXPECT_TRUE(eventually(kPatience, [&] {
-      const std::uint64_t before = sent_by_tcp(ends.client);
-      pass(ends.client, ends.server, "question");
-      pass(ends.server, ends.client, "answer");
-      said = sent_by_tcp(ends.client) == before ? "fast"
-             : refused("fp_splice") > 0         ? "fp_splice"
-                                                : "";
-      return !said.empty();
-    }));
-    return said;
-  }
-
-  std::string engine_cgroup_;
-  std::unique_ptr<Process> proxy_;
-};
-
-TEST_F(FastListExternal, haproxy_is_sent_to_past_tcp_unless_it_splices) {
-  for (const auto& [kind, expected] :
-       {std::pair{HaproxyKind::kPlain, "fast"}, std::pair{HaproxyKind::kSplicing, "fp_splice"}}) {
-    ASSERT_NO_FATAL_FAILURE(start(kind));
-    Ends ends = open_on(shop_, {});
-    EXPECT_EQ(find_out(ends), expected);
-    EXPECT_EQ(streams({})(ends), both(Pace{}.length));
-    EXPECT_EQ(past_tcp().applications > 0, kind == HaproxyKind::kPlain);
-    EXPECT_EQ(past_tcp().engines, 0U);
-    EXPECT_EQ(close_after_last_words(ends), whole(20'000) + " EOF");
-  }
 }
 
 }  // namespace

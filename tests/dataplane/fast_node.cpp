@@ -243,7 +243,7 @@ void FastNode::make_fast(const std::vector<Ends*>& all) {
     const std::uint64_t before = handoffs();
     for (const Ends* ends : all) {
       const bool there = skips_tcp(ends->client, ends->server);
-      fast += skips_tcp(ends->server, ends->client) && there ? 1 : 0;
+      fast += (skips_tcp(ends->server, ends->client) || clients_only_) && there ? 1 : 0;
     }
     return fast == all.size() && (!handoff_ || handoffs() - before == 2 * all.size());
   });

@@ -104,6 +104,9 @@ class FastNode : public testing::Test {
 
   // Fast is only what goes past the engine, too.
   bool handoff_ = false;
+  // Nothing is asked of servers: what they send to an engine in another pod's or the node's network
+  // namespace goes by TCP.
+  bool clients_only_ = false;
   // Of the agent and the engine that SetUp() prepares.
   std::vector<std::string> engine_arguments_;
   std::vector<std::string> agent_arguments_{
