@@ -27,7 +27,9 @@ static __always_inline __u8 st_ask_policy(const struct st_fast_config *config,
 	struct st_pod *own, *peer;
 
 	/* First: a conflict must not be taken for the demotion that comes with it. */
-	mark = bpf_map_lookup_elem(&st_marks, &reader_cookie);
+	mark = bpf_map_lookup_elem(&st_kept_marks, &reader_cookie);
+	if (!mark)
+		mark = bpf_map_lookup_elem(&st_marks, &reader_cookie);
 	if (mark)
 		return mark->reason;
 	if (!config->enabled)
@@ -98,9 +100,6 @@ static __always_inline enum st_fast_reason st_check_reader(struct st_sending *se
 	struct st_fast *fast = sending->fast;
 	enum st_fast_reason reason;
 
-	/* Before what would send it by TCP. */
-	if (denied == ST_FAST_CONFLICT && reader->cookie == cookie)
-		return ST_FAST_CONFLICT;
 	reason = st_reader_allows(reader, cookie);
 	if (reason)
 		return reason;
@@ -273,6 +272,25 @@ static __always_inline void st_be_patient(const int cast, struct st_sending *sen
 	st_wait_for_reader(cast, reader, sending->msg->size, write_seq);
 }
 
+static __always_inline int st_met_splice(const int cast, __u8 denied, const struct st_far *reader)
+{
+	struct sock *sk = ST_CAST(cast, struct sock, reader->sock);
+
+	return denied == ST_FAST_CONFLICT &&
+	       (__u64)ST_READ(cast, sk, __sk_common.skc_cookie.counter) == reader->cookie &&
+	       st_may_read_on(ST_READ(cast, sk, __sk_common.skc_state));
+}
+
+/* Whether TCP would bring this message to a reader that splices past others. */
+static __always_inline int st_is_in_conflict(const int cast, const struct st_sending *sending)
+{
+	const struct st_fast *fast = sending->fast;
+
+	return st_tcp_would_send(&sending->sender) &&
+	       (st_met_splice(cast, fast->denied, &fast->peer) ||
+		(fast->linked && st_met_splice(cast, fast->far_denied, &fast->far)));
+}
+
 static __always_inline enum st_fast_reason st_decide_message(const int cast,
 							     struct st_sending *sending)
 {
@@ -280,27 +298,28 @@ static __always_inline enum st_fast_reason st_decide_message(const int cast,
 	enum st_fast_reason reason;
 	struct tcp_sock *tp;
 
-	if (st_is_engine_end(fast->kind, fast->side))
-		return ST_FAST_ENGINE_SENDS;
 	tp = bpf_skc_to_tcp_sock(sending->msg->sk);
 	sending->config = st_get_fast_config();
 	if (!tp || !sending->config)
 		return ST_FAST_INTERNAL;
 	st_look_at_sender(tp, &sending->sender);
-	reason = st_sender_allows(&sending->sender);
-	if (reason)
-		return reason;
-	st_be_patient(cast, sending);
+	reason = st_is_engine_end(fast->kind, fast->side) ? ST_FAST_ENGINE_SENDS
+							  : st_sender_allows(&sending->sender);
+	if (!reason)
+		st_be_patient(cast, sending);
 	if (!st_refresh_policy(sending))
 		return ST_FAST_INTERNAL;
+	/* Before all that would send it by TCP. */
+	if (st_is_in_conflict(cast, sending))
+		return ST_FAST_CONFLICT;
+	if (reason)
+		return reason;
 	if (fast->linked) {
 		reason = st_try_handoff(cast, sending);
 		if (!reason) {
 			st_count_bytes(fast, fast->client_key, sending->msg->size, 1);
 			return ST_FAST_NONE;
 		}
-		if (reason == ST_FAST_CONFLICT)
-			return reason;
 		st_count_refused(reason);
 	}
 	st_look_at_reader(cast, fast->peer.sock, sending->msg->size,

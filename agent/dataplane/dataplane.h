@@ -190,8 +190,10 @@ class Dataplane {
   [[nodiscard]] Result<std::vector<st_fast_live>> adopted() const;
   // All rows of st_pairs; some may be missing or twice in a list that is read while they change.
   [[nodiscard]] Result<std::vector<PairRow>> pairs() const;
-  // All rows of st_marks, by socket cookie: as pairs(), those of closed sockets among them.
+  // All marks, by socket cookie: as pairs(), those of closed sockets among them.
   [[nodiscard]] Result<std::vector<std::pair<std::uint64_t, st_mark>>> marks() const;
+  // What is kept of sockets that are adopted no longer.
+  [[nodiscard]] Result<void> drop_old_marks();
   [[nodiscard]] Result<st_fast_counters> fast_counters() const;
 
   // Detaches and unpins everything of this pin folder; returns what was removed, a line each.

@@ -181,10 +181,28 @@ Result<std::vector<PairRow>> Dataplane::pairs() const {
 
 Result<std::vector<std::pair<std::uint64_t, st_mark>>> Dataplane::marks() const {
   std::vector<std::pair<std::uint64_t, st_mark>> rows;
-  ST_TRY((for_each_row<std::uint64_t, st_mark>(
-      impl_->map_fd("st_marks"), "st_marks",
-      [&](std::uint64_t cookie, const st_mark& mark) { rows.emplace_back(cookie, mark); })));
+  for (const char* map : {"st_kept_marks", "st_marks"}) {
+    ST_TRY((for_each_row<std::uint64_t, st_mark>(
+        impl_->map_fd(map), map,
+        [&](std::uint64_t cookie, const st_mark& mark) { rows.emplace_back(cookie, mark); })));
+  }
   return rows;
+}
+
+Result<void> Dataplane::drop_old_marks() {
+  std::vector<std::uint64_t> marked;
+  ST_TRY((for_each_row<std::uint64_t, st_mark>(
+      impl_->map_fd("st_kept_marks"), "st_kept_marks",
+      [&](std::uint64_t cookie, const st_mark&) { marked.push_back(cookie); })));
+  for (const std::uint64_t cookie : marked) {
+    const auto adopted =
+        map_lookup<std::uint64_t>(impl_->map_fd("st_adopted"), "st_adopted", cookie);
+    ST_TRY(adopted);
+    if (!*adopted) {
+      ST_TRY(map_delete(impl_->map_fd("st_kept_marks"), "st_kept_marks", cookie));
+    }
+  }
+  return {};
 }
 
 Result<void> Adopter::nudge(std::uint64_t cookie) const {

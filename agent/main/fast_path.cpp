@@ -197,6 +197,9 @@ void FastPath::scan(adopt::Clock::time_point now) {
     full_scan_at_ = now + kFullScan;
     follow_pods(now);  // what was adopted may be out by now
     forget_remote(*rows);
+    if (const auto done = dataplane_.drop_old_marks(); !done) {
+      log_event(LogLevel::kError, "adopt", "drop_failed", {{"detail", done.error().message}});
+    }
   }
 }
 

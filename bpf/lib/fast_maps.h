@@ -51,15 +51,24 @@ struct {
 	__type(value, struct st_fast);
 } st_fast_sockets __weak SEC(".maps");
 
-/* The sentinel writes which sockets were seen in a call that the fast path could change. An LRU: of
- * sockets that are not adopted it forgets the oldest, and the adopting program then relies on its
- * own look. */
+/* The sentinel writes which sockets were seen in a call that the fast path could change. An LRU: it
+ * forgets the oldest, and the adopting program then relies on its own look. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, ST_MAX_MARKS);
 	__type(key, __u64);
 	__type(value, struct st_mark);
 } st_marks __weak SEC(".maps");
+
+/* The marks of adopted sockets once more, where those of others push none out. The sentinel writes,
+ * the agent deletes the rows of sockets that are adopted no longer. Full, which takes one row for
+ * each adopted socket and more: only st_marks knows. Allocated at once: tracepoints write it. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, ST_MAX_ADOPTED);
+	__type(key, __u64);
+	__type(value, struct st_mark);
+} st_kept_marks __weak SEC(".maps");
 
 /* Engines write what they have forwarded through a mapping, sk_msg reads. */
 struct {

@@ -72,14 +72,16 @@ static __always_inline void st_mark(__u64 netns_cookie, struct sock *sk, __u32 r
 
 	if (!cookie)
 		return; /* nobody has seen it yet */
-	/* The first one has told all. A pod that does it over and over must not keep others busy.
-	 */
+	/* The first one has told all: a pod that does it over and over must not keep others busy.
+	 * And a conflict stays one, whatever is done to the socket. */
 	earlier = bpf_map_lookup_elem(&st_marks, &cookie);
-	if (earlier && earlier->reason == reason)
+	if (earlier && (earlier->reason == reason || earlier->reason == ST_FAST_CONFLICT))
 		return;
 	bpf_map_update_elem(&st_marks, &cookie, &mark, BPF_ANY);
 	if (!st_psock_of(0, sk))
 		return;
+	bpf_map_update_elem(&st_kept_marks, &cookie, &mark,
+			    reason == ST_FAST_CONFLICT ? BPF_ANY : BPF_NOEXIST);
 	st_raise_generation();
 	st_send_event(reason == ST_FAST_CONFLICT ? ST_EVENT_CONFLICT : ST_EVENT_MARKED,
 		      netns_cookie, cookie);

@@ -10,7 +10,7 @@
 #include "sidetrack/abi/fast.h"
 
 /* TCP states (include/net/tcp_states.h). */
-enum { ST_TCP_ESTABLISHED = 1 };
+enum { ST_TCP_ESTABLISHED = 1, ST_TCP_CLOSE = 7, ST_TCP_CLOSE_WAIT = 8 };
 
 /* What a look at the sending socket found. */
 struct st_sender {
@@ -149,6 +149,17 @@ static inline enum st_fast_reason st_reader_allows(const struct st_reader* reade
     return ST_FAST_INQ;
   /* Redirecting takes the reader's lock: a reader that page-faults would hold the sender. */
   return reader->locked ? ST_FAST_READER_BUSY : ST_FAST_NONE;
+}
+
+/* After splice met bytes past TCP: no byte may come by TCP behind them. Where none would come, TCP
+ * says why. */
+static inline int st_tcp_would_send(const struct st_sender* sender) {
+  return !sender->error &&
+         (sender->state == ST_TCP_ESTABLISHED || sender->state == ST_TCP_CLOSE_WAIT);
+}
+
+static inline int st_may_read_on(__u8 state) {
+  return state != ST_TCP_CLOSE;
 }
 
 /* A switch by policy waits until the reader's queue is empty: with bytes in both queues a MSG_PEEK

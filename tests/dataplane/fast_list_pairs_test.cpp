@@ -61,9 +61,7 @@ class FastListPairs : public FastList {
     EXPECT_TRUE(::connect(client.get(), there.get(), there.size) == 0 || errno == EINPROGRESS);
     const UniqueFd server = accept_from(listener);
     EXPECT_TRUE(server.valid());
-    std::uint64_t cookie = 0;
-    socklen_t size = sizeof(cookie);
-    EXPECT_EQ(::getsockopt(client.get(), SOL_SOCKET, SO_COOKIE, &cookie, &size), 0);
+    const std::uint64_t cookie = cookie_of(client);
     const nlohmann::json rows = sidetrack_->dump_map("st_pairs").value();
     return std::any_of(rows.begin(), rows.end(), [&](const auto& row) {
       return row["formatted"]["value"]["end"][ST_SIDE_CLIENT]["cookie"] == cookie;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What the kernel tells the agent while the ring of events is full, the agent finds out by itself.
 #include <fcntl.h>
+#include <linux/bpf.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 
@@ -13,19 +14,24 @@
 namespace sidetrack::lab {
 namespace {
 
-// An event and its header take 32 bytes of the ring.
-constexpr int kMoreThanFit = ST_EVENT_RING_BYTES / 32 + 1000;
+constexpr std::uint64_t kEvent = sizeof(st_event) + BPF_RINGBUF_HDR_SZ;
+constexpr int kMoreThanFit = ST_EVENT_RING_BYTES / kEvent + 1000;
 
 class FastLostEvents : public SharedFastNode {
  protected:
   static void make_blocking(const UniqueFd& fd) {
     ASSERT_EQ(::fcntl(fd.get(), F_SETFL, ::fcntl(fd.get(), F_GETFL) & ~O_NONBLOCK), 0);
   }
-  // Each call is an event.
-  static void fill_ring(const Ends& ends) {
+  // Each call is an event, as nobody remembers the one before.
+  void fill_ring(const Ends& ends) {
+    const KernelView kernel(sidetrack_->pin_dir());
+    const std::uint64_t cookie = cookie_of(ends.client);
     for (int i = 0; i < kMoreThanFit; ++i) {
       make_blocking(ends.client);
+      ST_ASSERT_OK(kernel.delete_row("st_marks", cookie));
     }
+    ST_ASSERT_VALUE(const std::uint64_t waiting, kernel.waiting_in("st_events"));
+    EXPECT_GE(waiting + kEvent, ST_EVENT_RING_BYTES) << "it is not full";
   }
 };
 

@@ -36,9 +36,7 @@ class FastNaive : public NaiveNode {
                                 count);
   }
   [[nodiscard]] static bool has(const Pairs& pairs, const Ends& ends) {
-    std::uint64_t cookie = 0;
-    socklen_t size = sizeof(cookie);
-    EXPECT_EQ(::getsockopt(ends.client.get(), SOL_SOCKET, SO_COOKIE, &cookie, &size), 0);
+    const std::uint64_t cookie = cookie_of(ends.client);
     return std::any_of(pairs.begin(), pairs.end(),
                        [&](const auto& pair) { return pair.second == cookie; });
   }

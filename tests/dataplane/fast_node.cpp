@@ -86,6 +86,13 @@ std::string filter(const Pod& pod, const std::string& arguments) {
   return done ? done->output : "";
 }
 
+std::uint64_t cookie_of(const UniqueFd& fd) {
+  std::uint64_t cookie = 0;
+  socklen_t size = sizeof(cookie);
+  EXPECT_EQ(::getsockopt(fd.get(), SOL_SOCKET, SO_COOKIE, &cookie, &size), 0);
+  return cookie;
+}
+
 void set_option(const UniqueFd& fd, int level, int option, int value) {
   EXPECT_EQ(::setsockopt(fd.get(), level, option, &value, sizeof(value)), 0) << option;
 }

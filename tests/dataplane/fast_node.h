@@ -134,6 +134,7 @@ class FastNode : public testing::Test {
 [[nodiscard]] bool is_acknowledged(const UniqueFd& fd);
 // The socket's own.
 [[nodiscard]] std::uint16_t port_of(const UniqueFd& fd);
+[[nodiscard]] std::uint64_t cookie_of(const UniqueFd& fd);
 // iptables in the pod's namespace, which must take the arguments; what it says.
 std::string filter(const Pod& pod, const std::string& arguments);
 // Fails the test if it cannot be set.

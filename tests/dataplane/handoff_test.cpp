@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 
 #include "tests/dataplane/fast_node.h"
+#include "tests/dataplane/fast_scenarios.h"
 #include "tests/dataplane/talker.h"
 
 namespace sidetrack::lab {
@@ -128,6 +129,25 @@ TEST_F(Handoff, a_message_waits_for_what_the_engine_has_and_goes_round_a_leg_tha
   ST_ASSERT_OK(sidetrack_->engine().signal(SIGCONT));
   EXPECT_EQ(receive_text(ends.server, 4), "'last'");
   EXPECT_EQ(receive_text(ends.client, 4), "EOF");
+}
+
+// "past" went past the engine; what is inside that would come by TCP.
+TEST_F(Handoff, what_the_engine_has_does_not_come_before_what_splice_has_not_seen) {
+  handoff_ = true;
+  Ends ends = open_fast();
+  EXPECT_EQ(send_text(ends.client, "past"), "sent");
+  EXPECT_EQ(receive_text(ends.server, 1, MSG_PEEK), "'p'");
+  ST_ASSERT_OK(sidetrack_->engine().signal(SIGSTOP));
+  set_option(ends.client, SOL_SOCKET, SO_ZEROCOPY, 1);  // by TCP
+  EXPECT_EQ(send_text(ends.client, "inside"), "sent");
+  ST_ASSERT_OK(sidetrack_->agent().signal(SIGSTOP));  // it would end the connection
+  EXPECT_EQ(scenarios::splice_some(ends.server), "EAGAIN");
+  EXPECT_EQ(send_text(ends.client, "then"), "EACCES");
+  ST_ASSERT_OK(sidetrack_->engine().signal(SIGCONT));
+  EXPECT_EQ(receive_text(ends.client, 9), "ECONNRESET");
+  EXPECT_EQ(receive_text(ends.server, 99), "'past'");
+  EXPECT_EQ(receive_text(ends.server, 99), "ECONNRESET");
+  ST_ASSERT_OK(sidetrack_->agent().signal(SIGCONT));
 }
 
 TEST_F(Handoff, is_reset_at_both_ends_when_the_engine_is_killed) {

@@ -2,9 +2,11 @@
 #include "tests/dataplane/kernel_view.h"
 
 #include <linux/bpf.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
@@ -126,13 +128,7 @@ Result<void> KernelView::set_policy(std::uint64_t netns_cookie, std::uint32_t po
 }
 
 Result<void> KernelView::delete_observed(std::uint64_t socket_cookie) const {
-  auto map = open_pin(pin_dir_ + "/v1/maps/st_observed");
-  ST_TRY(map);
-  bpf_attr attributes = element(*map, socket_cookie, nullptr);
-  if (call(BPF_MAP_DELETE_ELEM, attributes) != 0) {
-    return errno_error("delete the row of an observed socket", errno);
-  }
-  return {};
+  return delete_row("st_observed", socket_cookie);
 }
 
 Result<std::int64_t> KernelView::live(std::uint64_t netns_cookie) const {
@@ -217,6 +213,47 @@ Result<void> KernelView::remove_odd_rows(const std::string& map) const {
     }
   }
   return {};
+}
+
+Result<bool> KernelView::has_row(const std::string& map, std::uint64_t cookie) const {
+  auto fd = open_pin(pin_dir_ + "/v1/maps/" + map);
+  ST_TRY(fd);
+  auto info = map_info(*fd);
+  ST_TRY(info);
+  std::vector<char> value(info->value_size);
+  bpf_attr attributes = element(*fd, cookie, value.data());
+  if (call(BPF_MAP_LOOKUP_ELEM, attributes) == 0) {
+    return true;
+  }
+  return errno == ENOENT ? Result<bool>(false) : errno_error("look up a row of " + map, errno);
+}
+
+Result<void> KernelView::delete_row(const std::string& map, std::uint64_t cookie) const {
+  auto fd = open_pin(pin_dir_ + "/v1/maps/" + map);
+  ST_TRY(fd);
+  bpf_attr attributes = element(*fd, cookie, nullptr);
+  if (call(BPF_MAP_DELETE_ELEM, attributes) != 0) {
+    return errno_error("delete a row of " + map, errno);
+  }
+  return {};
+}
+
+// Its first page says what was read, the second what was written.
+Result<std::uint64_t> KernelView::waiting_in(const std::string& ring) const {
+  auto fd = open_pin(pin_dir_ + "/v1/maps/" + ring);
+  ST_TRY(fd);
+  const long page = ::sysconf(_SC_PAGESIZE);
+  const auto position = [&](long offset) -> std::uint64_t {
+    void* memory =
+        ::mmap(nullptr, static_cast<std::size_t>(page), PROT_READ, MAP_SHARED, fd->get(), offset);
+    if (memory == MAP_FAILED) {
+      return 0;
+    }
+    const std::uint64_t value = std::atomic_ref(*static_cast<std::uint64_t*>(memory)).load();
+    ::munmap(memory, static_cast<std::size_t>(page));
+    return value;
+  };
+  return position(page) - position(0);
 }
 
 Result<std::map<std::string, std::uint64_t>> KernelView::counted(std::uint32_t slot) const {

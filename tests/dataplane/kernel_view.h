@@ -39,6 +39,11 @@ class KernelView {
   // first eight bytes of their keys; stops when the map takes no more.
   [[nodiscard]] Result<void> add_odd_rows(const std::string& map, std::uint32_t count) const;
   [[nodiscard]] Result<void> remove_odd_rows(const std::string& map) const;
+  // A row of a map whose keys are cookies.
+  [[nodiscard]] Result<bool> has_row(const std::string& map, std::uint64_t cookie) const;
+  [[nodiscard]] Result<void> delete_row(const std::string& map, std::uint64_t cookie) const;
+  // How much of a ring ("st_events") nobody has read yet, in bytes.
+  [[nodiscard]] Result<std::uint64_t> waiting_in(const std::string& ring) const;
   // Connects of a namespace slot by reason ("redirected"), those that never happened left out.
   [[nodiscard]] Result<std::map<std::string, std::uint64_t>> counted(std::uint32_t slot) const;
   [[nodiscard]] Result<FastCounts> fast_counts() const;

@@ -231,6 +231,18 @@ TEST(ReaderAllows, every_reason_in_their_order) {
   }
 }
 
+TEST(TcpWouldSend, in_these_states_and_without_an_error) {
+  for (std::uint8_t state = 1; state <= 12; ++state) {
+    st_sender sender{};
+    sender.state = state;
+    // ESTABLISHED, CLOSE_WAIT
+    EXPECT_EQ(st_tcp_would_send(&sender), state == 1 || state == 8) << int{state};
+    sender.error = 1;
+    EXPECT_FALSE(st_tcp_would_send(&sender)) << int{state};
+    EXPECT_EQ(st_may_read_on(state), state != 7) << int{state};
+  }
+}
+
 TEST(DeniedNow, waits_for_an_empty_queue_but_for_a_conflict) {
   st_reader reader = good_reader();
   EXPECT_FALSE(st_denied_now(ST_FAST_NONE, &reader));
