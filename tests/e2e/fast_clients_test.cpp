@@ -130,23 +130,6 @@ TEST_F(FastDebian, netcat_half_closes_and_is_adopted) {
       });
 }
 
-// As many streams as were asked for, and that none was cut short.
-TEST_F(FastDebian, iperf3_is_adopted) {
-  expect_adopted(
-      [this](World& world) {
-        serve(world, *world.server, {"iperf3", "-s", "-1", "-p", "5201"}, "");
-        wait_for_listener(world, *world.server, 5201);
-      },
-      [](const World& world) {
-        return shell(fmt::format(
-            "iperf3 -c {} -p 5201 -t 5 -b 200M -P 2 -l 128K -J | python3 -c 'import json, sys\n"
-            "report = json.load(sys.stdin)\nend = report[\"end\"]\n"
-            "print(report.get(\"error\"), len(end[\"streams\"]), "
-            "end[\"sum_received\"][\"bytes\"] > 100e6)'",
-            host(*world.server, Ip::kV6)));
-      });
-}
-
 // The options as they come.
 class FastShipped : public FastDebian {
  protected:
