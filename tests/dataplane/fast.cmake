@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 add_library(st_fast_node STATIC fast_node.cpp fast_scenarios.cpp held_receive.cpp kernel_view.cpp memory_group.cpp repaired.cpp shared_fast_node.cpp talker.cpp)
 target_include_directories(st_fast_node PUBLIC ${CMAKE_SOURCE_DIR})
-target_link_libraries(st_fast_node PUBLIC st_options st_lab st_headers nlohmann_json::nlohmann_json GTest::gtest PkgConfig::LIBBPF PRIVATE st_cgroup)
+target_link_libraries(st_fast_node PUBLIC st_options st_lab st_headers nlohmann_json::nlohmann_json GTest::gtest PkgConfig::LIBBPF)
 
 st_root_test(fast_attacks_test SOURCES fast_attacks_test.cpp LIBS st_fast_node)
 

@@ -31,8 +31,7 @@ class FastHostileMemory : public FastHostile {};
 // memcg: TCP waits where redirecting fails.
 TEST_F(FastHostileMemory, a_reader_whose_memory_is_limited_stops_its_sender) {
   if (!MemoryGroup::is_possible()) {
-    GTEST_SKIP()
-        << "the root of cgroup2 hands no memory controller down, and there is none of version 1";
+    GTEST_SKIP() << "no memory controller of cgroup v1";
   }
   MemoryGroup memory(1U << 20U);
   memory.add(plain_.server_shell->process().pid());

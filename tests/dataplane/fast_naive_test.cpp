@@ -133,8 +133,7 @@ class FastNaiveMemory : public FastNaive {};
 // TCP waits where redirecting fails.
 TEST_F(FastNaiveMemory, a_reader_whose_memory_is_limited_fails_its_sender) {  // memcg
   if (!MemoryGroup::is_possible()) {
-    GTEST_SKIP()
-        << "the root of cgroup2 hands no memory controller down, and there is none of version 1";
+    GTEST_SKIP() << "no memory controller of cgroup v1";
   }
   MemoryGroup memory(1U << 20U);
   memory.add(plain_.server_shell->process().pid());

@@ -1,29 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
-// MemoryGroup: a memory cgroup, of either version, with little room for sockets; a process that is
-// in it makes its sockets there. Thread rule: one owner.
+// MemoryGroup: a memory cgroup (v1) with little room for sockets; a process that is in it makes its
+// sockets there. Thread rule: one owner.
 #pragma once
 
 #include <sys/types.h>
 
 #include <cstdint>
-#include <optional>
 #include <string>
-#include <utility>
 #include <vector>
-
-#include "tests/lab/cgroup.h"
 
 namespace sidetrack::lab {
 
 class MemoryGroup {
  public:
-  // Whether this machine has the controller: that of version 1, or that of version 2 handed down by
-  // the root (cgroup.subtree_control), which no test changes.
+  // Whether this machine has the controller of version 1.
   [[nodiscard]] static bool is_possible();
 
-  // Version 2 knows no limit of sockets alone: it is that of the whole group, whose processes bring
-  // no memory along.
-  explicit MemoryGroup(std::uint64_t bytes);
+  explicit MemoryGroup(std::uint64_t socket_bytes);
   ~MemoryGroup();
   MemoryGroup(const MemoryGroup&) = delete;
   MemoryGroup& operator=(const MemoryGroup&) = delete;
@@ -32,9 +25,8 @@ class MemoryGroup {
   void add(pid_t pid);
 
  private:
-  std::optional<TestCgroup> unified_;  // version 2
   std::string path_;
-  std::vector<std::pair<pid_t, std::string>> inside_;  // and where they were
+  std::vector<pid_t> inside_;
 };
 
 }  // namespace sidetrack::lab

@@ -13,7 +13,6 @@ set_up() {
     hostname guest &&
     ip link set lo up &&
     ulimit -n 20000 &&
-    echo +memory >/sys/fs/cgroup/cgroup.subtree_control && # as service managers do
     stty -F /dev/ttyS1 raw -echo
 }
 
