@@ -242,12 +242,13 @@ void Judge::look_at_stall(const Line& line, std::int64_t now_ms) {
     return;
   }
   const auto other = standstills_.other_end(line.told, kStallMs);
-  if (other == Standstills::Other::kMoved || other_end_was_killed(line)) {
+  const bool unknown = other == Standstills::Other::kUnknown;
+  if (other == Standstills::Other::kMoved || (unknown && other_end_was_killed(line))) {
     ++totals_.errors["stall, the other end moved"];
     return;
   }
   const auto told_ms = line.told.at("now").get<std::int64_t>();
-  if (other == Standstills::Other::kUnknown && now_ms < told_ms + kForgetMs) {
+  if (unknown && now_ms < told_ms + kForgetMs) {
     waiting_.push_back({.source = line.source, .told = line.told, .due_ms = now_ms + kWaitMs});
     return;
   }

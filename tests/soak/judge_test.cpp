@@ -120,6 +120,11 @@ TEST(SoakJudge, an_end_that_is_killed_later_had_moved) {
   EXPECT_EQ(judged({killed(1900)}, {{kPass, stood_still(1000, 2000)}}).size(), 1U);
   EXPECT_EQ(judged({killed(2000)}, {{kMesh, stood_still(1000, 2000)}}).size(), 1U);
   EXPECT_EQ(judged({killed(2000)}, {{kPass, stood_still(1000, 2000, "server")}}).size(), 1U);
+  EXPECT_EQ(judged({killed(2500)},
+                   {{kPass, stood_still(1000, 2000)}, {kPass, stood_still(1000, 2000, "server")}})
+                .size(),
+            2U)
+      << "it had told that it stood still";
   json mute = stood_still(1000, 2000);
   mute["received"] = 0;
   EXPECT_EQ(judged({killed(2000)}, {{kPass, mute}}).size(), 1U);
