@@ -74,6 +74,18 @@ static __always_inline void st_settle(const struct st_adopt_request *request)
 		pair->owed[sender & 1] = 0;
 }
 
+/* Nothing waits past TCP for the reader any more: its sender's FIN can go. */
+static __always_inline int st_lets_fin_go(const struct st_adopt_request *request)
+{
+	struct st_pair *pair = st_pair_of(request);
+	__u32 sender = !request->side;
+
+	if (!pair || !pair->held[sender & 1])
+		return 0;
+	pair->held[sender & 1] = 0;
+	return 1;
+}
+
 static __always_inline enum st_fast_reason st_insert(struct bpf_sock *sk, const struct tcp_sock *tp,
 						     const struct st_adopt_request *request)
 {
@@ -187,6 +199,8 @@ static __always_inline enum st_fast_reason st_release(struct bpf_sock *sk,
 
 	if (st_is_waited_for(fast, request) || !st_is_drained(fast, psock))
 		return ST_FAST_READER_BUSY;
+	if (!st_has_read(&fast->peer))
+		st_know_fin(sk, fast); /* without memory its FIN does not wait */
 	bpf_map_delete_elem(&st_adopted, &cookie);
 	bpf_sk_storage_delete(&st_fast_sockets, sk);
 	if (counters)
@@ -204,6 +218,8 @@ static __always_inline enum st_fast_reason st_drained(const struct tcp_sock *tp,
 	barrier();
 	if (psock && !st_queue_is_empty(0, psock))
 		return ST_FAST_READER_BUSY;
+	if (st_lets_fin_go(request))
+		return ST_FAST_FIN_WAITS;
 	return tp->copied_seq == tp->rcv_nxt ? ST_FAST_NONE : ST_FAST_UNREAD;
 }
 
@@ -221,9 +237,10 @@ static __always_inline enum st_fast_reason st_serve(struct bpf_sock *sk, const s
 	}
 	fast = bpf_sk_storage_get(&st_fast_sockets, sk, 0, 0);
 	if (!fast) {
-		if (request->op == ST_ADOPT_DRAINED)
-			st_settle(request); /* whoever asks tells it, as it was taken out */
-		return ST_FAST_GONE;
+		if (request->op != ST_ADOPT_DRAINED)
+			return ST_FAST_GONE;
+		st_settle(request); /* whoever asks tells it, as it was taken out */
+		return st_lets_fin_go(request) ? ST_FAST_FIN_WAITS : ST_FAST_GONE;
 	}
 	switch (request->op) {
 	case ST_ADOPT_ARM:

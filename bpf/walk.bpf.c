@@ -5,6 +5,8 @@
 
 enum {
 	ST_SO_RCVLOWAT = 18,
+	ST_TCP_NODELAY = 1,
+	ST_TCP_NAGLE_OFF = 1,		     /* include/net/tcp.h */
 	ST_TCP_BPF_SOCK_OPS_CB_FLAGS = 1008, /* since 6.12 */
 };
 
@@ -47,6 +49,27 @@ static __always_inline void st_widen(struct tcp_sock *tp, int low_water,
 	bpf_setsockopt(tp, ST_SOL_SOCKET, ST_SO_RCVLOWAT, &low_water, sizeof(low_water));
 }
 
+/* Sends what waits, and leaves TCP_NODELAY as it is: setting it does that (net/ipv4/tcp.c,
+ * __tcp_sock_set_nodelay). Before Linux 6.1 programs may not, and TCP's timer has to do. */
+static __always_inline void st_push(struct tcp_sock *tp)
+{
+	int was_on = BPF_CORE_READ_BITFIELD(tp, nonagle) & ST_TCP_NAGLE_OFF;
+	int on = 1, off = 0;
+
+	bpf_setsockopt(tp, ST_IPPROTO_TCP, ST_TCP_NODELAY, &on, sizeof(on));
+	if (!was_on)
+		bpf_setsockopt(tp, ST_IPPROTO_TCP, ST_TCP_NODELAY, &off, sizeof(off));
+}
+
+/* Tells who watches this socket that it is readable, if it is; of one that has sent its FIN, or
+ * wants to, the sender is meant (bpf/fin.bpf.c). */
+static __always_inline void st_nudge_one(struct tcp_sock *tp, __u8 state, int low_water)
+{
+	if (state == BPF_TCP_FIN_WAIT1 || state == BPF_TCP_CLOSING || state == BPF_TCP_LAST_ACK)
+		st_push(tp);
+	bpf_setsockopt(tp, ST_SOL_SOCKET, ST_SO_RCVLOWAT, &low_water, sizeof(low_water));
+}
+
 /* Two things that only setting SO_RCVLOWAT does (net/ipv4/tcp.c, tcp_set_rcvlowat): a value above
  * half of the buffer grows it, without a lock as by SO_RCVBUF; and setting it, even to what it is,
  * looks whether bytes wait and wakes who watches. The socket is locked meanwhile. */
@@ -67,7 +90,7 @@ int st_nudge(struct bpf_iter__tcp *ctx)
 	if (st_is_to_widen(tp, config))
 		st_widen(tp, low_water, config);
 	if (st_nudged_cookie && (__u64)common->skc_cookie.counter == st_nudged_cookie)
-		bpf_setsockopt(tp, ST_SOL_SOCKET, ST_SO_RCVLOWAT, &low_water, sizeof(low_water));
+		st_nudge_one(tp, common->skc_state, low_water);
 	return 0;
 }
 

@@ -26,6 +26,25 @@ st_adopt_request OwedReaders::request_to(std::uint64_t cookie) {
 
 // Two looks that find bytes of TCP only: the reader has had time to come by itself. Telling it for
 // nothing does no harm.
+void OwedReaders::answer(std::uint64_t cookie, const st_adopt_request& request,
+                         st_fast_reason answer) {
+  Owed& owed = owed_.at(cookie);
+  if (answer == ST_FAST_READER_BUSY) {
+    owed.only_tcp_before = false;
+  } else if (answer == ST_FAST_FIN_WAITS) {
+    sockets_.nudge(request.peer.netns_cookie, request.peer.cookie);
+  } else if (answer == ST_FAST_UNREAD && !owed.only_tcp_before) {
+    owed.only_tcp_before = true;
+  } else {
+    // Taken out meanwhile: what came by TCP may be there all the same.
+    const bool was_taken_out = answer == ST_FAST_GONE && request.self.cookie != 0;
+    if (answer == ST_FAST_UNREAD || was_taken_out) {
+      sockets_.nudge(request.self.netns_cookie, cookie);
+    }
+    owed_.erase(cookie);
+  }
+}
+
 void OwedReaders::look(Clock::time_point now) {
   std::vector<std::uint64_t> cookies;
   std::vector<st_adopt_request> requests;
@@ -41,19 +60,7 @@ void OwedReaders::look(Clock::time_point now) {
   }
   const std::vector<st_fast_reason> answers = sockets_.run(requests);
   for (std::size_t i = 0; i < cookies.size(); ++i) {
-    Owed& owed = owed_.at(cookies[i]);
-    if (answers[i] == ST_FAST_READER_BUSY) {
-      owed.only_tcp_before = false;
-    } else if (answers[i] == ST_FAST_UNREAD && !owed.only_tcp_before) {
-      owed.only_tcp_before = true;
-    } else {
-      // Taken out meanwhile: what came by TCP may be there all the same.
-      const bool was_taken_out = answers[i] == ST_FAST_GONE && requests[i].self.cookie != 0;
-      if (answers[i] == ST_FAST_UNREAD || was_taken_out) {
-        sockets_.nudge(requests[i].self.netns_cookie, cookies[i]);
-      }
-      owed_.erase(cookies[i]);
-    }
+    answer(cookies[i], requests[i], answers[i]);
   }
 }
 

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Readers that are owed a word: bytes went by TCP behind some that wait past it, and one that
 // watches edges may not come back for them (docs/adr/0010). Each is looked at until it has read the
-// first, and told again if it leaves the others. One thread; time is passed in.
+// first, and told again if it leaves the others. A FIN behind them goes when it has read the first
+// (docs/adr/0021). One thread; time is passed in.
 #pragma once
 
 #include <map>
@@ -26,6 +27,7 @@ class OwedReaders {
   };
 
   [[nodiscard]] st_adopt_request request_to(std::uint64_t cookie);
+  void answer(std::uint64_t cookie, const st_adopt_request& request, st_fast_reason answer);
 
   Sockets& sockets_;
   PairTable& pairs_;

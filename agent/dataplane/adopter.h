@@ -17,8 +17,8 @@ class Adopter {
   // Runs in the calling thread's network namespace: that of `request.self`.
   [[nodiscard]] Result<st_fast_reason> run(const st_adopt_request& request) const;
   // Walks all TCP sockets of the calling thread's namespace, for rare cases: gives adopted ones the
-  // buffer that they need, and tells whoever watches the socket of this cookie (0 = none) that it
-  // is readable, if it is. One thread at a time.
+  // buffer that they need, tells whoever watches the socket of this cookie (0 = none) that it is
+  // readable, if it is, and has TCP send its FIN, if that waits. One thread at a time.
   [[nodiscard]] Result<void> nudge(std::uint64_t cookie) const;
 
  private:

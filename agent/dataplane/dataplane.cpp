@@ -222,7 +222,7 @@ Result<std::unique_ptr<Dataplane>> Dataplane::open(const Options& options) {
   ST_TRY(impl->open_fast_path());
   impl->find_engines();
   for (const Hook& hook : hooks()) {
-    if (!hook.engine) {
+    if (!hook.engine && !hook.fast_path) {
       ST_TRY(impl->attach(hook, impl->cgroup));
     }
   }

@@ -181,6 +181,9 @@ class Dataplane {
   // Attached links are pinned and go on without the agent; those of an older agent are replaced.
   // Returns which one watches now. kUnsupported: not kFentry on this kernel.
   [[nodiscard]] Result<Sentinel> set_sentinel(Sentinel sentinel);
+  // Whether the FIN of an adopted socket waits while its reader has bytes in both queues
+  // (bpf/fin.bpf.c): to be on before any sends past TCP.
+  [[nodiscard]] Result<void> hold_fins(bool on);
   // A descriptor of st_slots to hand to an engine. Owned by the Dataplane.
   [[nodiscard]] int slots_fd() const;
   // Valid as long as the Dataplane is.

@@ -64,13 +64,7 @@ Result<void> Dataplane::Impl::detach_engine(std::uint64_t cgroup_id) {
     if (!hook.engine) {
       continue;
     }
-    const std::string path = link_path(options, hook, cgroup_id);
-    if (const UniqueFd link(bpf_obj_get(path.c_str())); link.valid()) {
-      (void)bpf_link_detach(link.get());  // of a cgroup that is gone there is nothing to detach
-    }
-    if (unlink(path.c_str()) != 0 && errno != ENOENT) {
-      return errno_error("remove " + path, errno);
-    }
+    ST_TRY(end_link(link_path(options, hook, cgroup_id)));
   }
   return {};
 }

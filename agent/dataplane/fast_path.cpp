@@ -79,6 +79,7 @@ void choose_fast_programs(sidetrack_bpf* skeleton, bool fast_path) {
   const auto load = [](bpf_program* program, bool on) { bpf_program__set_autoload(program, on); };
   load(skeleton->progs.st_msg, fast_path && cast);
   load(skeleton->progs.st_msg_probe, fast_path && !cast);
+  load(skeleton->progs.st_hold_fin, fast_path);
   load(skeleton->progs.st_adopt, fast_path);
   load(skeleton->progs.st_look_fast, fast_path);
   load(skeleton->progs.st_nudge, fast_path);

@@ -29,7 +29,8 @@ struct Hook {
   const char* program;
   const char* name;  // as in the SEC() line
   bpf_attach_type attach_type;
-  bool engine;  // on the engines' cgroups instead of the common one
+  bool engine;             // on the engines' cgroups instead of the common one
+  bool fast_path = false;  // only while sockets are adopted
 };
 [[nodiscard]] const std::vector<Hook>& hooks();
 
@@ -61,6 +62,7 @@ struct Dataplane::Impl {
   int nudge_fd = -1;
   std::string fast_path_problem;             // empty = its programs are loaded
   std::string look_problem;                  // empty = st_look is
+  bool holds_fins = false;                   // st_hold_fin is to be attached
   bool has_fentry = false;                   // the fentry sentinel is loaded, too
   st_fast_generation* generation = nullptr;  // mapped, kPageBytes
 
@@ -110,6 +112,8 @@ bool choose_sentinel_programs(sidetrack_bpf* skeleton, bool fast_path);
 [[nodiscard]] std::string links_dir(const std::string& pin_dir);
 [[nodiscard]] std::string link_path(const Options& options, const Hook& hook,
                                     std::uint64_t cgroup_id);
+// Ends the link that is pinned at `path`, at once, and its pin. Nothing there is well.
+[[nodiscard]] Result<void> end_link(const std::string& path);
 // The cgroup that the link pinned at `path` is attached to; 0 = none any more.
 [[nodiscard]] std::uint64_t linked_cgroup(const std::string& path);
 // Makes the pin folders (0700), mounting bpffs on /sys/fs/bpf if nothing is there yet.

@@ -57,6 +57,7 @@ const std::vector<Hook>& hooks() {
       {"st_getsockname6", "cgroup/getsockname6", BPF_CGROUP_INET6_GETSOCKNAME, false},
       {"st_connect4", "cgroup/connect4", BPF_CGROUP_INET4_CONNECT, false},
       {"st_connect6", "cgroup/connect6", BPF_CGROUP_INET6_CONNECT, false},
+      {"st_hold_fin", "cgroup_skb/egress", BPF_CGROUP_INET_EGRESS, false, true},
   };
   return kHooks;
 }
@@ -64,6 +65,16 @@ const std::vector<Hook>& hooks() {
 std::string link_path(const Options& options, const Hook& hook, std::uint64_t cgroup_id) {
   const std::string path = links_dir(options.pin_dir) + "/" + hook.program;
   return hook.engine ? fmt::format("{}_{}", path, cgroup_id) : path;
+}
+
+Result<void> end_link(const std::string& path) {
+  if (const UniqueFd link(bpf_obj_get(path.c_str())); link.valid()) {
+    (void)bpf_link_detach(link.get());  // of a cgroup that is gone there is nothing to detach
+  }
+  if (unlink(path.c_str()) != 0 && errno != ENOENT) {
+    return errno_error("remove " + path, errno);
+  }
+  return {};
 }
 
 std::uint64_t linked_cgroup(const std::string& path) {
@@ -87,7 +98,9 @@ void Dataplane::Impl::for_each_place(
     const std::function<void(const Hook&, const CgroupPlace&)>& visit) const {
   for (const Hook& hook : hooks()) {
     if (!hook.engine) {
-      visit(hook, cgroup);
+      if (!hook.fast_path || holds_fins) {
+        visit(hook, cgroup);
+      }
       continue;
     }
     for (const CgroupPlace& engine : engines) {
@@ -145,12 +158,8 @@ Result<void> Dataplane::Impl::attach(const Hook& hook, const CgroupPlace& place)
   }
   // The old pin, if any, holds a link that does not run where it should. It goes first: a connect()
   // that met both programs would be redirected by one and taken for one to loopback by the other.
-  if (const UniqueFd old(bpf_obj_get(path.c_str())); old.valid()) {
-    (void)bpf_link_detach(
-        old.get());  // at once; of a cgroup that is gone there is nothing to detach
-  }
-  if (unlink(path.c_str()) != 0 && errno != ENOENT) {
-    return errno_error(what + ": remove " + path, errno);
+  if (auto ended = end_link(path); !ended) {
+    return ended.error().within(what);
   }
   const UniqueFd link(bpf_link_create(program, cgroup_fd.get(), hook.attach_type, nullptr));
   if (!link.valid()) {
@@ -158,6 +167,17 @@ Result<void> Dataplane::Impl::attach(const Hook& hook, const CgroupPlace& place)
   }
   if (bpf_obj_pin(link.get(), path.c_str()) != 0) {
     return errno_error(what + ": pin " + path, errno);
+  }
+  return {};
+}
+
+Result<void> Dataplane::hold_fins(bool on) {
+  for (const Hook& hook : hooks()) {
+    if (hook.fast_path) {
+      impl_->holds_fins = on;
+      ST_TRY(on ? impl_->attach(hook, impl_->cgroup)
+                : end_link(link_path(impl_->options, hook, impl_->cgroup.id)));
+    }
   }
   return {};
 }

@@ -54,6 +54,25 @@ void FastPath::stop_watching() {
     return;
   }
   watching_ = false;
+  if (auto off = dataplane_.hold_fins(false); !off) {
+    log_event(LogLevel::kError, "adopt", "fin_hook_stays", {{"detail", off.error().message}});
+    return;
+  }
+  holding_ = false;
+}
+
+// Where nothing is adopted no packet pays for it. A socket that has just been put in sends nothing
+// past TCP for a second.
+void FastPath::hold_fins() {
+  if (holding_ || !adoption_.has_any_in()) {
+    return;
+  }
+  const auto holding = dataplane_.hold_fins(true);
+  holding_ = holding.has_value();
+  if (!holding) {
+    const auto written = dataplane_.disable_fast_path();
+    turn_off(written ? holding.error().message : written.error().message, ST_FAST_INTERNAL);
+  }
 }
 
 // Before a pair is looked at for the first time: from then on its pods are on probation.
@@ -154,7 +173,7 @@ void FastPath::find_owed(const std::vector<dataplane::PairRow>& rows,
                          adopt::Clock::time_point now) {
   for (const auto& [key, pair] : rows) {
     for (const st_pair_side sender : {ST_SIDE_CLIENT, ST_SIDE_SERVER}) {
-      if (pair.owed[sender] != 0) {
+      if (pair.owed[sender] != 0 || pair.held[sender] != 0) {
         adoption_.on_owed(
             pair.end[sender == ST_SIDE_CLIENT ? ST_SIDE_SERVER : ST_SIDE_CLIENT].cookie, now);
       }
@@ -167,6 +186,7 @@ void FastPath::scan(adopt::Clock::time_point now) {
     return;
   }
   scan_at_ = now + kScan;
+  hold_fins();
   const auto counters = dataplane_.fast_counters();
   const bool full = now >= full_scan_at_;
   if (!counters) {

@@ -89,6 +89,7 @@ class FastPath {
   Result<void> begin(bool has_adopted);
   [[nodiscard]] Result<void> follow_switch();
   void stop_watching();
+  void hold_fins();
   [[nodiscard]] Result<void> start_self_test();
   void on_self_test(const Result<selftest::Report>& report);
   [[nodiscard]] Result<void> enable(bool charges_reader);
@@ -117,6 +118,7 @@ class FastPath {
   std::string problem_ = "starting";
   st_fast_reason reason_ = ST_FAST_SELF_TEST;  // of the problem
   bool watching_ = false;                      // the sentinel is attached
+  bool holding_ = false;                       // Dataplane::hold_fins()
   bool watch_is_due_ = false;  // it could not be attached just now: no pair is looked at meanwhile
   std::uint64_t generation_ = 0;  // of the policy that adoption_ knows
   bool debts_are_due_ = false;    // it has changed since the last scan

@@ -27,7 +27,7 @@ using Clock = std::chrono::steady_clock;
 
 constexpr std::size_t kStreamBytes = 64 << 20;
 constexpr std::chrono::seconds kStall{5};
-constexpr unsigned kConnections = 10;          // that the checks below use
+constexpr unsigned kConnections = 11;          // that the checks below use
 constexpr std::size_t kMostQueued = 32 << 20;  // window, and what TCP buffers at most
 
 // What was seen, or what went wrong.
@@ -246,6 +246,43 @@ Seen check_close(Rig& rig) {
   return std::string(got == 0 ? "end of file" : "ECONNRESET") + " after a close with unread bytes";
 }
 
+// A reader that takes a short read for the last one once it knows of the end.
+Result<std::size_t> read_until_end_is_known(const UniqueFd& fd) {
+  std::array<char, 16384> bytes{};
+  std::size_t read = 0;
+  for (;;) {
+    pollfd wanted{.fd = fd.get(), .events = POLLIN | POLLRDHUP, .revents = 0};
+    if (poll(&wanted, 1, std::chrono::milliseconds(kStall).count()) != 1) {
+      return wrong(fmt::format("no end after {} bytes", read));
+    }
+    const ssize_t got = recv(fd.get(), bytes.data(), bytes.size(), 0);
+    if (got < 0 && errno != EAGAIN) {
+      return errno_error("receive", errno);
+    }
+    read += got > 0 ? static_cast<std::size_t>(got) : 0;
+    if (got == 0 || ((wanted.revents & POLLRDHUP) != 0 && got < std::ssize(bytes))) {
+      return read;
+    }
+  }
+}
+
+// More than may wait past TCP, and the end.
+Seen check_end(Rig& rig) {
+  constexpr std::size_t kMessages = ST_FAST_MESSAGES + 5;  // TCP has sent those five at once
+  auto ends = rig.open_fast();
+  ST_TRY(ends);
+  for (std::size_t i = 0; i < kMessages; ++i) {
+    ST_TRY(send_all(ends->client, "m"));
+  }
+  ends->client.reset();
+  auto read = read_until_end_is_known(ends->server);
+  ST_TRY(read);
+  if (*read != kMessages) {
+    return wrong(fmt::format("the end is known after {} of {} bytes", *read, kMessages));
+  }
+  return std::string("not known before what skipped TCP is read");
+}
+
 // From the call on, bytes go by TCP.
 Result<void> expect_tcp(Rig& rig, const Ends& ends, const std::string& call) {
   auto fast = rig.is_fast(ends.client, ends.server);
@@ -348,6 +385,7 @@ Result<Report> run(const Places& places) {
       {"short_messages", [&] { return check_short_messages(rig); }},
       {"wake_up", [&] { return check_wake_up(rig); }},
       {"close_unread", [&] { return check_close(rig); }},
+      {"end_behind", [&] { return check_end(rig); }},
       {"sentinel", [&] { return check_sentinel(rig, dataplane::Sentinel::kTracepoint); }}};
   if (rig.has_fentry()) {
     checks.emplace_back("sentinel_fentry",

@@ -147,6 +147,7 @@ Result<std::unique_ptr<Rig>> Rig::make(const Places& places) {
   ST_TRY(rig->enter_netns(places.netns));
   // Here, where no sentinel minds: an agent's own would demote the node.
   rig->has_io_uring_ = try_io_uring();
+  ST_TRY(rig->dataplane_->hold_fins(true));
   ST_TRY(rig->set_enabled(true));
   ST_TRY(rig->enrol());
   return rig;

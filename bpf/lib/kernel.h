@@ -43,6 +43,7 @@ struct sock_cgroup_data {
 
 struct netns_ipv4 {
 	int sysctl_tcp_wmem[3];
+	__u8 sysctl_tcp_orphan_retries; /* an int in older kernels: its first byte */
 };
 
 struct net {
@@ -188,6 +189,7 @@ struct inet_sock___bits {
 struct inet_connection_sock {
 	struct inet_sock icsk_inet;
 	const void *icsk_ulp_ops;
+	__u32 icsk_user_timeout; /* ms; 0 = none */
 };
 
 struct tcp_sock {
@@ -204,6 +206,7 @@ struct tcp_sock {
 	__u32 rcv_wup;
 	__u32 rcv_wnd;
 	bool is_mptcp;
+	__u8 nonagle : 4;
 	__u8 bpf_sock_ops_cb_flags;
 	__u8 repair : 1;
 	__u8 recvmsg_inq : 1; /* a byte of its own before 6.8 */

@@ -4,7 +4,7 @@
 #ifndef SIDETRACK_BPF_RELEASE_H
 #define SIDETRACK_BPF_RELEASE_H
 
-#include "lib/peek.h"
+#include "lib/fin.h"
 
 enum { ST_PSOCK_IDLE = 1 /* references on the psock of an adopted socket in no call */ };
 

@@ -168,6 +168,30 @@ static inline int st_denied_now(__u8 denied, const struct st_reader* reader) {
   return denied == ST_FAST_CONFLICT || (denied != ST_FAST_NONE && reader->queue_empty);
 }
 
+/* A FIN waits as long as bytes of both kinds wait at its reader: some past TCP, and behind them
+ * some of TCP, which end at the FIN's own number. The reader gets them with two calls, and must not
+ * know of the end at the first. */
+static inline int st_fin_waits(int queue_empty, __u32 fin_seq, __u32 copied_seq) {
+  return !queue_empty && fin_seq != copied_seq;
+}
+
+enum { ST_ORPHAN_RETRIES = 8 }; /* net/ipv4/tcp_timer.c, tcp_orphan_retries(): where 0 is set */
+
+/* How long, in ns. TCP gives a closed socket up after so many tries, the first after 200 ms, each
+ * after twice the time of the last (tcp_probe_timer()), or when TCP_USER_TIMEOUT is over: one try
+ * before that must pass, also for a reader that does not read at all. */
+static inline __u64 st_fin_patience(__u32 orphan_retries, __u32 user_timeout_ms) {
+  __u32 retries = ST_ORPHAN_RETRIES;
+  __u64 patience_ms;
+
+  if (orphan_retries && orphan_retries < retries)
+    retries = orphan_retries;
+  patience_ms = 100 * ((1U << retries) - 1);
+  if (user_timeout_ms && user_timeout_ms / 2 < patience_ms)
+    patience_ms = user_timeout_ms / 2;
+  return patience_ms * 1000000;
+}
+
 static inline int st_pod_takes_part(const struct st_pod* pod) {
   return pod && pod->mode != ST_MODE_DISABLED && pod->fast_path != ST_FAST_PATH_OFF;
 }

@@ -12,7 +12,7 @@ st_root_test(fast_window_test SOURCES fast_window_test.cpp LIBS st_fast_node)
 st_root_test(self_test_test SOURCES self_test_test.cpp)
 
 # Tests that share a node: one entry per program.
-foreach(name fast_deviations_test fast_hostile_test fast_lost_events_test fast_marks_test fast_moments_test fast_reasons_test fast_switches_test)
+foreach(name fast_deviations_test fast_fin_test fast_hostile_test fast_lost_events_test fast_marks_test fast_moments_test fast_reasons_test fast_switches_test)
   add_executable(${name} ${name}.cpp)
   target_link_libraries(${name} PRIVATE st_fast_node GTest::gmock)
   set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)

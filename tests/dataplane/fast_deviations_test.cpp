@@ -183,29 +183,54 @@ TEST_F(FastDeviations, d27_the_receive_buffer_is_larger_unless_the_application_s
   EXPECT_EQ(buffer_of(fast.client), own);
 }
 
-// More than may wait past TCP, and the end: bytes are in both queues when the reader looks.
-std::string reads_after_the_end_is_seen(Ends& ends) {
-  for (int i = 0; i < ST_FAST_MESSAGES + 40; ++i) {
-    EXPECT_EQ(send_text(ends.client, "m"), "sent");
+// More than may wait past TCP: bytes are in both queues when the reader looks.
+void fill_both_queues(const UniqueFd& sender) {
+  set_option(sender, IPPROTO_TCP, TCP_NODELAY, 1);
+  for (int i = 0; i < ST_FAST_MESSAGES + 5; ++i) {
+    EXPECT_EQ(send_text(sender, "m"), "sent");
   }
-  ends.client.reset();
-  pollfd wanted{ends.server.get(), POLLRDHUP, 0};
-  EXPECT_EQ(::poll(&wanted, 1, static_cast<int>(kPatience.count())), 1);
+  EXPECT_TRUE(eventually(kPatience, [&] { return is_acknowledged(sender); }));
+}
+
+// What each recv() says, to the end.
+std::string reads_of(const UniqueFd& reader) {
   std::string said;
   std::array<char, 4096> bytes{};
   ssize_t got = 0;
-  while ((got = ::recv(ends.server.get(), bytes.data(), bytes.size(), 0)) > 0) {
+  while ((got = ::recv(reader.get(), bytes.data(), bytes.size(), 0)) > 0) {
     said += std::to_string(got) + " ";
   }
   return said + (got == 0 ? "EOF" : ::strerrorname_np(errno));
 }
 
-// A program that saves the recv() which would say 0 then, as HAProxy does, loses the second part.
-TEST_F(FastDeviations, d36_a_short_read_is_not_the_end_though_the_peer_has_closed) {
-  Ends slow = open(false);
-  EXPECT_EQ(reads_after_the_end_is_seen(slow), "552 EOF");
-  Ends fast = open_fast();
-  EXPECT_EQ(reads_after_the_end_is_seen(fast), "512 40 EOF");
+TEST_F(FastDeviations, d36_the_end_is_known_when_what_skipped_tcp_is_read) {
+  const auto run = [](Ends ends) {
+    fill_both_queues(ends.client);
+    ::shutdown(ends.client.get(), SHUT_WR);
+    const auto knows_of_end = [&](milliseconds within) {
+      pollfd wanted{ends.server.get(), POLLRDHUP, 0};
+      return ::poll(&wanted, 1, static_cast<int>(within.count())) == 1 ? "end " : "no end ";
+    };
+    std::string said = knows_of_end(kNothingComes);
+    said += reads_of(ends.server) + " ";
+    return said + knows_of_end(kPatience);
+  };
+  EXPECT_EQ(run(open(false)), "end 517 EOF end ");
+  EXPECT_EQ(run(open_fast()), "no end 512 5 EAGAIN end ");
+}
+
+TEST_F(FastDeviations, d36_after_a_reset_a_short_read_is_not_the_last) {
+  const auto run = [](Ends ends) {
+    fill_both_queues(ends.client);
+    const linger now{.l_onoff = 1, .l_linger = 0};
+    EXPECT_EQ(::setsockopt(ends.client.get(), SOL_SOCKET, SO_LINGER, &now, sizeof(now)), 0);
+    ends.client.reset();
+    pollfd wanted{ends.server.get(), POLLRDHUP, 0};
+    EXPECT_EQ(::poll(&wanted, 1, static_cast<int>(kPatience.count())), 1);
+    return reads_of(ends.server);
+  };
+  EXPECT_EQ(run(open(false)), "517 ECONNRESET");
+  EXPECT_EQ(run(open_fast()), "512 5 ECONNRESET");
 }
 
 #ifdef ST_HAS_URING

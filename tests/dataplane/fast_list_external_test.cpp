@@ -134,11 +134,6 @@ class FastListProxy : public FastListExternal {
  protected:
   [[nodiscard]] static std::vector<Case> endings_of_proxy() {
     std::vector<Case> cases = endings();
-    if (!is_envoy()) {  // it loses bytes then, now and then: deviation 36
-      std::erase_if(cases, [](const Case& one) {
-        return std::string_view(one.name) == "close right after many";
-      });
-    }
     for (Case& one : cases) {
       const std::string_view name = one.name;
       if (name == "stream after a half-close" || name == "SO_LINGER 0 with unread bytes") {

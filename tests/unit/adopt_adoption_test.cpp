@@ -293,6 +293,22 @@ TEST_F(AdoptionTest, a_reader_that_does_not_come_back_is_told_again) {
   EXPECT_EQ(sockets_.nudged.size(), 1U);
 }
 
+TEST_F(AdoptionTest, the_sender_of_a_fin_that_waits_is_told_when_it_can_go) {
+  adopt(1);
+  sockets_.sockets[2].drained = ST_FAST_READER_BUSY;
+  adoption_.on_owed(2, now_);
+  tick(milliseconds(10));
+  EXPECT_TRUE(sockets_.nudged.empty()) << "its reader has yet to read what comes first";
+  sockets_.sockets[2].drained = ST_FAST_FIN_WAITS;
+  tick(milliseconds(10));
+  EXPECT_EQ(sockets_.nudged, std::vector<std::uint64_t>{1});
+  // The reader is looked after as before.
+  sockets_.sockets[2].drained = ST_FAST_UNREAD;
+  tick(milliseconds(10));
+  tick(milliseconds(10));
+  EXPECT_EQ(sockets_.nudged, (std::vector<std::uint64_t>{1, 2}));
+}
+
 // Taking out waits for what skipped TCP, not for what came behind it by TCP.
 TEST_F(AdoptionTest, a_reader_that_was_taken_out_is_told_of_what_came_by_tcp) {
   adopt(1);

@@ -84,11 +84,16 @@ void Explorer::write_tcp(State& state) const {
   ++state.a.written;
 }
 
-// A: close(), when no thread is in a call any more.
+bool Explorer::fin_waits(const Reader& reader, std::uint8_t written) const {
+  return guards_.fin_waits &&
+         st_fin_waits(reader.fast.empty() ? 1 : 0, kFirst + written, kFirst + reader.copied) != 0;
+}
+
+// A: close(), when no thread is in a call any more. Its FIN is sent when it may be.
 void Explorer::close(State state) {
   if (thread_ != 0 || state.a.call[0].phase != kNotSending ||
       state.a.call[1].phase != kNotSending || !has_sent_all(state, 0) || !has_sent_all(state, 1) ||
-      state.closed || state.a.aborted) {
+      state.closed || state.a.aborted || fin_waits(peer_of(state), state.a.written)) {
     return;
   }
   state.closed = 1;
@@ -283,6 +288,9 @@ void Explorer::deliver_to(State& state, Reader& reader, const char* action) {
     return;
   }
   const std::uint8_t byte = reader.wire.pop();
+  if (byte == kFin && !reader.fast.empty() && !reader.tcp.empty()) {
+    return fail(Wrong::kEndKnown, "the end is known, and bytes of both kinds wait", action);
+  }
   reader.tcp.push(byte);
   reader.reset |= byte == kReset;
   if (setup_.switches && &reader == &state.b && byte < kReset && !reader.fast.empty()) {

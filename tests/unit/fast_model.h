@@ -34,6 +34,7 @@ struct Guards {
   bool reader_state = true;      // nor is one that was reset
   bool denied_now = true;        // a switch waits until the reader's queue is empty
   bool room = true;              // only so many messages may wait past TCP
+  bool fin_waits = true;         // for a reader of both queues
   bool keeps_sent = true;        // what was redirected to the engine is known when A is back
 };
 
@@ -67,6 +68,7 @@ enum class Wrong {
   kAfterReset,  // A's send() did not fail after the reset of its connection
   kTooMany,     // more wait past TCP than there is room for
   kHidden,      // B peeks, and does not see a message that has come
+  kEndKnown,    // a reader knows of the end, and needs two calls for what is before it
 };
 
 struct Outcome {

@@ -44,6 +44,8 @@ class Explorer {
   // One step of a recv(). True: `*byte` was read.
   static bool step(Reader& reader, std::uint8_t* byte);
 
+  // Whether the FIN behind so many bytes of TCP is not sent yet.
+  [[nodiscard]] bool fin_waits(const Reader& reader, std::uint8_t written) const;
   void close(State state);
   void send(const State& before);
   void write_tcp(State& state) const;

@@ -79,7 +79,11 @@ void Explorer::write_leg(State& state) {
 void Explorer::forward(State state) {
   Engine& engine = state.engine;
   const st_reader far = look_at(state.b, false);
-  if (Queue(engine.buffer).pop() >= kReset) {
+  const std::uint8_t next = Queue(engine.buffer).pop();
+  if (next >= kReset) {
+    if (next == kFin && fin_waits(state.b, engine.written)) {
+      return;
+    }
     engine.closed = 1;
     write_leg(state);
     return go(state, "engine: ends E_b as A ended");

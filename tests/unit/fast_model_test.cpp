@@ -190,6 +190,11 @@ TEST(TwoThreads, need_the_same_guards) {
   }
 }
 
+TEST(End, is_known_too_soon_unless_it_waits) {
+  expect_wrong(Wrong::kEndKnown, {.guards = {.fin_waits = false}});
+  expect_wrong(Wrong::kEndKnown, {.relay = true, .guards = {.fin_waits = false}});
+}
+
 TEST(Reset, is_told_to_every_later_send) {
   expect_right({.aborts = true, .messages = 4});
   expect_right({.relay = true, .aborts = true});

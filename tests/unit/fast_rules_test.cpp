@@ -302,6 +302,27 @@ TEST(PodsAllow, slot_0_is_many_namespaces) {
   EXPECT_EQ(allow(node, node), ST_FAST_NONE);
 }
 
+TEST(Fin, waits_while_bytes_of_both_kinds_are_before_it) {
+  EXPECT_TRUE(st_fin_waits(0, 12, 11));
+  EXPECT_TRUE(st_fin_waits(0, 0, 0xffffffff)) << "numbers wrap";
+  EXPECT_FALSE(st_fin_waits(0, 12, 12)) << "all of TCP is read";
+  EXPECT_FALSE(st_fin_waits(1, 12, 11)) << "nothing waits past TCP";
+}
+
+// A closed socket is tried after 200 ms and then after twice as long each time. One try must pass.
+TEST(Fin, passes_before_tcp_gives_the_socket_up) {
+  constexpr std::uint64_t kMs = 1'000'000;
+  for (unsigned retries = 1; retries <= 8; ++retries) {
+    const std::uint64_t last_try = 200 * ((1ULL << retries) - 1) * kMs;
+    EXPECT_LT(st_fin_patience(retries, 0), last_try) << retries;
+    EXPECT_GE(st_fin_patience(retries, 0), last_try / 2) << retries;
+  }
+  EXPECT_EQ(st_fin_patience(0, 0), st_fin_patience(8, 0)) << "0 means 8";
+  EXPECT_EQ(st_fin_patience(100, 0), st_fin_patience(8, 0));
+  EXPECT_EQ(st_fin_patience(0, 5000), 2500 * kMs);
+  EXPECT_EQ(st_fin_patience(1, 5000), st_fin_patience(1, 0));
+}
+
 TEST(EngineEnd, is_the_server_of_a_pair_to_and_the_client_of_one_from_an_engine) {
   EXPECT_TRUE(st_is_engine_end(ST_PAIR_TO_ENGINE, ST_SIDE_SERVER));
   EXPECT_FALSE(st_is_engine_end(ST_PAIR_TO_ENGINE, ST_SIDE_CLIENT));

@@ -87,7 +87,8 @@ struct st_pair {
 			  reader may  need to be told once more */
 	__u8 against;  /* enum st_fast_reason: why nothing has skipped TCP, as the agent found, or
 			  the latest message of an application; NONE = nobody has looked */
-	__u8 reserved[3];
+	__u8 held[2];  /* by who sent: its FIN waits until the reader has read what is past TCP */
+	__u8 reserved;
 };
 ST_STATIC_ASSERT(sizeof(struct st_pair) == 88, "st_pair");
 
@@ -166,7 +167,8 @@ enum st_adopt_op {
 			      that has read */
 	ST_ADOPT_DISARM,   /* it sends by TCP from now on */
 	ST_ADOPT_DRAINED, /* has it read all since it was owed a word? READER_BUSY = bytes wait past
-			     TCP, UNREAD = only bytes of TCP do */
+			     TCP, FIN_WAITS = none do, and the sender's FIN can go, UNREAD = only
+			     bytes of TCP do */
 	ST_ADOPT_RELEASE, /* its senders are disarmed: take it out; READER_BUSY = bytes wait or are
 			     on their way, ask again */
 	ST_ADOPT_NOTE,	  /* `reason` is why its pair is not adopted: only shown */
