@@ -183,15 +183,6 @@ TEST_F(FastDeviations, d27_the_receive_buffer_is_larger_unless_the_application_s
   EXPECT_EQ(buffer_of(fast.client), own);
 }
 
-// More than may wait past TCP: bytes are in both queues when the reader looks.
-void fill_both_queues(const UniqueFd& sender) {
-  set_option(sender, IPPROTO_TCP, TCP_NODELAY, 1);
-  for (int i = 0; i < ST_FAST_MESSAGES + 5; ++i) {
-    EXPECT_EQ(send_text(sender, "m"), "sent");
-  }
-  EXPECT_TRUE(eventually(kPatience, [&] { return is_acknowledged(sender); }));
-}
-
 // What each recv() says, to the end.
 std::string reads_of(const UniqueFd& reader) {
   std::string said;
@@ -205,7 +196,7 @@ std::string reads_of(const UniqueFd& reader) {
 
 TEST_F(FastDeviations, d36_the_end_is_known_when_what_skipped_tcp_is_read) {
   const auto run = [](Ends ends) {
-    fill_both_queues(ends.client);
+    scenarios::fill_both_queues(ends.client);
     ::shutdown(ends.client.get(), SHUT_WR);
     const auto knows_of_end = [&](milliseconds within) {
       pollfd wanted{ends.server.get(), POLLRDHUP, 0};
@@ -221,7 +212,7 @@ TEST_F(FastDeviations, d36_the_end_is_known_when_what_skipped_tcp_is_read) {
 
 TEST_F(FastDeviations, d36_after_a_reset_a_short_read_is_not_the_last) {
   const auto run = [](Ends ends) {
-    fill_both_queues(ends.client);
+    scenarios::fill_both_queues(ends.client);
     const linger now{.l_onoff = 1, .l_linger = 0};
     EXPECT_EQ(::setsockopt(ends.client.get(), SOL_SOCKET, SO_LINGER, &now, sizeof(now)), 0);
     ends.client.reset();

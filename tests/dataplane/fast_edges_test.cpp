@@ -10,7 +10,7 @@
 #include <nlohmann/json.hpp>
 
 #include "sidetrack/abi/fast.h"
-#include "tests/dataplane/fast_node.h"
+#include "tests/dataplane/fast_scenarios.h"
 
 namespace sidetrack::lab {
 namespace {
@@ -136,28 +136,54 @@ class HandoffEdges : public FastEdges {
     }
     return sum;
   }
+  Ends open_handed_off() {
+    Ends ends = open(true);
+    EXPECT_TRUE(eventually(2 * kPatience, [&] {
+      const std::uint64_t before = handoffs();
+      pass(ends.client, ends.server, "x");
+      pass(ends.server, ends.client, "y");
+      return handoffs() - before == 2;
+    })) << sidetrack_->logs();
+    return ends;
+  }
+  // Of messages of kMessage bytes from the client.
+  struct Arrivals {
+    std::uint64_t past_engine;  // messages
+    std::uint64_t by_tcp;       // bytes
+  };
+  [[nodiscard]] Arrivals arrivals(const Ends& ends) const {
+    return {handoffs(), received_by_tcp(ends.server)};
+  }
+  [[nodiscard]] std::uint64_t bytes_since(const Arrivals& before, const Ends& ends) const {
+    const Arrivals now = arrivals(ends);
+    return (now.past_engine - before.past_engine) * kMessage + now.by_tcp - before.by_tcp;
+  }
 };
 
 // The first messages go past the engine, the others through it: the engine's socket sends those.
 TEST_F(HandoffEdges, gets_what_came_past_the_engine_and_through_it) {
-  const Ends ends = open(true);
-  ASSERT_TRUE(eventually(2 * kPatience, [&] {
-    const std::uint64_t before = handoffs();
-    pass(ends.client, ends.server, "x");
-    pass(ends.server, ends.client, "y");
-    return handoffs() - before == 2;
-  })) << sidetrack_->logs();
+  const Ends ends = open_handed_off();
   const UniqueFd epoll = watch(ends.server);
-  const std::uint64_t past = handoffs();
-  const std::uint64_t by_tcp = received_by_tcp(ends.server);
+  const Arrivals before = arrivals(ends);
   send(ends.client, kMoreThanWait);
   // All of it is there before the first look.
-  ASSERT_TRUE(eventually(kPatience, [&] {
-    return (handoffs() - past) * kMessage + received_by_tcp(ends.server) - by_tcp ==
-           kMoreThanWait * kMessage;
-  }));
-  EXPECT_GT(received_by_tcp(ends.server), by_tcp);
+  ASSERT_TRUE(
+      eventually(kPatience, [&] { return bytes_since(before, ends) == kMoreThanWait * kMessage; }));
+  EXPECT_GT(arrivals(ends).by_tcp, before.by_tcp);
   EXPECT_EQ(read(epoll, ends.server, kMoreThanWait), kMoreThanWait * kMessage);
+}
+
+// The engine's socket sends the FIN, which waits for what came past the engine.
+TEST_F(HandoffEdges, knows_of_the_end_when_it_has_read_what_came_past_the_engine) {
+  Ends ends = open_handed_off();
+  const Arrivals before = arrivals(ends);
+  send(ends.client, kMoreThanWait);
+  ends.client.reset();
+  ASSERT_TRUE(
+      eventually(kPatience, [&] { return bytes_since(before, ends) == kMoreThanWait * kMessage; }));
+  ASSERT_GT(arrivals(ends).by_tcp, before.by_tcp);
+  EXPECT_EQ(scenarios::read_until_end_is_known(ends.server),
+            std::to_string(kMoreThanWait * kMessage) + " end");
 }
 
 }  // namespace

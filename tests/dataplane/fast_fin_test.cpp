@@ -15,45 +15,21 @@
 #include <iterator>
 #include <vector>
 
+#include "tests/dataplane/fast_scenarios.h"
 #include "tests/dataplane/shared_fast_node.h"
 
 namespace sidetrack::lab {
 namespace {
 
-// The last ones go by TCP, which sends so few at once.
-constexpr int kMoreThanWait = ST_FAST_MESSAGES + 5;
+using scenarios::fill_both_queues;
+using scenarios::kMoreThanWait;
+using scenarios::read_until_end_is_known;
 
 class FastFin : public SharedFastNode {
  protected:
-  static void fill(const UniqueFd& sender) {
-    set_option(sender, IPPROTO_TCP, TCP_NODELAY, 1);
-    for (int i = 0; i < kMoreThanWait; ++i) {
-      EXPECT_EQ(send_text(sender, "m"), "sent");
-    }
-    ASSERT_TRUE(eventually(kPatience, [&] { return is_acknowledged(sender); }));
-  }
   [[nodiscard]] static bool knows_of_end(const UniqueFd& reader, milliseconds within = {}) {
     pollfd wanted{reader.get(), POLLRDHUP, 0};
     return ::poll(&wanted, 1, static_cast<int>(within.count())) == 1;
-  }
-  // As HAProxy does with EPOLLRDHUP, and libuv with EPOLLHUP: "517 end".
-  static std::string read_until_end_is_known(const UniqueFd& reader) {
-    std::array<char, 16384> bytes{};
-    std::size_t read = 0;
-    for (;;) {
-      pollfd wanted{reader.get(), POLLIN | POLLRDHUP, 0};
-      if (::poll(&wanted, 1, static_cast<int>(kPatience.count())) != 1) {
-        return std::to_string(read) + " and no end";
-      }
-      const ssize_t got = ::recv(reader.get(), bytes.data(), bytes.size(), 0);
-      if (got < 0 && errno != EAGAIN) {
-        return std::to_string(read) + " " + ::strerrorname_np(errno);
-      }
-      read += got > 0 ? static_cast<std::size_t>(got) : 0;
-      if (got == 0 || ((wanted.revents & (POLLRDHUP | POLLHUP)) != 0 && got < std::ssize(bytes))) {
-        return std::to_string(read) + " end";
-      }
-    }
   }
   static std::size_t read_all_that_waits(const UniqueFd& reader) {
     std::array<char, 16384> bytes{};
@@ -73,7 +49,7 @@ class FastFin : public SharedFastNode {
 TEST_F(FastFin, a_reader_that_ends_with_a_short_read_gets_all) {
   const auto run = [](Ends& ends, bool client_sends) {
     UniqueFd& sender = client_sends ? ends.client : ends.server;
-    fill(sender);
+    fill_both_queues(sender);
     sender.reset();
     return read_until_end_is_known(client_sends ? ends.server : ends.client);
   };
@@ -96,7 +72,7 @@ TEST_F(FastFin, a_reader_that_ends_with_a_short_read_gets_all) {
 // Where the reader has ended its own side before, poll() says POLLHUP.
 TEST_F(FastFin, so_does_one_that_has_ended_its_own_side) {
   const auto run = [&](Ends ends) {
-    fill(ends.client);
+    fill_both_queues(ends.client);
     ::shutdown(ends.server.get(), SHUT_WR);
     EXPECT_EQ(receive_text(ends.client, 1), "EOF");
     ends.client.reset();
@@ -108,7 +84,7 @@ TEST_F(FastFin, so_does_one_that_has_ended_its_own_side) {
 
 TEST_F(FastFin, an_answer_follows_a_half_close) {
   const auto run = [&](Ends ends) {
-    fill(ends.client);
+    fill_both_queues(ends.client);
     ::shutdown(ends.client.get(), SHUT_WR);
     std::string said = send_text(ends.client, "x") + " ";
     said += read_until_end_is_known(ends.server) + " ";
@@ -123,7 +99,7 @@ TEST_F(FastFin, an_answer_follows_a_half_close) {
 // By its timer TCP would try again 1.6 seconds later.
 TEST_F(FastFin, the_end_comes_soon_after_a_reader_that_is_late) {
   Ends ends = open_fast();
-  fill(ends.client);
+  fill_both_queues(ends.client);
   ends.client.reset();
   EXPECT_FALSE(knows_of_end(ends.server, milliseconds(1500)));
   EXPECT_EQ(read_all_that_waits(ends.server), kMoreThanWait);
@@ -133,7 +109,7 @@ TEST_F(FastFin, the_end_comes_soon_after_a_reader_that_is_late) {
 
 TEST_F(FastFin, the_end_comes_without_an_agent_too) {
   Ends ends = open_fast();
-  fill(ends.client);
+  fill_both_queues(ends.client);
   stop_agent();
   ends.client.reset();
   EXPECT_FALSE(knows_of_end(ends.server, milliseconds(100)));
@@ -145,7 +121,7 @@ TEST_F(FastFin, the_end_comes_without_an_agent_too) {
 // TCP gives up a closed socket whose FIN is never answered.
 TEST_F(FastFin, waits_no_longer_than_tcp_is_patient) {
   Ends ends = open_fast();
-  fill(ends.client);
+  fill_both_queues(ends.client);
   set_option(ends.client, IPPROTO_TCP, TCP_USER_TIMEOUT, 1000);
   ends.client.reset();
   EXPECT_FALSE(knows_of_end(ends.server, milliseconds(400)));
@@ -154,7 +130,7 @@ TEST_F(FastFin, waits_no_longer_than_tcp_is_patient) {
   spoil();  // the setting stays
   ST_ASSERT_OK(shop_.client->netns.write_sysctl("ipv4/tcp_orphan_retries", "2"));
   Ends few = open_fast();
-  fill(few.client);
+  fill_both_queues(few.client);
   few.client.reset();
   EXPECT_FALSE(knows_of_end(few.server, milliseconds(250)));
   EXPECT_TRUE(knows_of_end(few.server, milliseconds(2000)));
@@ -164,7 +140,7 @@ TEST_F(FastFin, waits_no_longer_than_tcp_is_patient) {
 // A sender that is taken out, as it was made blocking, leaves bytes past TCP behind.
 TEST_F(FastFin, waits_for_a_sender_that_is_not_adopted_any_more) {
   Ends ends = open_fast();
-  fill(ends.client);
+  fill_both_queues(ends.client);
   ::fcntl(ends.client.get(), F_SETFL, ::fcntl(ends.client.get(), F_GETFL) & ~O_NONBLOCK);
   ASSERT_TRUE(eventually(kPatience, [&] { return !adopted(ends.client); }));
   ends.client.reset();
@@ -186,18 +162,18 @@ TEST_F(FastFin, no_other_end_waits) {
   EXPECT_TRUE(knows_of_end(fast.server, kPatience));
   EXPECT_EQ(receive_text(fast.server, 20), "'past TCP'");
   Ends behind = open_fast();
-  fill(behind.client);
+  fill_both_queues(behind.client);
   EXPECT_EQ(receive_text(behind.server, 2 * kMoreThanWait).size(), ST_FAST_MESSAGES + 2);
   behind.client.reset();
   EXPECT_TRUE(knows_of_end(behind.server, kPatience));
   Ends read = open_fast();
-  fill(read.client);
+  fill_both_queues(read.client);
   EXPECT_EQ(read_all_that_waits(read.server), kMoreThanWait);
   read.client.reset();
   EXPECT_TRUE(knows_of_end(read.server, kPatience));
   EXPECT_EQ(waited(), before);
   Ends held = open_fast();
-  fill(held.client);
+  fill_both_queues(held.client);
   held.client.reset();
   EXPECT_EQ(read_all_that_waits(held.server), kMoreThanWait);
   EXPECT_EQ(waited(), before + 1);

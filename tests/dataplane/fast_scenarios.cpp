@@ -276,6 +276,33 @@ std::string wait_for_an_answer(Ends& ends, const Step& first) {
   return reader.get();
 }
 
+void fill_both_queues(const UniqueFd& sender) {
+  set_option(sender, IPPROTO_TCP, TCP_NODELAY, 1);
+  for (int i = 0; i < kMoreThanWait; ++i) {
+    EXPECT_EQ(send_text(sender, "m"), "sent");
+  }
+  EXPECT_TRUE(eventually(kPatience, [&] { return is_acknowledged(sender); }));
+}
+
+std::string read_until_end_is_known(const UniqueFd& reader) {
+  std::array<char, 16384> bytes{};
+  std::size_t read = 0;
+  for (;;) {
+    pollfd wanted{reader.get(), POLLIN | POLLRDHUP, 0};
+    if (::poll(&wanted, 1, static_cast<int>(kPatience.count())) != 1) {
+      return std::to_string(read) + " and no end";
+    }
+    const ssize_t got = ::recv(reader.get(), bytes.data(), bytes.size(), 0);
+    if (got < 0 && errno != EAGAIN) {
+      return std::to_string(read) + " " + ::strerrorname_np(errno);
+    }
+    read += got > 0 ? static_cast<std::size_t>(got) : 0;
+    if (got == 0 || ((wanted.revents & (POLLRDHUP | POLLHUP)) != 0 && got < std::ssize(bytes))) {
+      return std::to_string(read) + " end";
+    }
+  }
+}
+
 std::string splice_some(const UniqueFd& fd) {
   std::array<int, 2> pipes{-1, -1};
   EXPECT_EQ(::pipe2(pipes.data(), O_NONBLOCK | O_CLOEXEC), 0);

@@ -50,6 +50,14 @@ using PutIn = std::function<void(Ends&, HeldReceive&)>;
 // its recv() said. `first`: before all.
 [[nodiscard]] std::string wait_for_an_answer(Ends& ends, const Step& first);
 
+// Messages of a byte: more than may wait past TCP, but no more behind than TCP sends at once. All
+// have arrived then, and the reader has bytes in both queues, if it is on the fast path.
+inline constexpr int kMoreThanWait = ST_FAST_MESSAGES + 5;
+void fill_both_queues(const UniqueFd& sender);
+// A reader that takes a short read for the last one once it knows of the end, as HAProxy does with
+// EPOLLRDHUP and libuv with EPOLLHUP: "517 end".
+[[nodiscard]] std::string read_until_end_is_known(const UniqueFd& reader);
+
 // What one splice() of it into a pipe says: a number of bytes, or the errno's name.
 [[nodiscard]] std::string splice_some(const UniqueFd& fd);
 // `count` bytes, or what came of them.
