@@ -199,8 +199,7 @@ static __always_inline enum st_fast_reason st_release(struct bpf_sock *sk,
 
 	if (st_is_waited_for(fast, request) || !st_is_drained(fast, psock))
 		return ST_FAST_READER_BUSY;
-	if (!st_has_read(&fast->peer))
-		st_know_fin(sk, fast); /* without memory its FIN does not wait */
+	st_know_fin(sk, fast); /* without memory its FIN does not wait */
 	bpf_map_delete_elem(&st_adopted, &cookie);
 	bpf_sk_storage_delete(&st_fast_sockets, sk);
 	if (counters)

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /* Walks over all TCP sockets of a namespace, for what needs their lock. */
 #include "lib/common.h"
-#include "lib/peek.h"
+#include "lib/fin.h"
 
 enum {
 	ST_SO_RCVLOWAT = 18,
@@ -16,7 +16,7 @@ struct bpf_iter_meta {
 	struct seq_file *seq;
 } __attribute__((preserve_access_index));
 
-/* Which socket st_nudge is to tell; 0 = none. */
+/* Which socket st_nudge is to tell; 0 = none, or ST_NUDGE_LET_GO. */
 __u64 st_nudged_cookie;
 
 struct bpf_iter__tcp {
@@ -61,13 +61,19 @@ static __always_inline void st_push(struct tcp_sock *tp)
 		bpf_setsockopt(tp, ST_IPPROTO_TCP, ST_TCP_NODELAY, &off, sizeof(off));
 }
 
-/* Tells who watches this socket that it is readable, if it is; of one that has sent its FIN, or
- * wants to, the sender is meant (bpf/fin.bpf.c). */
-static __always_inline void st_nudge_one(struct tcp_sock *tp, __u8 state, int low_water)
+/* A FIN that waits is tried again; one that still has to waits on (bpf/fin.bpf.c). */
+static __always_inline void st_push_fin(struct tcp_sock *tp, __u8 state)
 {
-	if (state == BPF_TCP_FIN_WAIT1 || state == BPF_TCP_CLOSING || state == BPF_TCP_LAST_ACK)
-		st_push(tp);
-	bpf_setsockopt(tp, ST_SOL_SOCKET, ST_SO_RCVLOWAT, &low_water, sizeof(low_water));
+	struct st_fin *fin;
+
+	if (state != BPF_TCP_FIN_WAIT1 && state != BPF_TCP_CLOSING && state != BPF_TCP_LAST_ACK)
+		return;
+	fin = bpf_sk_storage_get(&st_fins, tp, 0, 0);
+	if (!fin || !fin->since_ns)
+		return;
+	if (st_nudged_cookie == ST_NUDGE_LET_GO)
+		fin->since_ns = 1; /* has waited long enough */
+	st_push(tp);
 }
 
 /* Two things that only setting SO_RCVLOWAT does (net/ipv4/tcp.c, tcp_set_rcvlowat): a value above
@@ -86,11 +92,12 @@ int st_nudge(struct bpf_iter__tcp *ctx)
 	tp = bpf_skc_to_tcp_sock(common);
 	if (!tp)
 		return 0;
+	st_push_fin(tp, common->skc_state);
 	low_water = tp->inet_conn.icsk_inet.sk.sk_rcvlowat;
 	if (st_is_to_widen(tp, config))
 		st_widen(tp, low_water, config);
 	if (st_nudged_cookie && (__u64)common->skc_cookie.counter == st_nudged_cookie)
-		st_nudge_one(tp, common->skc_state, low_water);
+		bpf_setsockopt(tp, ST_SOL_SOCKET, ST_SO_RCVLOWAT, &low_water, sizeof(low_water));
 	return 0;
 }
 

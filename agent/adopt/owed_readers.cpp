@@ -27,18 +27,18 @@ st_adopt_request OwedReaders::request_to(std::uint64_t cookie) {
 // Two looks that find bytes of TCP only: the reader has had time to come by itself. Telling it for
 // nothing does no harm.
 void OwedReaders::answer(std::uint64_t cookie, const st_adopt_request& request,
-                         st_fast_reason answer) {
+                         st_fast_reason found) {
   Owed& owed = owed_.at(cookie);
-  if (answer == ST_FAST_READER_BUSY) {
+  if (found == ST_FAST_READER_BUSY) {
     owed.only_tcp_before = false;
-  } else if (answer == ST_FAST_FIN_WAITS) {
+  } else if (found == ST_FAST_FIN_WAITS) {
     sockets_.nudge(request.peer.netns_cookie, request.peer.cookie);
-  } else if (answer == ST_FAST_UNREAD && !owed.only_tcp_before) {
+  } else if (found == ST_FAST_UNREAD && !owed.only_tcp_before) {
     owed.only_tcp_before = true;
   } else {
     // Taken out meanwhile: what came by TCP may be there all the same.
-    const bool was_taken_out = answer == ST_FAST_GONE && request.self.cookie != 0;
-    if (answer == ST_FAST_UNREAD || was_taken_out) {
+    const bool was_taken_out = found == ST_FAST_GONE && request.self.cookie != 0;
+    if (found == ST_FAST_UNREAD || was_taken_out) {
       sockets_.nudge(request.self.netns_cookie, cookie);
     }
     owed_.erase(cookie);

@@ -27,7 +27,7 @@ class OwedReaders {
   };
 
   [[nodiscard]] st_adopt_request request_to(std::uint64_t cookie);
-  void answer(std::uint64_t cookie, const st_adopt_request& request, st_fast_reason answer);
+  void answer(std::uint64_t cookie, const st_adopt_request& request, st_fast_reason found);
 
   Sockets& sockets_;
   PairTable& pairs_;

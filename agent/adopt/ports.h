@@ -20,8 +20,8 @@ class Sockets {
   // ST_FAST_GONE also when the namespace is gone, ST_FAST_INTERNAL when the kernel refused to run
   // the program.
   virtual std::vector<st_fast_reason> run(const std::vector<st_adopt_request>& requests) = 0;
-  // Tells whoever watches this socket that it is readable, if it is; and has TCP send its FIN, if
-  // that waits.
+  // Tells whoever watches this socket that it is readable, if it is; and has TCP try again to send
+  // each FIN of the namespace that waits.
   virtual void nudge(std::uint64_t netns_cookie, std::uint64_t socket_cookie) = 0;
   // Gives all adopted sockets of this namespace the buffer that they need.
   virtual void widen(std::uint64_t netns_cookie) = 0;

@@ -115,7 +115,7 @@ void Visitor::nudge(std::uint64_t netns_cookie, std::uint64_t socket_cookie) {
   auto netns = open(netns_cookie);
   if (netns) {
     walks_.start(std::move(*netns), socket_cookie);
-  } else if (netns.error().code != ErrorCode::kNotFound) {  // else its sockets are gone, too
+  } else if (netns.error().code != ErrorCode::kNotFound) {  // else its pod is gone: let_fins_go()
     log_event(LogLevel::kError, "adopt", "nudge_failed",
               {{"socket_cookie", socket_cookie}, {"detail", netns.error().message}});
   }

@@ -5,6 +5,7 @@
 #include <functional>
 #include <optional>
 #include <string>
+#include <utility>
 
 #include "agent/adopt/ports.h"
 #include "agent/adopt/walks.h"
@@ -23,6 +24,8 @@ class Visitor : public Sockets {
   std::vector<st_fast_reason> run(const std::vector<st_adopt_request>& requests) override;
   void nudge(std::uint64_t netns_cookie, std::uint64_t socket_cookie) override;
   void widen(std::uint64_t netns_cookie) override;
+  // The namespace is about to go, and with it the way out of it: no FIN waits any longer.
+  void let_fins_go(UniqueFd netns) { walks_.start(std::move(netns), ST_NUDGE_LET_GO); }
   bool destroy(std::uint64_t netns_cookie, std::uint64_t socket_cookie) override;
 
  private:

@@ -18,7 +18,8 @@ class Adopter {
   [[nodiscard]] Result<st_fast_reason> run(const st_adopt_request& request) const;
   // Walks all TCP sockets of the calling thread's namespace, for rare cases: gives adopted ones the
   // buffer that they need, tells whoever watches the socket of this cookie (0 = none) that it is
-  // readable, if it is, and has TCP send its FIN, if that waits. One thread at a time.
+  // readable, if it is, and has TCP try again to send each FIN that waits; with ST_NUDGE_LET_GO
+  // none waits any longer. One thread at a time.
   [[nodiscard]] Result<void> nudge(std::uint64_t cookie) const;
 
  private:

@@ -126,17 +126,18 @@ Result<void> Agent::make_source() {
         std::make_unique<kube::FilesSource>(context_, reading_.context(), options_.objects_dir);
     return {};
   }
-  auto node = KubernetesNode::create(context_, options_,
-                                     {.objects = snapshot_.objects,
-                                      .reconciler = reconciler_,
-                                      .apply = [this] { apply(); },
-                                      .ready = [this] { return ready(); },
-                                      .problems = problems_,
-                                      .on_cni =
-                                          [this](const cni::Served& served) {
-                                            metrics_.observe_cni(served.command, served.code,
-                                                                 served.seconds);
-                                          }});
+  auto node = KubernetesNode::create(
+      context_, options_,
+      {.objects = snapshot_.objects,
+       .reconciler = reconciler_,
+       .apply = [this] { apply(); },
+       .ready = [this] { return ready(); },
+       .on_netns_leaves = [this](UniqueFd netns) { fast_path_.on_netns_leaves(std::move(netns)); },
+       .problems = problems_,
+       .on_cni =
+           [this](const cni::Served& served) {
+             metrics_.observe_cni(served.command, served.code, served.seconds);
+           }});
   ST_TRY(node);
   kubernetes_ = std::move(*node);
   return {};

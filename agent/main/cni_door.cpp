@@ -52,10 +52,13 @@ void CniDoor::add(cni::Attachment attachment, std::function<void(Result<void>)> 
 }
 
 void CniDoor::remove(const cni::AttachmentId& attachment) {
-  if (table_.has(key_of(attachment))) {
-    table_.detach(key_of(attachment));
-    node_.netns_changed();
+  if (!table_.has(key_of(attachment))) {
+    return;
   }
+  for (UniqueFd& netns : table_.detach(key_of(attachment))) {
+    node_.leaves(std::move(netns));
+  }
+  node_.netns_changed();
 }
 
 Result<void> CniDoor::check(const cni::Claim& claim) {

@@ -37,6 +37,8 @@ class CniDoor : public cni::Handler {
     std::function<std::optional<std::string>(const std::string& pod_namespace,
                                              const std::string& name)>
         uid_of;
+    // The runtime is about to take the namespace's interface away.
+    std::function<void(UniqueFd netns)> leaves;
     std::function<void()> netns_changed;
     std::function<Result<void>()> ready;
     // settle() is due at this time; it replaces the one before.

@@ -49,16 +49,16 @@ void FastPath::stop_watching() {
   if (!has_adopted || *has_adopted) {
     return;
   }
-  if (auto off = dataplane_.set_sentinel(dataplane::Sentinel::kOff); !off) {
-    log_event(LogLevel::kError, "adopt", "sentinel_stays", {{"detail", off.error().message}});
-    return;
-  }
-  watching_ = false;
   if (auto off = dataplane_.hold_fins(false); !off) {
     log_event(LogLevel::kError, "adopt", "fin_hook_stays", {{"detail", off.error().message}});
     return;
   }
   holding_ = false;
+  if (auto off = dataplane_.set_sentinel(dataplane::Sentinel::kOff); !off) {
+    log_event(LogLevel::kError, "adopt", "sentinel_stays", {{"detail", off.error().message}});
+    return;
+  }
+  watching_ = false;
 }
 
 // Where nothing is adopted no packet pays for it. A socket that has just been put in sends nothing
@@ -135,6 +135,12 @@ void FastPath::on_event(const st_event& event) {
 void FastPath::on_link(const adopt::Link& link) {
   if (settings_.on) {
     adoption_.on_link(link, adopt::Clock::now());
+  }
+}
+
+void FastPath::on_netns_leaves(UniqueFd netns) {
+  if (holding_) {
+    visitor_.let_fins_go(std::move(netns));
   }
 }
 

@@ -43,6 +43,8 @@ class FastPath {
 
   void on_event(const st_event& event);
   void on_link(const adopt::Link& link);
+  // The runtime is about to take this namespace's interface away.
+  void on_netns_leaves(UniqueFd netns);
   // Every kTick.
   void tick();
   static constexpr std::chrono::milliseconds kTick{10};

@@ -72,6 +72,7 @@ CniDoor::Node KubernetesNode::door_node() {
                              const std::string& uid) { return standing(pod_namespace, name, uid); },
           .uid_of = [this](const std::string& pod_namespace,
                            const std::string& name) { return uid_of(pod_namespace, name); },
+          .leaves = [this](UniqueFd netns) { host_.on_netns_leaves(std::move(netns)); },
           .netns_changed =
               [this] {
                 // A namespace that was let go is gone for the reconciler, connections and all.

@@ -39,6 +39,7 @@ class KubernetesNode {
     reconcile::Reconciler& reconciler;
     std::function<void()> apply;  // brings `objects` to the kernel again
     std::function<bool()> ready;
+    std::function<void(UniqueFd)> on_netns_leaves;  // its interface is about to go
     // Of the objects and what the resolver made of them.
     const std::vector<kube::Problem>& problems;
     std::function<void(const cni::Served&)> on_cni;  // for metrics

@@ -62,10 +62,18 @@ bool NetnsTable::is_of(const Seat& seat, const std::string& container_id) {
          seat.found_in.contains(container_id.substr(0, container_id.find('/')));
 }
 
-void NetnsTable::detach(const std::string& container_id) {
+std::vector<UniqueFd> NetnsTable::detach(const std::string& container_id) {
+  std::vector<UniqueFd> left;
   for (auto& [uid, entry] : entries_) {
-    std::erase_if(entry.seats, [&](const Seat& seat) { return is_of(seat, container_id); });
+    std::erase_if(entry.seats, [&](Seat& seat) {
+      const bool leaves = is_of(seat, container_id);
+      if (leaves) {
+        left.push_back(std::move(seat.netns));
+      }
+      return leaves;
+    });
   }
+  return left;
 }
 
 void NetnsTable::keep_only(const std::set<std::string>& container_ids) {

@@ -58,7 +58,8 @@ class NetnsTable {
   // sandbox of a pod counts. A DEL also ends what was found in that sandbox.
   void attach(const std::string& container_id, const std::string& uid, UniqueFd netns,
               Clock::time_point now, std::vector<std::string> addresses = {});
-  void detach(const std::string& container_id);
+  // Returns the namespaces that are let go.
+  std::vector<UniqueFd> detach(const std::string& container_id);
   // GC: sandboxes that the plugin told of and that are not among these have gone.
   void keep_only(const std::set<std::string>& container_ids);
   [[nodiscard]] bool has(const std::string& container_id) const;

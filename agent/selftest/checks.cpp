@@ -27,7 +27,7 @@ using Clock = std::chrono::steady_clock;
 
 constexpr std::size_t kStreamBytes = 64 << 20;
 constexpr std::chrono::seconds kStall{5};
-constexpr unsigned kConnections = 11;          // that the checks below use
+constexpr unsigned kConnections = 12;          // that the checks below use
 constexpr std::size_t kMostQueued = 32 << 20;  // window, and what TCP buffers at most
 
 // What was seen, or what went wrong.
@@ -266,21 +266,35 @@ Result<std::size_t> read_until_end_is_known(const UniqueFd& fd) {
   }
 }
 
-// More than may wait past TCP, and the end.
-Seen check_end(Rig& rig) {
-  constexpr std::size_t kMessages = ST_FAST_MESSAGES + 5;  // TCP has sent those five at once
+// More than may wait past TCP; TCP has sent the five behind at once.
+constexpr std::size_t kInBothQueues = ST_FAST_MESSAGES + 5;
+
+Result<Ends> open_with_both_queues(Rig& rig) {
   auto ends = rig.open_fast();
   ST_TRY(ends);
-  for (std::size_t i = 0; i < kMessages; ++i) {
+  for (std::size_t i = 0; i < kInBothQueues; ++i) {
     ST_TRY(send_all(ends->client, "m"));
   }
+  return ends;
+}
+
+Seen check_end(Rig& rig) {
+  auto ends = open_with_both_queues(rig);
+  ST_TRY(ends);
   ends->client.reset();
   auto read = read_until_end_is_known(ends->server);
   ST_TRY(read);
-  if (*read != kMessages) {
-    return wrong(fmt::format("the end is known after {} of {} bytes", *read, kMessages));
+  if (*read != kInBothQueues) {
+    return wrong(fmt::format("the end is known after {} of {} bytes", *read, kInBothQueues));
   }
-  return std::string("not known before what skipped TCP is read");
+  auto leaving = open_with_both_queues(rig);
+  ST_TRY(leaving);
+  leaving->client.reset();
+  ST_TRY(rig.let_fins_go());
+  if (!becomes(leaving->server, POLLRDHUP)) {
+    return wrong("the end waits though its network namespace goes");
+  }
+  return std::string("not known before what skipped TCP is read, unless the sender's pod goes");
 }
 
 // From the call on, bytes go by TCP.

@@ -236,6 +236,10 @@ Result<void> Rig::set_sentinel(dataplane::Sentinel sentinel) {
   return {};
 }
 
+Result<void> Rig::let_fins_go() const {
+  return dataplane_->adopter().nudge(ST_NUDGE_LET_GO);
+}
+
 const std::string& Rig::fast_path_problem() const {
   return dataplane_->fast_path_problem();
 }

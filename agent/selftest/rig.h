@@ -45,6 +45,8 @@ class Rig {
   bool has_fentry() const;
   // Whether this task may have a ring.
   bool has_io_uring() const { return has_io_uring_; }
+  // As an agent does before the namespace goes.
+  Result<void> let_fins_go() const;
   // Why the sentinel has demoted the namespace; then it has no longer.
   Result<st_fast_reason> take_demotion();
 

@@ -10,9 +10,9 @@ struct st_fin {
 	struct st_pair_key key; /* of the connection: a socket may be used for another one */
 	struct st_far reader;
 	__u64 reader_netns_cookie;
-	__u64 since_ns; /* CLOCK_MONOTONIC: when it was kept back first; 0 = never */
-	__u32 side;	/* enum st_pair_side: its own */
-	__u32 reserved;
+	__u64 since_ns;	    /* CLOCK_MONOTONIC: when it was kept back first; 0 = never */
+	__u32 acknowledged; /* what the packet acknowledged that was kept back first */
+	__u32 side;	    /* enum st_pair_side: its own */
 };
 
 /* Written by st_adopt and st_hold_fin; dies with the socket. */
@@ -29,6 +29,9 @@ static __always_inline struct st_fin *st_know_fin(struct bpf_sock *sk, const str
 
 	if (!fin)
 		return 0;
+	if (fin->key.client_first != fast->key.client_first ||
+	    fin->key.server_first != fast->key.server_first)
+		fin->since_ns = 0;
 	fin->key = fast->key;
 	fin->side = fast->side;
 	fin->reader = fast->peer;

@@ -44,6 +44,8 @@ struct sock_cgroup_data {
 struct netns_ipv4 {
 	int sysctl_tcp_wmem[3];
 	__u8 sysctl_tcp_orphan_retries; /* an int in older kernels: its first byte */
+	__u8 sysctl_tcp_retries2;	/* likewise */
+	int sysctl_tcp_rto_max_ms;	/* since 6.15 */
 };
 
 struct net {

@@ -175,20 +175,33 @@ static inline int st_fin_waits(int queue_empty, __u32 fin_seq, __u32 copied_seq)
   return !queue_empty && fin_seq != copied_seq;
 }
 
-enum { ST_ORPHAN_RETRIES = 8 }; /* net/ipv4/tcp_timer.c, tcp_orphan_retries(): where 0 is set */
+/* What limits how often TCP tries to send a FIN that is refused (tcp_probe_timer() and
+ * tcp_orphan_retries() in net/ipv4/tcp_timer.c). */
+struct st_fin_limits {
+  __u32 orphan_retries;  /* sysctl tcp_orphan_retries; 0 = 8 */
+  __u32 retries;         /* tcp_retries2 */
+  __u32 rto_max_ms;      /* tcp_rto_max_ms; 0 = older kernels: two minutes */
+  __u32 user_timeout_ms; /* TCP_USER_TIMEOUT; 0 = none */
+};
 
-/* How long, in ns. TCP gives a closed socket up after so many tries, the first after 200 ms, each
- * after twice the time of the last (tcp_probe_timer()), or when TCP_USER_TIMEOUT is over: one try
- * before that must pass, also for a reader that does not read at all. */
-static inline __u64 st_fin_patience(__u32 orphan_retries, __u32 user_timeout_ms) {
-  __u32 retries = ST_ORPHAN_RETRIES;
+/* How long a FIN may wait, in ns. TCP tries after 200 ms at least, then after twice the time of the
+ * last, and gives up, which nobody is told, after so many tries, when they are as far apart as they
+ * may be, or when TCP_USER_TIMEOUT is over. The last one must pass, also for a reader that does not
+ * read at all. */
+static inline __u64 st_fin_patience(const struct st_fin_limits* limits) {
+  __u32 tries = 8;
   __u64 patience_ms;
 
-  if (orphan_retries && orphan_retries < retries)
-    retries = orphan_retries;
-  patience_ms = 100 * ((1U << retries) - 1);
-  if (user_timeout_ms && user_timeout_ms / 2 < patience_ms)
-    patience_ms = user_timeout_ms / 2;
+  if (limits->orphan_retries && limits->orphan_retries < tries)
+    tries = limits->orphan_retries;
+  if (limits->retries < tries)
+    tries = limits->retries;
+  while (tries && limits->rto_max_ms && (200U << tries) >= limits->rto_max_ms)
+    tries--;
+  /* The last try is not before 200 * (2^tries - 1). */
+  patience_ms = 95 * ((1U << tries) - 1);
+  if (limits->user_timeout_ms && limits->user_timeout_ms / 2 < patience_ms)
+    patience_ms = limits->user_timeout_ms / 2;
   return patience_ms * 1000000;
 }
 

@@ -135,6 +135,39 @@ TEST_F(FastFin, waits_no_longer_than_tcp_is_patient) {
   EXPECT_FALSE(knows_of_end(few.server, milliseconds(250)));
   EXPECT_TRUE(knows_of_end(few.server, milliseconds(2000)));
   EXPECT_EQ(read_all_that_waits(few.server), kMoreThanWait);
+
+  ST_ASSERT_OK(shop_.client->netns.write_sysctl("ipv4/tcp_orphan_retries", "0"));
+  ST_ASSERT_OK(shop_.client->netns.write_sysctl("ipv4/tcp_retries2", "2"));
+  Ends half = open_fast();
+  fill_both_queues(half.client);
+  ::shutdown(half.client.get(), SHUT_WR);
+  EXPECT_FALSE(knows_of_end(half.server, milliseconds(250)));
+  EXPECT_TRUE(knows_of_end(half.server, milliseconds(2000)));
+}
+
+// Else nobody would acknowledge them: TCP takes the packet that is kept back for the one that did.
+TEST_F(FastFin, what_comes_meanwhile_is_acknowledged) {
+  Ends ends = open_fast();
+  fill_both_queues(ends.client);
+  ::shutdown(ends.client.get(), SHUT_WR);
+  EXPECT_FALSE(knows_of_end(ends.server, milliseconds(100)));
+  EXPECT_EQ(send_text(ends.server, "answer"), "sent");
+  EXPECT_TRUE(eventually(milliseconds(150), [&] { return is_acknowledged(ends.server); }));
+  EXPECT_EQ(receive_text(ends.client, 10), "'answer'");
+  EXPECT_EQ(read_all_that_waits(ends.server), kMoreThanWait);
+}
+
+// What TCP has not sent yet goes with the FIN.
+TEST_F(FastFin, bytes_that_go_with_the_end_come_too) {
+  const auto run = [&](Ends ends) {
+    for (int i = 0; i < kMoreThanWait; ++i) {
+      EXPECT_EQ(send_text(ends.client, "m"), "sent");
+    }
+    ends.client.reset();
+    return read_until_end_is_known(ends.server);
+  };
+  EXPECT_EQ(run(open(false)), all_);
+  EXPECT_EQ(run(open_fast()), all_);
 }
 
 // A sender that is taken out, as it was made blocking, leaves bytes past TCP behind.

@@ -34,6 +34,7 @@ class Door : public testing::Test {
   Standing standing_ = Standing::kPending;
   std::optional<std::string> known_uid_ = kUid;
   int changes_ = 0;
+  std::vector<UniqueFd> left_;
   std::optional<CniDoor::Clock::time_point> due_;  // as wake_at() says
   std::vector<Result<void>> answers_;
   pods::NetnsTable table_{{}};
@@ -43,6 +44,7 @@ class Door : public testing::Test {
                  .standing = [this](const std::string&, const std::string&,
                                     const std::string&) { return standing_; },
                  .uid_of = [this](const std::string&, const std::string&) { return known_uid_; },
+                 .leaves = [this](UniqueFd netns) { left_.push_back(std::move(netns)); },
                  .netns_changed = [this] { ++changes_; },
                  .ready = [] { return Result<void>(); },
                  .wake_at = [this](CniDoor::Clock::time_point time) { due_ = time; }}};
@@ -182,6 +184,7 @@ TEST_F(Door, lets_the_namespace_go_at_del_and_says_so) {
   standing_ = Standing::kSettled;
   add("c1");
   door_.remove({.container_id = "c1", .ifname = "eth0"});
+  EXPECT_EQ(left_.size(), 1U) << "its namespace";
   EXPECT_EQ(table_.place(kUid).path, "");
   EXPECT_EQ(changes_, 2);
 }

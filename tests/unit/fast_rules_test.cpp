@@ -309,18 +309,32 @@ TEST(Fin, waits_while_bytes_of_both_kinds_are_before_it) {
   EXPECT_FALSE(st_fin_waits(1, 12, 11)) << "nothing waits past TCP";
 }
 
-// A closed socket is tried after 200 ms and then after twice as long each time. One try must pass.
+std::uint64_t patience_ms(const st_fin_limits& limits) {
+  return st_fin_patience(&limits) / 1'000'000;
+}
+
+// A socket is tried after 200 ms and then after twice as long each time. One try must pass.
 TEST(Fin, passes_before_tcp_gives_the_socket_up) {
-  constexpr std::uint64_t kMs = 1'000'000;
-  for (unsigned retries = 1; retries <= 8; ++retries) {
-    const std::uint64_t last_try = 200 * ((1ULL << retries) - 1) * kMs;
-    EXPECT_LT(st_fin_patience(retries, 0), last_try) << retries;
-    EXPECT_GE(st_fin_patience(retries, 0), last_try / 2) << retries;
+  for (unsigned tries = 1; tries <= 8; ++tries) {
+    const std::uint64_t last_try = 200 * ((1ULL << tries) - 1);
+    const std::uint64_t patience = patience_ms({.orphan_retries = tries, .retries = 15});
+    EXPECT_LT(patience, last_try) << tries;
+    EXPECT_GT(patience, 2 * last_try / 5) << tries;
+    EXPECT_EQ(patience_ms({.retries = tries}), patience) << "a half-closed one";
   }
-  EXPECT_EQ(st_fin_patience(0, 0), st_fin_patience(8, 0)) << "0 means 8";
-  EXPECT_EQ(st_fin_patience(100, 0), st_fin_patience(8, 0));
-  EXPECT_EQ(st_fin_patience(0, 5000), 2500 * kMs);
-  EXPECT_EQ(st_fin_patience(1, 5000), st_fin_patience(1, 0));
+  EXPECT_EQ(patience_ms({.retries = 15}), patience_ms({.orphan_retries = 8, .retries = 15}));
+  EXPECT_EQ(patience_ms({.orphan_retries = 100, .retries = 15}), patience_ms({.retries = 15}));
+  EXPECT_EQ(patience_ms({.retries = 0}), 0U);
+}
+
+TEST(Fin, passes_before_the_tries_are_as_far_apart_as_they_may_be) {
+  EXPECT_EQ(patience_ms({.retries = 15, .rto_max_ms = 120'000}), patience_ms({.retries = 15}));
+  EXPECT_EQ(patience_ms({.retries = 15, .rto_max_ms = 1000}), patience_ms({.retries = 2}));
+}
+
+TEST(Fin, passes_before_the_user_timeout) {
+  EXPECT_EQ(patience_ms({.retries = 15, .user_timeout_ms = 5000}), 2500U);
+  EXPECT_EQ(patience_ms({.retries = 1, .user_timeout_ms = 5000}), patience_ms({.retries = 1}));
 }
 
 TEST(EngineEnd, is_the_server_of_a_pair_to_and_the_client_of_one_from_an_engine) {

@@ -133,6 +133,10 @@ struct st_fast {
 };
 ST_STATIC_ASSERT(sizeof(struct st_fast) == 176, "st_fast");
 
+/* What st_nudge is told instead of a socket's cookie: this network namespace is about to go, and no
+ * FIN in it waits any longer. */
+#define ST_NUDGE_LET_GO (~0ULL)
+
 /* st_slots (mapped by engines): bytes that the engine has forwarded in one direction, added after
  * its send() returned. Slot 2 * link = from the client, 2 * link + 1 = from the server. Links of
  * the engine in cell N of st_engines: N * ST_LINKS_PER_ENGINE and up. A link is used again only
