@@ -12,7 +12,17 @@ namespace {
 
 using nlohmann::json;
 
-class ExternalTest : public ExternalNode {};
+class ExternalTest : public ExternalNode {
+ protected:
+  void wait_until_listening() const {
+    EXPECT_TRUE(eventually(kPatience, [&] {
+      const auto listeners =
+          run_command({.arguments = {"ss", "-Hltn", fmt::format("sport = :{}", kProxyPort)},
+                       .netns_path = lab_->node().path()});
+      return listeners && !listeners->output.empty();
+    })) << proxy_->output();
+  }
+};
 
 TEST_F(ExternalTest, one_that_is_not_there_is_told_of_with_its_address) {
   ASSERT_NO_FATAL_FAILURE(set_up_pods());
@@ -52,6 +62,22 @@ TEST_F(ExternalTest, proxy_outside_of_the_engine_cgroup_is_reported_and_not_used
     return engine_view().value("detail", "").find("not from --engine-cgroup") != std::string::npos;
   })) << engine_view().dump();
   EXPECT_EQ(engine_view()["state"], "down");
+  EXPECT_EQ(verdict(server_->v4), "direct/engine_down");
+  EXPECT_EQ(seen_by(server_->v4), client_->v4);
+}
+
+// Its listener stays in the cgroup that it was made in, whose program answers SO_ORIGINAL_DST.
+TEST_F(ExternalTest, proxy_that_was_moved_into_the_engine_cgroup_is_not_used_either) {
+  ASSERT_NO_FATAL_FAILURE(set_up_pods());
+  ST_ASSERT_VALUE(const auto elsewhere, cgroup_->child("elsewhere"));
+  ST_ASSERT_VALUE(
+      proxy_, start_haproxy({lab_->node().path(), elsewhere}, *proxy_folder_, {lab_->node_v4()}));
+  wait_until_listening();
+  ST_ASSERT_OK(write_existing(engine_cgroup_ + "/cgroup.procs", std::to_string(proxy_->pid())));
+  ASSERT_NO_FATAL_FAILURE(start_agent({lab_->node_v4()}));
+  EXPECT_TRUE(eventually(kPatience, [&] {
+    return engine_view().value("detail", "").find("not from --engine-cgroup") != std::string::npos;
+  })) << engine_view().dump();
   EXPECT_EQ(verdict(server_->v4), "direct/engine_down");
   EXPECT_EQ(seen_by(server_->v4), client_->v4);
 }
