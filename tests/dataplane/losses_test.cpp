@@ -105,6 +105,32 @@ TEST_F(LossesTest, without_its_row_an_open_connection_works_and_is_not_shown) {
   EXPECT_EQ(flow["bytes_out"], 50'000) << flow;
 }
 
+// What the kernel counts of a pod stands before its row, so there is none of that either.
+TEST_F(LossesTest, without_room_for_its_state_a_pod_is_left_alone_and_shown) {
+  ST_ASSERT_OK(kernel().add_odd_rows("st_pod_state", ST_MAX_PODS));
+  ST_ASSERT_VALUE(const Pod* late, lab_->add_pod("late"));
+  ST_ASSERT_OK(objects_->put(PodSpec{.namespace_name = "shop",
+                                     .name = "late",
+                                     .netns_path = late->netns.path(),
+                                     .addresses = {late->v4, late->v6}}));
+  const auto shown = [this] {
+    const auto pod = sidetrack_->pod("shop/late");
+    return pod ? pod->value("state", "") + " " + pod->value("reason", "") : pod.error().message;
+  };
+  EXPECT_TRUE(eventually(kPatience, [&] { return shown() == "drift map_full"; })) << shown();
+  ST_ASSERT_VALUE(const std::uint64_t netns, late->netns.cookie());
+  EXPECT_FALSE(kernel().pod(netns));
+  ST_ASSERT_VALUE(shell_, PodShell::start(place(*late)));
+  const Counts before = counts("");
+  works(api_->v4);
+  EXPECT_EQ(counts(""), plus_one(before, "unknown_netns"));
+  ST_ASSERT_OK(kernel().remove_odd_rows("st_pod_state"));
+  EXPECT_TRUE(eventually(kPatience, [&] { return shown() == "enrolled "; })) << shown();
+  const std::uint64_t redirected = counts()["redirected"];
+  works(api_->v6);
+  EXPECT_EQ(counts()["redirected"], redirected + 1);
+}
+
 // Needs a namespace's own limit of socket memory, which kernels before 6.8 do not have.
 class FallbackTest : public LossesTest {};
 
