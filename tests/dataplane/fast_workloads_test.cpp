@@ -51,6 +51,18 @@ class FastWorkloads : public FastNode {
     EXPECT_FALSE(skips_tcp(ends.client, ends.server));
     EXPECT_FALSE(skips_tcp(ends.server, ends.client));
   }
+  // io_uring; the errno.
+  static int make_ring(PodShell& shell) {
+    const auto ring = shell.command("ring");
+    return ring ? ring->value("errno", -1) : -1;
+  }
+  // What explain says of the fast path of the client of shop to this address.
+  [[nodiscard]] std::string explained(const std::string& address) const {
+    const auto view =
+        sidetrack_->get("/v1/explain?namespace=shop&pod=client&destination=" + address + ":7000");
+    return view ? view->value("fast_path", "") + " " + view->value("fast_path_reason", "")
+                : view.error().message;
+  }
   static void ask_how_much_waits(const UniqueFd& fd) {
     int waiting = -1;
     EXPECT_EQ(::ioctl(fd.get(), FIONREAD, &waiting), 0);
@@ -124,12 +136,42 @@ TEST_F(FastWorkloads, what_one_replica_did_holds_for_the_next_and_for_no_other_w
   expect_on_tcp(to_relay);
 }
 
+// What is against a node as a whole: fast_reasons_test.
+TEST_F(FastWorkloads, explain_names_what_is_against_each_server) {
+  ST_ASSERT_OK(objects_->put(
+      NamespaceSpec{.name = "depot", .labels = {{"sidetrack.io/mode", "passthrough"}}}));
+  Replica asks, splices, rings, next, other, elsewhere;
+  ASSERT_NO_FATAL_FAILURE(add(asks, "shop", "asks", "ReplicaSet/asks"));
+  ASSERT_NO_FATAL_FAILURE(add(splices, "shop", "splices", "ReplicaSet/splices"));
+  ASSERT_NO_FATAL_FAILURE(add(rings, "shop", "rings", "ReplicaSet/rings"));
+  ASSERT_NO_FATAL_FAILURE(add(next, "shop", "next", "ReplicaSet/asks"));
+  ASSERT_NO_FATAL_FAILURE(add(other, "shop", "other", "ReplicaSet/other"));
+  ASSERT_NO_FATAL_FAILURE(add(elsewhere, "depot", "elsewhere", "ReplicaSet/other"));
+  ask_how_much_waits(reach(asks).server);
+  EXPECT_EQ(scenarios::splice_some(reach(splices).server), "EAGAIN");
+  const bool has_ring = make_ring(*rings.shell) == 0;
+  const std::pair<std::string, const char*> rows[] = {
+      {asks.pod->v4, "no fp_fionread"},
+      {splices.pod->v4, "no fp_splice"},
+      {rings.pod->v4, has_ring ? "no fp_io_uring" : "possible "},
+      {next.pod->v4, "no fp_workload"},
+      {other.pod->v4, "possible "},
+      {elsewhere.pod->v4, "no fp_other_namespace"},
+      {plain_.server->v4, "no fp_off"},
+      {"192.0.2.1", "no fp_no_peer"},
+      {"127.0.0.1", "never "},
+  };
+  for (const auto& [address, expected] : rows) {
+    EXPECT_TRUE(eventually(kPatience,
+                           [&, &to = address, &said = expected] { return explained(to) == said; }))
+        << address << ": " << explained(address) << ", not " << expected;
+  }
+  ST_ASSERT_OK(objects_->set_label(Kind::kPod, "shop/client", "sidetrack.io/fast-path", "off"));
+  EXPECT_TRUE(eventually(kPatience, [&] { return explained(other.pod->v4) == "no fp_off"; }));
+}
+
 // An io_uring that is older than the pod's row, or than the agent, is found at its process.
 TEST_F(FastWorkloads, a_ring_that_nobody_saw_being_made_is_found) {
-  const auto make_ring = [](PodShell& shell) {
-    const auto ring = shell.command("ring");
-    return ring ? ring->value("errno", -1) : -1;
-  };
   ST_ASSERT_VALUE(const Pod* pod, lab_->add_pod("early"));
   Replica early;
   ST_ASSERT_VALUE(early.shell, PodShell::start({pod->netns.path(), cgroup_->path()}));
