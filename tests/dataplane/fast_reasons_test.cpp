@@ -14,6 +14,7 @@
 #include <algorithm>
 #include <functional>
 #include <map>
+#include <set>
 
 #include <nlohmann/json.hpp>
 
@@ -97,11 +98,23 @@ class FastReasons : public SharedFastNode {
     ST_ASSERT_VALUE(other_, Process::start(spec));
     ST_ASSERT_OK(other_->wait_for_output("event=started"));
     ASSERT_TRUE(eventually(kPatience, [&] {
+      said_at_start_.insert(explained());
       const auto status = sidetrack_->get("/v1/status");
       return status && status->value("/agent/pid"_json_pointer, 0) == other_->pid() &&
              status->value("fast_path_reason", "") != "self_test_running";
     })) << other_->output();
     ST_ASSERT_OK(sidetrack_->wait_for_pod("shop/client", "enrolled", "passthrough"));
+  }
+  // Of the client's connections to the server.
+  [[nodiscard]] std::string explained() const {
+    const auto view = sidetrack_->get(
+        "/v1/explain?namespace=shop&pod=client&destination=" + shop_.server->v4 + ":7000");
+    return view ? view->value("fast_path", "") + " " + view->value("fast_path_reason", "")
+                : view.error().message;
+  }
+  void expect_explained(const std::string& reason) const {
+    EXPECT_TRUE(eventually(kPatience, [&] { return explained() == "no " + reason; }))
+        << explained();
   }
   [[nodiscard]] std::string reason_of_client() const {
     const auto pod = sidetrack_->pod("shop/client");
@@ -117,6 +130,7 @@ class FastReasons : public SharedFastNode {
   }
 
   std::unique_ptr<Process> other_;
+  std::set<std::string> said_at_start_;  // by explained(), until the self-test is over
 };
 
 struct Option {
@@ -357,6 +371,7 @@ TEST_F(FastReasons, of_a_connection_that_died_unanswered_are_told) {
 TEST_F(FastReasons, of_waiting_and_of_the_node_are_shown) {
   spoil();
   ASSERT_NO_FATAL_FAILURE(restart_with({{"--fast-path-probation", "10m"}}));
+  EXPECT_TRUE(said_at_start_.contains("no fp_self_test")) << testing::PrintToString(said_at_start_);
   Ends young = open(true);
   pass(young.client, young.server, "once");
   expect_shown("fp_young");
@@ -365,15 +380,18 @@ TEST_F(FastReasons, of_waiting_and_of_the_node_are_shown) {
     pass(young.server, young.client, "more");
   }
   expect_shown("fp_probation");
+  expect_explained("fp_probation");
 
   Ends idle = open(true);
   const std::uint16_t port = port_of(idle.client);
   expect_told(port, true, "direct open fp_young");
   ASSERT_NO_FATAL_FAILURE(restart_with({{"--fast-path", "off"}}));
   expect_shown("fp_node_off");
+  expect_explained("fp_node_off");
   expect_told(port, true, "direct open fp_node_off");
   ASSERT_NO_FATAL_FAILURE(restart_with({{"--fast-path-sentinel", "off"}}));
   expect_shown("fp_no_sentinel");
+  expect_explained("fp_no_sentinel");
   ST_ASSERT_OK(other_->terminate());
 }
 
