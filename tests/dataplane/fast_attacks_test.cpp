@@ -189,6 +189,7 @@ TEST_F(FastAttacks, uninstall_costs_no_byte) {
 // dstate, unkill: a recv() into memory that faults holds the reader's lock for as long as it likes.
 TEST_F(FastAttacks, a_reader_that_page_faults_does_not_hold_its_sender) {
   expect_same(scenarios::read_into_faulting_memory);
+  expect_same(scenarios::kill_the_sender_of_a_faulting_reader);
 }
 
 TEST_F(FastAttacks, the_sentinel_watches_only_while_a_pod_may_use_the_fast_path) {

@@ -60,6 +60,7 @@ TEST_F(FastNaive, options_set_late_do_nothing) {
 
 TEST_F(FastNaive, a_reader_that_page_faults_holds_its_sender) {
   expect_different(scenarios::read_into_faulting_memory);
+  expect_different(scenarios::kill_the_sender_of_a_faulting_reader);
 }
 
 TEST_F(FastNaive, bytes_of_tcp_are_overtaken) {

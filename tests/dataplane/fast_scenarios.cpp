@@ -8,10 +8,12 @@
 #include <poll.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <array>
 #include <atomic>
+#include <csignal>
 #include <future>
 
 #include "sidetrack/abi/fast.h"
@@ -184,6 +186,41 @@ std::string read_into_faulting_memory(Ends& ends) {
   const ssize_t first = reader.get();
   const std::string begin(page.memory(), first > 0 ? static_cast<std::size_t>(first) : 0);
   return said + begin + receive_all(ends.server, 10 - begin.size());
+}
+
+std::string kill_the_sender_of_a_faulting_reader(Ends& ends) {
+  const FaultingPage page;
+  EXPECT_EQ(send_text(ends.client, "hello"), "sent");
+  EXPECT_EQ(receive_text(ends.server, 1, MSG_PEEK), "'h'");
+  auto reader = std::async(std::launch::async, [&] {
+    return ::recv(ends.server.get(), page.memory(), FaultingPage::kSize, MSG_DONTWAIT);
+  });
+  page.wait_for_fault();
+  std::array<int, 2> pipes{-1, -1};
+  EXPECT_EQ(::pipe2(pipes.data(), O_CLOEXEC), 0);
+  const UniqueFd told(pipes[0]);
+  UniqueFd tell(pipes[1]);
+  const pid_t sender = ::fork();
+  if (sender == 0) {
+    for (;;) {
+      (void)!::write(tell.get(), "s", 1);
+      (void)::send(ends.client.get(), "world", 5, MSG_NOSIGNAL);
+    }
+  }
+  tell.reset();
+  // By the second it is in its first send(), or has been.
+  std::array<char, 2> begun{};
+  EXPECT_EQ(::read(told.get(), begun.data(), 1), 1);
+  pollfd more{told.get(), POLLIN, 0};
+  (void)::poll(&more, 1, static_cast<int>(kSoon.count()));
+  EXPECT_EQ(::kill(sender, SIGKILL), 0);
+  const bool ended = eventually(kSoon, [&] { return ::waitpid(sender, nullptr, WNOHANG) != 0; });
+  page.fill();
+  (void)reader.get();
+  if (!ended) {
+    EXPECT_EQ(::waitpid(sender, nullptr, 0), sender);
+  }
+  return ended ? "ended" : "held";
 }
 
 std::string send_behind_unread_bytes(Ends& ends, const Step& past_tcp) {

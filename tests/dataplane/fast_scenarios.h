@@ -32,6 +32,8 @@ using Step = std::function<void(Ends&)>;
 [[nodiscard]] std::string ask_how_much_waits(Ends& ends);
 // A recv() stops in the middle of a page fault; whether the sender goes on.
 [[nodiscard]] std::string read_into_faulting_memory(Ends& ends);
+// The same, and the sender is a process that is killed meanwhile; whether it ends.
+[[nodiscard]] std::string kill_the_sender_of_a_faulting_reader(Ends& ends);
 // Bytes wait in TCP's queue; the next may skip TCP from `past_tcp` on.
 [[nodiscard]] std::string send_behind_unread_bytes(Ends& ends, const Step& past_tcp);
 // A recv() has chosen TCP when the connection is put on the fast path. That
