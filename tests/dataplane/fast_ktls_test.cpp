@@ -9,6 +9,8 @@
 
 #include <cstring>
 
+#include <nlohmann/json.hpp>
+
 #include "tests/dataplane/fast_scenarios.h"
 #include "tests/dataplane/kernel_view.h"
 #include "tests/dataplane/shared_fast_node.h"
@@ -60,6 +62,12 @@ class FastKtls : public SharedFastNode {
     EXPECT_GE(counted(), before + refused);
   }
 
+  // Sockets and messages that stayed on TCP for it, as the agent and the kernel count.
+  [[nodiscard]] std::uint64_t shown() const {
+    const auto status = sidetrack_->get("/v1/status");
+    return status ? status->value("/fast_path_refused/fp_ulp"_json_pointer, std::uint64_t{0}) : 0;
+  }
+
  private:
   [[nodiscard]] std::uint64_t counted() const {
     const auto counts = KernelView(sidetrack_->pin_dir()).fast_counts();
@@ -96,6 +104,22 @@ TEST_F(FastKtls, a_reader_that_gets_a_key_late_reads_the_text) {
         return receive_text(ends.server, 99);
       },
       1);
+}
+
+// Before anybody has looked at the socket.
+TEST_F(FastKtls, a_socket_that_has_it_from_the_start_stays_on_tcp) {
+  for (const bool client : {true, false}) {
+    const std::uint64_t before = shown();
+    Ends ends = open(true);
+    EXPECT_EQ(add_tls(client ? ends.client : ends.server), "");
+    use(ends);
+    EXPECT_TRUE(eventually(kPatience, [&] { return shown() > before; })) << sidetrack_->logs();
+    { const Ends control = open_fast(); }
+    const std::uint64_t by_tcp = sent_by_tcp(ends.client) + sent_by_tcp(ends.server);
+    use(ends);
+    EXPECT_EQ(sent_by_tcp(ends.client) + sent_by_tcp(ends.server) - by_tcp, 16U);
+    EXPECT_FALSE(adopted(ends.client) || adopted(ends.server));
+  }
 }
 
 // The reader alone has it, and no key: what comes is plain.
