@@ -16,15 +16,12 @@ using lab::milliseconds;
 
 constexpr std::int64_t kTickMs = 20;
 constexpr std::int64_t kTakeOutMs = 5000;  // from the first FIONREAD to its pod's sockets being out
-constexpr double kMostIdle = 2;            // percent, while programs spin on all CPUs
-constexpr std::int64_t kLeastLoadMs = 5000;
-constexpr std::int64_t kSettleMs = 4000;  // of the calm last quarter, before what is held is noted
+constexpr std::int64_t kSettleMs = 4000;   // of the calm last quarter, before what is held is noted
 
 }  // namespace
 
 Result<void> Soak::run() {
   ST_TRY(set_up_node());
-  steered_before_ = steered_to_other_cpus();
   ST_TRY(start_all());
   const std::int64_t begin = monotonic_ms();
   asks_begun_ms_ = begin + kAsksLateMs + kTakeOutMs;
@@ -44,9 +41,7 @@ Result<void> Soak::run() {
   ST_TRY(run_for(monotonic_ms() + kSettleMs, true));
   ST_TRY(wait_until_up());
   held_before_ = {{"agent", held_by(*agent_)}, {"engine", held_by(*engine_)}};
-  ST_TRY(begin_load());
-  ST_TRY(run_for(std::max(begin + whole, monotonic_ms() + kLeastLoadMs), true));
-  end_load();
+  ST_TRY(run_for(begin + whole, true));
   check_demoted();
   return wind_down();
 }
@@ -68,32 +63,6 @@ Result<void> Soak::run_for(std::int64_t until_ms, bool calm) {
     std::this_thread::sleep_for(milliseconds(kTickMs));
   }
   return {};
-}
-
-Result<void> Soak::begin_load() {
-  note("load begins");
-  auto load = Load::begin();
-  ST_TRY(load);
-  load_ = std::make_unique<Load>(std::move(*load));
-  const auto counts = fast_counts();
-  ST_TRY(counts);
-  before_load_ = *counts;
-  return {};
-}
-
-void Soak::end_load() {
-  note("load ends");
-  idle_percent_ = load_->idle_percent();
-  if (const std::string ended = load_->ended(); !ended.empty() || idle_percent_ > kMostIdle) {
-    judge_.add_finding("load: CPUs were idle for " + std::to_string(idle_percent_) + " %; " +
-                       ended);
-  }
-  load_.reset();
-  const auto counts = fast_counts();
-  if (!counts || counts->messages == before_load_.messages ||
-      counts->handoffs == before_load_.handoffs) {
-    judge_.add_finding("no message skipped TCP, or none the engine, under load");
-  }
 }
 
 Result<void> Soak::start_due() {

@@ -17,7 +17,6 @@
 #include "tests/lab/temp_dir.h"
 #include "tests/soak/actor.h"
 #include "tests/soak/judge.h"
-#include "tests/soak/load.h"
 #include "tests/soak/script.h"
 
 namespace sidetrack::soak {
@@ -68,10 +67,6 @@ class Soak {
     std::int64_t start_at_ms = 0;
     std::optional<std::size_t> incident{};
   };
-  struct FastCounts {
-    std::uint64_t messages = 0;  // past TCP alone
-    std::uint64_t handoffs = 0;  // past the engine, too
-  };
   struct Held {
     std::uint64_t resident = 0;
     std::int64_t files = 0;
@@ -86,10 +81,6 @@ class Soak {
   Result<void> start_all();
   Result<void> wait_until_up();
   Result<void> run_for(std::int64_t until_ms, bool calm);
-  // No CPU is idle from then on, until end_load(). The agent is up: one that starts meanwhile takes
-  // so long that little skips TCP under load.
-  Result<void> begin_load();
-  void end_load();
   Result<void> start_due();
   void kill_one(bool calm);
   void flip_one();
@@ -102,11 +93,8 @@ class Soak {
   // Whom the sentinel saw stays on TCP.
   void check_demoted();
   void check_shares();
-  // That RPS is on and was used.
-  void check_steering();
   [[nodiscard]] Held held_by(Actor& actor) const;
   [[nodiscard]] std::map<std::string, std::int64_t> map_entries() const;
-  [[nodiscard]] Result<FastCounts> fast_counts() const;
   void count_fast_messages();
 
   SoakOptions options_;
@@ -121,10 +109,6 @@ class Soak {
   std::unique_ptr<Actor> agent_;
   std::unique_ptr<Actor> engine_;
   std::vector<World> worlds_;
-  std::unique_ptr<Load> load_;
-  FastCounts before_load_;
-  double idle_percent_ = 0;
-  std::uint64_t steered_before_ = 0;
   const World* away_ = nullptr;  // whose policy is not what it was at first
   std::vector<Down> down_;
   std::map<const Actor*, std::size_t> open_incidents_;  // the latest of each
@@ -140,7 +124,6 @@ class Soak {
   std::uint64_t fast_messages_ = 0;
   std::uint64_t handoff_messages_ = 0;
   std::string growth_;
-  std::string machine_;  // what its CPUs did
   std::string trace_;
 };
 

@@ -7,7 +7,6 @@
 
 #include <csignal>
 #include <cstdio>
-#include <thread>
 
 #include <nlohmann/json.hpp>
 
@@ -24,11 +23,6 @@ using lab::scaled;
 
 std::string target(const std::string& address, std::uint16_t port) {
   return fmt::format("{}/{}", address, port);
-}
-
-// What arrives there is worked on by another CPU than the sender's, half of the time.
-Result<void> steer(const lab::Pod& pod, const char* device) {
-  return std::thread::hardware_concurrency() > 1 ? pod.netns.set_rps(device, "2") : Result<void>();
 }
 
 // Children of MPTCP listeners in a sockmap crash kernels before 6.18 (docs/kernels.md). None is put
@@ -72,7 +66,6 @@ Result<void> Soak::set_up_node() {
   }
   auto pod = lab_->add_pod("loop");
   ST_TRY(pod);
-  ST_TRY(steer(**pod, "lo"));
   return add_world(
       {.name = "loop",
        .home_mode = "passthrough",
@@ -87,7 +80,6 @@ Result<void> Soak::add_two_pods(World world) {
   if (!client || !server) {
     return (client ? server : client).error();
   }
-  ST_TRY(steer(worlds_.size() % 2 == 0 ? **server : **client, "eth0"));
   const std::string service = fmt::format("10.96.0.{}", 10 + worlds_.size());
   ST_TRY(lab_->add_service_address(service, **server));
   world.targets = {target((*server)->v4, 9000), target((*server)->v6, 9001), target(service, 9000),
@@ -208,7 +200,6 @@ Result<void> Soak::wind_down() {
   judge_.look(~std::uint64_t{0} >> 1U);
   check_growth();
   check_shares();
-  check_steering();
   return {};
 }
 
