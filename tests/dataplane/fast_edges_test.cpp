@@ -113,14 +113,7 @@ TEST_F(FastEdges, gets_all_again_after_it_was_taken_out_and_put_in) {
 
 class HandoffEdges : public FastEdges {
  protected:
-  void SetUp() override {
-    FastEdges::SetUp();
-    if (IsSkipped() || HasFatalFailure()) {
-      return;
-    }
-    ST_ASSERT_OK(sidetrack_->start_engine());
-    redirect("shop");
-  }
+  HandoffEdges() { redirected_ = {"shop"}; }
   static std::uint64_t received_by_tcp(const UniqueFd& fd) {
     tcp_info info{};
     socklen_t size = sizeof(info);

@@ -9,15 +9,9 @@ namespace {
 
 class FastListHandoff : public FastList {
  protected:
-  FastListHandoff() { handoff_ = true; }
-  void SetUp() override {
-    FastList::SetUp();
-    if (IsSkipped() || HasFatalFailure()) {
-      return;
-    }
-    ST_ASSERT_OK(sidetrack_->start_engine());
-    ASSERT_NO_FATAL_FAILURE(redirect("shop"));
-    ASSERT_NO_FATAL_FAILURE(redirect("plain"));
+  FastListHandoff() {
+    handoff_ = true;
+    redirected_ = {"shop", "plain"};
   }
   static std::vector<Road> roads() {
     std::vector<Road> roads = {{Where::kVeth, Ip::kV4},

@@ -174,6 +174,12 @@ void FastNode::SetUp() {
   for (const char* pod : {"shop/client", "shop/server", "plain/client", "plain/server"}) {
     ST_ASSERT_OK(sidetrack_->wait_for_pod(pod, "enrolled", "passthrough"));
   }
+  if (!redirected_.empty()) {
+    ST_ASSERT_OK(sidetrack_->start_engine());
+  }
+  for (const std::string& name : redirected_) {
+    ASSERT_NO_FATAL_FAILURE(redirect(name));
+  }
 }
 
 void FastNode::make_world(World& world, const std::string& name) {

@@ -107,6 +107,8 @@ class FastNode : public testing::Test {
   // Nothing is asked of servers: what they send to an engine in another pod's or the node's network
   // namespace goes by TCP.
   bool clients_only_ = false;
+  // With these SetUp() starts an engine, and their connections go to it.
+  std::vector<std::string> redirected_;
   // Of the agent and the engine that SetUp() prepares.
   std::vector<std::string> engine_arguments_;
   std::vector<std::string> agent_arguments_{

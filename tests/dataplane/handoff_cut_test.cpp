@@ -26,15 +26,7 @@ class HandoffCut : public FastNode {
   explicit HandoffCut(std::vector<std::string> engine_arguments = {}) {
     handoff_ = true;
     engine_arguments_ = std::move(engine_arguments);
-  }
-  void SetUp() override {
-    FastNode::SetUp();
-    if (IsSkipped() || HasFatalFailure()) {
-      return;
-    }
-    ST_ASSERT_OK(sidetrack_->start_engine());
-    ASSERT_NO_FATAL_FAILURE(redirect("shop"));
-    ASSERT_NO_FATAL_FAILURE(redirect("plain"));
+    redirected_ = {"shop", "plain"};
   }
   // How streams of clients and of servers ended: "0" for FIN, else the errno's name.
   struct Seen {

@@ -102,14 +102,15 @@ void reset(UniqueFd& fd) {
 
 class HandoffLong : public FastList {
  protected:
-  HandoffLong() { handoff_ = true; }
+  HandoffLong() {
+    handoff_ = true;
+    redirected_ = {"shop"};
+  }
   void SetUp() override {
     FastList::SetUp();
     if (IsSkipped() || HasFatalFailure()) {
       return;
     }
-    ST_ASSERT_OK(sidetrack_->start_engine());
-    ASSERT_NO_FATAL_FAILURE(redirect("shop"));
     if (std::thread::hardware_concurrency() > 1) {
       set_rps(Cpu::kOther);
     }

@@ -21,14 +21,7 @@ constexpr std::uint64_t kSome = 8'000'000;
 
 class Handoff : public FastNode {
  protected:
-  void SetUp() override {
-    FastNode::SetUp();
-    if (IsSkipped() || HasFatalFailure()) {
-      return;
-    }
-    ST_ASSERT_OK(sidetrack_->start_engine());
-    ASSERT_NO_FATAL_FAILURE(redirect("shop"));
-  }
+  Handoff() { redirected_ = {"shop"}; }
 
   bool is_handed_off(const std::string& source) const {
     return eventually(kHandedOff,
