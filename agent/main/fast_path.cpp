@@ -61,6 +61,11 @@ void FastPath::stop_watching() {
   watching_ = false;
 }
 
+void FastPath::give_up(const Error& problem, st_fast_reason reason) {
+  const auto written = dataplane_.disable_fast_path();
+  turn_off(written ? problem.message : written.error().message, reason);
+}
+
 // Where nothing is adopted no packet pays for it. A socket that has just been put in sends nothing
 // past TCP for a second.
 void FastPath::hold_fins() {
@@ -70,8 +75,7 @@ void FastPath::hold_fins() {
   const auto holding = dataplane_.hold_fins(true);
   holding_ = holding.has_value();
   if (!holding) {
-    const auto written = dataplane_.disable_fast_path();
-    turn_off(written ? holding.error().message : written.error().message, ST_FAST_INTERNAL);
+    give_up(holding.error(), ST_FAST_INTERNAL);
   }
 }
 
@@ -85,8 +89,7 @@ void FastPath::follow_pods(adopt::Clock::time_point now) {
     // attached twice.
     watch_is_due_ = !watching && watching.error().error_number == EEXIST;
     if (!watching && !watch_is_due_) {
-      const auto written = dataplane_.disable_fast_path();
-      turn_off(written ? watching.error().message : written.error().message, ST_FAST_NO_SENTINEL);
+      give_up(watching.error(), ST_FAST_NO_SENTINEL);
     }
   } else {
     watch_is_due_ = false;

@@ -88,6 +88,8 @@ class FastPath {
   void follow_pods(adopt::Clock::time_point now);
   void on_demoted(std::uint64_t netns_cookie, st_fast_reason reason);
   void turn_off(std::string problem, st_fast_reason reason);
+  // The same in the kernel, too: a hook that it needs is missing.
+  void give_up(const Error& problem, st_fast_reason reason);
   Result<void> begin(bool has_adopted);
   [[nodiscard]] Result<void> follow_switch();
   void stop_watching();

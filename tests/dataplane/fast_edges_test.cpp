@@ -120,15 +120,6 @@ class HandoffEdges : public FastEdges {
     EXPECT_EQ(::getsockopt(fd.get(), IPPROTO_TCP, TCP_INFO, &info, &size), 0);
     return info.tcpi_bytes_received;
   }
-  [[nodiscard]] std::uint64_t handoffs() const {
-    const auto rows = sidetrack_->dump_map("st_fast_counters");
-    std::uint64_t sum = 0;
-    for (const auto& cell :
-         rows ? rows->front().at("formatted").at("values") : nlohmann::json::array()) {
-      sum += cell.at("value").at("handoffs").get<std::uint64_t>();
-    }
-    return sum;
-  }
   Ends open_handed_off() {
     Ends ends = open(true);
     EXPECT_TRUE(eventually(2 * kPatience, [&] {

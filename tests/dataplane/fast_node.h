@@ -87,6 +87,8 @@ class FastNode : public testing::Test {
     std::uint64_t engines = 0;
   };
   [[nodiscard]] PastTcp past_tcp() const;
+  // Messages past an engine, ever.
+  [[nodiscard]] std::uint64_t handoffs() const;
   // Whether the sentinel is attached.
   [[nodiscard]] bool is_watched() const;
   // Whether the socket is adopted; what the kernel knows of it then. It may not be armed yet.
@@ -123,7 +125,6 @@ class FastNode : public testing::Test {
   World plain_;  // off
 
  private:
-  [[nodiscard]] std::uint64_t handoffs() const;
   // The application's descriptor, now ours alone.
   static UniqueFd take(PodShell& shell, int id, Blocking blocking);
 };
